@@ -1,0 +1,136 @@
+"""Batches: permutations, any step at once, replicas and workers, flips, speed."""
+
+import time
+
+import numpy as np
+import pytest
+
+from tf_pivae.data import ImageSplit, batch_indices, batches, eval_batches, train_batches
+from tf_pivae.errors import UserError
+
+
+def numbered(count, size=4, labels=True):
+    """A split whose images tell their own index: pixel (0, 0) holds it modulo 251, and so does the label in full."""
+    images = np.zeros((count, size, size, 1), np.uint8)
+    images[:, 0, 0, 0] = np.arange(count) % 251
+    return ImageSplit(images, np.arange(count) if labels else None)
+
+
+def take(dataset, count):
+    return list(dataset.take(count).as_numpy_iterator())
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(10, 4), (7, 7), (3, 8), (1, 5), (1000, 96)])
+def test_every_epoch_is_a_permutation(count, batch_size):
+    steps = -(-4 * count // batch_size)
+    stream = np.concatenate([batch_indices(step, batch_size, count, seed=5).numpy() for step in range(steps)])
+    epochs = stream[: 4 * count].reshape(4, count)
+    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(count), (4, 1)))
+    if count >= 1000:
+        assert len({epoch.tobytes() for epoch in epochs}) == 4
+
+
+def test_order_depends_on_the_seed_and_is_spread_out():
+    orders = [batch_indices(0, 5000, 5000, seed).numpy() for seed in (0, 1, 2**32, 2**40 + 1)]
+    assert len({order.tobytes() for order in orders}) == 4
+    for order in orders:
+        # Neighbours of a random permutation are N/3 apart on average; it does not correlate with the identity.
+        assert abs(np.abs(np.diff(order)).mean() / 5000 - 1 / 3) < 0.02
+        assert abs(np.corrcoef(order, np.arange(5000))[0, 1]) < 0.05
+
+
+def test_small_shuffles_reach_every_order_about_equally_often():
+    orders = np.stack([batch_indices(epoch, 3, 3, seed=9).numpy() for epoch in range(600)])
+    counts = np.unique(orders, axis=0, return_counts=True)[1]
+    assert len(counts) == 6
+    assert counts.min() > 50  # 100 expected, standard deviation 9
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_stream_started_late_is_the_tail_of_one_started_early(flip):
+    split = numbered(50)
+    early = take(train_batches(split, 16, seed=3, flip=flip, with_labels=True), 12)
+    late = take(train_batches(split, 16, seed=3, start_step=7, flip=flip, with_labels=True), 5)
+    for (images, labels), (late_images, late_labels) in zip(early[7:], late, strict=True):
+        np.testing.assert_array_equal(images, late_images)
+        np.testing.assert_array_equal(labels, late_labels)
+
+
+@pytest.mark.parametrize(("replicas", "workers"), [(1, 1), (2, 1), (4, 1), (2, 2), (4, 2)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_replicas_and_workers_share_the_global_batch(replicas, workers, flip):
+    images = np.random.default_rng(0).integers(0, 256, (37, 4, 4, 3), np.uint8)
+    split = ImageSplit(images, np.arange(37))
+    local = replicas // workers
+    whole = take(train_batches(split, 16, seed=1, start_step=2, flip=flip, with_labels=True), 3)
+    streams = [
+        take(train_batches(split, 16, 1, 2, replicas, worker * local, local, flip, True), 3 * local)
+        for worker in range(workers)
+    ]
+    for step, (images, labels) in enumerate(whole):
+        parts = [part for stream in streams for part in stream[step * local : (step + 1) * local]]
+        np.testing.assert_array_equal(np.concatenate([part[0] for part in parts]), images)
+        np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), labels)
+
+
+def test_batches_hold_the_images_that_the_indices_name():
+    split = numbered(40)
+    for step, images in enumerate(take(train_batches(split, 8, seed=11), 10)):
+        np.testing.assert_array_equal(images, split.images[batch_indices(step, 8, 40, 11).numpy()])
+
+
+def test_flips_are_fair_horizontal_and_leave_the_data_alone():
+    images = np.zeros((64, 2, 2, 1), np.uint8)
+    images[:, :, 0], images[:, 0, :] = 1, images[:, 0, :] + 2  # left differs from right, top from bottom
+    split = ImageSplit(images.copy())
+    seen = np.concatenate(take(train_batches(split, 64, seed=0, flip=True), 40))
+    mirrored = (seen == images[0][:, ::-1]).all(axis=(1, 2, 3))
+    kept = (seen == images[0]).all(axis=(1, 2, 3))
+    assert (mirrored ^ kept).all()
+    assert abs(mirrored.mean() - 0.5) < 5 * 0.5 / np.sqrt(len(seen))
+    np.testing.assert_array_equal(split.images, images)
+
+
+def test_random_bits_are_splitmix64_s():
+    """The first outputs of the reference implementation for the seed 1234567."""
+    golden = 0x9E3779B97F4A7C15
+    states = np.array([(1234567 + i * golden) % 2**64 for i in range(3)], np.uint64)
+    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    assert batches._splitmix64(states).numpy().tolist() == expected
+
+
+def test_shapes_are_static():
+    image_spec, label_spec = train_batches(numbered(9), 6, 0, num_replicas=2, with_labels=True).element_spec
+    assert image_spec.shape.as_list() == [3, 4, 4, 1]
+    assert label_spec.shape.as_list() == [3]
+
+
+def test_errors():
+    with pytest.raises(UserError, match="does not divide by 3 replicas"):
+        train_batches(numbered(9), 8, 0, num_replicas=3)
+    with pytest.raises(UserError, match="no labels"):
+        train_batches(numbered(9, labels=False), 8, 0, with_labels=True)
+    with pytest.raises(UserError, match="no labels"):
+        eval_batches(numbered(9, labels=False), 8, with_labels=True)
+
+
+def test_eval_batches_are_in_order_and_keep_the_rest():
+    split = numbered(10)
+    batches = list(eval_batches(split, 4, with_labels=True))
+    assert [(first, len(images)) for first, images, _ in batches] == [(0, 4), (4, 4), (8, 2)]
+    np.testing.assert_array_equal(np.concatenate([images for _, images, _ in batches]), split.images)
+    np.testing.assert_array_equal(np.concatenate([labels for _, _, labels in batches]), np.arange(10))
+    assert [len(images) for _, images, _ in eval_batches(split, 4, num_examples=5)] == [4, 1]
+
+
+def test_a_memory_map_feeds_20000_images_a_second(tmp_path):
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, (20000, 32, 32, 3), np.uint8))
+    split = ImageSplit(np.load(tmp_path / "images.npy", mmap_mode="r"))
+    batches = train_batches(split, 100, seed=0, flip=True).as_numpy_iterator()
+    next(batches)
+    start = time.perf_counter()
+    for _ in range(400):
+        next(batches)
+    rate = 400 * 100 / (time.perf_counter() - start)
+    print(f"{rate:.0f} images/s")
+    assert rate > 20000

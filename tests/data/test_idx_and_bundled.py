@@ -1,0 +1,144 @@
+"""IDX files against an independent parse, and the bundled subset against the files it comes from."""
+
+import gzip
+import hashlib
+import pathlib
+import struct
+import time
+
+import numpy as np
+import pytest
+
+from tf_pivae.data import bundled, idx_images, npz_images
+from tf_pivae.data import bundled as bundled_function
+from tf_pivae.data.bundled import CLASS_NAMES, make_fashion_mnist
+from tf_pivae.data.idx import read_idx
+from tf_pivae.errors import UserError
+
+DEBIAN = pathlib.Path("/usr/share/datasets/fashion-mnist")
+NPZ = pathlib.Path(make_fashion_mnist.__file__).with_name("fashion_mnist.npz")
+SHA256 = "5788997e4500d29498301d09480df75fdfbf25d5795bc6bc7a73ab3de5d329a2"
+needs_debian = pytest.mark.skipif(
+    not DEBIAN.is_dir(), reason="the Debian package dataset-fashion-mnist is not installed"
+)
+
+
+def write_idx(path, array, code=8):
+    data = bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}i", *array.shape) + array.tobytes()
+    opener = gzip.open if str(path).endswith(".gz") else open
+    with opener(path, "wb") as file:
+        file.write(data)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"train": rng.integers(0, 256, (6, 28, 28), np.uint8), "test": rng.integers(0, 256, (3, 28, 28), np.uint8)}
+    paths = {}
+    for name, images in arrays.items():
+        paths[f"{name}_images"] = write_idx(tmp_path / f"{name}.gz", images)
+        paths[f"{name}_labels"] = write_idx(tmp_path / f"{name}-labels", np.arange(len(images), dtype=np.uint8))
+    return arrays, paths
+
+
+def test_idx_plain_and_gzipped(files):
+    arrays, paths = files
+    dataset = idx_images(**paths, pad_to=32)
+    assert dataset.image_shape == (32, 32, 1)
+    assert dataset.num_classes == 6
+    np.testing.assert_array_equal(dataset.train.images[:, 2:30, 2:30, 0], arrays["train"])
+    np.testing.assert_array_equal(dataset.test.labels, [0, 1, 2])
+    few = idx_images(**paths, pad_to=32, image_size=16, num_examples=(2, 1))
+    assert few.train.images.shape == (2, 16, 16, 1)
+    assert idx_images(paths["train_images"], paths["test_images"]).num_classes == 0
+
+
+def test_damaged_idx_files(files, tmp_path):
+    _, paths = files
+    good = gzip.decompress(pathlib.Path(paths["train_images"]).read_bytes())
+    cases = {
+        "empty": (b"", "not an IDX file"),
+        "text": (b"hello world", "not an IDX file"),
+        "header": (good[:9], "ends within its header"),
+        "short": (good[:-1], "has only"),
+        "long": (good + b"x", "has more"),
+        "floats": (bytes([0, 0, 0x0D, 3]) + good[4:], "type 0x0d"),
+        "huge": (bytes([0, 0, 8, 3]) + b"\xff" * 12 + good[16:], "has only"),
+        "cut.gz": (gzip.compress(good)[:-20], "cannot read"),
+    }
+    for name, (data, message) in cases.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UserError, match=message):
+            idx_images(tmp_path / name, paths["test_images"])
+    with pytest.raises(UserError, match="cannot read"):
+        idx_images(tmp_path / "missing", paths["test_images"])
+    with pytest.raises(UserError, match="label file"):
+        idx_images(paths["train_labels"], paths["test_images"])
+    with pytest.raises(UserError, match=r"\[3\] labels for the 6 images"):
+        idx_images(paths["train_images"], paths["test_images"], paths["test_labels"])
+
+
+@pytest.mark.parametrize("size", [16, 28, 32])
+def test_bundled_sizes(size):
+    start = time.perf_counter()
+    dataset = bundled(size)
+    assert time.perf_counter() - start < 2  # 0.2 s on a quiet machine
+    raw = bundled(28)
+    assert dataset.train.images.shape == (8000, size, size, 1)
+    assert dataset.test.images.shape == (2000, size, size, 1)
+    assert dataset.class_names == CLASS_NAMES
+    np.testing.assert_array_equal(np.bincount(dataset.train.labels), [800] * 10)
+    np.testing.assert_array_equal(np.bincount(dataset.test.labels), [200] * 10)
+    if size == 16:
+        padded = np.zeros((2000, 32, 32))
+        padded[:, 2:30, 2:30] = raw.test.images[..., 0]
+        means = (padded[:, ::2, ::2] + padded[:, 1::2, ::2] + padded[:, ::2, 1::2] + padded[:, 1::2, 1::2]) / 4
+        np.testing.assert_array_equal(dataset.test.images[..., 0], np.floor(means + 0.5))
+    if size == 32:
+        np.testing.assert_array_equal(dataset.test.images[:, 2:30, 2:30], raw.test.images)
+        assert dataset.test.images.sum(dtype=np.int64) == raw.test.images.sum(dtype=np.int64)
+
+
+def test_bundled_errors_and_limits():
+    with pytest.raises(UserError, match="16, 28 or 32, got 24"):
+        bundled_function(24)
+    few = bundled(16, num_examples=(100, 50))
+    assert (len(few.train), len(few.test)) == (100, 50)
+    assert len(set(few.train.labels.tolist())) == 10
+
+
+def test_bundled_file_is_the_committed_one_and_a_plain_npz():
+    assert hashlib.sha256(NPZ.read_bytes()).hexdigest() == SHA256
+    assert NPZ.stat().st_size < 5_000_000
+    by_npz = npz_images(NPZ, pad_to=32)
+    np.testing.assert_array_equal(by_npz.test.images, bundled().test.images)
+    np.testing.assert_array_equal(by_npz.train.labels, bundled().train.labels)
+
+
+@needs_debian
+def test_bundled_images_are_debian_s_in_their_own_split():
+    for prefix, split in (("train", bundled(28).train), ("t10k", bundled(28).test)):
+        raw = gzip.decompress((DEBIAN / f"{prefix}-images-idx3-ubyte.gz").read_bytes())
+        labels = gzip.decompress((DEBIAN / f"{prefix}-labels-idx1-ubyte.gz").read_bytes())[8:]
+        known = {}
+        for i, label in enumerate(labels):
+            known.setdefault(raw[16 + 784 * i : 16 + 784 * (i + 1)], set()).add(label)
+        assert all(label in known[image.tobytes()] for image, label in zip(split.images, split.labels, strict=True))
+        assert len({image.tobytes() for image in split.images}) >= 0.999 * len(split)
+
+
+@needs_debian
+def test_the_maker_reproduces_the_arrays(tmp_path):
+    make_fashion_mnist.make(DEBIAN, tmp_path / "made.npz")
+    with np.load(tmp_path / "made.npz", allow_pickle=False) as made, np.load(NPZ, allow_pickle=False) as kept:
+        assert made.files == kept.files
+        for key in kept.files:
+            np.testing.assert_array_equal(made[key], kept[key])
+
+
+@needs_debian
+def test_complete_fashion_mnist():
+    images = read_idx(DEBIAN / "t10k-images-idx3-ubyte.gz")
+    raw = gzip.decompress((DEBIAN / "t10k-images-idx3-ubyte.gz").read_bytes())
+    np.testing.assert_array_equal(images, np.frombuffer(raw[16:], np.uint8).reshape(10000, 28, 28))

@@ -1,0 +1,122 @@
+"""`.npz` files: round trip, single arrays, large ones, and files that must be refused."""
+
+import os
+import zipfile
+
+import numpy as np
+import pytest
+
+from tf_pivae.data import ImageDataset, ImageSplit, cache, npz, npz_images, save_npz
+from tf_pivae.errors import UserError
+
+
+def one_line(error):
+    """gin adds a line of its own to errors raised within a configurable; commands print the first."""
+    return "\n" not in str(error.value).partition("\n  In call to configurable")[0]
+
+
+@pytest.fixture
+def dataset():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2500, 8, 8, 3), np.uint8)
+    labels = rng.integers(0, 4, 2500)
+    names = ("a", "b", "c", "d")
+    return ImageDataset(
+        "x", ImageSplit(images[:2100], labels[:2100]), ImageSplit(images[2100:], labels[2100:]), 4, names
+    )
+
+
+def assert_same(one, two):
+    for a, b in ((one.train, two.train), (one.test, two.test)):
+        np.testing.assert_array_equal(a.images, b.images)
+        np.testing.assert_array_equal(a.labels, b.labels)
+    assert (one.num_classes, one.class_names) == (two.num_classes, two.class_names)
+
+
+def test_round_trip_in_memory_and_through_the_cache(dataset, tmp_path, monkeypatch):
+    save_npz(tmp_path / "x.npz", dataset)
+    assert os.listdir(tmp_path) == ["x.npz"]
+    loaded = npz_images(tmp_path / "x.npz")
+    assert_same(loaded, dataset)
+    assert cache.location(loaded) is None
+    monkeypatch.setattr(npz, "IN_MEMORY_BYTES", 1000)
+    mapped = npz_images(tmp_path / "x.npz", cache_dir=tmp_path / "cache")
+    assert_same(mapped, dataset)
+    assert cache.location(mapped) is not None
+    few = npz_images(tmp_path / "x.npz", num_examples=(1500, 10), cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(few.train.images, dataset.train.images[:1500])
+    assert len(few.test) == 10
+
+
+def test_a_single_array_is_split(dataset, tmp_path):
+    images = np.concatenate([dataset.train.images, dataset.test.images])
+    np.savez(tmp_path / "x.npz", images=images, labels=np.arange(2500, dtype=np.int32))
+    split = npz_images(tmp_path / "x.npz", test_fraction=0.2)
+    assert (len(split.train), len(split.test)) == (2000, 500)
+    both = np.concatenate([split.train.labels, split.test.labels])
+    np.testing.assert_array_equal(np.sort(both), np.arange(2500))
+    np.testing.assert_array_equal(split.test.images, images[split.test.labels])
+    assert abs(split.test.labels.mean() - 1250) < 150
+    other = npz_images(tmp_path / "x.npz", test_fraction=0.2, seed=1)
+    assert not np.array_equal(split.test.labels, other.test.labels)
+
+
+def test_grey_16_bit_and_preprocessing(tmp_path):
+    images = np.arange(6 * 28 * 28, dtype=np.uint16).reshape(6, 28, 28)
+    np.savez(tmp_path / "x.npz", train_images=images, test_images=images[:2])
+    loaded = npz_images(tmp_path / "x.npz", pad_to=32, channels=3)
+    assert loaded.image_shape == (32, 32, 3)
+    np.testing.assert_array_equal(loaded.train.images[:, 2:30, 2:30, 1], np.floor(images / 257 + 0.5))
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def test_pickles_are_refused_unexecuted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = np.zeros((3, 4, 4, 1), np.uint8)
+    bomb = np.array([Bomb()] * 3, dtype=object)
+    for members in ({"images": bomb}, {"images": images, "labels": bomb}, {"images": images, "class_names": bomb}):
+        np.savez("bomb.npz", **members)
+        with pytest.raises(UserError, match="pickled Python objects"):
+            npz_images("bomb.npz")
+    assert os.listdir(tmp_path) == ["bomb.npz"]
+
+
+def test_bad_files(tmp_path):
+    def refused(message, **members):
+        np.savez(tmp_path / "x.npz", **members)
+        with pytest.raises(UserError, match=message) as error:
+            npz_images(tmp_path / "x.npz")
+        assert one_line(error)
+
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
+    refused("needs train_images and test_images", pictures=images)
+    refused("must be uint8", images=images.astype(np.float32))
+    refused("must be uint8", images=images[0, 0])
+    refused("must be integers", images=images, labels=np.zeros(3, np.int64))
+    refused("square, got 8x4", images=images[:, :, :4])
+    refused("at least two", images=images[:1])
+    refused("one shape", train_images=images, test_images=images[:, :4, :4])
+    with pytest.raises(UserError, match="cannot read"):
+        npz_images(tmp_path / "missing.npz")
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(UserError, match="cannot read"):
+        npz_images(tmp_path / "text.npz")
+    # One byte of the images flipped: the archive's checksum tells.
+    np.savez(tmp_path / "x.npz", images=images)
+    data = bytearray((tmp_path / "x.npz").read_bytes())
+    data[4000] ^= 1
+    (tmp_path / "x.npz").write_bytes(data)
+    with pytest.raises(UserError, match="damaged"):
+        npz_images(tmp_path / "x.npz")
+    # A member that claims more than it holds.
+    with zipfile.ZipFile(tmp_path / "y.npz", "w") as archive, archive.open("images.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(
+            member, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 8, 8, 3)}
+        )
+        member.write(images.tobytes())
+    with pytest.raises(UserError, match="bytes early"):
+        npz_images(tmp_path / "y.npz")

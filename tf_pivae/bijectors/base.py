@@ -1,0 +1,59 @@
+"""The base of this package's bijectors: value and log-det come out of one computation."""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+tfb = tfp.bijectors
+
+
+class ImageBijector(tfb.Bijector):
+    """A bijector on images whose value and log-det are computed together, so that the two cannot drift apart.
+
+    A subclass defines `_forward_pair(x) -> (y, log|det dy/dx|)` and `_inverse_pair(y) -> (x, log|det dx/dy|)` on
+    float32 [B, H, W, C], log-dets [B]; any batch shape, none included, is folded into B around them. Each pair is
+    kept for the last argument, so that `forward(x)` followed by `forward_log_det_jacobian(x)` runs the network once.
+    Build such a bijector where it is used (inside a `tf.function`, within the call): it keeps tensors.
+    """
+
+    def __init__(self, name, parameters=None):
+        super().__init__(forward_min_event_ndims=3, validate_args=False, parameters=parameters, name=name)
+        self._memo = {}
+
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        return {}
+
+    def _forward_pair(self, x):
+        raise NotImplementedError  # Each subclass: the mathematics.
+
+    def _inverse_pair(self, y):
+        raise NotImplementedError  # Each subclass: the mathematics.
+
+    def _pair(self, direction, x):
+        kept = self._memo.get(direction)
+        if kept is None or kept[0] is not x:
+            batch_shape, event_shape = tf.shape(x)[:-3], x.shape[-3:]
+            y, log_det = direction(tf.reshape(x, tf.concat([[-1], event_shape], 0)) if len(x.shape) != 4 else x)
+            if len(x.shape) != 4:
+                y = tf.reshape(y, tf.concat([batch_shape, y.shape[-3:]], 0))
+                y = tf.ensure_shape(y, [*x.shape[:-3], *y.shape[-3:]])
+                log_det = tf.ensure_shape(tf.reshape(log_det, batch_shape), x.shape[:-3])
+            kept = self._memo[direction] = (x, y, log_det)
+        return kept[1:]
+
+    def _forward(self, x):
+        return self._pair(self._forward_pair, x)[0]
+
+    def _inverse(self, y):
+        return self._pair(self._inverse_pair, y)[0]
+
+    def _forward_log_det_jacobian(self, x):
+        return self._pair(self._forward_pair, x)[1]
+
+    def _inverse_log_det_jacobian(self, y):
+        return self._pair(self._inverse_pair, y)[1]
+
+
+def event_sum(x):
+    """Sums float [B, H, W, C] over all but the batch -> [B]."""
+    return tf.reduce_sum(x, [1, 2, 3])

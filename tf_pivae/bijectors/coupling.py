@@ -1,0 +1,51 @@
+"""Affine coupling (Dinh et al. 2017, section 3.2; our section 4.1)."""
+
+import numpy as np
+import tensorflow as tf
+
+from tf_pivae.bijectors.base import ImageBijector, event_sum
+
+
+def checkerboard_mask(height, width, channels, parity):
+    """float32 [H, W, C] of 0/1: 1 where (row + column + parity) is even."""
+    rows, columns = np.indices([height, width])
+    return np.repeat(((rows + columns + parity) % 2 == 0)[..., None], channels, -1).astype(np.float32)
+
+
+def channel_mask(height, width, channels, parity):
+    """float32 [H, W, C] of 0/1: 1 on the first half of the channels (`parity` 0) or on the second (1)."""
+    first = np.arange(channels) < channels // 2
+    return np.broadcast_to(first if parity == 0 else ~first, [height, width, channels]).astype(np.float32)
+
+
+class AffineCoupling(ImageBijector):
+    """Transforms the pixels outside the mask, given those inside it.
+
+    With m the mask and s, t = conditioner(m x), both zero inside the mask:
+
+        forward    y = exp(s) x + t             log-det    sum s
+        inverse    x = exp(-s) (y - t)          log-det  - sum s
+
+    Args:
+      conditioner: a function of m x, float32 [B, H, W, C], that returns log_scale (bounded) and shift of that shape.
+      mask: float32 [H, W, C] of 0/1, 1 where x passes unchanged.
+    """
+
+    def __init__(self, conditioner, mask, name="affine_coupling"):
+        mask = np.asarray(mask)
+        if mask.dtype != np.float32 or not np.isin(mask, (0.0, 1.0)).all():
+            raise ValueError(f"`mask` must hold float32 zeros and ones; got {mask.dtype} {np.unique(mask)[:4]}.")
+        super().__init__(name=name, parameters=dict(conditioner=conditioner, mask=mask, name=name))
+        self._conditioner, self._mask = conditioner, mask
+
+    def _log_scale_and_shift(self, x):
+        log_scale, shift = self._conditioner(x * self._mask)
+        return log_scale * (1.0 - self._mask), shift * (1.0 - self._mask)
+
+    def _forward_pair(self, x):
+        log_scale, shift = self._log_scale_and_shift(x)
+        return x * tf.exp(log_scale) + shift, event_sum(log_scale)
+
+    def _inverse_pair(self, y):
+        log_scale, shift = self._log_scale_and_shift(y)  # Inside the mask y is x.
+        return (y - shift) * tf.exp(-log_scale), -event_sum(log_scale)

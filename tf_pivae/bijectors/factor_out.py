@@ -1,0 +1,30 @@
+"""Leaving half of the channels behind (Dinh et al. 2017, section 3.6)."""
+
+import tensorflow as tf
+
+from tf_pivae.bijectors.base import ImageBijector
+
+
+class FactorOut(ImageBijector):
+    """Applies a bijector to the first half of the channels; the second half stays as it is.
+
+        forward    y = [g(x_1), x_2]             log-det    log|det dg/dx_1|
+        inverse    x = [g^-1(y_1), y_2]          log-det    log|det dg^-1/dy_1|
+
+    Args:
+      inner: a `tfb.Bijector` on [H, W, C / 2].
+    """
+
+    def __init__(self, inner, name="factor_out"):
+        super().__init__(name=name, parameters=dict(inner=inner, name=name))
+        self._inner = inner
+
+    def _forward_pair(self, x):
+        kept, left = tf.split(x, 2, axis=-1)
+        log_det = self._inner.forward_log_det_jacobian(kept, event_ndims=3)
+        return tf.concat([self._inner.forward(kept), left], -1), log_det
+
+    def _inverse_pair(self, y):
+        kept, left = tf.split(y, 2, axis=-1)
+        log_det = self._inner.inverse_log_det_jacobian(kept, event_ndims=3)
+        return tf.concat([self._inner.inverse(kept), left], -1), log_det

@@ -1,0 +1,37 @@
+"""Inverse autoregressive flow (Kingma et al. 2016; appendix A.2)."""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+tfb = tfp.bijectors
+
+
+class InverseAutoregressiveFlow(tfb.Invert):
+    """One step z0 -> z1, parallel in this direction, by TFP's `MaskedAutoregressiveFlow` turned around.
+
+    With shift, log_scale = network(z0), strictly autoregressive in raster order, then channel:
+
+        forward    z1 = (z0 - shift) exp(-log_scale)            the paper's mu_1 + sigma_1 z0
+        log-det    - sum log_scale                              triangular Jacobian
+        inverse    sequential, one pass of the network a latent
+
+    Args:
+      network: a function of z0, float32 [B, H, W, C], that returns (shift, log_scale) of that shape.
+    """
+
+    def __init__(self, network, name="inverse_autoregressive_flow"):
+        self._last = (None, None)
+
+        def shift_and_log_scale(z0, **condition):
+            if self._last[0] is not z0:
+                self._last = (z0, network(z0, **condition))
+            return self._last[1]
+
+        super().__init__(
+            tfb.MaskedAutoregressiveFlow(shift_and_log_scale_fn=shift_and_log_scale, event_ndims=3), name=name
+        )
+        self._shift_and_log_scale = shift_and_log_scale
+
+    def elementwise_log_det(self, z0):
+        """The diagonal of log|dz1/dz0|, float32 like `z0`: its sum over an image is `forward_log_det_jacobian(z0)`."""
+        return -self._shift_and_log_scale(tf.convert_to_tensor(z0))[1]

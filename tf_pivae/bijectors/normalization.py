@@ -1,0 +1,61 @@
+"""Invertible normalisation of the channels (Dinh et al. 2017, section 3.7; actnorm: Kingma & Dhariwal 2018)."""
+
+import tensorflow as tf
+
+from tf_pivae.bijectors.base import ImageBijector
+
+
+class ChannelNormalization(ImageBijector):
+    """Brings each channel to mean 0 and standard deviation 1.
+
+        forward    y = (x - m) / sqrt(v + epsilon)          log-det  - H W sum_c log(v_c + epsilon) / 2
+        inverse    x = m + y sqrt(v + epsilon)              log-det    H W sum_c log(v_c + epsilon) / 2
+
+    Args:
+      forward_moments: a function of x, float32 [B, H, W, C], that returns m and v, [C] each. Batch normalisation gives
+        the moments of the batch in training, and gradients pass through them.
+      inverse_moments: a function without arguments that returns m and v: the running averages, which do not depend on
+        the batch that is being generated.
+      epsilon: float, added to the variance.
+    """
+
+    def __init__(self, forward_moments, inverse_moments, epsilon=1e-4, name="channel_normalization"):
+        parameters = dict(forward_moments=forward_moments, inverse_moments=inverse_moments, epsilon=epsilon, name=name)
+        super().__init__(name=name, parameters=parameters)
+        self._forward_moments, self._inverse_moments, self._epsilon = forward_moments, inverse_moments, epsilon
+
+    def _log_det(self, x, variance):
+        log_det = 0.5 * tf.reduce_sum(tf.math.log(variance + self._epsilon)) * (x.shape[1] * x.shape[2])
+        return tf.fill([tf.shape(x)[0]], log_det)
+
+    def _forward_pair(self, x):
+        mean, variance = self._forward_moments(x)
+        return (x - mean) * tf.math.rsqrt(variance + self._epsilon), -self._log_det(x, variance)
+
+    def _inverse_pair(self, y):
+        mean, variance = self._inverse_moments()
+        return mean + y * tf.sqrt(variance + self._epsilon), self._log_det(y, variance)
+
+
+class ChannelAffine(ImageBijector):
+    """Actnorm: a trainable shift and log-scale for each channel.
+
+        forward    y = exp(s) (x + b)             log-det    H W sum_c s_c
+        inverse    x = exp(-s) y - b              log-det  - H W sum_c s_c
+
+    Args:
+      shift, log_scale: float32 [C].
+    """
+
+    def __init__(self, shift, log_scale, name="channel_affine"):
+        super().__init__(name=name, parameters=dict(shift=shift, log_scale=log_scale, name=name))
+        self._shift, self._log_scale = shift, log_scale
+
+    def _log_det(self, x):
+        return tf.fill([tf.shape(x)[0]], tf.reduce_sum(self._log_scale) * (x.shape[1] * x.shape[2]))
+
+    def _forward_pair(self, x):
+        return (x + self._shift) * tf.exp(self._log_scale), self._log_det(x)
+
+    def _inverse_pair(self, y):
+        return y * tf.exp(-self._log_scale) - self._shift, -self._log_det(y)

@@ -1,0 +1,193 @@
+"""The Real-NVP head f (section 4.1, appendices A.4 and C; Dinh et al. 2017)."""
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tf_pivae.bijectors.coupling import AffineCoupling, channel_mask, checkerboard_mask
+from tf_pivae.bijectors.factor_out import FactorOut
+from tf_pivae.bijectors.normalization import ChannelAffine, ChannelNormalization
+from tf_pivae.bijectors.squeeze import Squeeze
+from tf_pivae.configurable import configurable_layer
+from tf_pivae.layers.composite import Composite
+from tf_pivae.layers.moments import BatchNorm, RunningMoments
+from tf_pivae.layers.weight_norm import WeightNormConv2D, initializing
+
+tfb = tfp.bijectors
+
+_NORMS = ("batch", "act", "none")
+
+
+class Conditioner(keras.layers.Layer):
+    """Log-scale and shift of a coupling from the masked image: a residual convolutional network.
+
+    x float32 [B, H, W, C] -> log_scale, shift [B, H, W, C] each; log_scale = learned_scale * tanh(.) is bounded by a
+    trainable vector. Weight normalisation, and batch normalisation unless `norm` is not "batch" (appendix A.4). The
+    last layer starts at zero, hence the coupling as the identity. The network sees [x, -x, mask]: two rectified halves,
+    and where the holes are.
+    """
+
+    def __init__(self, mask, width, num_blocks, norm, name=None):
+        super().__init__(name=name)
+        self._mask = mask
+        self._channels = mask.shape[-1]
+
+        def normalization(name):
+            return BatchNorm(name=name) if norm == "batch" else None
+
+        self.input_norm = normalization("input_norm")
+        self.input_conv = WeightNormConv2D(width, name="input_conv")
+        self.blocks = [
+            (
+                normalization(f"block_{i}_norm_0"),
+                WeightNormConv2D(width, name=f"block_{i}_conv_0"),
+                normalization(f"block_{i}_norm_1"),
+                WeightNormConv2D(width, name=f"block_{i}_conv_1", init_scale=0.1),
+            )
+            for i in range(num_blocks)
+        ]
+        self.output_norm = normalization("output_norm")
+        self.output_conv = WeightNormConv2D(2 * self._channels, kernel_size=1, init_scale=0.0, name="output_conv")
+
+    def build(self, input_shape):
+        self.log_scale_bound = self.add_weight(shape=[self._channels], initializer="ones", name="log_scale_bound")
+
+    def call(self, x, training=False):
+        def normalized(norm, h):
+            return h if norm is None else norm(h, training=training)
+
+        x = normalized(self.input_norm, x) * self._mask  # The holes stay holes: they show up in `mask` alone.
+        mask = tf.broadcast_to(self._mask[..., :1], [*tf.unstack(tf.shape(x))[:3], 1])
+        h = self.input_conv(tf.concat([x, -x, mask], -1))
+        for norm_0, conv_0, norm_1, conv_1 in self.blocks:
+            r = conv_0(tf.nn.relu(normalized(norm_0, h)))
+            h += conv_1(tf.nn.relu(normalized(norm_1, r)))
+        log_scale, shift = tf.split(self.output_conv(tf.nn.relu(normalized(self.output_norm, h))), 2, axis=-1)
+        return self.log_scale_bound * tf.tanh(log_scale), shift
+
+
+class _Couplings(Composite):
+    """`num_couplings` couplings whose masks alternate, with invertible normalisation between them."""
+
+    def __init__(self, make_mask, shape, num_couplings, num_blocks, width, norm, name):
+        super().__init__(name=name)
+        self._masks = [make_mask(*shape, parity=i % 2) for i in range(num_couplings)]
+        self._norm = norm
+        self._shape = shape
+        self.conditioners = [
+            Conditioner(mask, width, num_blocks, norm, name=f"coupling_{i}") for i, mask in enumerate(self._masks)
+        ]
+        self.norms = [
+            RunningMoments(name=f"norm_{i}") if norm == "batch" else ActNorm(shape[-1], name=f"norm_{i}")
+            for i in range(num_couplings - 1 if norm != "none" else 0)
+        ]
+        for layer in self.norms:
+            layer.build([None, *shape])
+
+    def bijectors(self, training):
+        """The bijectors in the order in which they are applied to an image."""
+        steps = []
+        for i, (conditioner, mask) in enumerate(zip(self.conditioners, self._masks, strict=True)):
+            steps.append(AffineCoupling(lambda x, net=conditioner: net(x, training=training), mask))
+            if i < len(self.norms):
+                steps.append(self._normalization(self.norms[i], training))
+        return steps
+
+    def _normalization(self, layer, training):
+        if self._norm == "act":
+            return layer.bijector()
+        return ChannelNormalization(
+            forward_moments=lambda x: layer(x, training=training),
+            inverse_moments=lambda: (tf.convert_to_tensor(layer.mean), tf.convert_to_tensor(layer.variance)),
+        )
+
+
+class ActNorm(keras.layers.Layer):
+    """The variables of actnorm; its data-dependent initialisation normalises the first batch."""
+
+    def __init__(self, channels, name=None):
+        super().__init__(name=name)
+        self._channels = channels
+
+    def build(self, input_shape):
+        self.shift = self.add_weight(shape=[self._channels], initializer="zeros", name="shift")
+        self.log_scale = self.add_weight(shape=[self._channels], initializer="zeros", name="log_scale")
+
+    def bijector(self):
+        return _InitializedChannelAffine(self)
+
+
+class _InitializedChannelAffine(ChannelAffine):
+    """`ChannelAffine` that sets its variables from the batch during the data-dependent initialisation."""
+
+    def __init__(self, layer):
+        super().__init__(tf.convert_to_tensor(layer.shift), tf.convert_to_tensor(layer.log_scale))
+        self._layer = layer
+
+    def _forward_pair(self, x):
+        if initializing():
+            mean, variance = tf.nn.moments(x, [0, 1, 2])
+            self._layer.shift.assign(-mean)
+            self._layer.log_scale.assign(-0.5 * tf.math.log(variance + 1e-4))
+            self._shift = tf.convert_to_tensor(self._layer.shift)
+            self._log_scale = tf.convert_to_tensor(self._layer.log_scale)
+        return super()._forward_pair(x)
+
+
+@configurable_layer
+class RealNVP(Composite):
+    """Holds the networks of the head; `bijector` builds the bijector around them.
+
+    One scale: `num_couplings` checkerboard couplings. Every further scale is reached by a squeeze, `num_couplings`
+    channel-wise couplings, and factoring out half of the channels; the parts are put back in their places, so that
+    the result has the image's own shape whatever the number of scales (appendix A.4).
+
+    Args:
+      image_shape: (H, W, C); H and W divisible by 2^(num_scales - 1).
+      num_scales: 1 in the paper unless stated otherwise.
+      num_couplings: couplings in a row, 3 in the paper.
+      num_blocks: residual blocks of each conditioner, 2 in the paper.
+      width: channels of the conditioners.
+      norm: "batch", "act" or "none": the invertible normalisation between couplings; "batch" also puts batch
+        normalisation inside the conditioners, as the reference implementation of Real-NVP does.
+    """
+
+    def __init__(
+        self, image_shape, num_scales=1, num_couplings=3, num_blocks=2, width=32, norm="batch", name="real_nvp"
+    ):
+        super().__init__(name=name)
+        if norm not in _NORMS:
+            raise ValueError(f"`norm` must be one of {_NORMS}; got {norm!r}.")
+        height, image_width, channels = image_shape
+        stride = 2 ** (num_scales - 1)
+        if num_scales < 1 or height % stride or image_width % stride:
+            raise ValueError(
+                f"`num_scales` = {num_scales} needs image sides divisible by {stride}; got {height}x{image_width}."
+            )
+        options = dict(num_couplings=num_couplings, num_blocks=num_blocks, width=width, norm=norm)
+        self.scales = []
+        shape = (height, image_width, channels)
+        for i in range(num_scales):
+            stages = [_Couplings(checkerboard_mask, shape, **options, name=f"scale_{i}_checkerboard")]
+            if i < num_scales - 1:
+                squeezed = (shape[0] // 2, shape[1] // 2, shape[2] * 4)
+                stages.append(_Couplings(channel_mask, squeezed, **options, name=f"scale_{i}_channels"))
+                shape = (*squeezed[:2], squeezed[2] // 2)
+            self.scales.append(stages)
+
+    def bijector(self, training=False):
+        """The head as a `tfb.Bijector`, forward = from the image's side t to the VAE's side y.
+
+        Args:
+          training: bool; batch moments in `forward` and updates of the running averages. `inverse` always uses the
+            running averages. Without it `inverse` is the exact inverse of `forward`.
+        """
+        return self._from_scale(0, training)
+
+    def _from_scale(self, i, training):
+        steps = self.scales[i][0].bijectors(training)
+        if i < len(self.scales) - 1:
+            squeeze = Squeeze()
+            steps += [squeeze, *self.scales[i][1].bijectors(training)]
+            steps += [FactorOut(self._from_scale(i + 1, training)), tfb.Invert(Squeeze())]
+        return tfb.Chain(steps[::-1], name=f"real_nvp_scale_{i}")

@@ -1,0 +1,238 @@
+"""What the commands share: gin files and parameters, quiet start-up, one-line errors.
+
+Nothing here imports TensorFlow, so that `--help` answers at once.
+"""
+
+import contextlib
+import difflib
+import functools
+import logging
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from tokenize import TokenError
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+from tf_pivae.errors import UserError
+
+EXIT_USER_ERROR = 2
+
+
+def define_gin_flags():
+    """Defines --gin_file and --gin_param, and shows them in --help; call it when a command's module is imported."""
+    flags.DEFINE_multi_string(
+        "gin_file",
+        [],
+        "A gin configuration file; repeat to add others, later ones win. Searched in the current folder, then among "
+        "the files that come with the program (demo.gin, cifar.gin, paper/..., see the folder gin/).",
+    )
+    flags.DEFINE_multi_string(
+        "gin_param",
+        [],
+        "One binding that overrides the files, such as num_steps=1000 or RealNVP.num_scales=2; repeat for others.",
+    )
+    flags.adopt_module_key_flags(sys.modules[__name__])
+
+
+def run(main):
+    """Runs a command's `main()` under absl: a mistake becomes one line on stderr and exit status 2."""
+
+    @functools.wraps(main)
+    def guarded(argv):
+        if len(argv) > 1:
+            _fail(f"unexpected argument {argv[1]!r}: options start with --; see --help.")
+        absl_logging.set_verbosity(absl_logging.WARNING)
+        try:
+            main()
+        except UserError as error:
+            _fail(error)
+        except (ValueError, TypeError) as error:
+            # gin marks what went wrong in a configured call: a value in the configuration, most of the time.
+            if "In call to configurable" not in str(error) or os.environ.get("TF_PIVAE_DEBUG"):
+                raise
+            where = re.search(r"In call to configurable '(\w+)'", str(error))[1]
+            _fail(f"{where}: {str(error).strip().splitlines()[0]} (TF_PIVAE_DEBUG=1 shows where)")
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv):
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        _fail(f"{error} See --help.")
+
+
+def _fail(error):
+    first_line = str(error).strip().splitlines()[0]  # gin adds lines on where the call was configured.
+    print(f"error: {first_line}", file=sys.stderr)
+    sys.exit(EXIT_USER_ERROR)
+
+
+def import_tensorflow_quietly():
+    """Imports TensorFlow with its start-up messages kept off the terminal.
+
+    It writes some of them to the file descriptor before any log level counts, hence the detour of stderr.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as said, _redirected(2, said.fileno()):
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def _redirected(descriptor, target):
+    kept = os.dup(descriptor)
+    try:
+        os.dup2(target, descriptor)
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
+
+
+# gin.
+
+
+def gin_search_paths():
+    """Where gin files are looked up: the current folder, then the files shipped with the program."""
+    here = Path(__file__).resolve().parent
+    shipped = [here / "gin_files", here.parent / "gin"]  # Installed as package data, or beside the package in a clone.
+    return ["", *(str(path) for path in shipped if path.is_dir())]
+
+
+def parse_gin(files, parameters=(), required=True):
+    """Reads gin files and bindings into gin's configuration, with nothing unknown passing unnoticed.
+
+    Args:
+      files: names of gin files.
+      parameters: bindings such as "num_steps=1000".
+      required: whether at least one file must be given.
+
+    Raises:
+      UserError: an unknown file, configurable, parameter or macro, or a syntax error; the nearest right names included.
+    """
+    if required and not files:
+        raise UserError(f"give a configuration: --gin_file=NAME, one of {', '.join(_shipped_files()[:6])}, ...")
+    for file in files:
+        _check_file(file)
+    import_tensorflow_quietly()
+    import gin
+
+    import tf_pivae.configurables  # noqa: F401  registers everything that a gin file may name
+
+    gin.clear_config()
+    for path in gin_search_paths():
+        gin.add_config_file_search_path(path)
+    verbosity = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.FATAL)  # gin reports every place where it looks for a file.
+    try:
+        for file in files:
+            gin.parse_config_file(file)
+        for parameter in parameters:
+            gin.parse_config(_binding(parameter))
+    except (ValueError, SyntaxError, OSError, AttributeError, NameError, TypeError, RuntimeError, TokenError) as error:
+        raise UserError(_explain(error)) from error
+    finally:
+        absl_logging.set_verbosity(verbosity)
+    _check_macros()
+
+
+def default_run_dir(files):
+    """runs/NAME for the last gin file's name."""
+    return str(Path("runs") / Path(files[-1]).stem)
+
+
+def config_text():
+    """The whole configuration as gin text."""
+    import gin
+
+    return gin.config_str(max_line_length=110)
+
+
+def _shipped_files():
+    names = set()
+    for root in gin_search_paths()[1:]:
+        names.update(str(path.relative_to(root)) for path in Path(root).rglob("*.gin"))
+    return sorted(names, key=lambda name: (name.count("/"), name))
+
+
+def _check_file(file):
+    if any(os.path.isfile(os.path.join(root, file)) for root in gin_search_paths()):
+        return
+    raise UserError(f"no gin file {file!r}{_did_you_mean(file, _shipped_files())}")
+
+
+def _binding(parameter):
+    """A --gin_param as a gin statement: an unquoted word on the right is taken as a string."""
+    name, separator, value = parameter.partition("=")
+    if not separator or not name.strip():
+        raise UserError(f"--gin_param={parameter}: expected NAME=VALUE, such as num_steps=1000.")
+    value = value.strip()
+    if re.fullmatch(r"[A-Za-z_./~][\w./~-]*", value) and value not in ("True", "False", "None"):
+        value = repr(value)
+    return f"{name.strip()} = {value}"
+
+
+def _explain(error):
+    """One line for an error of gin's parser, with the nearest right names."""
+    text = str(error).strip()
+    unknown = re.search(r"No configurable matching (?:reference )?'@?(?:[\w.]*/)?([\w.]+?)(?:\(\))?'", text)
+    if unknown:
+        names = _configurable_names()
+        return f"no configurable named {unknown[1]!r}{_did_you_mean(unknown[1], names)}"
+    parameter = re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '([\w.]+)'", text)
+    if parameter:
+        known = _parameters(parameter[1])
+        return f"{parameter[1]} has no parameter {parameter[2]!r}{_did_you_mean(parameter[2], known)}"
+    file = re.search(r"Unable to open file: (\S+)\.", text)
+    if file:
+        return f"no gin file {file[1]!r}{_did_you_mean(file[1], _shipped_files())}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"the configuration cannot be read: {' '.join(lines[:3])}"
+
+
+def _configurable_names():
+    import gin.config
+
+    return [selector.rsplit(".", 1)[-1] for selector in gin.config._REGISTRY._selector_map]
+
+
+def _parameters(selector):
+    import inspect
+
+    import gin.config
+
+    configurable = gin.config._REGISTRY.get_match(selector)
+    return [] if configurable is None else list(inspect.signature(configurable.wrapped).parameters)
+
+
+def _check_macros():
+    """A macro that nothing refers to is a misspelt one: gin itself would take it without a word."""
+    text = config_text()
+    defined = re.findall(r"^(\w+) = ", text, flags=re.MULTILINE)
+    used = set(re.findall(r"%(\w+)", text))
+    for name in defined:
+        if name not in used:
+            known = sorted(used)
+            raise UserError(f"nothing uses the macro {name!r}{_did_you_mean(name, known)}")
+    undefined = used - set(defined)
+    if undefined:
+        raise UserError(f"the macro {sorted(undefined)[0]!r} has no value: add --gin_param={sorted(undefined)[0]}=...")
+
+
+def _did_you_mean(name, known):
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; there are {', '.join(list(known)[:12])}." if known else "."

@@ -1,0 +1,11 @@
+"""Imports everything that registers itself with gin."""
+
+import tf_pivae.bijectors.preprocessing
+import tf_pivae.bijectors.real_nvp
+import tf_pivae.data
+import tf_pivae.models.critic
+import tf_pivae.models.hierarchical_vae
+import tf_pivae.models.latents
+import tf_pivae.models.pivae
+import tf_pivae.training.loop
+import tf_pivae.training.trainer  # noqa: F401

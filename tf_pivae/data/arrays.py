@@ -1,0 +1,121 @@
+"""What a data set is here: two uint8 arrays (or memory maps), their labels, and names for the classes."""
+
+import dataclasses
+
+import numpy as np
+
+from tf_pivae.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSplit:
+    """The images of one split, in a fixed order.
+
+    Attributes:
+      images: uint8 `[N, H, W, C]`, square, one to four channels; an array or a read-only memory map.
+      labels: int64 `[N]`, or None.
+    """
+
+    images: np.ndarray  # uint8 [N, H, W, C]
+    labels: np.ndarray | None = None  # int64 [N]
+
+    def __post_init__(self):
+        images, labels = self.images, self.labels
+        if images.dtype != np.uint8:
+            raise UserError(f"images must be uint8 (0 to 255), got {images.dtype}: convert them first")
+        if images.ndim != 4:
+            raise UserError(f"images must have the shape [N, H, W, C], got {list(images.shape)}")
+        count, height, width, channels = images.shape
+        if count == 0:
+            raise UserError("a split has no images: both the training and the test split need at least one")
+        if height != width or height == 0:
+            raise UserError(f"images must be square, got {height}x{width}: crop, pad or resize them")
+        if not 1 <= channels <= 4:
+            raise UserError(f"images must have 1 to 4 channels, got {channels}")
+        if labels is not None and (labels.dtype != np.int64 or labels.shape != (count,)):
+            raise UserError(f"labels must be int64 [{count}], got {labels.dtype} {list(labels.shape)}")
+
+    def __len__(self):
+        return len(self.images)
+
+    def take(self, count):
+        """The first `count` images (all of them where `count` is None or larger), as a view."""
+        return self if count is None else ImageSplit(self.images[:count], _take(self.labels, count))
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageDataset:
+    """A training and a test split of one shape.
+
+    Attributes:
+      name: for people and folders.
+      train: an `ImageSplit`.
+      test: an `ImageSplit`, held out.
+      num_classes: labels are `0 .. num_classes - 1`; 0 where the training images have no labels.
+      class_names: `num_classes` names, or empty.
+    """
+
+    name: str
+    train: ImageSplit
+    test: ImageSplit
+    num_classes: int = 0
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.train.images.shape[1:] != self.test.images.shape[1:]:
+            raise UserError(
+                f"{self.name}: training images are {list(self.train.images.shape[1:])} but test images are "
+                f"{list(self.test.images.shape[1:])}: they must have one shape"
+            )
+        if self.num_classes and self.train.labels is None:
+            raise UserError(f"{self.name}: num_classes is {self.num_classes} but the training images have no labels")
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise UserError(f"{self.name}: {len(self.class_names)} class names for {self.num_classes} classes")
+        for split in (self.train, self.test):
+            if self.num_classes and split.labels is not None:
+                low, high = split.labels.min(), split.labels.max()
+                if low < 0 or high >= self.num_classes:
+                    raise UserError(
+                        f"{self.name}: labels run from {low} to {high}, which are not 0 to {self.num_classes - 1}"
+                    )
+
+    @property
+    def image_shape(self):
+        """`(H, W, C)`."""
+        return self.train.images.shape[1:]
+
+    def take(self, num_examples):
+        """The data set cut to its first images.
+
+        Args:
+          num_examples: None, or a pair `(train, test)`, each a number or None for all.
+        """
+        train, test = check_num_examples(num_examples)
+        if train is None and test is None:
+            return self
+        return dataclasses.replace(self, train=self.train.take(train), test=self.test.take(test))
+
+
+def check_num_examples(num_examples):
+    """Returns the pair `(train, test)` of limits, each a positive number or None; raises UserError otherwise."""
+    pair = (None, None) if num_examples is None else num_examples
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise UserError(f"num_examples must be a pair (train, test), such as (1000, 200), got {num_examples!r}")
+    for limit in pair:
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise UserError(f"num_examples must hold positive numbers or None, got {num_examples!r}")
+    return tuple(pair)
+
+
+def labelled(name, train, test, num_classes=None, class_names=()):
+    """Builds an `ImageDataset`, counting the classes in the labels where `num_classes` is not given."""
+    class_names = tuple(class_names)
+    if train.labels is None:
+        return ImageDataset(name, train, test)
+    if num_classes is None:
+        num_classes = len(class_names) or 1 + max(int(s.labels.max()) for s in (train, test) if s.labels is not None)
+    return ImageDataset(name, train, test, num_classes, class_names)
+
+
+def _take(labels, count):
+    return None if labels is None else labels[:count]

@@ -1,0 +1,201 @@
+"""Batches as a pure function of (seed, step): any step of any epoch can be reached at once.
+
+Position p of the endless stream of images is step * batch_size + offset; it lies in epoch p // N, and shows the image
+that a stateless permutation of that epoch's own gives p % N. No state is kept, so a resumed run sees the batches
+that an uninterrupted one would, and replicas cut a global batch into slices without talking to each other.
+"""
+
+import numpy as np
+
+from tf_pivae.errors import UserError
+
+# SplitMix64 (Steele, Lea, Flood 2014): its increment and the two multipliers of its finaliser.
+_GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_ORDER, _FLIPS = 1, 2  # two streams of random bits out of one seed
+# `index_shuffle` is a Simon cipher of 4 rounds; that few leave short ranges nearly in order, and more cost little.
+_SHUFFLE_ROUNDS = 24
+_NO_LIMIT = np.iinfo(np.int64).max
+
+
+def batch_indices(step, batch_size, num_examples, seed):
+    """Which images make up the global batch of a step.
+
+    Args:
+      step: int or int64 scalar tensor, from 0.
+      batch_size: global batch size; may exceed `num_examples`.
+      num_examples: N, the size of the split.
+      seed: int.
+
+    Returns:
+      int64 tensor `[batch_size]` of indices below N. Over every epoch, N consecutive positions, each image comes
+      once; an epoch may end within a batch.
+    """
+    import tensorflow as tf
+
+    first = tf.cast(step, tf.int64) * batch_size
+    return _shuffled(first + tf.range(batch_size, dtype=tf.int64), num_examples, seed)
+
+
+def train_batches(
+    split,
+    batch_size,
+    seed,
+    start_step=0,
+    num_replicas=1,
+    first_replica=0,
+    num_local_replicas=None,
+    flip=False,
+    with_labels=False,
+):
+    """An endless stream of one worker's per-replica batches.
+
+    Element e is for step `start_step + e // num_local_replicas` and replica `first_replica + e % num_local_replicas`,
+    and is that replica's contiguous slice of the step's global batch: any number of replicas on any number of workers
+    see together exactly the batch that one replica would.
+
+    Args:
+      split: an `ImageSplit`; its memory map is read as batches need it.
+      batch_size: GLOBAL batch size.
+      seed: decides the order (and the flips).
+      start_step: first step of the stream.
+      num_replicas: replicas in all workers together.
+      first_replica: number of this worker's first replica.
+      num_local_replicas: replicas of this worker; default all.
+      flip: mirror every image left to right with probability 1/2, a pure function of (seed, position).
+      with_labels: give pairs `(images, labels)`.
+
+    Returns:
+      A `tf.data.Dataset` of uint8 `[b, H, W, C]` (and int64 labels `[b]`), b = batch_size // num_replicas: infinite,
+      of static shape, prefetched, deterministic.
+
+    Raises:
+      UserError: if the batch does not divide by the replicas, or labels are wanted and there are none.
+    """
+    import tensorflow as tf
+
+    local = num_replicas if num_local_replicas is None else num_local_replicas
+    if batch_size < 1 or batch_size % num_replicas:
+        raise UserError(f"batch_size {batch_size} does not divide by {num_replicas} replicas: use a multiple of it")
+    if not 0 <= first_replica <= first_replica + local <= num_replicas or local < 1:
+        raise ValueError(f"replicas {first_replica} to {first_replica + local - 1} are not among {num_replicas}")
+    _check_labels(split, with_labels)
+    per_replica = batch_size // num_replicas
+    images, labels, count = split.images, split.labels, len(split)
+
+    def gather(indices, mirrored):
+        batch = images[indices]  # a memory map gives up just these rows
+        if flip:
+            batch[mirrored] = batch[mirrored, :, ::-1]
+        # An ndarray proper: TensorFlow copies a memmap subclass's result anyway, and this one is already in memory.
+        return (np.asarray(batch), labels[indices]) if with_labels else np.asarray(batch)
+
+    def load(element):
+        step = start_step + element // local
+        replica = first_replica + element % local
+        positions = step * batch_size + replica * per_replica + tf.range(per_replica, dtype=tf.int64)
+        indices = _shuffled(positions, count, seed)
+        types = (tf.uint8, tf.int64) if with_labels else tf.uint8
+        mirrored = flip_mask(positions, seed) if flip else False
+        batch = tf.numpy_function(gather, [indices, mirrored], types, stateful=False)
+        if with_labels:
+            return tf.ensure_shape(batch[0], (per_replica, *images.shape[1:])), tf.ensure_shape(
+                batch[1], (per_replica,)
+            )
+        return tf.ensure_shape(batch, (per_replica, *images.shape[1:]))
+
+    dataset = tf.data.Dataset.range(_NO_LIMIT).map(load, num_parallel_calls=2, deterministic=True)
+    options = tf.data.Options()
+    # There are no files to deal out: the slices above are the sharding.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.with_options(options).prefetch(2 * local)
+
+
+def eval_batches(split, batch_size, num_examples=None, with_labels=False):
+    """Yields a split in order, once.
+
+    Args:
+      split: an `ImageSplit`.
+      batch_size: images a batch; the last one may be smaller.
+      num_examples: stop after this many images; default all.
+      with_labels: give the labels too.
+
+    Yields:
+      `(first_index, images, labels)`: the index of the first image, uint8 `[b, H, W, C]`, and int64 `[b]` or None.
+
+    Raises:
+      UserError: if labels are wanted and there are none, or the batch size is not positive.
+    """
+    _check_labels(split, with_labels)
+    if batch_size < 1:
+        raise UserError(f"batch_size must be positive, got {batch_size}")
+    end = len(split) if num_examples is None else min(num_examples, len(split))
+    return _eval_batches(split, batch_size, end, with_labels)
+
+
+def _eval_batches(split, batch_size, end, with_labels):
+    for first in range(0, end, batch_size):
+        rows = slice(first, min(first + batch_size, end))
+        yield first, np.array(split.images[rows]), split.labels[rows] if with_labels else None
+
+
+def flip_mask(positions, seed):
+    """One fair bit for every position of the stream.
+
+    Args:
+      positions: int64 `[b]`.
+      seed: int.
+
+    Returns:
+      bool tensor `[b]`, a pure function of the seed and each position.
+    """
+    import tensorflow as tf
+
+    return tf.bitwise.right_shift(_random_bits(positions, seed, _FLIPS), _uint64(63)) == _uint64(1)
+
+
+def _shuffled(positions, num_examples, seed):
+    """Image indices int64 `[b]` of stream positions int64 `[b]`: each epoch has a permutation of its own."""
+    import tensorflow as tf
+
+    # The cipher looks only at as many low bits of each key word as the range has: all three words are mixed thoroughly.
+    first = _random_bits(positions // num_examples, seed, _ORDER)
+    words = [first, tf.bitwise.right_shift(first, _uint64(32)), _splitmix64(first)]
+    words = [tf.cast(tf.bitwise.bitwise_and(word, _uint64(2**32 - 1)), tf.uint32) for word in words]
+    # `tf.random.experimental.index_shuffle` pads a matrix of seeds along the wrong axis (TensorFlow 2.21), and its
+    # number of rounds is fixed: this calls the operation below it.
+    return tf.raw_ops.RandomIndexShuffle(
+        index=positions % num_examples,
+        seed=tf.stack(words, axis=-1),
+        max_index=tf.constant(num_examples - 1, tf.int64),
+        rounds=_SHUFFLE_ROUNDS,
+    )
+
+
+def _random_bits(counters, seed, stream):
+    """64 random bits uint64 `[b]` for each counter int64 `[b]` of one of the streams of a seed."""
+    import tensorflow as tf
+
+    start = _splitmix64(_splitmix64(_uint64(seed)) + _uint64(stream))
+    return _splitmix64(start + tf.cast(counters, tf.uint64) * _uint64(_GOLDEN))
+
+
+def _splitmix64(state):
+    """SplitMix64's output function on uint64 tensors, modulo 2**64."""
+    import tensorflow as tf
+
+    shift, xor = tf.bitwise.right_shift, tf.bitwise.bitwise_xor
+    state += _uint64(_GOLDEN)
+    state = xor(state, shift(state, _uint64(30))) * _uint64(_FIRST)
+    state = xor(state, shift(state, _uint64(27))) * _uint64(_SECOND)
+    return xor(state, shift(state, _uint64(31)))
+
+
+def _uint64(value):
+    import tensorflow as tf
+
+    return tf.constant(np.uint64(value % 2**64))
+
+
+def _check_labels(split, with_labels):
+    if with_labels and split.labels is None:
+        raise UserError("this data set has no labels: use one that has, or an unconditional model")

@@ -1,0 +1,173 @@
+"""Finding and decoding image files that nobody vouches for: anything unusable is refused by name, in bounded memory."""
+
+import dataclasses
+import os
+import stat
+import warnings
+
+import numpy as np
+
+from tf_pivae.data import image_ops
+
+# Formats by content, whatever the suffix says. Not among them: those that run an interpreter (EPS) or open other
+# files.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+# A decoded photograph of this size takes about 200 MB; a file may claim far more than it holds.
+MAX_PIXELS = 64_000_000
+_GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+class UnusableImage(Exception):
+    """A file that cannot be used; the message is the reason in a few words."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFile:
+    """One regular file below the root of a folder."""
+
+    path: str  # absolute
+    relative: str  # to the root, with "/" between its parts
+    num_bytes: int
+    mtime_ns: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What an image's header says."""
+
+    height: int  # pixels as stored; EXIF may yet turn the image
+    width: int
+    grey: bool
+
+
+def find_files(root):
+    """Lists a folder recursively, in a fixed order.
+
+    Hidden files and folders are passed over in silence. Links are never followed, so nothing outside the folder is read
+    and no image counts twice.
+
+    Args:
+      root: the folder.
+
+    Returns:
+      A list of `ImageFile` and a list of "name (reason)" of links and of things that are no files.
+    """
+    files, skipped = [], []
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        links = [f for f in folders if os.path.islink(os.path.join(folder, f))]
+        for name in sorted(n for n in [*names, *links] if not n.startswith(".")):
+            path = os.path.join(folder, name)
+            relative = os.path.relpath(path, root).replace(os.sep, "/")
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                skipped.append(named(relative, "a link"))
+            elif not stat.S_ISREG(status.st_mode):
+                skipped.append(named(relative, "not a regular file"))
+            else:
+                files.append(ImageFile(path, relative, status.st_size, status.st_mtime_ns))
+    return files, skipped
+
+
+def named(relative, reason):
+    """ "name (reason)", with anything unprintable in the name escaped."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in relative)
+    return f"{shown} ({reason})"
+
+
+def read_header(path):
+    """Reads only the header.
+
+    Args:
+      path: an image file.
+
+    Returns:
+      A `Header`.
+
+    Raises:
+      UnusableImage: if the file is empty, no image, or larger than `MAX_PIXELS`.
+    """
+    with _open(path) as image:
+        width, height = image.size
+        return Header(height, width, image.mode in _GREY_MODES)
+
+
+def decode(path, channels):
+    """Decodes an image file, upright as its EXIF orientation says.
+
+    An animation gives its first frame. 16 bits are scaled to 8; CMYK, palettes and other colour spaces become RGB;
+    transparency is kept for 2 and 4 channels and blended over white otherwise.
+
+    Args:
+      path: an image file.
+      channels: 1, 2, 3 or 4.
+
+    Returns:
+      uint8 `[H, W, channels]`.
+
+    Raises:
+      UnusableImage: if the file cannot be decoded whole.
+    """
+    from PIL import ImageOps
+
+    with _open(path) as image:
+        try:
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = _to_array(image)
+        except UnusableImage:
+            raise
+        except Exception as error:  # decoders raise what they like on damaged files: OSError, SyntaxError, ...
+            raise UnusableImage(_damage(error)) from error
+    return image_ops.to_channels(pixels, channels)
+
+
+def _open(path):
+    from PIL import Image
+
+    try:
+        if os.path.getsize(path) == 0:
+            raise UnusableImage("empty")
+        with warnings.catch_warnings():
+            # PIL's own limit on claimed pixels; ours is lower and is checked below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            Image.init()  # knows every format only after this
+            image = Image.open(path, formats=FORMATS)
+    except UnusableImage:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise UnusableImage("not an image") from error
+    except Image.DecompressionBombError as error:
+        raise UnusableImage(f"claims more than {MAX_PIXELS // 10**6} megapixels") from error
+    except Exception as error:
+        raise UnusableImage(_damage(error)) from error
+    if image.width * image.height > MAX_PIXELS:
+        size = f"claims {image.width}x{image.height}, more than {MAX_PIXELS // 10**6} megapixels"
+        image.close()
+        raise UnusableImage(size)
+    return image
+
+
+def _to_array(image):
+    """A loaded PIL image as uint8 `[H, W, C]` with C from 1 (grey) to 4 (RGBA)."""
+    mode = image.mode
+    if mode == "F":
+        raise UnusableImage("floating-point pixels")
+    if mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+            raise UnusableImage("32-bit pixels")
+        return image_ops.to_uint8(values.astype(np.uint16))[..., None]
+    if mode in ("LA", "RGBA", "L", "RGB") and "transparency" not in image.info:
+        pass
+    elif "transparency" in image.info or mode in ("PA", "La", "RGBa"):
+        image = image.convert("RGBA")
+    else:
+        image = image.convert("L" if mode == "1" else "RGB")
+    pixels = np.asarray(image)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _damage(error):
+    text = str(error).strip().splitlines()
+    return "damaged: " + (text[0][:80] if text else type(error).__name__)

@@ -1,0 +1,207 @@
+"""Pad, crop, resize and channel conversion of uint8 images: exact integer arithmetic, no library's rounding in between.
+
+Every function takes `[..., H, W, C]` and works on one image or a batch alike.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from tf_pivae.errors import UserError
+
+# ITU-R BT.601 luma in thousandths, the same weights PIL's convert("L") uses.
+_LUMA_WEIGHTS = np.array([299, 587, 114], np.int64)
+# Sums of products stay exact in a float of this many mantissa bits.
+_FLOAT32_EXACT = 2**24
+# Wider types hold this many values at a time, which bounds the memory that a large photograph takes.
+_STRIP_VALUES = 2**22
+
+
+def to_uint8(images):
+    """Converts images of 1 (bool), 8 or 16 bits to uint8; 16 bits are divided by 257 and rounded, so 65535 becomes 255.
+
+    Raises:
+      UserError: for any other dtype, whose range cannot be known.
+    """
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype == np.bool_:
+        return images.astype(np.uint8) * np.uint8(255)
+    if images.dtype == np.uint16:
+        return ((images.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    raise UserError(f"images must be uint8 or uint16, got {images.dtype}: save them as uint8 (0 to 255) first")
+
+
+def central_crop(images, size=None):
+    """Cuts the central `size` x `size` pixels, or the largest central square where `size` is None.
+
+    Raises:
+      UserError: if the image is smaller than `size`.
+    """
+    height, width = images.shape[-3:-1]
+    size = min(height, width) if size is None else size
+    if size > min(height, width):
+        raise UserError(
+            f"cannot crop {size}x{size} out of a {height}x{width} image: use a crop of at most {min(height, width)}"
+        )
+    top, left = (height - size) // 2, (width - size) // 2
+    return images[..., top : top + size, left : left + size, :]
+
+
+def pad_to_square(images, size):
+    """Pads with zeros on all sides to `size` x `size`; an odd pixel goes to the bottom and the right.
+
+    Raises:
+      UserError: if the image is larger than `size`.
+    """
+    height, width = images.shape[-3:-1]
+    if max(height, width) > size:
+        raise UserError(
+            f"cannot pad a {height}x{width} image to {size}x{size}: use pad_to of at least {max(height, width)}"
+        )
+    top, left = (size - height) // 2, (size - width) // 2
+    pads = [(0, 0)] * (images.ndim - 3) + [(top, size - height - top), (left, size - width - left), (0, 0)]
+    return np.pad(images, pads)
+
+
+def _area_weights(size_in, size_out):
+    """Overlaps `[size_out, size_in]` of the output pixels with the input pixels, in units of 1/size_out input pixel."""
+    edges_in = np.arange(size_in + 1) * size_out
+    edges_out = np.arange(size_out + 1) * size_in
+    upper = np.minimum(edges_out[1:, None], edges_in[None, 1:])
+    lower = np.maximum(edges_out[:-1, None], edges_in[None, :-1])
+    return np.maximum(upper - lower, 0)
+
+
+def area_resize(images, size):
+    """Resizes to `size` x `size`, each output pixel the mean of the area it covers, halves rounded up.
+
+    The overlaps are whole numbers in units of 1/size of a pixel, so the sums are exact and the result is the same on
+    every machine; between whole multiples it is the exact fractional mean, unlike PIL's BOX filter.
+
+    Args:
+      images: uint8 `[..., H, W, C]`.
+      size: the side of the result.
+
+    Returns:
+      uint8 `[..., size, size, C]`.
+    """
+    height, width = images.shape[-3:-1]
+    if height == width == size:
+        return images
+    area = height * width
+    dtype = np.float32 if 255 * area < _FLOAT32_EXACT else np.float64
+    rows = _area_weights(height, size).astype(dtype)
+    columns = _area_weights(width, size).astype(dtype)
+    lead, channels = images.shape[:-3], images.shape[-1]
+    images = images.reshape(*lead, height, width * channels)
+    sums = np.zeros((*lead, size, width * channels), dtype)
+    strip = max(1, _STRIP_VALUES * height // images.size)
+    for top in range(0, height, strip):  # a photograph as floats would take eight times its memory
+        sums += rows[:, top : top + strip] @ images[..., top : top + strip, :].astype(dtype)
+    sums = columns @ sums.reshape(*lead, size, width, channels)
+    return ((sums.astype(np.int64) + area // 2) // area).astype(np.uint8)
+
+
+def box_downscale(images, factor):
+    """Averages `factor` x `factor` boxes, halves rounded up; rows and columns left over at the far edges are dropped.
+
+    Returns:
+      uint8 `[..., H // factor, W // factor, C]`.
+    """
+    if factor == 1:
+        return images
+    *lead, height, width, channels = images.shape
+    height, width = height // factor, width // factor
+    images = images[..., : height * factor, : width * factor, :]
+    # One strided addition a box pixel: never more than one 32-bit copy of the small image.
+    sums = np.zeros((*lead, height, width, channels), np.uint32)
+    for row in range(factor):
+        for column in range(factor):
+            sums += images[..., row::factor, column::factor, :]
+    return ((sums + factor**2 // 2) // factor**2).astype(np.uint8)
+
+
+def to_channels(images, channels):
+    """Converts between 1 (grey), 2 (grey and alpha), 3 (RGB) and 4 (RGBA) channels; None keeps them.
+
+    Transparency is blended over white where the result has none; it starts opaque where the source has none.
+    """
+    if channels is None or channels == images.shape[-1]:
+        return images
+    # Pixel by pixel, so the first axis can be cut anywhere, be it images or rows.
+    step = max(1, _STRIP_VALUES * len(images) // max(1, images.size))
+    strips = [_convert(images[i : i + step], channels) for i in range(0, max(1, len(images)), step)]
+    return np.concatenate(strips)
+
+
+def _convert(images, channels):
+    have = images.shape[-1]
+    colours, alpha = (images[..., :-1], images[..., -1:]) if have in (2, 4) else (images, None)
+    if alpha is not None and channels in (1, 3):
+        weight = alpha.astype(np.uint32)
+        colours = ((colours * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
+    if channels in (3, 4) and colours.shape[-1] == 1:
+        colours = np.repeat(colours, 3, axis=-1)
+    elif channels in (1, 2) and colours.shape[-1] == 3:
+        colours = ((colours @ _LUMA_WEIGHTS + 500) // 1000).astype(np.uint8)[..., None]
+    if channels in (2, 4):
+        alpha = np.full((*colours.shape[:-1], 1), 255, np.uint8) if alpha is None else alpha
+        return np.concatenate([colours, alpha], axis=-1)
+    return colours
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+    """The one path from a source's image to the model's: crop, then pad, then area resize, then channels.
+
+    Attributes:
+      crop: None (or "none"), "central" for the largest central square, or N for the central N x N.
+      pad_to: side of the square to pad to with zeros, or None.
+      image_size: side to area-resize to, or None.
+      channels: 1, 2, 3, 4, or None to keep the source's.
+    """
+
+    crop: int | str | None = None
+    pad_to: int | None = None
+    image_size: int | None = None
+    channels: int | None = None
+
+    def __post_init__(self):
+        if self.crop not in (None, "none", "central") and not _is_size(self.crop):
+            raise UserError(f"crop must be 'none', 'central' or a number of pixels, got {self.crop!r}")
+        for name in ("pad_to", "image_size"):
+            value = getattr(self, name)
+            if value is not None and not _is_size(value):
+                raise UserError(f"{name} must be a positive number of pixels, got {value!r}")
+        if self.channels not in (None, 1, 2, 3, 4):
+            raise UserError(f"channels must be 1, 2, 3 or 4, got {self.channels!r}")
+
+    def __call__(self, images):
+        """Maps uint8 or uint16 `[..., H, W, C]` to uint8 `[..., S, S, C']`; raises UserError where it cannot."""
+        if self.crop not in (None, "none"):
+            images = central_crop(images, None if self.crop == "central" else self.crop)
+        if self.pad_to is not None:
+            images = pad_to_square(images, self.pad_to)
+        images = to_uint8(images)
+        if self.image_size is not None:
+            images = area_resize(images, self.image_size)
+        return to_channels(images, self.channels)
+
+    def output_shape(self, height, width, channels):
+        """The `(H, W, C)` that `__call__` gives for an input of this shape; None where it depends on the image."""
+        size = self.image_size or self.pad_to
+        if size is None and self.crop not in (None, "none"):
+            size = self.crop if _is_size(self.crop) else (min(height, width) if height and width else None)
+        return (size or height, size or width, self.channels or channels)
+
+
+def _is_size(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def preprocess_array(preprocess, images, rows=1024):
+    """Applies a `Preprocess` to `[N, H, W, C]` a slab of rows at a time, which bounds the memory its sums take."""
+    if not len(images):
+        raise UserError("there are no images: the array or file is empty")
+    return np.concatenate([preprocess(images[i : i + rows]) for i in range(0, len(images), rows)])

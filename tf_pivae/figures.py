@@ -1,0 +1,104 @@
+"""Every picture that the program draws."""
+
+import io
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from tf_pivae.errors import UserError
+
+_BACKGROUND = (250, 250, 250)
+_INK = (40, 40, 40)
+
+
+def to_display(images, num_bins=256):
+    """Levels 0 ... num_bins - 1, uint8 [N, H, W, C] with 1 to 4 channels -> uint8 [N, H, W, 3]."""
+    images = np.asarray(images)
+    if num_bins != 256:
+        images = np.round(images * (255.0 / (num_bins - 1))).astype(np.uint8)
+    channels = images.shape[-1]
+    if channels < 3:
+        return np.repeat(images[..., :1], 3, axis=-1)
+    return images[..., :3]
+
+
+def image_grid(images, columns=None, cell=None, gap=2, num_bins=256):
+    """Tiles images, row by row.
+
+    Args:
+      images: uint8 [N, H, W, C].
+      columns: int; None makes the grid about square.
+      cell: int, side of a tile in pixels, up to which images are enlarged by whole factors; None is 64.
+      gap: int, pixels between tiles.
+      num_bins: number of levels.
+
+    Returns:
+      `PIL.Image`, RGB.
+    """
+    shown = to_display(images, num_bins)
+    count, height, width, _ = shown.shape
+    columns = columns or max(1, math.ceil(math.sqrt(count)))
+    rows = -(-count // columns)
+    factor = max(1, (cell or 64) // max(height, width))
+    shown = shown.repeat(factor, axis=1).repeat(factor, axis=2)
+    height, width = height * factor, width * factor
+    canvas = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), _BACKGROUND)
+    for i, image in enumerate(shown):
+        row, column = divmod(i, columns)
+        canvas.paste(Image.fromarray(image), (column * (width + gap), row * (height + gap)))
+    return canvas
+
+
+def reconstruction_grid(images, reconstructions, pairs_in_row=4, num_bins=256):
+    """Real images beside their reconstructions: real, reconstruction, real, reconstruction, ..."""
+    pairs = np.stack([images, reconstructions], 1).reshape(-1, *images.shape[1:])
+    return image_grid(pairs, columns=2 * pairs_in_row, num_bins=num_bins)
+
+
+def labelled(panels, title=None):
+    """Puts pictures side by side, each under its caption.
+
+    Args:
+      panels: list of (caption, `PIL.Image`).
+      title: str above them all, or None.
+
+    Returns:
+      `PIL.Image`, RGB.
+    """
+    font = ImageFont.load_default(size=16)
+    margin, line = 16, 26
+    top = margin + (line if title else 0)
+    measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    widths = [max(picture.width, math.ceil(measure.textlength(caption, font))) for caption, picture in panels]
+    width = max(sum(widths) + margin * (len(panels) + 1), math.ceil(measure.textlength(title or "", font)) + 2 * margin)
+    height = top + line + max(picture.height for _, picture in panels) + margin
+    canvas = Image.new("RGB", (width, height), _BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    if title:
+        draw.text((margin, margin - 4), title, _INK, font)
+    x = margin
+    for (caption, picture), panel_width in zip(panels, widths, strict=True):
+        draw.text((x, top), caption, _INK, font)
+        canvas.paste(picture, (x, top + line))
+        x += panel_width + margin
+    return canvas
+
+
+def save_png(picture, path):
+    """Writes a PNG that is either whole or not there.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    encoded = io.BytesIO()
+    picture.save(encoded, format="PNG")
+    try:
+        partial.write_bytes(encoded.getvalue())
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another --output.") from error

@@ -1,0 +1,1 @@
+"""Keras layers: weight-normalised and masked convolutions, running moments."""

@@ -1,0 +1,65 @@
+"""Batch moments over all replicas, and their running averages."""
+
+import keras
+import tensorflow as tf
+
+from tf_pivae.layers.weight_norm import initializing
+
+
+def replica_mean(x):
+    """The mean over replicas of a tensor that each replica holds; differentiable, and `x` itself on one replica."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return x
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, x) / context.num_replicas_in_sync
+
+
+class RunningMoments(keras.layers.Layer):
+    """Mean and variance of each channel: of the batch in training, running averages otherwise.
+
+    x float32 [B, H, W, C] -> mean [C], variance [C]. In training the moments are those of the global batch over all
+    replicas, gradients pass through them, and the running averages move by `update_rate` towards them (0.1, the
+    reference implementation of Real-NVP); moments that are not finite leave the averages alone. During the
+    data-dependent initialisation the averages are set to the batch's moments.
+    """
+
+    def __init__(self, update_rate=0.1, name=None):
+        super().__init__(name=name)
+        self.update_rate = update_rate
+
+    def build(self, input_shape):
+        shape = [input_shape[-1]]
+        options = {"trainable": False, "aggregation": "mean"}
+        self.mean = self.add_weight(shape=shape, initializer="zeros", name="mean", **options)
+        self.variance = self.add_weight(shape=shape, initializer="ones", name="variance", **options)
+
+    def call(self, x, training=False):
+        if not training:
+            return tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.variance)
+        axes = list(range(len(x.shape) - 1))
+        mean = replica_mean(tf.reduce_mean(x, axes))
+        variance = replica_mean(tf.reduce_mean(tf.math.squared_difference(x, mean), axes))
+        rate = 1.0 if initializing() else self.update_rate
+        for average, value in ((self.mean, mean), (self.variance, variance)):
+            old = tf.convert_to_tensor(average)
+            finite = tf.reduce_all(tf.math.is_finite(value))
+            average.assign(tf.where(finite, old + rate * (tf.stop_gradient(value) - old), old))
+        return mean, variance
+
+
+class BatchNorm(keras.layers.Layer):
+    """Batch normalisation with synchronised moments; a trainable scale (from 1) and offset (from 0)."""
+
+    def __init__(self, epsilon=1e-4, name=None):
+        super().__init__(name=name)
+        self.epsilon = epsilon
+        self.moments = RunningMoments(name="moments")
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight(shape=[input_shape[-1]], initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=[input_shape[-1]], initializer="zeros", name="beta")
+
+    def call(self, x, training=False):
+        mean, variance = self.moments(x, training=training)
+        scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
+        return x * scale + (self.beta - mean * scale)

@@ -1,0 +1,149 @@
+"""Weight normalisation with data-dependent initialisation (Salimans & Kingma 2016), class-conditional on request.
+
+w = g / ||v|| * v        one norm and one gain an output channel; section 5.6, equation (8), makes it g(label)
+"""
+
+import contextlib
+import threading
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+_MIN_VARIANCE = 1e-4  # A channel that hardly varies over the first batch must not start with an enormous gain.
+_state = threading.local()
+
+
+@contextlib.contextmanager
+def data_dependent_initialization():
+    """Within this context every weight-normalised layer sets its gain and bias from the batch that it sees.
+
+    The layers run in the order of the network, so each is set from inputs that its predecessors already normalised.
+    Run the network eagerly in it, once, in the cross-replica context.
+    """
+    _state.active = True
+    try:
+        yield
+    finally:
+        _state.active = False
+
+
+def initializing():
+    """True within `data_dependent_initialization`."""
+    return getattr(_state, "active", False)
+
+
+class WeightNormalized(keras.layers.Layer):
+    """What the weight-normalised layers share: direction `v`, gain `g`, bias `b`.
+
+    After the data-dependent initialisation each output channel has mean 0 and standard deviation `init_scale` over the
+    first batch; `init_scale = 0` makes the layer start at exactly zero, which still passes gradient to its gain.
+
+    Args:
+      filters: number of output channels.
+      init_scale: float, or one float an output channel.
+      num_classes: 0, or the number of classes that `g` and `b` are conditioned on.
+    """
+
+    _norm_axes: tuple  # Of `v`: every axis but the output channel's.
+
+    def __init__(self, filters, *, init_scale=1.0, num_classes=0, name=None):
+        super().__init__(name=name)
+        self.filters = filters
+        self.init_scale = np.broadcast_to(np.asarray(init_scale, np.float32), [filters]).copy()
+        self.num_classes = num_classes
+
+    def _add_weights(self, direction_shape):
+        self.v = self.add_weight(
+            shape=direction_shape, initializer=keras.initializers.RandomNormal(0.0, 0.05), name="v"
+        )
+        shape = [self.num_classes, self.filters] if self.num_classes else [self.filters]
+        self.g = self.add_weight(
+            shape=shape, initializer=lambda shape, dtype: tf.broadcast_to(self.init_scale, shape), name="g"
+        )
+        self.b = self.add_weight(shape=shape, initializer="zeros", name="b")
+
+    def _direction(self):
+        """`v / ||v||`, with the norm over the weights of one output channel."""
+        v = tf.convert_to_tensor(self.v)
+        return v * tf.math.rsqrt(tf.reduce_sum(tf.square(v), self._norm_axes, keepdims=True) + 1e-12)
+
+    def _scaled(self, direction, gain):
+        """`gain * direction` along the output channel's axis."""
+        return direction * gain
+
+    def _linear(self, x, kernel):
+        raise NotImplementedError  # Each subclass: the linear map itself.
+
+    def call(self, x, labels=None):
+        direction = self._direction()
+        if initializing():
+            self._initialize(self._linear(x, direction))
+        if self.num_classes:
+            if labels is None:
+                raise ValueError(f"layer '{self.name}' is class-conditional: pass `labels`, int [B].")
+            broadcast = [-1] + [1] * (len(x.shape) - 2) + [self.filters]
+            gain = tf.reshape(tf.gather(self.g, labels), broadcast)
+            bias = tf.reshape(tf.gather(self.b, labels), broadcast)
+            return self._linear(x, direction) * gain + bias
+        return self._linear(x, self._scaled(direction, tf.convert_to_tensor(self.g))) + self.b
+
+    def _initialize(self, unscaled):
+        mean, variance = tf.nn.moments(unscaled, list(range(len(unscaled.shape) - 1)))
+        gain = self.init_scale * tf.math.rsqrt(tf.maximum(variance, _MIN_VARIANCE))
+        self.g.assign(tf.broadcast_to(gain, self.g.shape))
+        self.b.assign(tf.broadcast_to(-mean * gain, self.b.shape))
+
+
+class WeightNormDense(WeightNormalized):
+    """`y = x w + b`, x float32 [B, I] -> [B, filters]."""
+
+    _norm_axes = (0,)
+
+    def build(self, input_shape):
+        self._add_weights([input_shape[-1], self.filters])
+
+    def _linear(self, x, kernel):
+        return tf.matmul(x, kernel)
+
+
+class WeightNormConv2D(WeightNormalized):
+    """Convolution with 'SAME' padding, x float32 [B, H, W, I] -> [B, H / strides, W / strides, filters]."""
+
+    _norm_axes = (0, 1, 2)
+
+    def __init__(self, filters, kernel_size=3, strides=1, **kwargs):
+        super().__init__(filters, **kwargs)
+        self.kernel_size = kernel_size
+        self.strides = strides
+
+    def build(self, input_shape):
+        self._add_weights([self.kernel_size, self.kernel_size, input_shape[-1], self.filters])
+
+    def _linear(self, x, kernel):
+        return tf.nn.conv2d(x, kernel, self.strides, "SAME")
+
+
+class WeightNormConv2DTranspose(WeightNormalized):
+    """Transposed convolution, x float32 [B, H, W, I] -> [B, H * strides, W * strides, filters].
+
+    The kernel's side is a multiple of the stride, so that every output pixel gets the same number of contributions
+    (no checkerboard pattern).
+    """
+
+    _norm_axes = (0, 1, 3)
+
+    def __init__(self, filters, kernel_size=4, strides=2, **kwargs):
+        super().__init__(filters, **kwargs)
+        self.kernel_size = kernel_size
+        self.strides = strides
+
+    def build(self, input_shape):
+        self._add_weights([self.kernel_size, self.kernel_size, self.filters, input_shape[-1]])
+
+    def _scaled(self, direction, gain):
+        return direction * gain[:, None]
+
+    def _linear(self, x, kernel):
+        batch, height, width = tf.shape(x)[0], x.shape[1] * self.strides, x.shape[2] * self.strides
+        return tf.nn.conv2d_transpose(x, kernel, [batch, height, width, self.filters], self.strides, "SAME")

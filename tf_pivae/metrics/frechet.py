@@ -1,0 +1,68 @@
+"""Frechet distance between two Gaussians fitted to features (equation (9), appendix B; Heusel et al. 2017)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tf_pivae.errors import UserError
+from tf_pivae.metrics.moments import Moments, moments_of
+
+
+def frechet_distance(features_a, features_b, *, allow_rank_deficient: bool = False) -> float:
+    """Squared Frechet distance between Gaussians fitted to two sets of features, equation (9).
+
+    Args:
+      features_a, features_b: arrays [N, D] and [M, D] of any float dtype.
+      allow_rank_deficient: compute the distance also with fewer samples than feature dimensions. The covariance is
+        then singular and the number strongly biased upwards, so it must be asked for.
+
+    Returns:
+      A float >= 0; 0 for a set against itself, up to rounding (about 1e-13 of the total variance).
+
+    Raises:
+      UserError: NaN or infinite features, fewer than 2 samples, different dimensions, or fewer samples than
+        dimensions unless `allow_rank_deficient`.
+    """
+    return frechet_distance_from_moments(moments_of(features_a), moments_of(features_b),
+                                         allow_rank_deficient=allow_rank_deficient)
+
+
+def frechet_distance_from_moments(a: Moments, b: Moments, *, allow_rank_deficient: bool = False) -> float:
+    """As `frechet_distance`, from (count, mean [D], covariance [D, D]) of each set.
+
+    ||m_a - m_b||^2 + tr C_a + tr C_b - 2 tr (C_a^1/2 C_b C_a^1/2)^1/2, the symmetric form of equation (9): its
+    square root is that of a positive semi-definite matrix, hence real. With eigen-decompositions C = V w V^T the
+    last trace is the nuclear norm of w_a^1/2 V_a^T V_b w_b^1/2, whose singular values are exact to the rounding of
+    float64, where the square roots of the eigenvalues of the product would be exact to the root of it only.
+    """
+    _check(a, b, allow_rank_deficient)
+    cross = np.linalg.svd(_half(a.covariance).T @ _half(b.covariance), compute_uv=False).sum()
+    difference = np.asarray(a.mean, np.float64) - np.asarray(b.mean, np.float64)
+    distance = difference @ difference + np.trace(a.covariance) + np.trace(b.covariance) - 2.0 * cross
+    return max(float(distance), 0.0)
+
+
+def _half(covariance: np.ndarray) -> np.ndarray:
+    """A factor F [D, rank] with F F^T = covariance; eigenvalues that are rounding noise around zero are left out."""
+    covariance = np.asarray(covariance, np.float64)
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    kept = values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
+    return vectors[:, kept] * np.sqrt(values[kept])
+
+
+def _check(a: Moments, b: Moments, allow_rank_deficient: bool) -> None:
+    if a.mean.shape != b.mean.shape:
+        raise UserError(f"the two sets have features of {a.mean.shape[-1]} and {b.mean.shape[-1]} dimensions: "
+                        "extract both with the same network")
+    for which, moments in (("first", a), ("second", b)):
+        dim = len(moments.mean)
+        if moments.covariance.shape != (dim, dim):
+            raise UserError(f"the {which} covariance has shape {moments.covariance.shape}; ({dim}, {dim}) is needed")
+        if moments.count < 2:
+            raise UserError(f"the {which} set has {moments.count} samples; a covariance needs at least 2")
+        if moments.count < dim and not allow_rank_deficient:
+            raise UserError(f"the {which} set has {moments.count} samples, fewer than the {dim} feature dimensions: "
+                            "its covariance is singular and the distance biased; use more samples, or pass "
+                            "allow_rank_deficient=True to compute it anyway")
+        if not (np.isfinite(moments.mean).all() and np.isfinite(moments.covariance).all()):
+            raise UserError(f"the moments of the {which} set hold NaN or infinity; check its features")

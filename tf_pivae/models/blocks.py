@@ -1,0 +1,221 @@
+"""The blocks of the hierarchy: bottom-up blocks collect features, top-down blocks draw latents (appendix A.1)."""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_pivae.layers.composite import Composite
+from tf_pivae.layers.weight_norm import WeightNormConv2D, WeightNormConv2DTranspose, WeightNormDense
+from tf_pivae.models.latents import gaussian
+
+STATISTICS_INIT_SCALE = 0.1  # Prior and posterior start close to N(0, I) and to each other (IAF's reference value).
+RESIDUAL_SCALE = 0.1  # Factor on a residual branch (IAF's reference value).
+
+
+class Evidence(NamedTuple):
+    """The bottom-up part of a block's posterior."""
+
+    mean: tf.Tensor  # [B, H, W, latent_channels]
+    log_scale: tf.Tensor  # [B, H, W, latent_channels], before the clamp
+    context: tf.Tensor | None  # [B, H, W, context_channels], for the IAF
+
+
+class LatentSample(NamedTuple):
+    """What a group of latents contributes."""
+
+    z: tf.Tensor  # [B, H, W, latent_channels]
+    kl: tf.Tensor  # [B, H, W, latent_channels], log q(z|y) - log p(z) of each element, nats
+
+
+class Splitter:
+    """One convolution that feeds several parts: their channels, their initial scales, and the split.
+
+    Args:
+      parts: dict name -> (channels, init_scale); parts of no channels come out as None.
+    """
+
+    def __init__(self, **parts):
+        self.names = list(parts)
+        self.channels = [channels for channels, _ in parts.values()]
+        self.filters = sum(self.channels)
+        self.init_scale = np.concatenate([np.full(channels, scale, np.float32) for channels, scale in parts.values()])
+
+    def __call__(self, x):
+        pieces = tf.split(x, self.channels, axis=-1)
+        return {n: p if c else None for n, c, p in zip(self.names, self.channels, pieces, strict=True)}
+
+
+class BottomUpBlock(Composite):
+    """x [B, H, W, I] -> features [B, H / stride, W / stride, filters] and `Evidence` there (None without latents).
+
+    Plain (`residual` False): one convolution, 3x3, or 4x4 with stride 2. Residual: two 3x3 convolutions beside a
+    shortcut, ELU before each.
+
+    Args:
+      filters: int.
+      downsample: bool, halves the resolution.
+      latent_channels: 0 for a block whose resolution carries no latents.
+      posterior: its `context_channels` say how much context the block gives.
+    """
+
+    def __init__(self, filters, *, downsample, latent_channels, context_channels, residual, num_classes=0, name=None):
+        super().__init__(name=name)
+        self.residual = residual
+        self.downsample = downsample
+        self.has_latents = latent_channels > 0
+        latents = latent_channels, STATISTICS_INIT_SCALE
+        self.splitter = Splitter(
+            mean=latents,
+            log_scale=latents,
+            context=(context_channels if self.has_latents else 0, STATISTICS_INIT_SCALE),
+            features=(filters, 1.0),
+        )
+        strided = dict(strides=2 if downsample else 1, num_classes=num_classes)
+        self.conv = WeightNormConv2D(
+            self.splitter.filters,
+            kernel_size=4 if downsample and not residual else 3,
+            init_scale=self.splitter.init_scale,
+            name="conv",
+            **strided,
+        )
+        if residual:
+            self.residual_conv = WeightNormConv2D(filters, num_classes=num_classes, name="residual_conv")
+            self.shortcut = WeightNormConv2D(filters, kernel_size=1, num_classes=num_classes, name="shortcut")
+
+    def call(self, x, labels=None):
+        parts = self.splitter(self.conv(tf.nn.elu(x), labels=labels))
+        features = parts["features"]
+        if self.residual:
+            branch = self.residual_conv(tf.nn.elu(features), labels=labels)
+            shortcut = tf.nn.avg_pool2d(x, 2, 2, "SAME") if self.downsample else x
+            if self.downsample or x.shape[-1] != branch.shape[-1]:
+                shortcut = self.shortcut(shortcut, labels=labels)
+            features = shortcut + RESIDUAL_SCALE * branch
+        evidence = Evidence(parts["mean"], parts["log_scale"], parts["context"]) if self.has_latents else None
+        return features, evidence
+
+
+class TopDownBlock(Composite):
+    """Features from above and latents of this block -> features below; shared by prior and posterior.
+
+    Plain (`residual` False; Table 1): a 4x4 deconvolution with stride 2; some of its feature maps are the latents.
+    Residual (Table 6): a 3x3 convolution at the incoming resolution, latents there, then a 3x3 convolution or a 4x4
+    deconvolution with stride 2 beside a shortcut.
+
+    Args:
+      filters: int.
+      upsample: bool, doubles the resolution.
+      latent_channels: number of latent feature maps (32 in the paper), 0 for none.
+      posterior: a layer from `tf_pivae.models.latents`, None without latents.
+    """
+
+    def __init__(self, filters, *, upsample, latent_channels, posterior, residual, num_classes=0, name=None):
+        super().__init__(name=name)
+        self.residual = residual
+        self.upsample = upsample
+        self.latent_channels = latent_channels
+        self.posterior = posterior
+        latents = latent_channels, STATISTICS_INIT_SCALE
+        # A plain block's latents take the place of feature maps; a residual block's stand beside them.
+        deterministic = filters if residual else filters - latent_channels
+        if deterministic <= 0:
+            raise ValueError(f"a plain block of {filters} maps cannot give {latent_channels} of them to latents.")
+        self.splitter = Splitter(
+            prior_mean=latents,
+            prior_log_scale=latents,
+            posterior_mean=latents,
+            posterior_log_scale=latents,
+            context=(posterior.context_channels if latent_channels else 0, STATISTICS_INIT_SCALE),
+            features=(deterministic, 1.0),
+        )
+        options = dict(num_classes=num_classes)
+        widen = WeightNormConv2DTranspose if upsample else WeightNormConv2D
+        first = WeightNormConv2D if residual else widen
+        self.conv = first(self.splitter.filters, init_scale=self.splitter.init_scale, name="conv", **options)
+        if residual:
+            self.residual_conv = widen(filters, name="residual_conv", **options)
+            self.shortcut = WeightNormConv2D(filters, kernel_size=1, name="shortcut", **options)
+
+    def call(self, x, draw, labels=None):
+        """Runs the block.
+
+        Args:
+          x: float32 [B, H, W, I].
+          draw: a function (block, parts, labels) -> `LatentSample`: from the prior or from the posterior.
+
+        Returns:
+          features [B, H', W', filters] and the `LatentSample` (None without latents).
+        """
+        parts = self.splitter(self.conv(tf.nn.elu(x), labels=labels))
+        features, latents = parts["features"], None
+        if self.latent_channels:
+            latents = draw(self, parts, labels)
+            features = tf.concat([features, latents.z], -1)
+        if not self.residual:
+            return features, latents
+        branch = self.residual_conv(tf.nn.elu(features), labels=labels)
+        shortcut = self.shortcut(x, labels=labels) if x.shape[-1] != branch.shape[-1] else x
+        if self.upsample:
+            shortcut = tf.repeat(tf.repeat(shortcut, 2, axis=1), 2, axis=2)
+        return shortcut + RESIDUAL_SCALE * branch, latents
+
+    def prior(self, parts):
+        """p(z) of this block given the features from above, a `Gaussian`."""
+        return gaussian(parts["prior_mean"], parts["prior_log_scale"])
+
+    def sample_posterior(self, parts, evidence, epsilon, labels=None):
+        """A `LatentSample` of q(z|y): top-down and bottom-up statistics summed, then the posterior's own flow."""
+        base = gaussian(parts["posterior_mean"] + evidence.mean, parts["posterior_log_scale"] + evidence.log_scale)
+        context = None if parts["context"] is None else parts["context"] + evidence.context
+        posterior = self.posterior(base, context=context, epsilon=epsilon, labels=labels)
+        return LatentSample(posterior.z, posterior.log_prob - self.prior(parts).log_prob(posterior.z))
+
+    def sample_prior(self, parts, epsilon, temperature):
+        """A `LatentSample` of p(z) with its standard deviation scaled by `temperature`; its KL is zero."""
+        z = self.prior(parts).sample(temperature * epsilon)
+        return LatentSample(z, tf.zeros_like(z))
+
+
+class VectorTop(Composite):
+    """The top of Table 1's nets: h ~ N(0, I) in R^d, dense to a [H, W, filters] map."""
+
+    def __init__(self, resolution, latent_channels, filters, num_classes=0, name="top"):
+        super().__init__(name=name)
+        self.latent_shape = (latent_channels,)
+        self._map_shape = (resolution[0], resolution[1], filters)
+        self.posterior_dense = WeightNormDense(
+            2 * latent_channels, init_scale=STATISTICS_INIT_SCALE, num_classes=num_classes, name="posterior"
+        )
+        self.decoder_dense = WeightNormDense(int(np.prod(self._map_shape)), num_classes=num_classes, name="decoder")
+
+    def posterior(self, features, labels=None):
+        """q(h|y), a `Gaussian` on [B, d], from the features [B, H, W, I] of the bottom-up pass."""
+        flat = tf.reshape(tf.nn.elu(features), [-1, int(np.prod(features.shape[1:]))])
+        mean, log_scale = tf.split(self.posterior_dense(flat, labels=labels), 2, axis=-1)
+        return gaussian(mean, log_scale)
+
+    def decode(self, h, labels=None):
+        """h [B, d] -> features [B, H, W, filters]."""
+        return tf.reshape(self.decoder_dense(h, labels=labels), [-1, *self._map_shape])
+
+
+class MapTop(Composite):
+    """The top of Table 6's nets: h ~ N(0, I) on a map [H, W, latent_channels], a 3x3 convolution to the features."""
+
+    def __init__(self, resolution, latent_channels, filters, num_classes=0, name="top"):
+        super().__init__(name=name)
+        self.latent_shape = (*resolution, latent_channels)
+        self.posterior_conv = WeightNormConv2D(
+            2 * latent_channels, init_scale=STATISTICS_INIT_SCALE, num_classes=num_classes, name="posterior"
+        )
+        self.decoder_conv = WeightNormConv2D(filters, num_classes=num_classes, name="decoder")
+
+    def posterior(self, features, labels=None):
+        """q(h|y), a `Gaussian` on [B, H, W, latent_channels], from the features of the bottom-up pass."""
+        mean, log_scale = tf.split(self.posterior_conv(tf.nn.elu(features), labels=labels), 2, axis=-1)
+        return gaussian(mean, log_scale)
+
+    def decode(self, h, labels=None):
+        """h [B, H, W, latent_channels] -> features [B, H, W, filters]."""
+        return self.decoder_conv(h, labels=labels)

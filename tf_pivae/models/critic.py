@@ -1,0 +1,129 @@
+"""The critics: image -> logit D (method, sections 4 and 5).
+
+No batch normalisation: it would break the per-sample meaning of the gradient penalty.
+"""
+
+import gin
+import keras
+import tensorflow as tf
+
+from tf_pivae.layers.composite import Composite
+
+
+class Critic(keras.Model):
+    """A trunk, and a linear head with projection conditioning for labels (Miyato & Koyama 2018).
+
+    logit = w . h(v) + b (+ e(label) . h(v) for a class-conditional model).
+
+    Args:
+      trunk: a layer, images float32 [B, H, W, C] on [-1, 1] -> features float32 [B, F].
+      num_classes: 0, or the number of classes.
+    """
+
+    def __init__(self, trunk, num_classes=0, name="critic"):
+        super().__init__(name=name)
+        self.trunk = trunk
+        self.num_classes = num_classes
+        self.head = keras.layers.Dense(1, name="head")
+        self.class_embedding = None
+
+    def build(self, image_shape):
+        """Creates the variables for images of shape (H, W, C)."""
+        features = self.trunk(tf.zeros([1, *image_shape[-3:]]))
+        self.head(features)
+        self.trunk.built = True
+        if self.num_classes:
+            self.class_embedding = self.add_weight(
+                shape=[self.num_classes, features.shape[-1]], initializer="glorot_uniform", name="class_embedding"
+            )
+        self.built = True
+
+    def call(self, v, labels=None):
+        """v float32 [B, H, W, C] on the [-1, 1] scale, labels int [B] -> logits float32 [B]."""
+        features = self.trunk(v)
+        logits = self.head(features)[:, 0]
+        if self.num_classes:
+            logits += tf.reduce_sum(tf.gather(self.class_embedding, labels) * features, -1)
+        return logits
+
+
+class _PlainTrunk(Composite):
+    """Table 1: pairs of a 3x3 convolution and a 4x4 one with stride 2, leaky ReLU 0.2, flattened."""
+
+    def __init__(self, widths, name="trunk"):
+        super().__init__(name=name)
+        self.convs = []
+        for i, width in enumerate(widths):
+            self.convs.append(_conv(width, 3, name=f"conv_{i}"))
+            if i < len(widths) - 1:
+                self.convs.append(_conv(width, 4, strides=2, name=f"down_{i}"))
+
+    def call(self, v):
+        for conv in self.convs:
+            v = tf.nn.leaky_relu(conv(v), 0.2)
+        return tf.reshape(v, [tf.shape(v)[0], v.shape[1] * v.shape[2] * v.shape[3]])
+
+
+class _ResidualTrunk(Composite):
+    """Table 6: conv 3x3, residual blocks, ReLU, average pooling over the map."""
+
+    def __init__(self, stem_width, widths, blocks_per_width, name="trunk"):
+        super().__init__(name=name)
+        self.stem = _conv(stem_width, 3, name="stem")
+        self.blocks = [
+            _ResidualBlock(width, downsample=i > 0 and j == 0, name=f"block_{i}_{j}")
+            for i, width in enumerate(widths)
+            for j in range(blocks_per_width)
+        ]
+
+    def call(self, v):
+        h = self.stem(v)
+        for block in self.blocks:
+            h = block(h)
+        return tf.reduce_mean(tf.nn.relu(h), [1, 2])
+
+
+class _ResidualBlock(Composite):
+    def __init__(self, width, downsample, name):
+        super().__init__(name=name)
+        self.downsample = downsample
+        self.width = width
+        self.conv_0 = _conv(width, 3, name="conv_0")
+        self.conv_1 = _conv(width, 3, name="conv_1")
+        self.shortcut = _conv(width, 1, name="shortcut")
+
+    def call(self, x):
+        h = self.conv_1(tf.nn.relu(self.conv_0(tf.nn.relu(x))))
+        if x.shape[-1] != self.width or self.downsample:
+            x = self.shortcut(x)
+        if self.downsample:
+            h, x = (tf.nn.avg_pool2d(t, 2, 2, "SAME") for t in (h, x))
+        return h + x
+
+
+def _conv(filters, kernel_size, strides=1, name=None):
+    return keras.layers.Conv2D(filters, kernel_size, strides, padding="same", kernel_initializer="he_normal", name=name)
+
+
+@gin.configurable
+def plain_critic(widths=(64, 128, 256, 512), num_classes=0):
+    """Table 1's critic (SNGAN's CIFAR net without spectral normalisation).
+
+    Args:
+      widths: feature maps at each resolution, from the image's down to the last.
+      num_classes: 0, or the number of classes of a class-conditional model.
+    """
+    return Critic(_PlainTrunk(widths), num_classes)
+
+
+@gin.configurable
+def residual_critic(stem_width=16, widths=(32, 64, 128, 256), blocks_per_width=1, num_classes=0):
+    """Table 6's critic; wider and deeper for `large-D`.
+
+    Args:
+      stem_width: channels of the first convolution.
+      widths: channels of the residual blocks; all but the first halve the resolution.
+      blocks_per_width: residual blocks at each resolution.
+      num_classes: 0, or the number of classes of a class-conditional model.
+    """
+    return Critic(_ResidualTrunk(stem_width, widths, blocks_per_width), num_classes)

@@ -1,0 +1,265 @@
+"""The hierarchical VAE on the feature space y (method, section 2; appendix A.1; Kingma et al. 2016)."""
+
+import math
+from typing import NamedTuple
+
+import gin
+import keras
+import tensorflow as tf
+
+from tf_pivae.layers.composite import Composite
+from tf_pivae.layers.weight_norm import WeightNormConv2D
+from tf_pivae.models.blocks import BottomUpBlock, LatentSample, MapTop, TopDownBlock, VectorTop
+from tf_pivae.models.latents import GaussianPosterior, standard_gaussian
+
+
+class VAEBound(NamedTuple):
+    """The terms of log p(y|z) + log p(z) - log q(z|y) at one sample z of the posterior."""
+
+    reconstruction: tf.Tensor  # [B], log p(y|z), nats
+    kl: list  # of [B, C_group], log q - log p summed over space, nats; the top of the hierarchy first
+    mean: tf.Tensor  # [B, H, W, C], mu(z)
+
+
+class HierarchicalVAE(keras.Model):
+    """p(y) = E_p(z) N(y; mu(z), sigma^2 I), latents drawn top-down, the same pass for prior and posterior.
+
+    Args:
+      image_shape: (H, W, C) of y.
+      stem: a layer y -> features.
+      bottom_up: `BottomUpBlock`s, from y upwards.
+      top: `VectorTop` or `MapTop`.
+      top_down: `TopDownBlock`s, from the top downwards. Those with latents meet, last to first, the bottom-up blocks
+        with latents.
+      output: a layer features -> mu(z).
+    """
+
+    def __init__(self, image_shape, stem, bottom_up, top, top_down, output, name="vae"):
+        super().__init__(name=name)
+        self.image_shape = tuple(image_shape)
+        self.stem, self.bottom_up, self.top, self.top_down, self.output_conv = stem, bottom_up, top, top_down, output
+        self.log_sigma = self.add_weight(shape=[], initializer="zeros", name="log_sigma")
+
+    @property
+    def group_names(self):
+        """Names of the latent groups, the top first: "top", then the top-down blocks that have latents."""
+        return ["top", *(block.name for block in self.top_down if block.latent_channels)]
+
+    def encode(self, y, labels=None):
+        """Bottom-up pass: y [B, H, W, C] -> the last features, and the blocks' `Evidence`, the lowest first."""
+        features, evidence = self.stem(y, labels=labels), []
+        for block in self.bottom_up:
+            features, block_evidence = block(features, labels=labels)
+            if block_evidence is not None:
+                evidence.append(block_evidence)
+        return features, evidence
+
+    def bound(self, y, noise, labels=None):
+        """One-sample terms of the evidence lower bound, equation (4).
+
+        Args:
+          y: float32 [B, H, W, C].
+          noise: `RowNoise` of B rows.
+          labels: int [B] for a class-conditional model.
+
+        Returns:
+          `VAEBound`.
+        """
+        groups, mean = self.infer(y, noise, labels)
+        kl = [tf.reduce_sum(group.kl, list(range(1, len(group.kl.shape) - 1))) for group in groups]
+        return VAEBound(self.log_likelihood(y, mean), kl, mean)
+
+    def infer(self, y, noise, labels=None):
+        """Posterior samples and the mean decoded from them: list of `LatentSample` (the top first), [B, H, W, C]."""
+        features, evidence = self.encode(y, labels)
+        posterior = self.top.posterior(features, labels)
+        h = posterior.sample(noise.normal("latents/top", self.top.latent_shape))
+        kl = posterior.log_prob(h) - standard_gaussian(h).log_prob(h)
+
+        def draw(block, parts, labels):
+            epsilon = noise.normal(f"latents/{block.name}", _latent_shape(block, parts))
+            return block.sample_posterior(parts, evidence.pop(), epsilon, labels)
+
+        groups, mean = self._descend(h, draw, labels)
+        return [LatentSample(h, kl), *groups], mean
+
+    def sample_mean(self, noise, temperature=1.0, labels=None):
+        """mu(z) of z ~ p(z), float32 [B, H, W, C]; `temperature` scales every prior's standard deviation."""
+        h = temperature * noise.normal("latents/top", self.top.latent_shape)
+
+        def draw(block, parts, labels):
+            epsilon = noise.normal(f"latents/{block.name}", _latent_shape(block, parts))
+            return block.sample_prior(parts, epsilon, temperature)
+
+        return self._descend(h, draw, labels)[1]
+
+    def decode(self, latents, labels=None):
+        """mu(z) of given latents: a list of tensors in the order of `group_names` -> float32 [B, H, W, C]."""
+        remaining = list(latents)
+        h = remaining.pop(0)
+
+        def draw(block, parts, labels):
+            z = remaining.pop(0)
+            return LatentSample(z, tf.zeros_like(z))
+
+        return self._descend(h, draw, labels)[1]
+
+    def _descend(self, h, draw, labels):
+        features, groups = self.top.decode(h, labels), []
+        for block in self.top_down:
+            features, latents = block(features, draw=draw, labels=labels)
+            if latents is not None:
+                groups.append(latents)
+        return groups, self.output_conv(tf.nn.elu(features), labels=labels)
+
+    def log_likelihood(self, y, mean):
+        """log N(y; mean, sigma^2 I) summed over each image, [B], nats."""
+        dimensions = math.prod(self.image_shape)
+        squared_error = tf.reduce_sum(tf.math.squared_difference(y, mean), [1, 2, 3])
+        log_sigma = tf.convert_to_tensor(self.log_sigma)
+        return -0.5 * squared_error * tf.exp(-2.0 * log_sigma) - dimensions * (
+            log_sigma + 0.5 * math.log(2.0 * math.pi)
+        )
+
+    def initialize_sigma(self, y, mean):
+        """Starts sigma at the root mean square of the first batch's residual.
+
+        Started below it, the first gradients of log sigma are enormous, and the optimiser's infinity norm remembers
+        them for thousands of steps.
+        """
+        self.log_sigma.assign(0.5 * tf.math.log(tf.reduce_mean(tf.math.squared_difference(y, mean)) + 1e-8))
+
+
+def _latent_shape(block, parts):
+    return [*parts["features"].shape[1:3], block.latent_channels]
+
+
+def _resolution(image_shape, num_down):
+    height, width, _ = image_shape
+    stride = 2**num_down
+    if height % stride or width % stride:
+        raise ValueError(
+            f"images of {height}x{width} cannot be halved {num_down} times: choose a size that {stride} divides, "
+            "or fewer `widths`."
+        )
+    return height // stride, width // stride
+
+
+@gin.configurable
+def plain_vae(
+    image_shape,
+    widths=(64, 128, 256, 512),
+    top_channels=128,
+    latent_channels=32,
+    posterior=GaussianPosterior,
+    num_classes=0,
+):
+    """Table 1's net: dense, stride-2 deconvolutions, conv 3x3; the encoder mirrors it (method, section 5).
+
+    Args:
+      image_shape: (H, W, C), sides divisible by 2^(len(widths) - 1).
+      widths: feature maps from the image's resolution up to the top.
+      top_channels: dimension of the top noise vector.
+      latent_channels: latent feature maps in every decoder block; 0 for the GAN, which reads only the top noise.
+      posterior: `GaussianPosterior` or `IAFPosterior`.
+      num_classes: 0, or the number of classes of a class-conditional model.
+    """
+    resolution = _resolution(image_shape, len(widths) - 1)
+    top_down = [
+        TopDownBlock(
+            width,
+            upsample=True,
+            latent_channels=latent_channels,
+            posterior=_posterior(posterior, latent_channels, width, num_classes),
+            residual=False,
+            num_classes=num_classes,
+            name=f"top_down_{i}",
+        )
+        for i, width in enumerate(reversed(widths[:-1]))
+    ]
+    contexts = [block.posterior.context_channels if latent_channels else 0 for block in reversed(top_down)]
+    bottom_up = [
+        BottomUpBlock(
+            width,
+            downsample=i > 0,
+            latent_channels=latent_channels if i < len(widths) - 1 else 0,
+            context_channels=contexts[i] if i < len(widths) - 1 else 0,
+            residual=False,
+            num_classes=num_classes,
+            name=f"bottom_up_{i}",
+        )
+        for i, width in enumerate(widths)
+    ]
+    top = VectorTop(resolution, top_channels, widths[-1], num_classes)
+    return HierarchicalVAE(
+        image_shape, _Identity(name="stem"), bottom_up, top, top_down, _output(image_shape, num_classes)
+    )
+
+
+@gin.configurable
+def residual_vae(
+    image_shape,
+    stem_width=16,
+    widths=(32, 64, 128, 256),
+    top_channels=32,
+    latent_channels=32,
+    posterior=GaussianPosterior,
+    num_classes=0,
+):
+    """Table 6's net: residual blocks on both sides, latents at each block's own resolution.
+
+    Args:
+      image_shape: (H, W, C), sides divisible by 2^(len(widths) - 1).
+      stem_width: channels of the first convolution.
+      widths: channels of the blocks from the image's resolution up to the top; all but the first halve it.
+      top_channels: latent feature maps of the top h, which lies on the smallest map.
+      latent_channels: latent feature maps of every block; 0 for the residual GAN.
+      posterior: `GaussianPosterior` or `IAFPosterior`.
+      num_classes: 0, or the number of classes of a class-conditional model.
+    """
+    resolution = _resolution(image_shape, len(widths) - 1)
+    count = len(widths)
+    top_down = [
+        TopDownBlock(
+            width,
+            upsample=i < count - 1,
+            latent_channels=latent_channels,
+            posterior=_posterior(posterior, latent_channels, width, num_classes),
+            residual=True,
+            num_classes=num_classes,
+            name=f"top_down_{i}",
+        )
+        for i, width in enumerate(reversed(widths))
+    ]
+    bottom_up = [
+        BottomUpBlock(
+            width,
+            downsample=i > 0,
+            latent_channels=latent_channels,
+            context_channels=top_down[count - 1 - i].posterior.context_channels if latent_channels else 0,
+            residual=True,
+            num_classes=num_classes,
+            name=f"bottom_up_{i}",
+        )
+        for i, width in enumerate(widths)
+    ]
+    stem = WeightNormConv2D(stem_width, num_classes=num_classes, name="stem")
+    top = MapTop(resolution, top_channels, widths[-1], num_classes)
+    return HierarchicalVAE(image_shape, stem, bottom_up, top, top_down, _output(image_shape, num_classes))
+
+
+class _Identity(Composite):
+    """Table 1's encoder starts with its first block."""
+
+    def call(self, x, labels=None):
+        return x
+
+
+def _posterior(factory, latent_channels, width, num_classes):
+    if not latent_channels:
+        return None
+    return factory(latent_channels, width, num_classes=num_classes, name="posterior")
+
+
+def _output(image_shape, num_classes):
+    return WeightNormConv2D(image_shape[-1], init_scale=0.1, num_classes=num_classes, name="output")

@@ -1,0 +1,300 @@
+"""The partially invertible VAE: equation (6) on one screen."""
+
+import math
+from typing import NamedTuple
+
+import gin
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_pivae.bijectors import preprocessing as preprocessing_lib
+from tf_pivae.layers.weight_norm import data_dependent_initialization
+from tf_pivae.models.hierarchical_vae import residual_vae
+from tf_pivae.noise import RowNoise
+
+
+class Bound(NamedTuple):
+    """A one-sample lower bound on log P(x) and its terms, all in nats."""
+
+    log_prob: tf.Tensor  # [B], the sum of the terms below minus D log(num_bins)
+    reconstruction: tf.Tensor  # [B], log p(y|z)
+    kl: list  # of [B, C_group], log q(z|y) - log p(z), the top of the hierarchy first
+    flow_log_det: tf.Tensor  # [B], log|det df/dt|
+    preprocessing_log_det: tf.Tensor  # [B], log|det dt/dv|
+
+
+@gin.configurable
+class PiVAE(keras.Model):
+    """A density and a sampler for images of `num_bins` levels, x in {0 ... num_bins - 1}^(H x W x C).
+
+        v = (x + u) / num_bins,  t = preprocessing(v),  y = flow(t),  y ~ VAE           (equations 5 and 6)
+
+    Args:
+      image_shape: (H, W, C).
+      vae: a function of `image_shape` (and `num_classes`) that returns a `HierarchicalVAE`.
+      flow: None, or a function of `image_shape` that returns a `RealNVP`.
+      preprocessing: a function that returns a `tfb.Bijector`: `logit` with a flow, `affine` without.
+      num_bins: number of levels of a pixel, 2 to 256.
+      num_classes: 0, or the number of classes of a class-conditional model, whose methods want `labels`.
+    """
+
+    def __init__(
+        self,
+        image_shape,
+        vae=residual_vae,
+        flow=None,
+        preprocessing=preprocessing_lib.logit,
+        num_bins=256,
+        num_classes=0,
+        name="pivae",
+    ):
+        super().__init__(name=name)
+        if not 2 <= num_bins <= 256:
+            raise ValueError(f"`num_bins` must be 2 to 256, the levels of a uint8 pixel; got {num_bins}.")
+        self.image_shape = tuple(int(size) for size in image_shape)
+        self.num_bins = num_bins
+        self.num_classes = num_classes
+        self.dimensions = math.prod(self.image_shape)
+        self.preprocessing = preprocessing
+        self.vae = vae(image_shape=self.image_shape, num_classes=num_classes)
+        self.flow = None if flow is None else flow(image_shape=self.image_shape)
+        self._create_variables()
+
+    # The bound.
+
+    def bound(self, images, noise, training=False, labels=None):
+        """The bound of equation (6) for the discrete images, one sample of (u, z), by its terms.
+
+        Args:
+          images: integers [B, H, W, C] in [0, num_bins), any numeric dtype.
+          noise: `RowNoise` of B rows.
+          training: bool; batch statistics in the flow.
+          labels: int [B] for a class-conditional model.
+
+        Returns:
+          `Bound`.
+        """
+        v = self.dequantize(images, noise)
+        preprocessing = self.preprocessing()
+        t = preprocessing.forward(v)
+        preprocessing_log_det = preprocessing.forward_log_det_jacobian(v, event_ndims=3)
+        preprocessing_log_det = tf.broadcast_to(preprocessing_log_det, [tf.shape(v)[0]])  # `affine`'s is one constant.
+        y, flow_log_det = self._flow_forward(t, training)
+        vae = self.vae.bound(y, noise, labels)
+        kl = tf.add_n([tf.reduce_sum(group, -1) for group in vae.kl])
+        log_density = vae.reconstruction - kl + flow_log_det + preprocessing_log_det  # of v, a density on [0, 1)^D
+        log_prob = log_density - self.dimensions * math.log(self.num_bins)  # of x: a bin's volume is num_bins^-D
+        return Bound(log_prob, vae.reconstruction, vae.kl, flow_log_det, preprocessing_log_det)
+
+    def dequantize(self, images, noise):
+        """v = (x + u) / num_bins, u ~ U[0, 1): float32 [B, H, W, C] in [0, 1)."""
+        u = noise.uniform("dequantisation", self.image_shape)
+        return (tf.cast(images, tf.float32) + u) / self.num_bins
+
+    def _flow_forward(self, t, training):
+        if self.flow is None:
+            return t, tf.zeros([tf.shape(t)[0]])
+        flow = self.flow.bijector(training=training)
+        return flow.forward(t), flow.forward_log_det_jacobian(t, event_ndims=3)
+
+    def importance_weighted_bound(self, images, num_importance_samples, noise, labels=None):
+        """log 1/K sum_k w_k over K samples of (u, z), float32 [B], nats: at least as tight as one sample's bound.
+
+        Sample k draws from a stream of its own, `noise.fold_in(k)`, so that the first K samples are the same for every
+        larger K. The arguments are those of `bound`; K is an int or a scalar tensor.
+        """
+
+        def log_weights(k):
+            return self.bound(images, noise.fold_in(k), labels=labels).log_prob
+
+        num_importance_samples = tf.convert_to_tensor(num_importance_samples)
+        weights = tf.map_fn(log_weights, tf.range(num_importance_samples), fn_output_signature=tf.float32)
+        return tf.reduce_logsumexp(weights, 0) - tf.math.log(tf.cast(num_importance_samples, tf.float32))
+
+    # The sampler.
+
+    def sample_continuous(self, noise, temperature=1.0, sample_noise=1.0, labels=None):
+        """Samples v, float32 [B, H, W, C] on the scale on which images lie in [0, 1] (not clipped); differentiable.
+
+        z ~ p(z), y ~ N(mu(z), sigma^2), v = preprocessing^-1(f^-1(y)). The flow uses its running averages.
+
+        Args:
+          noise: `RowNoise` of B rows.
+          temperature: float, scales the standard deviations of the priors.
+          sample_noise: float, scales sigma; 0 gives the mean of p(y|z).
+          labels: int [B] for a class-conditional model.
+        """
+        mean = self.vae.sample_mean(noise, temperature, labels)
+        epsilon = noise.normal("observation", self.image_shape)
+        return self.to_image_space(mean + sample_noise * tf.exp(self.vae.log_sigma) * epsilon)
+
+    def to_image_space(self, y):
+        """v = preprocessing^-1(f^-1(y)), float32 [B, H, W, C]."""
+        t = y if self.flow is None else self.flow.bijector(training=False).inverse(y)
+        return self.preprocessing().inverse(t)
+
+    def to_uint8(self, v):
+        """The discrete image of v: clip(floor(num_bins v)), uint8."""
+        return tf.cast(tf.clip_by_value(tf.floor(v * self.num_bins), 0.0, self.num_bins - 1.0), tf.uint8)
+
+    # What people call.
+
+    def log_prob(self, images, num_importance_samples=1, seed=0, labels=None, batch_size=64, first_row=0):
+        """A lower bound on log P(x) of discrete images; tighter for more importance samples.
+
+        Args:
+          images: uint8 (or any integers in [0, num_bins)) [B, H, W, C].
+          num_importance_samples: K >= 1, samples of (u, z) for each image.
+          seed: int. Image i's noise is a function of (seed, first_row + i), whatever the batch.
+          labels: int [B] for a class-conditional model.
+          batch_size: images computed at a time.
+          first_row: int, the place of the first image in a larger set.
+
+        Returns:
+          NumPy float32 [B], nats.
+
+        Raises:
+          ValueError: images of another shape, dtype or range; labels missing or out of range.
+        """
+        images, labels = self._checked(images, labels)
+        if num_importance_samples < 1:
+            raise ValueError(f"`num_importance_samples` must be at least 1; got {num_importance_samples}.")
+        parts = [np.zeros([0], np.float32)]
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            batch_labels = None if labels is None else labels[rows]
+            parts.append(
+                self._log_prob_batch(
+                    images[rows], tf.constant(num_importance_samples), _seed(seed), first_row + start, batch_labels
+                ).numpy()
+            )
+        return np.concatenate(parts)
+
+    def bits_per_dim(self, images, num_importance_samples=1, seed=0, labels=None, **options):
+        """-log_prob / (D log 2), NumPy float32 [B]; the arguments of `log_prob`."""
+        log_prob = self.log_prob(images, num_importance_samples, seed, labels, **options)
+        return -log_prob / np.float32(self.dimensions * math.log(2.0))
+
+    def sample(self, num_samples, seed=0, temperature=1.0, sample_noise=1.0, labels=None, batch_size=64):
+        """Images from the model; image i is a function of (seed, i).
+
+        Args:
+          num_samples: int.
+          seed: int.
+          temperature: float, scales the priors' standard deviations; 1 is the model.
+          sample_noise: float, scales sigma; 1 is the model, 0 the mean of p(y|z).
+          labels: int [num_samples] for a class-conditional model.
+          batch_size: images computed at a time.
+
+        Returns:
+          NumPy uint8 [num_samples, H, W, C].
+        """
+        labels = self._checked_labels(labels, num_samples)
+        parts = [np.zeros([0, *self.image_shape], np.uint8)]
+        for start in range(0, num_samples, batch_size):
+            count = min(batch_size, num_samples - start)
+            batch_labels = None if labels is None else labels[start : start + count]
+            arguments = (tf.constant(count), _seed(seed), start, float(temperature), float(sample_noise), batch_labels)
+            parts.append(self._sample_batch(*arguments).numpy())
+        return np.concatenate(parts)
+
+    def reconstruct(self, images, seed=0, labels=None, batch_size=64):
+        """Encodes and decodes: the posterior's sample of z, the mean of p(y|z), mapped back to an image.
+
+        Args:
+          images: uint8 [B, H, W, C].
+          seed: int, of the dequantisation's and the posterior's noise.
+          labels: int [B] for a class-conditional model.
+          batch_size: images computed at a time.
+
+        Returns:
+          NumPy uint8 [B, H, W, C].
+        """
+        images, labels = self._checked(images, labels)
+        parts = [np.zeros([0, *self.image_shape], np.uint8)]
+        for start in range(0, len(images), batch_size):
+            rows = slice(start, start + batch_size)
+            batch_labels = None if labels is None else labels[rows]
+            parts.append(self._reconstruct_batch(images[rows], _seed(seed), start, batch_labels).numpy())
+        return np.concatenate(parts)
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def _log_prob_batch(self, images, num_importance_samples, seed, first_row, labels):
+        noise = RowNoise(seed, tf.shape(images)[0], first_row)
+        return self.importance_weighted_bound(images, num_importance_samples, noise, labels)
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def _sample_batch(self, count, seed, first_row, temperature, sample_noise, labels):
+        noise = RowNoise(seed, count, first_row)
+        return self.to_uint8(self.sample_continuous(noise, temperature, sample_noise, labels))
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def _reconstruct_batch(self, images, seed, first_row, labels):
+        noise = RowNoise(seed, tf.shape(images)[0], first_row)
+        y, _ = self._flow_forward(self.preprocessing().forward(self.dequantize(images, noise)), training=False)
+        return self.to_uint8(self.to_image_space(self.vae.infer(y, noise, labels)[1]))
+
+    # Variables.
+
+    def _create_variables(self):
+        """Runs both directions once, so that every layer has built its variables."""
+        labels = tf.zeros([1], tf.int64) if self.num_classes else None
+        noise = RowNoise(0, 1)
+        self.bound(tf.zeros([1, *self.image_shape]), noise, labels=labels)
+        self.sample_continuous(noise, labels=labels)
+        for part in (self, self.vae, self.flow):
+            if part is not None:
+                part.built = True
+
+    def initialize(self, images, seed=0, labels=None):
+        """Data-dependent initialisation from the first batch: weight normalisation, running moments, sigma.
+
+        Args:
+          images: uint8 [B, H, W, C].
+          seed: int.
+          labels: int [B] for a class-conditional model.
+        """
+        images, labels = self._checked(images, labels)
+        noise = RowNoise(seed, len(images)).fold_in("initialisation")
+        with data_dependent_initialization():
+            v = self.dequantize(images, noise)
+            y, _ = self._flow_forward(self.preprocessing().forward(v), training=True)
+            _, mean = self.vae.infer(y, noise, labels)
+        self.vae.initialize_sigma(y, mean)
+
+    @property
+    def flow_variables(self):
+        """The head's trainable variables, which the adversarial loss never moves (section 4.1, appendix A.4)."""
+        return [] if self.flow is None else self.flow.trainable_variables
+
+    # Checks.
+
+    def _checked(self, images, labels):
+        images = np.asarray(images)
+        if images.ndim != 4 or images.shape[1:] != self.image_shape:
+            raise ValueError(
+                f"`images` must be [B, {', '.join(map(str, self.image_shape))}]; got {list(images.shape)}."
+            )
+        if not np.issubdtype(images.dtype, np.integer):
+            raise ValueError(f"`images` must be integers in [0, {self.num_bins}), such as uint8; got {images.dtype}.")
+        if images.size and (images.min() < 0 or images.max() >= self.num_bins):
+            raise ValueError(f"`images` must lie in [0, {self.num_bins}); got {images.min()} to {images.max()}.")
+        return images.astype(np.uint8), self._checked_labels(labels, len(images))
+
+    def _checked_labels(self, labels, count):
+        if not self.num_classes:
+            if labels is not None:
+                raise ValueError("this model is not class-conditional: call it without `labels`.")
+            return None
+        labels = None if labels is None else np.asarray(labels)
+        if labels is None or labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(f"a class-conditional model wants `labels`, integers [{count}].")
+        if labels.size and (labels.min() < 0 or labels.max() >= self.num_classes):
+            raise ValueError(f"`labels` must lie in [0, {self.num_classes}); got {labels.min()} to {labels.max()}.")
+        return labels.astype(np.int64)
+
+
+def _seed(seed):
+    """int -> int32 [2], a tensor, so that another seed does not trace another graph."""
+    return tf.constant([seed & 0x7FFFFFFF, (seed >> 31) & 0x7FFFFFFF], tf.int32)

@@ -1,0 +1,115 @@
+"""Noise that belongs to a row, not to a batch.
+
+Every random number of the model is a pure function of (seed, row, tag): which row of the endless stream of images it
+serves, and what for ("dequantisation", "latents/2", ...). How the rows are cut into batches or spread over replicas
+then changes nothing: two replicas draw different noise, and together exactly the noise that one would.
+
+`keras.random.SeedGenerator` gives every replica of a `MirroredStrategy` the same numbers, hence this module.
+"""
+
+import zlib
+
+import numpy as np
+import tensorflow as tf
+
+_PHILOX = 1  # tf.random.Algorithm.PHILOX: the counter-based generator that CPU, GPU and XLA share.
+_PER_COUNTER = 4  # One Philox counter yields four float32 numbers, uniform or normal.
+
+
+def fold_in(seed, tag):
+    """Derives an independent seed, int32 [2], from `seed` (int or int [2]) and `tag` (str, int or integer tensor)."""
+    if isinstance(tag, str):
+        tag = zlib.crc32(tag.encode()) & 0x7FFFFFFF
+    return tf.random.experimental.stateless_fold_in(_as_seed(seed), tag)
+
+
+def _as_seed(seed):
+    if isinstance(seed, int | np.integer):
+        return tf.constant([seed & 0x7FFFFFFF, (seed >> 31) & 0x7FFFFFFF], tf.int32)
+    return tf.cast(seed, tf.int32)
+
+
+class RowNoise:
+    """Noise for the contiguous rows `first_row ... first_row + num_rows - 1` of an endless stream.
+
+    Row r of the stream for a tag is made of the Philox counters [r * n, (r + 1) * n), n = ceil(size of a row / 4):
+    one bulk call serves the whole batch, and the same row gives the same numbers in whatever batch it comes.
+
+    Args:
+      seed: int, or int [2].
+      num_rows: B, int or scalar integer tensor.
+      first_row: scalar int or int64 tensor.
+    """
+
+    def __init__(self, seed, num_rows, first_row=0):
+        self._seed = _as_seed(seed)
+        self._num_rows = num_rows
+        self._first_row = tf.cast(first_row, tf.uint64)
+
+    @property
+    def num_rows(self):
+        return self._num_rows
+
+    def fold_in(self, tag):
+        """The same rows of another, independent stream."""
+        return RowNoise(fold_in(self._seed, tag), self._num_rows, self._first_row)
+
+    def normal(self, tag, shape):
+        """Standard normal noise, float32 [B, *shape]."""
+        return self._draw(tf.raw_ops.StatelessRandomNormalV2, tag, shape)
+
+    def uniform(self, tag, shape):
+        """Uniform noise in [0, 1), float32 [B, *shape]."""
+        return self._draw(tf.raw_ops.StatelessRandomUniformV2, tag, shape)
+
+    def _draw(self, op, tag, shape):
+        size = int(np.prod(shape, dtype=np.int64))
+        counters = -(-size // _PER_COUNTER)
+        start = tf.raw_ops.StatelessRandomGetKeyCounter(seed=fold_in(self._seed, tag))
+        counter = tf.stack([self._first_row * tf.constant(counters, tf.uint64), start.counter[1]])
+        flat = op(shape=[self._num_rows, counters * _PER_COUNTER], key=start.key, counter=counter, alg=_PHILOX)
+        return tf.reshape(flat[:, :size], [self._num_rows, *shape])
+
+
+class SeededRowNoise:
+    """Noise for rows that carry a seed each, so that a row's numbers depend on its own seed alone.
+
+    Args:
+      seeds: int64 [B].
+    """
+
+    def __init__(self, seeds, stream=0):
+        self._seeds = tf.cast(seeds, tf.int64)
+        self._stream = stream
+
+    @property
+    def num_rows(self):
+        return tf.shape(self._seeds)[0]
+
+    def fold_in(self, tag):
+        """The same rows of another, independent stream."""
+        if isinstance(tag, str):
+            tag = zlib.crc32(tag.encode()) & 0x7FFFFFFF
+        return SeededRowNoise(self._seeds, fold_in(self._stream, tag))
+
+    def normal(self, tag, shape):
+        """Standard normal noise, float32 [B, *shape]."""
+        return self._draw(tf.random.stateless_normal, tag, shape)
+
+    def uniform(self, tag, shape):
+        """Uniform noise in [0, 1), float32 [B, *shape]."""
+        return self._draw(tf.random.stateless_uniform, tag, shape)
+
+    def _draw(self, op, tag, shape):
+        stream = fold_in(self._stream, tag)
+        low = tf.cast(self._seeds & 0x7FFFFFFF, tf.int32)
+        high = tf.cast(tf.bitwise.right_shift(self._seeds, 31) & 0x7FFFFFFF, tf.int32)
+        sign = tf.cast(self._seeds < 0, tf.int32)
+
+        def row(parts):
+            seed = stream
+            for part in parts:
+                seed = fold_in(seed, part)
+            return op(shape, seed=seed)
+
+        return tf.map_fn(row, (low, high, sign), fn_output_signature=tf.TensorSpec(shape, tf.float32))

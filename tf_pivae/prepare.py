@@ -1,0 +1,43 @@
+"""Prepares the data set that a configuration names, ahead of training.
+
+    python -m tf_pivae.prepare --gin_file=cifar.gin
+
+Downloads what has to be downloaded, says how much disk space it takes, shows a progress bar, and prints where the data
+set lies. Killed and started again, it continues. Training does the same when it finds nothing prepared.
+"""
+
+import logging
+
+import gin
+from absl import flags
+
+from tf_pivae import cli
+from tf_pivae.errors import UserError
+
+cli.define_gin_flags()
+flags.adopt_module_key_flags(cli)  # shows them in --help
+
+
+@gin.configurable
+def prepare(dataset):
+    """Gets its data set from gin, as `train` does; building it is what prepares it."""
+    return dataset
+
+
+def main():
+    """Binds the configuration's `train.dataset` to `prepare` and calls it."""
+    cli.parse_gin(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
+    from tf_pivae.data import cache
+
+    try:
+        dataset = gin.query_parameter("train.dataset")
+    except ValueError as error:
+        raise UserError("the configuration names no data set: add --gin_param=train.dataset=@bundled()") from error
+    gin.bind_parameter("prepare.dataset", dataset)
+    # The space needed and free, and where a killed preparation is taken up again.
+    logging.getLogger("tf_pivae.data").setLevel(logging.INFO)
+    print(cache.describe(prepare()))
+
+
+if __name__ == "__main__":
+    cli.run(main)

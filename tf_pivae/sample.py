@@ -1,0 +1,36 @@
+"""Draws samples from a trained model: python -m tf_pivae.sample --run_dir=runs/demo --output=grid.png
+
+The same seed gives the same picture.
+"""
+
+from absl import flags
+
+from tf_pivae import cli
+
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of (seed, i).")
+_OUTPUT = flags.DEFINE_string("output", "samples.png", "The PNG to write.")
+_TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Scales the priors' standard deviations.", lower_bound=0.0)
+_SAMPLE_NOISE = flags.DEFINE_float(
+    "sample_noise", 1.0, "Scales the noise of p(y|z): 1 is the model, 0 its mean.", lower_bound=0.0
+)
+_COLUMNS = flags.DEFINE_integer("columns", None, "Columns of the grid; by default it is about square.", lower_bound=1)
+
+
+def main():
+    cli.import_tensorflow_quietly()
+    import numpy as np
+
+    from tf_pivae import figures
+    from tf_pivae.training.runs import load_with_step
+
+    model, step = load_with_step(_RUN_DIR.value)
+    labels = np.arange(_NUM_SAMPLES.value) % model.num_classes if model.num_classes else None
+    images = model.sample(_NUM_SAMPLES.value, _SEED.value, _TEMPERATURE.value, _SAMPLE_NOISE.value, labels=labels)
+    figures.save_png(figures.image_grid(images, _COLUMNS.value, num_bins=model.num_bins), _OUTPUT.value)
+    print(f"{_NUM_SAMPLES.value} samples of {_RUN_DIR.value} at step {step}: {_OUTPUT.value}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,27 @@
+"""Trains a PiVAE: python -m tf_pivae.train --gin_file=demo.gin --run_dir=runs/demo
+
+Run again with the same command to continue a run that was cut off. Exit status: 0 finished, 2 a mistake that the
+message explains, 143 (130) stopped by SIGTERM (SIGINT) after saving.
+"""
+
+import sys
+
+from absl import flags
+
+from tf_pivae import cli
+
+cli.define_gin_flags()
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/NAME for --gin_file=NAME.gin.")
+
+
+def main():
+    cli.parse_gin(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
+    from tf_pivae.training import loop
+
+    outcome = loop.train(_RUN_DIR.value or cli.default_run_dir(flags.FLAGS.gin_file))
+    if outcome.signal is not None:
+        sys.exit(128 + outcome.signal)
+
+
+if __name__ == "__main__":
+    cli.run(main)

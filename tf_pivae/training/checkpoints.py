@@ -1,0 +1,123 @@
+"""Checkpoints that are whole or not there at all.
+
+`RUN/checkpoints/00001000/` holds TensorFlow's own checkpoint files and a manifest with their sizes and SHA-256 sums. It
+is written under another name, flushed to the disk, and renamed: a run killed at any moment leaves no half checkpoint
+under a final name. A checkpoint whose files no longer match the manifest is passed over, aloud.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+
+import tensorflow as tf
+
+from tf_pivae.errors import UserError
+
+_log = logging.getLogger(__name__)
+_MANIFEST = "manifest.json"
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      directory: `RUN/checkpoints`.
+      keep: number of newest checkpoints to keep.
+    """
+
+    def __init__(self, directory, keep=3):
+        self.directory = Path(directory)
+        self.keep = keep
+
+    def steps(self):
+        """Steps with a checkpoint, ascending."""
+        if not self.directory.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.directory.iterdir() if re.fullmatch(r"\d{8,}", path.name))
+
+    def save(self, step, **objects):
+        """Saves trackable objects under `step`.
+
+        Raises:
+          UserError: the disk is full or the folder cannot be written; earlier checkpoints are intact.
+        """
+        final = self._path(step)
+        partial = final.with_name(f".{final.name}.partial")
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            tf.train.Checkpoint(**objects).write(str(partial / "checkpoint"))
+            files = {path.name: _facts(path) for path in sorted(partial.iterdir())}
+            manifest = partial / _MANIFEST
+            manifest.write_text(json.dumps({"step": int(step), "files": files}, indent=2))
+            for path in [*partial.iterdir(), partial]:
+                _flush(path)
+            if final.exists():
+                shutil.rmtree(final)
+            os.replace(partial, final)
+            _flush(self.directory)
+        except (OSError, tf.errors.OpError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise UserError(
+                f"cannot write a checkpoint in {self.directory}: {reason}. Make room or mend the permissions, then run "
+                "the same command again; earlier checkpoints are intact."
+            ) from error
+        for old in self.steps()[: -self.keep]:
+            shutil.rmtree(self._path(old), ignore_errors=True)
+
+    def restore(self, step=None, **objects):
+        """Restores objects from the newest checkpoint that is whole, or from the one at `step`.
+
+        Returns:
+          Its step, or None if there is none.
+
+        Raises:
+          UserError: there are checkpoints, but none (or not the one asked for) is whole.
+        """
+        steps = self.steps() if step is None else [step]
+        for candidate in reversed(steps):
+            damage = self._damage(candidate)
+            if damage is None:
+                status = tf.train.Checkpoint(**objects).read(str(self._path(candidate) / "checkpoint"))
+                status.assert_existing_objects_matched().expect_partial()
+                return candidate
+            _log.warning("checkpoint %s is damaged (%s): falling back to the one before it.", candidate, damage)
+        if steps:
+            raise UserError(f"no whole checkpoint in {self.directory}: train again in a fresh run directory.")
+        return None
+
+    def _path(self, step):
+        return self.directory / f"{int(step):08d}"
+
+    def _damage(self, step):
+        """What is wrong with a checkpoint, or None."""
+        path = self._path(step)
+        try:
+            files = json.loads((path / _MANIFEST).read_text())["files"]
+            for name, facts in files.items():
+                if _facts(path / name) != facts:
+                    return f"{name} has changed since it was written"
+        except (OSError, ValueError, KeyError) as error:
+            return str(error)
+        return None
+
+
+def _facts(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _flush(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,134 @@
+"""A run directory: its configuration, its lock, and the model in it.
+
+RUN/config.gin          the operative configuration: what was built, from which values
+RUN/data.json           the shape and the classes of the images
+RUN/checkpoints/        see `checkpoints`
+RUN/metrics.jsonl       one line every `log_every` steps;  RUN/tensorboard/  the same
+RUN/samples/NNNNNN.png  samples over time
+"""
+
+import difflib
+import fcntl
+import json
+import os
+from pathlib import Path
+
+import gin
+import tensorflow as tf
+
+from tf_pivae import cli
+from tf_pivae.errors import UserError
+from tf_pivae.training.checkpoints import Checkpoints
+
+
+def write_atomically(path, text):
+    """Writes a text file that is either the old one or the new one, whatever happens."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}.") from error
+
+
+class RunDirectory:
+    """A run's folder, held by one process at a time.
+
+    Raises:
+      UserError: the folder cannot be written, or another process holds it.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        try:
+            (self.path / "samples").mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / "lock", "w")  # noqa: SIM115  held until the process ends
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another process is training in {self.path}: wait for it, or choose another --run_dir."
+            ) from None
+        except OSError as error:
+            raise UserError(f"cannot use {self.path} as a run directory: {error.strerror}.") from error
+
+    def close(self):
+        """Lets go of the lock."""
+        self._lock.close()
+
+    def claim(self, config, data):
+        """Writes configuration and data facts, or compares them with those of the run that is being continued.
+
+        Raises:
+          UserError: the run was started with another configuration; the difference is printed first.
+        """
+        path = self.path / "config.gin"
+        if path.exists():
+            before = path.read_text()
+            if before != config:
+                difference = difflib.unified_diff(
+                    before.splitlines(),
+                    config.splitlines(),
+                    "this run's config.gin",
+                    "the new configuration",
+                    lineterm="",
+                    n=0,
+                )
+                print("\n".join(difference))
+                raise UserError(
+                    f"{self.path} belongs to another configuration (the difference is above): choose another "
+                    "--run_dir, or give the configuration it was started with."
+                )
+            return
+        write_atomically(self.path / "data.json", json.dumps(data))
+        write_atomically(path, config)
+
+
+def load(run_dir, step=None, moving_average=True):
+    """Loads a trained model.
+
+    Args:
+      run_dir: folder that `tf_pivae.train` wrote.
+      step: int, one of its checkpoints; None is the newest.
+      moving_average: take the moving-average weights where they were kept.
+
+    Returns:
+      `PiVAE`, with the methods `log_prob`, `bits_per_dim`, `sample`, `reconstruct`.
+
+    Raises:
+      UserError: no run, or no whole checkpoint there.
+    """
+    return load_with_step(run_dir, step, moving_average)[0]
+
+
+def load_with_step(run_dir, step=None, moving_average=True):
+    """`load`, and the step of the checkpoint it took."""
+    run_dir = Path(run_dir)
+    if not (run_dir / "config.gin").is_file():
+        raise UserError(f"no run in {run_dir}: it should hold the config.gin that tf_pivae.train writes.")
+    data = json.loads((run_dir / "data.json").read_text())
+    with preserved_gin():
+        cli.parse_gin([str(run_dir / "config.gin")])
+        bindings = gin.get_bindings("train")
+        model = bindings["model"](image_shape=data["image_shape"], num_classes=data["num_classes"])
+    checkpoints = Checkpoints(run_dir / "checkpoints")
+    averaged = moving_average and data["moving_average"]
+    source = tf.train.Checkpoint(**{"moving_average" if averaged else "pivae": model})
+    step = checkpoints.restore(step, trainer=source)
+    if step is None:
+        raise UserError(f"no checkpoint in {run_dir / 'checkpoints'} yet: wait for the first, or train on.")
+    return model, step
+
+
+class preserved_gin:
+    """Restores gin's configuration on leaving, so that a library call does not disturb the caller's."""
+
+    def __enter__(self):
+        self._config = gin.config_str()
+
+    def __exit__(self, *_):
+        gin.clear_config()
+        gin.parse_config(self._config)

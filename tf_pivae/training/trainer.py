@@ -1,0 +1,232 @@
+"""Algorithm 1 (appendix E): one train step alternates critic and generator."""
+
+import gin
+import keras
+import tensorflow as tf
+
+from tf_pivae.layers.moments import replica_mean
+from tf_pivae.noise import RowNoise
+from tf_pivae.training import losses
+from tf_pivae.training.optimizer import Adamax
+
+
+@gin.configurable
+class Trainer(keras.Model):
+    """Trains a `PiVAE` by likelihood, by an adversary, or by both (method, section 4).
+
+    generator:  minimise  likelihood_weight * L_C + adversarial_weight * L_Q
+    critic:     minimise  E softplus(-D(v)) + E softplus(D(v~)) + gradient_penalty_weight * E (||grad D|| - 1)^2
+
+    L_C alone is the VAE and the PiVAE, L_Q alone the GAN, both are CQG (without a flow) and CQFG (with one). A term of
+    weight 0 is not computed. The flow's own variables receive the gradient of L_C alone; that of L_Q passes through the
+    flow's inverse into the decoder.
+
+    Noise and data of a step are functions of (seed, step, place in the global batch), so a step does not depend on the
+    number of replicas. A step whose loss or gradient is not finite changes no weight; its metric
+    `skipped_generator` or `skipped_critic` is 1.
+
+    Args:
+      pivae: `PiVAE`, the model to train.
+      critic: `Critic`, or None to train by likelihood alone.
+      moving_average: None, or a second `PiVAE` of the same architecture that receives the moving average.
+      likelihood_weight: float; 0 for the GAN.
+      adversarial_weight: float, lambda_adv; 100 belongs to D = 3072 (appendix A.4).
+      gradient_penalty_weight: float, lambda_gp.
+      critic_steps: critic updates before each generator update, each on fresh samples.
+      free_nats: float, see `losses.coverage_loss`; 0 is off.
+      kl_warmup_steps: int, steps over which the KL's weight grows linearly to 1; 0 is off.
+      learning_rate, beta_1, beta_2: of Adamax, for generator and critic.
+      moving_average_decay: float, the average's memory.
+      seed: int.
+    """
+
+    def __init__(
+        self,
+        pivae,
+        critic=None,
+        moving_average=None,
+        likelihood_weight=1.0,
+        adversarial_weight=100.0,
+        gradient_penalty_weight=100.0,
+        critic_steps=1,
+        free_nats=0.0,
+        kl_warmup_steps=0,
+        learning_rate=0.002,
+        beta_1=0.9,
+        beta_2=0.999,
+        moving_average_decay=0.999,
+        seed=0,
+        name="trainer",
+    ):
+        super().__init__(name=name)
+        if critic is None and likelihood_weight == 0.0:
+            raise ValueError("nothing to train: give a `critic`, or a `likelihood_weight` above 0.")
+        self.pivae, self.critic, self.moving_average = pivae, critic, moving_average
+        self.likelihood_weight, self.adversarial_weight = likelihood_weight, adversarial_weight
+        self.gradient_penalty_weight, self.critic_steps = gradient_penalty_weight, critic_steps
+        self.free_nats, self.kl_warmup_steps = free_nats, kl_warmup_steps
+        self.moving_average_decay, self.seed = moving_average_decay, seed
+        optimizer = dict(learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2)
+        self.generator_optimizer = Adamax(**optimizer, name="generator_optimizer")
+        self.generator_optimizer.build(pivae.trainable_variables)
+        flow = {id(v) for v in pivae.flow_variables}
+        self._adversarial_variables = [v for v in pivae.trainable_variables if id(v) not in flow]
+        self.critic_optimizer = None
+        if critic is not None:
+            critic.build(pivae.image_shape)
+            self.critic_optimizer = Adamax(**optimizer, name="critic_optimizer")
+            self.critic_optimizer.build(critic.trainable_variables)
+        self.synchronize_moving_average()
+        self.built = True
+
+    @property
+    def step(self):
+        """Number of train steps taken, an int64 variable."""
+        return self.generator_optimizer.iterations
+
+    def initialize(self, images, labels=None):
+        """Data-dependent initialisation from the first global batch, uint8 [B, H, W, C], outside of any replica."""
+        self.pivae.initialize(images, self.seed, labels)
+        self.synchronize_moving_average()
+
+    def synchronize_moving_average(self):
+        """Sets the moving average to the current weights."""
+        if self.moving_average is not None:
+            for average, variable in zip(self.moving_average.variables, self.pivae.variables, strict=True):
+                average.assign(variable)
+
+    # One step.
+
+    def train_step(self, data):
+        """Takes one step.
+
+        Args:
+          data: uint8 images [b, H, W, C], this replica's slice of the global batch; or (images, int labels [b]).
+
+        Returns:
+          dict of float32 scalars, averaged over replicas: every loss term in nats per image, KLs by latent group.
+        """
+        images, labels = data if isinstance(data, tuple) else (data, None)
+        labels = labels if self.pivae.num_classes else None
+        noise = self._step_noise(images.shape[0])
+        gradients, metrics = {}, {}
+
+        if self.likelihood_weight > 0.0:
+            with tf.GradientTape() as tape:
+                bound = self.pivae.bound(images, noise.fold_in("likelihood"), training=True, labels=labels)
+                loss = losses.coverage_loss(bound, self.free_nats, self._kl_weight(), replica_mean)
+                loss *= self.likelihood_weight
+            _accumulate(gradients, tape, loss, self.pivae.trainable_variables)
+            metrics.update(self._bound_metrics(bound))
+
+        if self.critic is not None:
+            real = 2.0 * self.pivae.dequantize(images, noise.fold_in("critic")) - 1.0
+            for i in range(self.critic_steps):
+                critic_noise = noise.fold_in(f"adversary/{i}")
+                with tf.GradientTape() as tape:
+                    fake = 2.0 * self.pivae.sample_continuous(critic_noise, labels=labels) - 1.0
+                metrics.update(self._critic_step(real, tf.stop_gradient(fake), critic_noise, labels))
+            # The samples of the last critic step serve the generator too (Algorithm 1).
+            with tf.GradientTape(watch_accessed_variables=False) as logit_tape:
+                logit_tape.watch(fake)
+                quality = losses.quality_loss(self.critic(fake, labels=labels))
+            pull = self.adversarial_weight * logit_tape.gradient(quality, fake)
+            _accumulate(gradients, tape, fake, self._adversarial_variables, pull)
+            metrics["quality_loss"] = quality
+
+        norm, skipped = self._apply(self.generator_optimizer, self.pivae.trainable_variables, gradients)
+        metrics.update(gradient_norm=norm, skipped_generator=skipped, log_sigma=self.pivae.vae.log_sigma)
+        self._update_moving_average()
+        values = replica_mean(tf.stack([tf.cast(value, tf.float32) for value in metrics.values()]))
+        return dict(zip(metrics, tf.unstack(values), strict=True))
+
+    def _step_noise(self, rows):
+        context = tf.distribute.get_replica_context()
+        replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
+        step = tf.cast(self.step, tf.int64)
+        first_row = (step * context.num_replicas_in_sync + replica) * rows
+        return RowNoise(self.seed, rows, first_row)
+
+    def _kl_weight(self):
+        if not self.kl_warmup_steps:
+            return 1.0
+        return tf.minimum(1.0, tf.cast(self.step + 1, tf.float32) / self.kl_warmup_steps)
+
+    def _critic_step(self, real, fake, noise, labels):
+        def logits(v):
+            return self.critic(v, labels=labels)
+
+        with tf.GradientTape() as tape:
+            real_logits, fake_logits = logits(real), logits(fake)
+            loss = losses.critic_loss(real_logits, fake_logits)
+            penalty = losses.gradient_penalty(logits, real, fake, noise.uniform("gradient_penalty", []))
+            total = loss + self.gradient_penalty_weight * penalty
+        gradients = _accumulate({}, tape, total, self.critic.trainable_variables)
+        norm, skipped = self._apply(self.critic_optimizer, self.critic.trainable_variables, gradients)
+        return {
+            "critic_loss": loss,
+            "gradient_penalty": penalty,
+            "real_logit": tf.reduce_mean(real_logits),
+            "fake_logit": tf.reduce_mean(fake_logits),
+            "critic_gradient_norm": norm,
+            "skipped_critic": skipped,
+        }
+
+    def _apply(self, optimizer, variables, gradients):
+        """One update by the replicas' mean gradient; returns its norm, and 1.0 if the step was skipped."""
+        gradients = [gradients.get(id(v)) for v in variables]
+        gradients = [tf.zeros_like(v) if g is None else g for g, v in zip(gradients, variables, strict=True)]
+        context = tf.distribute.get_replica_context()
+        if context.num_replicas_in_sync > 1:
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            gradients = [g / context.num_replicas_in_sync for g in gradients]
+        norm = tf.linalg.global_norm(gradients)
+        finite = tf.math.is_finite(norm)
+        optimizer.apply([tf.where(finite, g, float("nan")) for g in gradients], variables)
+        return norm, 1.0 - tf.cast(finite, tf.float32)
+
+    def _update_moving_average(self):
+        if self.moving_average is None:
+            return
+        step = tf.cast(self.step, tf.float32)
+        # The average forgets the first, untrained weights: its memory grows with the run.
+        rate = 1.0 - tf.minimum(self.moving_average_decay, (1.0 + step) / (10.0 + step))
+        pairs = [
+            (average.value, variable.value)
+            for average, variable in zip(self.moving_average.variables, self.pivae.variables, strict=True)
+        ]
+
+        def update(strategy):
+            for average, variable in pairs:
+                strategy.extended.update(
+                    average, lambda a, v: a.assign_add(rate_of(a) * (v - a)), args=(variable,), group=False
+                )
+
+        def rate_of(a):
+            return tf.cast(rate, a.dtype)
+
+        tf.distribute.get_replica_context().merge_call(update)
+
+    def _bound_metrics(self, bound):
+        dimensions = self.pivae.dimensions
+        bits = float(dimensions * 0.6931471805599453)
+        metrics = {
+            "bits_per_dim": -tf.reduce_mean(bound.log_prob) / bits,
+            "reconstruction": tf.reduce_mean(bound.reconstruction),
+            "flow_log_det_per_dim": tf.reduce_mean(bound.flow_log_det) / dimensions,
+            "preprocessing_log_det_per_dim": tf.reduce_mean(bound.preprocessing_log_det) / dimensions,
+        }
+        for name, group in zip(self.pivae.vae.group_names, bound.kl, strict=True):
+            metrics[f"kl/{name}"] = tf.reduce_mean(tf.reduce_sum(group, -1))
+        return metrics
+
+
+def _accumulate(gradients, tape, target, variables, output_gradients=None):
+    """Adds d target / d variables to `gradients`, a dict by the variable's id; returns it."""
+    for variable, gradient in zip(
+        variables, tape.gradient(target, variables, output_gradients=output_gradients), strict=True
+    ):
+        if gradient is not None:
+            known = gradients.get(id(variable))
+            gradients[id(variable)] = gradient if known is None else known + gradient
+    return gradients
