@@ -134,8 +134,8 @@ def parse_gin(files, parameters=(), required=True):
     gin.clear_config()
     for path in gin_search_paths():
         gin.add_config_file_search_path(path)
-    verbosity = absl_logging.get_verbosity()
-    absl_logging.set_verbosity(absl_logging.FATAL)  # gin reports every place where it looks for a file.
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # gin reports every place where it looks for a file.
     try:
         for file in files:
             gin.parse_config_file(file)
@@ -144,7 +144,7 @@ def parse_gin(files, parameters=(), required=True):
     except (ValueError, SyntaxError, OSError, AttributeError, NameError, TypeError, RuntimeError, TokenError) as error:
         raise UserError(_explain(error)) from error
     finally:
-        absl_logging.set_verbosity(verbosity)
+        logging.disable(disabled)
     _check_macros()
 
 

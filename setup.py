@@ -1,0 +1,68 @@
+"""Installs the package `tf_pivae`, with its gin files (from gin/) and `tf_pivae.export` (from export/)."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+VERSION = re.search(r'^__version__ = "([^"]+)"', (HERE / "tf_pivae" / "__init__.py").read_text("utf-8"), re.MULTILINE)[1]
+
+REQUIREMENTS = [
+    # The networks, the training loop, tf.data, tf.distribute and the SavedModel.
+    "tensorflow>=2.21,<3",
+    # Keras 3 alone: layers, optimisers, `train_step`. TensorFlow brings it along, but any version from 3.12.
+    "keras>=3.12,<4",
+    # Bijectors and distributions. The extra `tf` is tf-keras, without which its import fails beside Keras 3.
+    "tensorflow-probability[tf]>=0.25,<1",
+    # `tf.summary` writes nothing without it, and TensorFlow no longer brings it along.
+    "tensorboard>=2.20,<3",
+    # Public data sets by name.
+    "tensorflow-datasets>=4.9.8,<5",
+    # TensorFlow Datasets imports it, yet declares it for Python 3.8 and older only.
+    "importlib_resources>=5.12",
+    # The flags of the commands.
+    "absl-py>=2.1,<3",
+    # The configurations in gin/.
+    "gin-config>=0.5,<1",
+    # Images on the host are uint8 arrays or memory maps.
+    "numpy>=2,<3",
+    # Reads image files, draws the grids.
+    "pillow>=11",
+    # Progress bars.
+    "tqdm>=4.66,<5",
+]
+
+EXTRAS = {
+    # `make test`: the runner, the linter, SciPy as a second opinion on distances, setuptools to build the wheel under
+    # test without a network.
+    "dev": ["pytest>=8,<10", "ruff>=0.12", "scipy>=1.14,<2", "setuptools>=77"],
+    # Independent implementations of the metrics that tests compare with; those tests are skipped without them.
+    "peers": ["torch>=2.6,<3", "torchvision>=0.21,<1", "torch-fidelity>=0.4,<0.5"],
+    # Talking to TensorFlow Serving: its messages and stubs, and the channel they use.
+    "serving": ["tensorflow-serving-api>=2.19,<3", "grpcio>=1.74,<2"],
+}
+
+# Folders beside the package that are installed inside it. gin/ must never hold an __init__.py: in a clone it would
+# shadow the package `gin` of gin-config.
+MAPPED = {"tf_pivae.export": "export", "tf_pivae.gin_files": "gin"}
+
+setup(
+    name="tf-pivae",
+    version=VERSION,
+    description="Partially invertible variational autoencoders in TensorFlow, trained by likelihood and adversary",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    python_requires=">=3.10",
+    install_requires=REQUIREMENTS,
+    extras_require=EXTRAS,
+    packages=[
+        *find_packages(include=["tf_pivae", "tf_pivae.*"]),
+        *MAPPED,
+        *(f"tf_pivae.export.{name}" for name in find_packages("export")),
+    ],
+    package_dir=MAPPED,
+    package_data={"tf_pivae.gin_files": ["**/*.gin"], "tf_pivae.data.bundled": ["*.npz"]},
+    include_package_data=False,
+    zip_safe=False,
+)

@@ -1,0 +1,47 @@
+"""What all tests share. The processor is split in two before TensorFlow starts, for the tests on two replicas."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+@pytest.fixture(scope="session")
+def randomize():
+    """A function that moves every variable of a layer away from its initial value; variances stay positive."""
+
+    def randomize(layer, seed=0, scale=0.3):
+        rng = np.random.default_rng(seed)
+        for variable in layer.variables:
+            if variable.name == "variance":
+                variable.assign(rng.uniform(0.5, 2.0, variable.shape))
+            elif np.issubdtype(variable.dtype, np.floating):
+                variable.assign_add(scale * rng.normal(size=variable.shape))
+        return layer
+
+    return randomize
+
+
+@pytest.fixture(scope="session")
+def jacobians():
+    """A function (f, x [B, ...]) -> float64 [B, outputs, inputs]: the Jacobian of f for each x, by autodiff.
+
+    One backward pass: x is repeated once for each output, and each copy is asked for one row. f must treat the
+    elements of a batch independently.
+    """
+
+    def jacobian(function, x):
+        copies = tf.Variable(tf.repeat(x[None], int(tf.size(function(x[None]))), 0))
+        with tf.GradientTape() as tape:
+            y = function(copies)
+            y = tf.reshape(y, [y.shape[0], -1])
+        gradient = tape.gradient(y, copies, output_gradients=tf.eye(y.shape[1]))
+        return tf.reshape(gradient, [y.shape[1], -1]).numpy().astype(np.float64)
+
+    def jacobians(function, x):
+        return np.stack([jacobian(function, row) for row in tf.unstack(tf.convert_to_tensor(x))])
+
+    return jacobians

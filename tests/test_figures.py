@@ -1,0 +1,48 @@
+"""Pictures: every tile in its place, in its colours."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tf_pivae import figures
+from tf_pivae.errors import UserError
+
+
+def test_grid_puts_every_image_in_its_place():
+    images = np.random.default_rng(0).integers(0, 256, [6, 8, 8, 3], np.uint8)
+    grid = np.asarray(figures.image_grid(images, columns=3, cell=16, gap=2))
+    assert grid.shape == (2 * 18 - 2, 3 * 18 - 2, 3)
+    for i in range(6):
+        row, column = divmod(i, 3)
+        tile = grid[row * 18 : row * 18 + 16, column * 18 : column * 18 + 16]
+        np.testing.assert_array_equal(tile[::2, ::2], images[i])
+        np.testing.assert_array_equal(tile[1::2, 1::2], images[i])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_one_to_four_channels(channels):
+    images = np.full([1, 4, 4, channels], 7, np.uint8)
+    assert (figures.to_display(images) == 7).all()
+    assert figures.to_display(images).shape == (1, 4, 4, 3)
+
+
+def test_few_levels_span_black_to_white():
+    shown = figures.to_display(np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1), num_bins=4)
+    assert shown[:, 0, 0, 0].tolist() == [0, 85, 170, 255]
+
+
+def test_reconstructions_stand_beside_their_originals():
+    images = np.zeros([2, 4, 4, 1], np.uint8)
+    grid = np.asarray(figures.reconstruction_grid(images, images + 200, pairs_in_row=1))
+    width = (grid.shape[1] - 2) // 2
+    assert grid[0, 0].tolist() == [0, 0, 0]
+    assert grid[0, width + 2].tolist() == [200, 200, 200]
+
+
+def test_labels_and_saving(tmp_path):
+    picture = figures.labelled([("left", Image.new("RGB", (40, 40))), ("right", Image.new("RGB", (40, 60)))], "title")
+    figures.save_png(picture, tmp_path / "a.png")
+    assert np.asarray(Image.open(tmp_path / "a.png")).shape == (picture.height, picture.width, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    with pytest.raises(UserError, match="cannot write"):
+        figures.save_png(picture, tmp_path / "missing" / "a.png")

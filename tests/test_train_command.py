@@ -1,0 +1,259 @@
+"""The commands as a user runs them: training, continuing, refusing, sampling."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TINY = str(Path(__file__).parent / "tiny.gin")
+
+
+def command(module, *arguments):
+    return [sys.executable, "-m", f"tf_pivae.{module}", *arguments]
+
+
+def run(module, *arguments, cwd=None):
+    return subprocess.run(command(module, *arguments), capture_output=True, text=True, timeout=600, cwd=cwd, check=False)
+
+
+def train(run_dir, *parameters, gin_file=TINY):
+    return run("train", f"--gin_file={gin_file}", f"--run_dir={run_dir}", *(f"--gin_param={p}" for p in parameters))
+
+
+def variables(run_dir, step):
+    """Every variable of a checkpoint, by name."""
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(Path(run_dir) / "checkpoints" / f"{step:08d}" / "checkpoint"))
+    names = [name for name in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in name]
+    return {name: np.asarray(reader.get_tensor(name)) for name in names}
+
+
+def assert_bitwise_equal(run_a, run_b, step):
+    a, b = variables(run_a, step), variables(run_b, step)
+    assert a.keys() == b.keys()
+    different = [name for name in a if a[name].tobytes() != b[name].tobytes()]
+    assert not different
+    # The check has teeth: both optimisers, the critic, the moving average and running moments are among them.
+    for part in ("generator_optimizer", "critic_optimizer", "critic/", "moving_average", "pivae/flow"):
+        assert any(part in name for name in a), part
+
+
+def error_line(result):
+    """The one line on stderr of a command that refused."""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """An uninterrupted run of 12 steps."""
+    run_dir = tmp_path_factory.mktemp("runs") / "finished"
+    result = train(run_dir)
+    assert result.returncode == 0, result.stderr
+    return run_dir, result
+
+
+def test_a_run_leaves_everything(finished):
+    run_dir, result = finished
+    assert "held-out bits/dim" in result.stdout
+    assert "Traceback" not in result.stderr
+    assert not [line for line in result.stderr.splitlines() if "cuda" in line.lower()], "start-up noise"
+    for name in ("samples.png", "reconstructions.png", "samples/000006.png", "samples/000012.png"):
+        assert str(run_dir / name) in result.stdout or name.startswith("samples/")
+        assert np.asarray(Image.open(run_dir / name)).std() > 0
+    assert sorted(path.name for path in (run_dir / "checkpoints").iterdir()) == ["00000004", "00000008", "00000012"]
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 8, 12, 12]
+    expected = {"bits_per_dim", "reconstruction", "kl/top", "kl/top_down_0", "kl/top_down_1", "flow_log_det_per_dim"}
+    expected |= {"log_sigma", "critic_loss", "gradient_penalty", "quality_loss", "gradient_norm", "images_per_second"}
+    assert expected <= set(lines[0])
+    assert "held_out_bits_per_dim/K=1" in lines[-1]
+    assert list((run_dir / "tensorboard").iterdir())
+
+
+def test_terms_add_up_in_the_log(finished):
+    """bits/dim is what the logged terms give, all in nats."""
+    run_dir, _ = finished
+    line = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[0])
+    dimensions = 16 * 16
+    kl = sum(value for name, value in line.items() if name.startswith("kl/"))
+    log_dets = dimensions * (line["flow_log_det_per_dim"] + line["preprocessing_log_det_per_dim"])
+    log_prob = line["reconstruction"] - kl + log_dets - dimensions * np.log(256)
+    assert line["bits_per_dim"] == pytest.approx(-log_prob / (dimensions * np.log(2)), rel=2e-6)
+
+
+def test_the_same_seed_gives_the_same_run(finished, tmp_path):
+    run_dir, _ = finished
+    assert train(tmp_path / "again").returncode == 0
+    assert_bitwise_equal(run_dir, tmp_path / "again", 12)
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_killed_and_continued_is_bitwise_the_undisturbed_run(finished, tmp_path):
+    reference, _ = finished
+    run_dir = tmp_path / "killed"
+    arguments = command("train", f"--gin_file={TINY}", f"--run_dir={run_dir}")
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: (run_dir / "checkpoints" / "00000004").exists(), process)
+    process.kill()
+    process.wait()
+    assert not (run_dir / "checkpoints" / "00000012").exists()
+    assert train(run_dir).returncode == 0
+    assert_bitwise_equal(reference, run_dir, 12)
+    steps = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [4, 8, 12, 12]  # Neither lost nor doubled.
+
+
+def test_sigterm_saves_first(finished, tmp_path):
+    reference, _ = finished
+    run_dir = tmp_path / "terminated"
+    arguments = command("train", f"--gin_file={TINY}", f"--run_dir={run_dir}", "--gin_param=train.checkpoint_every=1000")
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: (run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").stat().st_size, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM" in output
+    (saved,) = (run_dir / "checkpoints").iterdir()
+    assert 4 <= int(saved.name) < 12
+    assert train(run_dir, "train.checkpoint_every=1000").returncode == 0
+    assert_bitwise_equal(reference, run_dir, 12)
+
+
+def test_another_configuration_is_refused_with_the_difference(finished, tmp_path):
+    run_dir = tmp_path / "claimed"
+    shutil.copytree(finished[0], run_dir)
+    before = variables(run_dir, 12)
+    result = train(run_dir, "batch_size=4")
+    assert "another configuration" in error_line(result)
+    assert "-batch_size = 8" in result.stdout
+    assert "+batch_size = 4" in result.stdout
+    assert variables(run_dir, 12).keys() == before.keys()
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(finished, tmp_path):
+    reference, _ = finished
+    run_dir = tmp_path / "damaged"
+    shutil.copytree(reference, run_dir)
+    newest = run_dir / "checkpoints" / "00000012"
+    (data,) = newest.glob("*.data-*")
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    data.write_bytes(content)
+    result = train(run_dir)
+    assert result.returncode == 0, result.stderr
+    assert "checkpoint 12 is damaged" in result.stderr
+    assert "falling back" in result.stderr
+    assert_bitwise_equal(reference, run_dir, 12)
+
+
+def test_no_whole_checkpoint_is_an_error(finished, tmp_path):
+    run_dir = tmp_path / "ruined"
+    shutil.copytree(finished[0], run_dir)
+    for path in (run_dir / "checkpoints").glob("*/checkpoint.index"):
+        path.write_bytes(b"")
+    assert "no whole checkpoint" in error_line(train(run_dir))
+
+
+def test_a_run_directory_serves_one_process(finished, tmp_path):
+    import fcntl
+
+    run_dir = tmp_path / "locked"
+    shutil.copytree(finished[0], run_dir)
+    with open(run_dir / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another process" in error_line(train(run_dir))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--gin_file=demmo.gin"], "did you mean demo.gin"),
+        (["--gin_file=demo.gin", "--gin_param=num_step=4"], "did you mean num_steps"),
+        (["--gin_file=demo.gin", "--gin_param=RealNVP.num_scale=2"], "did you mean num_scales"),
+        (["--gin_file=demo.gin", "--gin_param=RealNPV.num_scales=2"], "did you mean RealNVP"),
+        (["--gin_file=demo.gin", "--gin_param=train.dataset=@bundle"], "did you mean bundled"),
+        (["--gin_file=demo.gin", "--gin_param=num_steps"], "NAME=VALUE"),
+        (["--gin_file=demo.gin", "--gin_param=num_steps='many'"], "num_steps must be a positive whole number"),
+        (["--gin_file=demo.gin", "--num_steps=4"], "num_steps"),
+        ([], "--gin_file=NAME"),
+    ],
+)
+def test_typing_errors_get_one_line_with_the_nearest_names(arguments, expected, tmp_path):
+    result = run("train", *arguments, f"--run_dir={tmp_path / 'run'}")
+    assert expected in error_line(result)
+    assert not (tmp_path / "run" / "config.gin").exists()
+
+
+def test_cifar_without_network_says_how_to_point_at_local_files(tmp_path):
+    environment = {**os.environ, "TF_PIVAE_CACHE": str(tmp_path / "cache"), "TFDS_DATA_DIR": str(tmp_path / "tfds")}
+    arguments = command("train", "--gin_file=cifar.gin", f"--run_dir={tmp_path / 'run'}")
+    result = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    line = error_line(result)
+    assert "npz_images" in line or "image_folder" in line
+
+
+@pytest.mark.parametrize("module", ["train", "sample", "prepare"])
+def test_help_answers_at_once(module):
+    started = time.monotonic()
+    result = run(module, "--help")
+    assert "--run_dir" in result.stdout or "--gin_file" in result.stdout
+    assert time.monotonic() - started < 3.0  # A third of a second, on cores that others use too.
+
+
+def test_sampling_is_a_function_of_the_seed(finished, tmp_path):
+    run_dir, _ = finished
+    pictures = []
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        result = run("sample", f"--run_dir={run_dir}", "--num_samples=9", f"--seed={seed}", f"--output={tmp_path / name}.png")
+        assert result.returncode == 0, result.stderr
+        assert "step 12" in result.stdout
+        pictures.append((tmp_path / f"{name}.png").read_bytes())
+    assert pictures[0] == pictures[1]
+    assert pictures[0] != pictures[2]
+
+
+def test_sampling_errors(finished, tmp_path):
+    assert "no run in" in error_line(run("sample", f"--run_dir={tmp_path}"))
+    missing = tmp_path / "missing" / "grid.png"
+    assert "cannot write" in error_line(run("sample", f"--run_dir={finished[0]}", f"--output={missing}"))
+
+
+def test_training_on_a_folder_names_and_skips_corrupt_images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for i in range(40):
+        Image.fromarray(generator.integers(0, 256, [20, 24, 3], np.uint8)).save(folder / f"{i:02d}.png")
+    (folder / "broken.png").write_bytes((folder / "00.png").read_bytes()[:100])
+    gin_file = tmp_path / "folder.gin"
+    gin_file.write_text(
+        f"include '{TINY}'\ntrain.dataset = @image_folder\nimage_folder.path = '{folder}'\nimage_folder.image_size = 16\n"
+        f"image_folder.cache_dir = '{tmp_path / 'cache'}'\nnum_steps = 2\ntrain.sample_every = 0\n"
+    )
+    result = train(tmp_path / "run", gin_file=gin_file)
+    assert result.returncode == 0, result.stderr
+    assert "broken.png" in result.stderr
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    shutil.rmtree(tmp_path / "cache")
+    assert "no usable image" in error_line(train(tmp_path / "other", gin_file=gin_file)).lower()

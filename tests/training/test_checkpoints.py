@@ -1,0 +1,87 @@
+"""Checkpoints are whole or not there, and say so."""
+
+import builtins
+import errno
+import logging
+import os
+
+import pytest
+import tensorflow as tf
+
+from tf_pivae.errors import UserError
+from tf_pivae.training.checkpoints import Checkpoints
+
+
+@pytest.fixture
+def variable():
+    return tf.Variable([1.0, 2.0])
+
+
+def test_keeps_the_newest(tmp_path, variable):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 5, 100000000):
+        variable.assign([step, step])
+        checkpoints.save(step, variable=variable)
+    assert checkpoints.steps() == [5, 100000000]
+    variable.assign([0.0, 0.0])
+    assert checkpoints.restore(variable=variable) == 100000000
+    assert variable.numpy().tolist() == [1e8, 1e8]
+    assert checkpoints.restore(5, variable=variable) == 5
+    assert variable.numpy().tolist() == [5.0, 5.0]
+
+
+def test_nothing_to_restore(tmp_path, variable):
+    assert Checkpoints(tmp_path / "none").restore(variable=variable) is None
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "manifest"])
+def test_every_damage_is_noticed(tmp_path, variable, caplog, damage):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, variable=variable)
+    variable.assign([3.0, 4.0])
+    checkpoints.save(2, variable=variable)
+    (data,) = (tmp_path / "00000002").glob("*.data-*")
+    content = data.read_bytes()
+    if damage == "truncate":
+        data.write_bytes(content[:-1])
+    elif damage == "flip":
+        data.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    elif damage == "remove":
+        data.unlink()
+    else:
+        (tmp_path / "00000002" / "manifest.json").write_text("{")
+    with caplog.at_level(logging.WARNING):
+        assert checkpoints.restore(variable=variable) == 1
+    assert "checkpoint 2 is damaged" in caplog.text
+    assert variable.numpy().tolist() == [1.0, 2.0]
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, variable, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, variable=variable)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left on device.*earlier checkpoints are intact"):
+        checkpoints.save(2, variable=variable)
+    monkeypatch.undo()
+    assert checkpoints.steps() == [1]
+    assert checkpoints.restore(variable=variable) == 1
+
+
+def test_a_half_written_checkpoint_does_not_count(tmp_path, variable, monkeypatch):
+    """Whatever the moment at which writing stops, no folder with a final name appears."""
+    checkpoints = Checkpoints(tmp_path)
+
+    def killed(*_):
+        raise builtins.KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(1, variable=variable)
+    monkeypatch.undo()
+    assert checkpoints.steps() == []
+    checkpoints.save(1, variable=variable)
+    assert checkpoints.restore(variable=variable) == 1
