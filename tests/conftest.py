@@ -27,21 +27,20 @@ def randomize():
 
 @pytest.fixture(scope="session")
 def jacobians():
-    """A function (f, x [B, ...]) -> float64 [B, outputs, inputs]: the Jacobian of f for each x, by autodiff.
+    """A function (f, x [B, ...], outputs) -> float64 [B, outputs, inputs]: the Jacobian of f for each x, by autodiff.
 
-    One backward pass: x is repeated once for each output, and each copy is asked for one row. f must treat the
-    elements of a batch independently.
+    One backward pass: each x is repeated once for each output, and each copy is asked for one row. f must treat the
+    elements of a batch independently; its outputs are as many as its inputs unless said otherwise.
     """
 
-    def jacobian(function, x):
-        copies = tf.Variable(tf.repeat(x[None], int(tf.size(function(x[None]))), 0))
+    def jacobians(function, x, outputs=None):
+        x = tf.convert_to_tensor(x)
+        outputs = outputs or int(np.prod(x.shape[1:]))
+        copies = tf.repeat(x, outputs, 0)
         with tf.GradientTape() as tape:
-            y = function(copies)
-            y = tf.reshape(y, [y.shape[0], -1])
-        gradient = tape.gradient(y, copies, output_gradients=tf.eye(y.shape[1]))
-        return tf.reshape(gradient, [y.shape[1], -1]).numpy().astype(np.float64)
-
-    def jacobians(function, x):
-        return np.stack([jacobian(function, row) for row in tf.unstack(tf.convert_to_tensor(x))])
+            tape.watch(copies)
+            y = tf.reshape(function(copies), [-1, outputs])
+        rows = tape.gradient(y, copies, output_gradients=tf.tile(tf.eye(outputs), [x.shape[0], 1]))
+        return tf.reshape(rows, [x.shape[0], outputs, -1]).numpy().astype(np.float64)
 
     return jacobians

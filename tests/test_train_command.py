@@ -21,7 +21,9 @@ def command(module, *arguments):
 
 
 def run(module, *arguments, cwd=None):
-    return subprocess.run(command(module, *arguments), capture_output=True, text=True, timeout=600, cwd=cwd, check=False)
+    return subprocess.run(
+        command(module, *arguments), capture_output=True, text=True, timeout=600, cwd=cwd, check=False
+    )
 
 
 def train(run_dir, *parameters, gin_file=TINY):
@@ -126,7 +128,9 @@ def test_killed_and_continued_is_bitwise_the_undisturbed_run(finished, tmp_path)
 def test_sigterm_saves_first(finished, tmp_path):
     reference, _ = finished
     run_dir = tmp_path / "terminated"
-    arguments = command("train", f"--gin_file={TINY}", f"--run_dir={run_dir}", "--gin_param=train.checkpoint_every=1000")
+    arguments = command(
+        "train", f"--gin_file={TINY}", f"--run_dir={run_dir}", "--gin_param=train.checkpoint_every=1000"
+    )
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: (run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").stat().st_size, process)
     process.send_signal(signal.SIGTERM)
@@ -224,7 +228,9 @@ def test_sampling_is_a_function_of_the_seed(finished, tmp_path):
     run_dir, _ = finished
     pictures = []
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        result = run("sample", f"--run_dir={run_dir}", "--num_samples=9", f"--seed={seed}", f"--output={tmp_path / name}.png")
+        result = run(
+            "sample", f"--run_dir={run_dir}", "--num_samples=9", f"--seed={seed}", f"--output={tmp_path / name}.png"
+        )
         assert result.returncode == 0, result.stderr
         assert "step 12" in result.stdout
         pictures.append((tmp_path / f"{name}.png").read_bytes())

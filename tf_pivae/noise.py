@@ -104,7 +104,7 @@ class SeededRowNoise:
         stream = fold_in(self._stream, tag)
         low = tf.cast(self._seeds & 0x7FFFFFFF, tf.int32)
         high = tf.cast(tf.bitwise.right_shift(self._seeds, 31) & 0x7FFFFFFF, tf.int32)
-        sign = tf.cast(self._seeds < 0, tf.int32)
+        top = tf.cast(tf.bitwise.right_shift(self._seeds, 62) & 3, tf.int32)
 
         def row(parts):
             seed = stream
@@ -112,4 +112,4 @@ class SeededRowNoise:
                 seed = fold_in(seed, part)
             return op(shape, seed=seed)
 
-        return tf.map_fn(row, (low, high, sign), fn_output_signature=tf.TensorSpec(shape, tf.float32))
+        return tf.map_fn(row, (low, high, top), fn_output_signature=tf.TensorSpec(shape, tf.float32))

@@ -80,11 +80,11 @@ CASES = {  # name -> (shape of an image, a function of `randomize` that returns 
             ("none", 1, 1, 4, 3),
             ("act", 1, 3, 3, 3),
             ("batch", 1, 2, 4, 3),
-            ("batch", 2, 1, 4, 3),
+            ("batch", 2, 1, 4, 2),
             ("act", 2, 3, 2, 2),
             ("batch", 3, 1, 4, 2),
-            ("none", 3, 2, 4, 2),
-            ("batch", 4, 1, 8, 2),
+            ("none", 3, 2, 4, 1),
+            ("batch", 4, 1, 8, 1),
         ]
     },
 }
@@ -104,22 +104,21 @@ def _log_det(bijector, x):
     return np.broadcast_to(log_det, x.shape[:-3])  # A constant Jacobian may come without a batch.
 
 
-def test_inverse_of_forward(case):
+def test_inverse_and_both_log_dets(case):
     make, x = case
-    np.testing.assert_allclose(make().inverse(make().forward(x) + 0.0), x, atol=2e-5)
+    bijector = make()
+    y = bijector.forward(x)
+    log_det = _log_det(bijector, x)
+    other, y = make(), y + 0.0  # A new tensor: no cache knows it.
+    np.testing.assert_allclose(other.inverse(y), x, atol=2e-5)
+    inverse = np.broadcast_to(other.inverse_log_det_jacobian(y, event_ndims=3), [3])
+    np.testing.assert_allclose(inverse, -log_det, rtol=2e-6, atol=2e-5)
 
 
 def test_log_det_is_that_of_the_jacobian(case, jacobians):
     make, x = case
     expected = np.linalg.slogdet(jacobians(make().forward, x))[1]
     np.testing.assert_allclose(_log_det(make(), x), expected, rtol=1e-5, atol=2e-5)
-
-
-def test_log_dets_of_both_directions_are_opposite(case):
-    make, x = case
-    y = make().forward(x) + 0.0  # A new tensor: no cache knows it.
-    inverse = np.broadcast_to(make().inverse_log_det_jacobian(y, event_ndims=3), [3])
-    np.testing.assert_allclose(inverse, -_log_det(make(), x), rtol=2e-6, atol=2e-5)
 
 
 def test_inverse_log_det_is_that_of_the_jacobian(case, jacobians):
@@ -130,7 +129,7 @@ def test_inverse_log_det_is_that_of_the_jacobian(case, jacobians):
     np.testing.assert_allclose(inverse, expected, rtol=1e-5, atol=5e-5)
 
 
-@pytest.mark.parametrize("batch_shape", [[], [1], [2, 3], [3, 1]])
+@pytest.mark.parametrize("batch_shape", [[], [2, 3]])
 def test_batch_shapes(case, batch_shape):
     make, x = case
     rows = np.resize(np.arange(3), batch_shape)

@@ -48,10 +48,10 @@ def test_training_normalises_the_batch_and_counts_it_in_the_log_det():
     np.testing.assert_allclose(log_det, -16 * np.sum(np.log(variance)) / 2, rtol=1e-5)
 
 
-@pytest.mark.parametrize("num_scales", [1, 3])
+@pytest.mark.parametrize("num_scales", [1, 2])
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function])
 def test_running_moments_move_once_a_step(monkeypatch, num_scales, wrap):
-    flow = _flow((4, 4, 1), num_scales=num_scales)
+    flow = _flow((4, 4, 1), num_scales=num_scales, num_couplings=2, num_blocks=0)
     seen = []
     call = RunningMoments.call
 

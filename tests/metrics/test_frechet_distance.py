@@ -64,6 +64,15 @@ def test_closed_form_of_diagonal_gaussians():
     np.testing.assert_allclose(frechet_distance_from_moments(a, b), expected, rtol=1e-12)
 
 
+def test_both_ways_to_a_factor_agree(monkeypatch):
+    from tf_pivae.metrics import frechet
+
+    a, b = features(20, dim=60), features(21, dim=60)
+    by_cholesky = frechet_distance(a, b)
+    monkeypatch.setattr(frechet, "CHOLESKY_LIMIT", np.inf)
+    np.testing.assert_allclose(frechet_distance(a, b), by_cholesky, rtol=1e-11)
+
+
 @pytest.mark.parametrize("rank", [None, 5])
 def test_a_set_against_itself_is_zero(rank):
     a = features(6, rank=rank)

@@ -24,7 +24,8 @@ class InverseAutoregressiveFlow(tfb.Invert):
 
         def shift_and_log_scale(z0, **condition):
             if self._last[0] is not z0:
-                self._last = (z0, network(z0, **condition))
+                outputs = network(tf.reshape(z0, tf.concat([[-1], z0.shape[-3:]], 0)), **condition)
+                self._last = (z0, [tf.reshape(output, tf.shape(z0)) for output in outputs])
             return self._last[1]
 
         super().__init__(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 
 _MODULES = {
+    "bits_per_dim": ("BitsPerDim", "Estimate"),
     "frechet": ("frechet_distance", "frechet_distance_from_moments"),
     "moments": ("Moments", "StreamingMoments", "moments_of"),
     "kernel": ("KernelDistance", "kernel_distance", "kernel_distance_subsets"),

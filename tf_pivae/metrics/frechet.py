@@ -7,6 +7,8 @@ import numpy as np
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.moments import Moments, moments_of
 
+CHOLESKY_LIMIT = 1e-4  # smallest over largest diagonal of a factor; its square is about the condition number's inverse
+
 
 def frechet_distance(features_a, features_b, *, allow_rank_deficient: bool = False) -> float:
     """Squared Frechet distance between Gaussians fitted to two sets of features, equation (9).
@@ -31,20 +33,27 @@ def frechet_distance_from_moments(a: Moments, b: Moments, *, allow_rank_deficien
     """As `frechet_distance`, from (count, mean [D], covariance [D, D]) of each set.
 
     ||m_a - m_b||^2 + tr C_a + tr C_b - 2 tr (C_a^1/2 C_b C_a^1/2)^1/2, the symmetric form of equation (9): its
-    square root is that of a positive semi-definite matrix, hence real. With eigen-decompositions C = V w V^T the
-    last trace is the nuclear norm of w_a^1/2 V_a^T V_b w_b^1/2, whose singular values are exact to the rounding of
-    float64, where the square roots of the eigenvalues of the product would be exact to the root of it only.
+    square root is that of a positive semi-definite matrix, hence real. With any factors F F^T = C the last trace is
+    the sum of the singular values of F_a^T F_b, which are exact to the rounding of float64, where the square roots
+    of the eigenvalues of the product would be exact to the root of it only.
     """
     _check(a, b, allow_rank_deficient)
-    cross = np.linalg.svd(_half(a.covariance).T @ _half(b.covariance), compute_uv=False).sum()
+    cross = np.linalg.svd(_factor(a.covariance).T @ _factor(b.covariance), compute_uv=False).sum()
     difference = np.asarray(a.mean, np.float64) - np.asarray(b.mean, np.float64)
     distance = difference @ difference + np.trace(a.covariance) + np.trace(b.covariance) - 2.0 * cross
     return max(float(distance), 0.0)
 
 
-def _half(covariance: np.ndarray) -> np.ndarray:
-    """A factor F [D, rank] with F F^T = covariance; eigenvalues that are rounding noise around zero are left out."""
+def _factor(covariance: np.ndarray) -> np.ndarray:
+    """F [D, rank] with F F^T = covariance: Cholesky's where it is well conditioned, else from an eigen-decomposition
+    that leaves out the eigenvalues which are rounding noise around zero."""
     covariance = np.asarray(covariance, np.float64)
+    try:
+        factor = np.linalg.cholesky(covariance)
+        if np.diag(factor).min() > CHOLESKY_LIMIT * np.diag(factor).max():
+            return factor
+    except np.linalg.LinAlgError:
+        pass  # singular, as that of features some of which never vary
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
     kept = values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
     return vectors[:, kept] * np.sqrt(values[kept])

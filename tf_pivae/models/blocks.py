@@ -184,20 +184,20 @@ class VectorTop(Composite):
         super().__init__(name=name)
         self.latent_shape = (latent_channels,)
         self._map_shape = (resolution[0], resolution[1], filters)
-        self.posterior_dense = WeightNormDense(
+        self.posterior_layer = WeightNormDense(
             2 * latent_channels, init_scale=STATISTICS_INIT_SCALE, num_classes=num_classes, name="posterior"
         )
-        self.decoder_dense = WeightNormDense(int(np.prod(self._map_shape)), num_classes=num_classes, name="decoder")
+        self.decoder_layer = WeightNormDense(int(np.prod(self._map_shape)), num_classes=num_classes, name="decoder")
 
     def posterior(self, features, labels=None):
         """q(h|y), a `Gaussian` on [B, d], from the features [B, H, W, I] of the bottom-up pass."""
         flat = tf.reshape(tf.nn.elu(features), [-1, int(np.prod(features.shape[1:]))])
-        mean, log_scale = tf.split(self.posterior_dense(flat, labels=labels), 2, axis=-1)
+        mean, log_scale = tf.split(self.posterior_layer(flat, labels=labels), 2, axis=-1)
         return gaussian(mean, log_scale)
 
     def decode(self, h, labels=None):
         """h [B, d] -> features [B, H, W, filters]."""
-        return tf.reshape(self.decoder_dense(h, labels=labels), [-1, *self._map_shape])
+        return tf.reshape(self.decoder_layer(h, labels=labels), [-1, *self._map_shape])
 
 
 class MapTop(Composite):
@@ -206,16 +206,16 @@ class MapTop(Composite):
     def __init__(self, resolution, latent_channels, filters, num_classes=0, name="top"):
         super().__init__(name=name)
         self.latent_shape = (*resolution, latent_channels)
-        self.posterior_conv = WeightNormConv2D(
+        self.posterior_layer = WeightNormConv2D(
             2 * latent_channels, init_scale=STATISTICS_INIT_SCALE, num_classes=num_classes, name="posterior"
         )
-        self.decoder_conv = WeightNormConv2D(filters, num_classes=num_classes, name="decoder")
+        self.decoder_layer = WeightNormConv2D(filters, num_classes=num_classes, name="decoder")
 
     def posterior(self, features, labels=None):
         """q(h|y), a `Gaussian` on [B, H, W, latent_channels], from the features of the bottom-up pass."""
-        mean, log_scale = tf.split(self.posterior_conv(tf.nn.elu(features), labels=labels), 2, axis=-1)
+        mean, log_scale = tf.split(self.posterior_layer(tf.nn.elu(features), labels=labels), 2, axis=-1)
         return gaussian(mean, log_scale)
 
     def decode(self, h, labels=None):
         """h [B, H, W, latent_channels] -> features [B, H, W, filters]."""
-        return self.decoder_conv(h, labels=labels)
+        return self.decoder_layer(h, labels=labels)

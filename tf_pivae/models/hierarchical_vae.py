@@ -45,6 +45,12 @@ class HierarchicalVAE(keras.Model):
         """Names of the latent groups, the top first: "top", then the top-down blocks that have latents."""
         return ["top", *(block.name for block in self.top_down if block.latent_channels)]
 
+    @property
+    def inference_variables(self):
+        """The bottom-up pass, the top's posterior and sigma: trainable without a change of mu(z), z ~ p(z)."""
+        layers = [self.stem, *self.bottom_up, self.top.posterior_layer]
+        return [self.log_sigma, *(variable for layer in layers for variable in layer.trainable_variables)]
+
     def encode(self, y, labels=None):
         """Bottom-up pass: y [B, H, W, C] -> the last features, and the blocks' `Evidence`, the lowest first."""
         features, evidence = self.stem(y, labels=labels), []

@@ -1,5 +1,6 @@
 """The partially invertible VAE: equation (6) on one screen."""
 
+import contextlib
 import math
 from typing import NamedTuple
 
@@ -164,11 +165,9 @@ class PiVAE(keras.Model):
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
             batch_labels = None if labels is None else labels[rows]
-            parts.append(
-                self._log_prob_batch(
-                    images[rows], tf.constant(num_importance_samples), _seed(seed), first_row + start, batch_labels
-                ).numpy()
-            )
+            row = tf.constant(first_row + start, tf.int64)
+            count = tf.constant(num_importance_samples)
+            parts.append(self._log_prob_batch(images[rows], count, _seed(seed), row, batch_labels).numpy())
         return np.concatenate(parts)
 
     def bits_per_dim(self, images, num_importance_samples=1, seed=0, labels=None, **options):
@@ -176,8 +175,19 @@ class PiVAE(keras.Model):
         log_prob = self.log_prob(images, num_importance_samples, seed, labels, **options)
         return -log_prob / np.float32(self.dimensions * math.log(2.0))
 
-    def sample(self, num_samples, seed=0, temperature=1.0, sample_noise=1.0, labels=None, batch_size=64):
-        """Images from the model; image i is a function of (seed, i).
+    def bound_terms(self, images, seed=0, labels=None, first_row=0):
+        """The terms whose sum is `log_prob` with one importance sample, for one batch.
+
+        Returns:
+          dict of NumPy float32 [B], nats: "reconstruction", "kl/GROUP" (negative KLs, so that all terms add up),
+          "flow log-det", "preprocessing log-det", "discretisation" (-D log num_bins).
+        """
+        images, labels = self._checked(images, labels)
+        terms = self._terms_batch(images, _seed(seed), tf.constant(first_row, tf.int64), labels)
+        return {name: term.numpy() for name, term in terms.items()}
+
+    def sample(self, num_samples, seed=0, temperature=1.0, sample_noise=1.0, labels=None, batch_size=64, first_row=0):
+        """Images from the model; image i is a function of (seed, first_row + i).
 
         Args:
           num_samples: int.
@@ -186,6 +196,7 @@ class PiVAE(keras.Model):
           sample_noise: float, scales sigma; 1 is the model, 0 the mean of p(y|z).
           labels: int [num_samples] for a class-conditional model.
           batch_size: images computed at a time.
+          first_row: int, the place of the first sample in the endless stream of this seed.
 
         Returns:
           NumPy uint8 [num_samples, H, W, C].
@@ -195,8 +206,9 @@ class PiVAE(keras.Model):
         for start in range(0, num_samples, batch_size):
             count = min(batch_size, num_samples - start)
             batch_labels = None if labels is None else labels[start : start + count]
-            arguments = (tf.constant(count), _seed(seed), start, float(temperature), float(sample_noise), batch_labels)
-            parts.append(self._sample_batch(*arguments).numpy())
+            scales = tf.constant(temperature, tf.float32), tf.constant(sample_noise, tf.float32)
+            row = tf.constant(first_row + start, tf.int64)
+            parts.append(self._sample_batch(tf.constant(count), _seed(seed), row, *scales, batch_labels).numpy())
         return np.concatenate(parts)
 
     def reconstruct(self, images, seed=0, labels=None, batch_size=64):
@@ -216,13 +228,28 @@ class PiVAE(keras.Model):
         for start in range(0, len(images), batch_size):
             rows = slice(start, start + batch_size)
             batch_labels = None if labels is None else labels[rows]
-            parts.append(self._reconstruct_batch(images[rows], _seed(seed), start, batch_labels).numpy())
+            parts.append(
+                self._reconstruct_batch(images[rows], _seed(seed), tf.constant(start, tf.int64), batch_labels).numpy()
+            )
         return np.concatenate(parts)
 
     @tf.function(autograph=False, reduce_retracing=True)
     def _log_prob_batch(self, images, num_importance_samples, seed, first_row, labels):
         noise = RowNoise(seed, tf.shape(images)[0], first_row)
         return self.importance_weighted_bound(images, num_importance_samples, noise, labels)
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def _terms_batch(self, images, seed, first_row, labels):
+        noise = RowNoise(seed, tf.shape(images)[0], first_row).fold_in(0)
+        bound = self.bound(images, noise, labels=labels)
+        kl = zip(self.vae.group_names, bound.kl, strict=True)
+        return {
+            "reconstruction": bound.reconstruction,
+            **{f"kl/{name}": -tf.reduce_sum(group, -1) for name, group in kl},
+            "flow log-det": bound.flow_log_det,
+            "preprocessing log-det": bound.preprocessing_log_det,
+            "discretisation": tf.fill([tf.shape(images)[0]], -self.dimensions * math.log(self.num_bins)),
+        }
 
     @tf.function(autograph=False, reduce_retracing=True)
     def _sample_batch(self, count, seed, first_row, temperature, sample_noise, labels):
@@ -247,19 +274,20 @@ class PiVAE(keras.Model):
             if part is not None:
                 part.built = True
 
-    def initialize(self, images, seed=0, labels=None):
+    def initialize(self, images, seed=0, labels=None, weights=True):
         """Data-dependent initialisation from the first batch: weight normalisation, running moments, sigma.
 
         Args:
           images: uint8 [B, H, W, C].
           seed: int.
           labels: int [B] for a class-conditional model.
+          weights: False sets sigma alone.
         """
         images, labels = self._checked(images, labels)
         noise = RowNoise(seed, len(images)).fold_in("initialisation")
-        with data_dependent_initialization():
+        with data_dependent_initialization() if weights else contextlib.nullcontext():
             v = self.dequantize(images, noise)
-            y, _ = self._flow_forward(self.preprocessing().forward(v), training=True)
+            y, _ = self._flow_forward(self.preprocessing().forward(v), training=weights)
             _, mean = self.vae.infer(y, noise, labels)
         self.vae.initialize_sigma(y, mean)
 
@@ -267,6 +295,11 @@ class PiVAE(keras.Model):
     def flow_variables(self):
         """The head's trainable variables, which the adversarial loss never moves (section 4.1, appendix A.4)."""
         return [] if self.flow is None else self.flow.trainable_variables
+
+    @property
+    def inference_variables(self):
+        """The variables of q(z|y) and sigma, which the generator's mean does not depend on (section 5.1)."""
+        return self.vae.inference_variables
 
     # Checks.
 

@@ -16,7 +16,7 @@ from tf_pivae.errors import UserError
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.training.checkpoints import Checkpoints
 from tf_pivae.training.monitor import Monitor
-from tf_pivae.training.runs import RunDirectory
+from tf_pivae.training.runs import RunDirectory, restore_model
 from tf_pivae.training.trainer import Trainer
 
 _DRAIN_EVERY = 20  # Steps between looks at the metrics: each look waits for the device.
@@ -58,6 +58,7 @@ def train(
     sample_every=1000,
     checkpoint_every=1000,
     keep_checkpoints=3,
+    initial_run=None,
     max_consecutive_skips=20,
     eval_examples=1000,
     eval_importance_samples=16,
@@ -80,6 +81,7 @@ def train(
       moving_average: keep a moving average of the generator, which then is the model that is evaluated and loaded.
       log_every, sample_every, checkpoint_every: in steps; a `sample_every` of 0 draws none.
       keep_checkpoints: number of newest checkpoints to keep.
+      initial_run: folder of a run whose model (the moving average where it was kept) is where this one starts.
       max_consecutive_skips: steps in a row with a loss or gradient that is not finite that end the run.
       eval_examples: held-out images for the bits per dimension at the end; 0 evaluates none.
       eval_importance_samples: K of the tighter bound reported beside K = 1.
@@ -114,6 +116,8 @@ def train(
                 "num_classes": num_classes,
                 "num_bins": session.pivae.num_bins,
                 "moving_average": moving_average,
+                "likelihood": session.likelihood_weight > 0.0,
+                "inference_only": session.inference_only,
             },
         )
         checkpoints = Checkpoints(directory.path / "checkpoints", keep_checkpoints)
@@ -123,7 +127,9 @@ def train(
             first = np.asarray(batch_indices(0, batch_size, len(data.train), seed))
             labels = data.train.labels[first] if num_classes else None
             with strategy.scope():
-                session.initialize(data.train.images[first], labels)
+                if initial_run is not None:
+                    restore_model(initial_run, session.pivae)
+                session.initialize(data.train.images[first], labels, weights=initial_run is None)
         monitor = Monitor(directory.path, start_step, num_steps, batch_size)
         try:
             loop = _Loop(strategy, session, data, directory.path, checkpoints, monitor, max_consecutive_skips)

@@ -106,21 +106,59 @@ def load(run_dir, step=None, moving_average=True):
 
 def load_with_step(run_dir, step=None, moving_average=True):
     """`load`, and the step of the checkpoint it took."""
-    run_dir = Path(run_dir)
-    if not (run_dir / "config.gin").is_file():
-        raise UserError(f"no run in {run_dir}: it should hold the config.gin that tf_pivae.train writes.")
-    data = json.loads((run_dir / "data.json").read_text())
-    with preserved_gin():
-        cli.parse_gin([str(run_dir / "config.gin")])
-        bindings = gin.get_bindings("train")
-        model = bindings["model"](image_shape=data["image_shape"], num_classes=data["num_classes"])
-    checkpoints = Checkpoints(run_dir / "checkpoints")
-    averaged = moving_average and data["moving_average"]
+    facts = load_facts(run_dir)
+    model = _configured(run_dir, "model")(image_shape=facts["image_shape"], num_classes=facts["num_classes"])
+    return model, restore_model(run_dir, model, step, moving_average)
+
+
+def restore_model(run_dir, model, step=None, moving_average=True):
+    """Reads a run's weights into a `PiVAE` of the same architecture; returns the checkpoint's step."""
+    checkpoints = Checkpoints(Path(run_dir) / "checkpoints")
+    averaged = moving_average and load_facts(run_dir)["moving_average"]
     source = tf.train.Checkpoint(**{"moving_average" if averaged else "pivae": model})
     step = checkpoints.restore(step, trainer=source)
     if step is None:
-        raise UserError(f"no checkpoint in {run_dir / 'checkpoints'} yet: wait for the first, or train on.")
-    return model, step
+        raise UserError(f"no checkpoint in {checkpoints.directory} yet: wait for the first, or train on.")
+    return step
+
+
+def load_facts(run_dir):
+    """What `RUN/data.json` says: image shape, classes, what was trained.
+
+    Raises:
+      UserError: there is no run.
+    """
+    path = Path(run_dir) / "data.json"
+    if not path.is_file() or not path.with_name("config.gin").is_file():
+        raise UserError(f"no run in {run_dir}: it should hold the config.gin that tf_pivae.train writes.")
+    return json.loads(path.read_text())
+
+
+def load_dataset(run_dir):
+    """The `ImageDataset` that a run was trained on."""
+    return _configured(run_dir, "dataset")()
+
+
+def load_num_steps(run_dir):
+    """Number of steps of the finished run."""
+    return _configured(run_dir, "num_steps")
+
+
+def _configured(run_dir, parameter):
+    """A parameter of `train` in the run's configuration, its own parameters bound already."""
+    with preserved_gin():
+        cli.parse_gin([str(Path(run_dir) / "config.gin")])
+        value = gin.get_bindings("train")[parameter]
+        if not callable(value):
+            return value
+        bindings = gin.config_str()
+
+    def build(*arguments, **keywords):
+        with preserved_gin():
+            gin.parse_config(bindings)
+            return value(*arguments, **keywords)
+
+    return build
 
 
 class preserved_gin:

@@ -33,6 +33,8 @@ class Trainer(keras.Model):
       adversarial_weight: float, lambda_adv; 100 belongs to D = 3072 (appendix A.4).
       gradient_penalty_weight: float, lambda_gp.
       critic_steps: critic updates before each generator update, each on fresh samples.
+      inference_only: train only sigma and the inference network, around a generator that stays as it is: the bits per
+        dimension of a GAN (section 5.1).
       free_nats: float, see `losses.coverage_loss`; 0 is off.
       kl_warmup_steps: int, steps over which the KL's weight grows linearly to 1; 0 is off.
       learning_rate, beta_1, beta_2: of Adamax, for generator and critic.
@@ -49,6 +51,7 @@ class Trainer(keras.Model):
         adversarial_weight=100.0,
         gradient_penalty_weight=100.0,
         critic_steps=1,
+        inference_only=False,
         free_nats=0.0,
         kl_warmup_steps=0,
         learning_rate=0.002,
@@ -59,6 +62,8 @@ class Trainer(keras.Model):
         name="trainer",
     ):
         super().__init__(name=name)
+        if inference_only and (critic is not None or likelihood_weight == 0.0):
+            raise ValueError("`inference_only` trains by likelihood alone: set `critic` to None.")
         if critic is None and likelihood_weight == 0.0:
             raise ValueError("nothing to train: give a `critic`, or a `likelihood_weight` above 0.")
         self.pivae, self.critic, self.moving_average = pivae, critic, moving_average
@@ -68,7 +73,10 @@ class Trainer(keras.Model):
         self.moving_average_decay, self.seed = moving_average_decay, seed
         optimizer = dict(learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2)
         self.generator_optimizer = Adamax(**optimizer, name="generator_optimizer")
-        self.generator_optimizer.build(pivae.trainable_variables)
+        self.inference_only = inference_only
+        self._training = not inference_only  # A generator that stays as it is keeps its running moments too.
+        self._variables = pivae.inference_variables if inference_only else pivae.trainable_variables
+        self.generator_optimizer.build(self._variables)
         flow = {id(v) for v in pivae.flow_variables}
         self._adversarial_variables = [v for v in pivae.trainable_variables if id(v) not in flow]
         self.critic_optimizer = None
@@ -84,9 +92,12 @@ class Trainer(keras.Model):
         """Number of train steps taken, an int64 variable."""
         return self.generator_optimizer.iterations
 
-    def initialize(self, images, labels=None):
-        """Data-dependent initialisation from the first global batch, uint8 [B, H, W, C], outside of any replica."""
-        self.pivae.initialize(images, self.seed, labels)
+    def initialize(self, images, labels=None, weights=True):
+        """Data-dependent initialisation from the first global batch, uint8 [B, H, W, C], outside of any replica.
+
+        `weights=False` sets sigma alone, for a model that is already trained.
+        """
+        self.pivae.initialize(images, self.seed, labels, weights=weights)
         self.synchronize_moving_average()
 
     def synchronize_moving_average(self):
@@ -113,10 +124,10 @@ class Trainer(keras.Model):
 
         if self.likelihood_weight > 0.0:
             with tf.GradientTape() as tape:
-                bound = self.pivae.bound(images, noise.fold_in("likelihood"), training=True, labels=labels)
+                bound = self.pivae.bound(images, noise.fold_in("likelihood"), self._training, labels)
                 loss = losses.coverage_loss(bound, self.free_nats, self._kl_weight(), replica_mean)
                 loss *= self.likelihood_weight
-            _accumulate(gradients, tape, loss, self.pivae.trainable_variables)
+            _accumulate(gradients, tape, loss, self._variables)
             metrics.update(self._bound_metrics(bound))
 
         if self.critic is not None:
@@ -134,7 +145,7 @@ class Trainer(keras.Model):
             _accumulate(gradients, tape, fake, self._adversarial_variables, pull)
             metrics["quality_loss"] = quality
 
-        norm, skipped = self._apply(self.generator_optimizer, self.pivae.trainable_variables, gradients)
+        norm, skipped = self._apply(self.generator_optimizer, self._variables, gradients)
         metrics.update(gradient_norm=norm, skipped_generator=skipped, log_sigma=self.pivae.vae.log_sigma)
         self._update_moving_average()
         values = replica_mean(tf.stack([tf.cast(value, tf.float32) for value in metrics.values()]))

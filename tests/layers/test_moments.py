@@ -1,0 +1,79 @@
+"""Batch moments, their running averages, and batch normalisation."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_pivae.layers.moments import BatchNorm, RunningMoments
+from tf_pivae.layers.weight_norm import data_dependent_initialization
+
+
+def _batch(seed, shape=(16, 3, 3, 2)):
+    return np.random.default_rng(seed).normal([1.0, -2.0], [0.5, 3.0], shape).astype(np.float32)
+
+
+def test_running_averages():
+    layer = RunningMoments(update_rate=0.25)
+    mean, variance = np.zeros(2), np.ones(2)
+    for seed in range(5):
+        x = _batch(seed)
+        of_batch = layer(x, training=True)
+        np.testing.assert_allclose(of_batch[0], x.mean((0, 1, 2)), rtol=1e-5)
+        np.testing.assert_allclose(of_batch[1], x.var((0, 1, 2)), rtol=1e-5)
+        mean, variance = (
+            0.75 * old + 0.25 * new for old, new in ((mean, x.mean((0, 1, 2))), (variance, x.var((0, 1, 2))))
+        )
+    averages = layer(_batch(99), training=False)
+    np.testing.assert_allclose(averages[0], mean, rtol=1e-5)
+    np.testing.assert_allclose(averages[1], variance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+def test_moments_that_are_not_finite_leave_the_averages_alone(bad):
+    layer = RunningMoments()
+    layer(_batch(0), training=True)
+    before = [v.numpy() for v in layer.variables]
+    x = _batch(1)
+    x[0, 0, 0, 0] = bad  # 1e30 has a finite mean, and a variance beyond float32.
+    layer(x, training=True)
+    np.testing.assert_array_equal(layer.variance, before[1])
+    assert np.all(np.isfinite(layer.mean))
+    if not np.isfinite(bad):
+        np.testing.assert_array_equal(layer.mean, before[0])
+
+
+def test_initialisation_sets_the_averages():
+    layer = RunningMoments()
+    x = _batch(3)
+    with data_dependent_initialization():
+        layer(x, training=True)
+    np.testing.assert_allclose(layer.mean, x.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(layer.variance, x.var((0, 1, 2)), rtol=1e-5)
+
+
+def test_batch_norm_against_numpy(randomize):
+    layer = BatchNorm(epsilon=0.01)
+    layer(_batch(0))
+    randomize(layer)
+    gamma, beta = layer.gamma.numpy(), layer.beta.numpy()
+    x = _batch(1)
+    mean, variance = layer.moments.mean.numpy(), layer.moments.variance.numpy()
+    expected = gamma * (x - mean) / np.sqrt(variance + 0.01) + beta
+    np.testing.assert_allclose(layer(x, training=False), expected, rtol=1e-5, atol=1e-5)
+    expected = gamma * (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 0.01) + beta
+    np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-5, atol=2e-5)
+
+
+def test_gradients_pass_through_the_moments_in_training_alone():
+    """The output's batch sum is constant in training: its gradient vanishes only if the moments are differentiated."""
+    layer = BatchNorm()
+    x = tf.constant(_batch(0))
+    weights = tf.constant([1.0, 2.0])
+    gradients = {}
+    for training in (True, False):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = tf.reduce_sum(layer(x, training=training) * weights)
+        gradients[training] = tape.gradient(total, x).numpy()
+    np.testing.assert_allclose(gradients[True], 0.0, atol=2e-5)
+    assert np.all(gradients[False] > 0.3)

@@ -1,0 +1,135 @@
+"""Weight normalisation: the norm of the kernel that acts, the first batch, and the classes."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_pivae.layers.weight_norm import (
+    WeightNormConv2D,
+    WeightNormConv2DTranspose,
+    WeightNormDense,
+    data_dependent_initialization,
+)
+
+FILTERS = 4
+
+
+def _layers(**options):
+    return {
+        "dense": (WeightNormDense(FILTERS, **options), [7]),
+        "conv": (WeightNormConv2D(FILTERS, **options), [6, 6, 3]),
+        "conv_1x1": (WeightNormConv2D(FILTERS, kernel_size=1, **options), [6, 6, 3]),
+        "conv_strided": (WeightNormConv2D(FILTERS, kernel_size=4, strides=2, **options), [8, 8, 3]),
+        "transposed": (WeightNormConv2DTranspose(FILTERS, **options), [5, 5, 3]),
+    }
+
+
+NAMES = list(_layers())
+
+
+def _built(name, **options):
+    layer, shape = _layers(**options)[name]
+    layer(tf.zeros([1, *shape]), **({"labels": tf.zeros([1], tf.int64)} if options.get("num_classes") else {}))
+    return layer, shape
+
+
+def _noise(shape, seed=0, scale=1.0, mean=0.0):
+    return tf.constant(np.random.default_rng(seed).normal(mean, scale, shape), tf.float32)
+
+
+def _impulses(shape, strides):
+    """One impulse an input channel at the centre, at every phase of the stride: together they see each weight once."""
+    if len(shape) == 1:
+        return np.eye(shape[0], dtype=np.float32)
+    images = [np.zeros(shape, np.float32) for _ in range(shape[-1] * strides**2)]
+    for image, (di, dj, c) in zip(images, np.ndindex(strides, strides, shape[-1]), strict=True):
+        image[shape[0] // 2 + di, shape[1] // 2 + dj, c] = 1.0
+    return np.stack(images)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kernel_that_acts_has_the_gains_norm(name, randomize):
+    layer, shape = _built(name)
+    randomize(layer, scale=0.7)
+    strides = layer.strides if name == "conv_strided" else 1
+    x = _impulses(shape, strides)
+    response = (layer(x) - layer(tf.zeros_like(x))).numpy().reshape(-1, FILTERS)
+    np.testing.assert_allclose(np.sqrt(np.square(response).sum(0)), np.abs(layer.g), rtol=2e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("num_classes", [0, 3])
+def test_first_batch_comes_out_standardised(name, num_classes):
+    init_scale = np.array([1.0, 0.1, 2.0, 0.0], np.float32)
+    layer, shape = _built(name, init_scale=init_scale, num_classes=num_classes)
+    x = _noise([64, *shape], scale=3.0, mean=1.5)
+    labels = {"labels": tf.range(64) % 3} if num_classes else {}
+    with data_dependent_initialization():
+        first = layer(x, **labels).numpy().reshape(-1, FILTERS)
+    again = layer(x, **labels).numpy().reshape(-1, FILTERS)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_allclose(first.mean(0), 0.0, atol=5e-6)
+    np.testing.assert_allclose(first.std(0), init_scale, rtol=1e-5)
+    np.testing.assert_array_equal(first[:, 3], 0.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scale_zero_starts_at_zero_and_can_leave_it(name):
+    layer, shape = _built(name, init_scale=0.0)
+    x = _noise([8, *shape])
+    with tf.GradientTape() as tape:
+        y = layer(x)
+        loss = tf.reduce_sum(y * _noise(y.shape, 1))
+    gradient_v, gradient_g = tape.gradient(loss, [layer.v.value, layer.g.value])
+    np.testing.assert_array_equal(y, 0.0)
+    np.testing.assert_array_equal(gradient_v, 0.0)
+    assert np.all(np.abs(gradient_g) > 1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_channel_that_does_not_vary_gets_a_bounded_gain(name):
+    layer, shape = _built(name)
+    with data_dependent_initialization():
+        layer(tf.zeros([4, *shape]))
+    np.testing.assert_allclose(layer.g, 100.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_classes_are_layers_of_their_own(name, randomize):
+    conditional, shape = _built(name, num_classes=3)
+    randomize(conditional)
+    x, labels = _noise([6, *shape]), np.array([2, 0, 1, 1, 2, 0])
+    together = conditional(x, labels=labels).numpy()
+    for label in range(3):
+        layer, _ = _built(name)
+        layer.v.assign(conditional.v)
+        layer.g.assign(conditional.g[label])
+        layer.b.assign(conditional.b[label])
+        of_label = labels == label
+        np.testing.assert_allclose(together[of_label], layer(x[of_label]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_classes_need_labels(name):
+    layer, shape = _built(name, num_classes=3)
+    with pytest.raises(ValueError, match=layer.name):
+        layer(tf.zeros([1, *shape]))
+
+
+@pytest.mark.parametrize("kernel_size", [2, 4])
+def test_transposed_convolution_has_no_checkerboard(kernel_size):
+    layer = WeightNormConv2DTranspose(1, kernel_size=kernel_size)
+    layer(tf.zeros([1, 5, 5, 1]))
+    layer.v.assign(tf.ones_like(layer.v))
+    y = layer(tf.ones([1, 5, 5, 1])).numpy()[0, 2:-2, 2:-2, 0]
+    assert y.shape == (6, 6)
+    np.testing.assert_allclose(y, y[0, 0], rtol=1e-6)
+
+
+def test_initialisation_ends_with_its_context():
+    layer, shape = _built("conv")
+    with pytest.raises(RuntimeError), data_dependent_initialization():
+        raise RuntimeError
+    before = layer.g.numpy()
+    layer(_noise([4, *shape]))
+    np.testing.assert_array_equal(layer.g, before)

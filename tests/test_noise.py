@@ -1,0 +1,137 @@
+"""Noise belongs to a row: the same row gives the same numbers, another row, tag or seed gives others."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+
+from tf_pivae.noise import RowNoise, SeededRowNoise, fold_in
+
+SHAPES = [[], [1], [3], [4], [5], [2, 3], [3, 3, 1], [4, 4, 3]]  # Sizes on both sides of Philox' four.
+DRAWS = ["normal", "uniform"]
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_row_is_the_same_in_every_batch(draw, shape):
+    whole = getattr(RowNoise(7, 10), draw)("tag", shape).numpy()
+    assert whole.shape == (10, *shape)
+    for first, count in [(0, 1), (3, 1), (2, 5), (9, 1), (5, 5)]:
+        part = getattr(RowNoise(7, count, tf.constant(first, tf.int64)), draw)("tag", shape)
+        np.testing.assert_array_equal(part, whole[first : first + count])
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_a_graph_draws_what_eager_execution_draws(draw):
+    @tf.function
+    def graph(count, first):
+        return getattr(RowNoise(7, count, first).fold_in(2), draw)("tag", [5])
+
+    eager = getattr(RowNoise(7, 6, 11).fold_in(2), draw)("tag", [5])
+    np.testing.assert_array_equal(graph(tf.constant(6), tf.constant(11)), eager)
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_large_rows_keep_their_place(draw):
+    """Enough numbers for the generator to spread over threads, and rows far down the stream."""
+    first = 2**40
+    whole = getattr(RowNoise(1, 64, first), draw)("tag", [2047])
+    part = getattr(RowNoise(1, 1, first + 63), draw)("tag", [2047])
+    np.testing.assert_array_equal(part[0], whole[63])
+
+
+def _streams(draw, n=40000):
+    """Sequences that must not know of each other."""
+    row = np.asarray(getattr(RowNoise(0, 2), draw)("a", [n]))
+    yield from row
+    yield getattr(RowNoise(0, 1), draw)("b", [n])[0]
+    yield getattr(RowNoise(1, 1), draw)("a", [n])[0]
+    yield getattr(RowNoise(-1, 1), draw)("a", [n])[0]
+    yield getattr(RowNoise(2**31, 1), draw)("a", [n])[0]
+    yield getattr(RowNoise(0, 1).fold_in("likelihood"), draw)("a", [n])[0]
+    yield getattr(RowNoise(0, 1).fold_in(0), draw)("a", [n])[0]
+    yield getattr(RowNoise(0, 1).fold_in(1), draw)("a", [n])[0]
+    yield np.roll(row[0], 1)
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_streams_are_uncorrelated(draw):
+    streams = [np.asarray(stream) for stream in _streams(draw)]
+    correlations = np.corrcoef(streams)[np.triu_indices(len(streams), 1)]
+    assert np.abs(correlations).max() < 5.0 / np.sqrt(40000)
+    correlations = np.corrcoef(np.square(streams))[np.triu_indices(len(streams), 1)]
+    assert np.abs(correlations).max() < 5.0 / np.sqrt(40000)
+
+
+@pytest.mark.parametrize("shape", [[4], [5], [7]])
+def test_rows_share_no_numbers(shape):
+    x = RowNoise(3, 2000).uniform("tag", shape).numpy()
+    firsts = {tuple(row[:4]) for row in x} | {tuple(row[-4:]) for row in x}
+    assert len(firsts) == 2000 * (1 if shape == [4] else 2)
+
+
+def test_uniform_is_uniform():
+    x = RowNoise(5, 1000, 12345).uniform("tag", [10, 100]).numpy().ravel()
+    assert x.dtype == np.float32
+    assert x.min() >= 0.0
+    assert x.max() < 1.0
+    assert scipy.stats.kstest(x, "uniform").pvalue > 1e-3
+
+
+def test_normal_is_normal():
+    x = RowNoise(5, 1000, 12345).normal("tag", [10, 101]).numpy().ravel().astype(np.float64)
+    assert scipy.stats.kstest(x, "norm").pvalue > 1e-3
+    n = x.size
+    for power, (expected, variance) in {1: (0, 1), 2: (1, 2), 3: (0, 15), 4: (3, 96)}.items():
+        assert abs(np.mean(x**power) - expected) < 4.5 * np.sqrt(variance / n), power
+
+
+def test_positions_within_a_row_are_normal_and_uncorrelated():
+    x = RowNoise(8, 20000).normal("tag", [6]).numpy()
+    np.testing.assert_allclose(np.cov(x.T), np.eye(6), atol=5.0 * np.sqrt(2.0 / 20000))
+
+
+def test_seeds_and_tags_give_different_keys():
+    seeds = [0, 1, -1, -2, 2**31 - 1, 2**31, 2**40, 2**61]
+    tags = ["a", "b", "latents/top", "latents/top_down_0", 0, 1, 2]
+    keys = [tuple(fold_in(seed, tag).numpy()) for seed, tag in itertools.product(seeds, tags)]
+    assert len(set(keys)) == len(keys)
+    np.testing.assert_array_equal(fold_in(np.int64(5), "a"), fold_in(5, "a"))
+    np.testing.assert_array_equal(fold_in(5, tf.constant(3)), fold_in(5, 3))
+
+
+# Rows with a seed each.
+
+SEEDS = [0, 1, -1, 5, -5, 2**31, 2**31 + 5, 2**62, 2**62 + 5, -(2**62), -(2**63), 2**63 - 1, 2**61]
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize("shape", [[], [3], [2, 2, 1]])
+def test_seeded_row_depends_on_its_seed_alone(draw, shape):
+    whole = getattr(SeededRowNoise(tf.constant(SEEDS, tf.int64)), draw)("tag", shape).numpy()
+    order = np.random.default_rng(0).permutation(len(SEEDS))
+    shuffled = getattr(SeededRowNoise(tf.constant(np.array(SEEDS)[order])), draw)("tag", shape)
+    np.testing.assert_array_equal(shuffled, whole[order])
+    for i in (0, 2, 8):
+        alone = getattr(SeededRowNoise(tf.constant([SEEDS[i]], tf.int64)), draw)("tag", shape)
+        np.testing.assert_array_equal(alone[0], whole[i])
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_seeded_rows_differ_by_seed_and_tag(draw):
+    noise = SeededRowNoise(tf.constant(SEEDS, tf.int64))
+    rows = [getattr(n, draw)(tag, [8]).numpy() for n in (noise, noise.fold_in("x"), noise.fold_in(1)) for tag in "ab"]
+    rows = np.concatenate(rows)
+    assert len({tuple(row) for row in rows}) == 6 * len(SEEDS)
+
+
+def test_seeded_noise_is_distributed_like_the_other():
+    noise = SeededRowNoise(tf.range(300, dtype=tf.int64) - 150)
+    normal = noise.normal("tag", [50]).numpy()
+    assert scipy.stats.kstest(normal.ravel(), "norm").pvalue > 1e-3
+    assert scipy.stats.kstest(noise.uniform("tag", [50]).numpy().ravel(), "uniform").pvalue > 1e-3
+    correlations = np.corrcoef(normal[:-1].ravel(), normal[1:].ravel())[0, 1]
+    assert abs(correlations) < 5.0 / np.sqrt(normal.size)
+    assert int(noise.num_rows) == 300

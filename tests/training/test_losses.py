@@ -1,0 +1,98 @@
+"""The losses beside NumPy, and the gradient penalty beside critics whose gradient is known."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_pivae.models.pivae import Bound
+from tf_pivae.training import losses
+
+RNG = np.random.default_rng(0)
+
+
+def _images(count=5):
+    return tf.constant(RNG.normal(size=[count, 3, 3, 2]), tf.float32)
+
+
+@pytest.mark.parametrize("norm", [0.0, 0.5, 1.0, 3.0])
+def test_gradient_penalty_of_a_linear_critic(norm):
+    direction = RNG.normal(size=[3, 3, 2])
+    weight = tf.constant(norm * direction / np.linalg.norm(direction), tf.float32)
+    penalty = losses.gradient_penalty(
+        lambda v: tf.reduce_sum(v * weight, [1, 2, 3]) + 7.0, _images(), _images(), tf.linspace(0.0, 1.0, 5)
+    )
+    np.testing.assert_allclose(penalty, (norm - 1.0) ** 2, rtol=1e-5, atol=1e-6)
+
+
+def test_gradient_penalty_of_a_quadratic_critic():
+    """D(v) = ||v - c||^2 / 2 has the gradient v - c: the place where it is taken shows."""
+    real, fake, mix = _images(), _images(), np.array([0.0, 0.25, 0.5, 0.9, 1.0], np.float32)
+    penalty = losses.gradient_penalty(lambda v: 0.5 * tf.reduce_sum(tf.square(v - 0.3), [1, 2, 3]), real, fake, mix)
+    places = mix.reshape(5, 1, 1, 1) * real.numpy() + (1.0 - mix.reshape(5, 1, 1, 1)) * fake.numpy()
+    norms = np.linalg.norm((places - 0.3).reshape(5, -1), axis=1)
+    np.testing.assert_allclose(penalty, np.mean((norms - 1.0) ** 2), rtol=1e-5)
+
+
+def test_gradient_penalty_trains_the_critic_to_slope_one():
+    slope = tf.Variable(3.0)
+    weight = tf.fill([3, 3, 2], 18.0**-0.5)
+    with tf.GradientTape() as tape:
+        penalty = losses.gradient_penalty(
+            lambda v: slope * tf.reduce_sum(v * weight, [1, 2, 3]), _images(), _images(), tf.fill([5], 0.5)
+        )
+    np.testing.assert_allclose(tape.gradient(penalty, slope), 2.0 * (3.0 - 1.0), rtol=1e-5)
+
+
+def test_gradient_penalty_at_zero_gradient_is_finite():
+    slope = tf.Variable(0.0)
+    with tf.GradientTape() as tape:
+        penalty = losses.gradient_penalty(
+            lambda v: slope * tf.reduce_sum(v, [1, 2, 3]), _images(), _images(), tf.fill([5], 0.5)
+        )
+    np.testing.assert_allclose(penalty, 1.0, rtol=1e-5)
+    assert np.isfinite(tape.gradient(penalty, slope))
+
+
+def test_critic_and_quality_loss_against_numpy():
+    real, fake = RNG.normal(0.0, 5.0, 64), RNG.normal(0.0, 5.0, 64)
+    d_real, d_fake = 1.0 / (1.0 + np.exp(-real)), 1.0 / (1.0 + np.exp(-fake))
+    loss = losses.critic_loss(tf.constant(real, tf.float32), tf.constant(fake, tf.float32))
+    np.testing.assert_allclose(loss, -np.mean(np.log(d_real)) - np.mean(np.log1p(-d_fake)), rtol=1e-5)
+    quality = losses.quality_loss(tf.constant(fake, tf.float32))
+    np.testing.assert_allclose(quality, -np.mean(np.log(d_fake / (1.0 - d_fake))), rtol=1e-5, atol=1e-5)
+
+
+def test_critic_loss_of_extreme_logits_is_finite():
+    logits = tf.constant([1e4, -1e4])
+    np.testing.assert_allclose(losses.critic_loss(logits, logits), 1e4, rtol=1e-6)
+
+
+def _bound():
+    reconstruction, log_dets = RNG.normal(-20.0, 3.0, 6), RNG.normal(size=[2, 6])
+    kl = [np.abs(RNG.normal(size=[6, channels])) * np.linspace(0.01, 2.0, channels) for channels in (3, 5)]
+    log_prob = reconstruction + log_dets.sum(0) - sum(group.sum(1) for group in kl) - 4.0 * np.log(256.0)
+    values = (log_prob, reconstruction, kl, *log_dets)
+    return Bound(*tf.nest.map_structure(lambda x: tf.constant(x, tf.float32), values)), log_prob, np.concatenate(kl, 1)
+
+
+@pytest.mark.parametrize("free_nats", [0.0, 0.2, 0.8, 100.0])
+@pytest.mark.parametrize("kl_weight", [1.0, 0.25, 0.0])
+def test_coverage_loss_against_numpy(free_nats, kl_weight):
+    bound, log_prob, kl = _bound()
+    without_kl = -np.mean(log_prob + kl.sum(1))
+    channels = kl.mean(0)
+    expected = without_kl + kl_weight * np.sum(np.where(channels > free_nats, channels, free_nats))
+    loss = losses.coverage_loss(bound, free_nats, kl_weight)
+    np.testing.assert_allclose(loss, expected, rtol=2e-6)
+    if free_nats == 0.0 and kl_weight == 1.0:
+        np.testing.assert_allclose(loss, -np.mean(log_prob), rtol=1e-6)
+
+
+def test_free_nats_stop_the_gradient_of_cheap_channels():
+    bound, _, kl = _bound()
+    with tf.GradientTape() as tape:
+        tape.watch(bound.kl)
+        log_prob = bound.log_prob - tf.add_n([tf.reduce_sum(g - tf.stop_gradient(g), 1) for g in bound.kl])
+        loss = losses.coverage_loss(bound._replace(log_prob=log_prob), free_nats=0.5)
+    gradient = np.concatenate(tape.gradient(loss, bound.kl), 1)
+    np.testing.assert_allclose(gradient, np.broadcast_to((kl.mean(0) > 0.5) / 6.0, gradient.shape), atol=1e-7)

@@ -1,0 +1,128 @@
+"""Evaluates a trained model: python -m tf_pivae.evaluate --run_dir=RUN --metrics=bits_per_dim,fid,kid --split=test
+
+Prints a table and writes RUN/evaluation.json. With --watch it follows a running training and evaluates every new
+checkpoint into RUN/evaluations.jsonl and TensorBoard. Without a run it compares two folders of images (--images,
+--reference_images), or repeats the study of Table 7 (--real_subsets=50000,40000,... with --gin_file naming a data set).
+An interrupted evaluation goes on where it stopped.
+"""
+
+import time
+from pathlib import Path
+
+from absl import flags
+
+from tf_pivae import cli
+from tf_pivae.errors import UserError
+
+cli.define_gin_flags()
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.")
+_METRICS = flags.DEFINE_list(
+    "metrics", ["bits_per_dim"], "Of bits_per_dim, fid, kid, inception_score, gan_train, gan_test."
+)
+_SPLIT = flags.DEFINE_enum("split", "test", ["train", "test"], "Images of the bits per dimension.")
+_REFERENCE_SPLIT = flags.DEFINE_enum(
+    "reference_split",
+    "test",
+    ["train", "test"],
+    "Images that samples are compared with; the paper takes held-out ones.",
+)
+_IMPORTANCE_SAMPLES = flags.DEFINE_integer("importance_samples", 16, "K of the tighter bound.", lower_bound=1)
+_NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "Images of the bits per dimension; all by default.", 1)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Samples; by default as many as the reference has.", 2)
+_SEED = flags.DEFINE_integer("seed", 0, "Of all noise.")
+_STEP = flags.DEFINE_integer("step", None, "The checkpoint to evaluate; the newest by default.", 0)
+_INCEPTION = flags.DEFINE_string(
+    "inception_weights", None, "File with the FID Inception's weights: .pb, .tgz, .pt or .npz; see the guide."
+)
+_NETWORK = flags.DEFINE_string(
+    "feature_network", None, "Another feature network: a Keras model file or a SavedModel; scores are named after it."
+)
+_RANK_DEFICIENT = flags.DEFINE_bool(
+    "allow_rank_deficient", False, "Compute Frechet distances from fewer samples than feature dimensions."
+)
+_WATCH = flags.DEFINE_bool("watch", False, "Follow a running training until its last step.")
+_POLL_SECONDS = flags.DEFINE_float("poll_seconds", 10.0, "How often --watch looks for a new checkpoint.", 0.1)
+_REAL_SUBSETS = flags.DEFINE_list("real_subsets", [], "Sizes of random subsets of real images (Table 7).")
+_IMAGES = flags.DEFINE_string("images", None, "Folder of PNGs to score without a run.")
+_REFERENCE_IMAGES = flags.DEFINE_string("reference_images", None, "Folder of PNGs to compare --images with.")
+
+
+def main():
+    cli.import_tensorflow_quietly()
+    from tf_pivae import evaluation
+
+    settings = evaluation.Settings(
+        metrics=tuple(_METRICS.value),
+        split=_SPLIT.value,
+        reference_split=_REFERENCE_SPLIT.value,
+        importance_samples=_IMPORTANCE_SAMPLES.value,
+        num_examples=_NUM_EXAMPLES.value,
+        num_samples=_NUM_SAMPLES.value,
+        seed=_SEED.value,
+        inception_weights=_INCEPTION.value,
+        feature_network=_NETWORK.value,
+        allow_rank_deficient=_RANK_DEFICIENT.value,
+    )
+    if _REAL_SUBSETS.value:
+        data = evaluation.configured_dataset(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
+        print(evaluation.table(evaluation.real_subset_rows(data, _counts(_REAL_SUBSETS.value), settings)))
+    elif _IMAGES.value:
+        print(evaluation.table(evaluation.folder_rows(_IMAGES.value, _REFERENCE_IMAGES.value, settings)))
+    elif not _RUN_DIR.value:
+        raise UserError("give --run_dir=RUN (or --images, or --real_subsets; see --help).")
+    elif _WATCH.value:
+        _watch(_RUN_DIR.value, settings)
+    else:
+        step, rows = evaluation.evaluate_run(_RUN_DIR.value, settings, _STEP.value)
+        print(f"{_RUN_DIR.value} at step {step}\n{evaluation.table(rows)}")
+        from tf_pivae.training.runs import write_atomically
+
+        write_atomically(Path(_RUN_DIR.value) / "evaluation.json", evaluation.as_json(step, rows) + "\n")
+
+
+def _counts(values):
+    try:
+        return [int(value) for value in values]
+    except ValueError:
+        raise UserError(f"--real_subsets={','.join(values)}: expected whole numbers.") from None
+
+
+def _watch(run_dir, settings):
+    """Evaluates every checkpoint that appears, until that of the last step."""
+    import json
+
+    import tensorflow as tf
+
+    from tf_pivae import evaluation
+    from tf_pivae.training import runs
+    from tf_pivae.training.checkpoints import Checkpoints
+
+    log = Path(run_dir) / "evaluations.jsonl"
+    done = {json.loads(line)["step"] for line in log.read_text().splitlines()} if log.exists() else set()
+    writer = tf.summary.create_file_writer(str(Path(run_dir) / "tensorboard" / "evaluation"))
+    while not (Path(run_dir) / "config.gin").exists():
+        time.sleep(_POLL_SECONDS.value)
+    last = runs.load_num_steps(run_dir)
+    while last not in done:
+        waiting = [step for step in Checkpoints(Path(run_dir) / "checkpoints").steps() if step not in done]
+        if not waiting:
+            time.sleep(_POLL_SECONDS.value)
+            continue
+        try:
+            step, rows = evaluation.evaluate_run(run_dir, settings, waiting[0])
+        except UserError:
+            if waiting[0] in Checkpoints(Path(run_dir) / "checkpoints").steps():
+                raise
+            continue  # The training has dropped this checkpoint meanwhile.
+        print(f"{run_dir} at step {step}\n{evaluation.table(rows)}", flush=True)
+        with open(log, "a") as file:
+            file.write(evaluation.as_json(step, rows) + "\n")
+        with writer.as_default(step=step):
+            for row in rows:
+                tf.summary.scalar(f"evaluation/{row.metric.strip()}", row.value)
+        writer.flush()
+        done.add(step)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,288 @@
+"""Evaluates a trained model: the metrics of section 5.1, put together from models, data and `tf_pivae.metrics`."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import gin
+import numpy as np
+
+from tf_pivae import cli, metrics
+from tf_pivae.errors import UserError
+from tf_pivae.metrics.bits_per_dim import bits_per_dim
+from tf_pivae.training import runs
+
+IMAGE_METRICS = ("fid", "kid", "inception_score")
+CLASSIFIER_METRICS = ("gan_train", "gan_test")
+METRICS = ("bits_per_dim", *IMAGE_METRICS, *CLASSIFIER_METRICS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What an evaluation is asked for."""
+
+    metrics: tuple[str, ...]
+    split: str = "test"  # of the bits per dimension
+    reference_split: str = "test"  # that samples are compared with: held-out data, the paper's protocol
+    importance_samples: int = 16
+    num_examples: int | None = None  # held-out images for the bits per dimension; None is all
+    num_samples: int | None = None  # None is as many as the reference has
+    seed: int = 0
+    inception_weights: str | None = None
+    feature_network: str | None = None
+    allow_rank_deficient: bool = False
+    progress: bool = True
+
+    def __post_init__(self):
+        for name in self.metrics:
+            if name not in METRICS:
+                raise UserError(f"unknown metric {name!r}: choose from {', '.join(METRICS)}.")
+        for split in (self.split, self.reference_split):
+            if split not in ("train", "test"):
+                raise UserError(f"unknown split {split!r}: choose train or test.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    metric: str
+    value: float
+    spread: float | None  # standard error or standard deviation, as `protocol` says
+    protocol: str
+    approximate: bool = False  # shown in [square brackets]: the bound of an inference network trained around a GAN
+
+    def as_dict(self):
+        """Plain types, for JSON."""
+        return dataclasses.asdict(self)
+
+    @property
+    def number(self):
+        """The value as the table shows it."""
+        text = f"{self.value:.4f}" if abs(self.value) < 100 else f"{self.value:.2f}"
+        return f"[{text}]" if self.approximate else text
+
+
+def evaluate_run(run_dir, settings, step=None):
+    """Evaluates a checkpoint of a run (the newest by default).
+
+    Returns:
+      The step, and the list of `Row`.
+
+    Raises:
+      UserError: no run or checkpoint, or a metric that this model or machine cannot give.
+    """
+    model, step = runs.load_with_step(run_dir, step)
+    facts = runs.load_facts(run_dir)
+    data = runs.load_dataset(run_dir)
+    work = Path(run_dir) / "evaluation"
+    rows = []
+    if "bits_per_dim" in settings.metrics:
+        rows += _bits_per_dim_rows(model, data, facts, settings, work, f"{run_dir} step {step}")
+    wanted = [name for name in settings.metrics if name in IMAGE_METRICS]
+    if wanted:
+        rows += _image_rows(model, data, wanted, settings, work, step)
+    if set(settings.metrics) & set(CLASSIFIER_METRICS):
+        rows += _classifier_rows(model, data, settings, work, step)
+    return step, rows
+
+
+def _split(data, name):
+    return data.train if name == "train" else data.test
+
+
+def _bits_per_dim_rows(model, data, facts, settings, work, key):
+    if not facts["likelihood"]:
+        raise UserError(
+            "this run was trained without likelihood, so it has no bound yet: train an inference network around it "
+            "with --gin_file=gan_bits_per_dim.gin --gin_param=initial_run=RUN, then evaluate that run."
+        )
+    split = _split(data, settings.split).take(settings.num_examples)
+    labels = split.labels if model.num_classes else None
+
+    def batch_labels(images, first_row):
+        return None if labels is None else labels[first_row : first_row + len(images)]
+
+    result = bits_per_dim(
+        split.images,
+        terms=lambda images, row: model.bound_terms(images, settings.seed, batch_labels(images, row), row),
+        log_prob=lambda images, k, row: model.log_prob(
+            images, k, settings.seed, batch_labels(images, row), first_row=row
+        ),
+        num_importance_samples=settings.importance_samples,
+        progress=settings.progress,
+        state_path=work / "bits_per_dim.npz",
+        key=f"{key} seed {settings.seed} split {settings.split}",
+    )
+    where = f"{result.count} {settings.split} images, seed {settings.seed}; standard error over images"
+    approximate = facts["inference_only"]
+    rows = [Row("bits/dim, K=1", *result.one_sample, where, approximate)]
+    name = f"bits/dim, K={result.num_importance_samples}"
+    rows.append(Row(name, *result.importance_weighted, where, approximate))
+    rows += [Row(f"  {name}", *value, "bits/dim, part of K=1") for name, value in result.terms.items()]
+    return rows
+
+
+def feature_network(settings, example):
+    """The Inception network of FID, or the network that the settings name."""
+    if settings.feature_network:
+        return metrics.keras_network(settings.feature_network, example=example)
+    return metrics.inception_network(settings.inception_weights)
+
+
+def _image_rows(model, data, wanted, settings, work, step):
+    from tf_pivae.metrics.scores import KEEP_FEATURES
+
+    reference = _split(data, settings.reference_split)
+    network = feature_network(settings, np.asarray(reference.images[:1]))
+    key = metrics.ReferenceKey(
+        data.name, settings.reference_split, "x".join(map(str, data.image_shape)), len(reference)
+    )
+    keep = KEEP_FEATURES if "kid" in wanted else 0
+    statistics = None
+    if {"fid", "kid"} & set(wanted):
+        statistics = metrics.reference_statistics(
+            reference.images, network, key, keep_features=keep, progress=settings.progress
+        )
+    count = settings.num_samples or len(reference)
+    scores = metrics.image_scores(
+        sampler(model, count, settings.seed, _class_labels(model, reference, count)),
+        statistics,
+        network,
+        wanted,
+        reference_name=f"{data.name} {settings.reference_split}",
+        allow_rank_deficient=settings.allow_rank_deficient,
+        progress=settings.progress,
+        state_path=work / "features.npz",
+        key=f"step {step} seed {settings.seed} count {count}",
+    )
+    return [_score_row(score) for score in scores]
+
+
+def sampler(model, count, seed, labels=None, batch_size=100):
+    """A function of the number of samples already drawn that yields the rest in batches, for `metrics.extract`."""
+
+    def batches(start):
+        for first in range(start, count, batch_size):
+            size = min(batch_size, count - first)
+            chosen = None if labels is None else labels[first : first + size]
+            images = model.sample(size, seed, labels=chosen, batch_size=batch_size, first_row=first)
+            yield images if model.num_bins == 256 else _spread(images, model.num_bins)
+
+    return batches
+
+
+def _spread(images, num_bins):
+    """Images of few levels on the full scale, which is what the feature network expects."""
+    from tf_pivae import figures
+
+    spread = figures.to_display(images, num_bins)
+    return spread[..., :1] if images.shape[-1] == 1 else spread
+
+
+def _class_labels(model, split, count):
+    """Labels with the data's own class frequencies; None for a model without classes."""
+    if not model.num_classes:
+        return None
+    return np.resize(split.labels, count)
+
+
+def _classifier_rows(model, data, settings, work, step):
+    if not model.num_classes:
+        raise UserError(
+            "gan_train and gan_test need a class-conditional model: train with train.class_conditional=True."
+        )
+    count = settings.num_samples or len(data.train)
+    labels = _class_labels(model, data.train, count)
+    samples = np.concatenate(list(sampler(model, count, settings.seed, labels)(0)))
+    result = metrics.gan_train_test(
+        samples,
+        labels,
+        np.asarray(data.train.images),
+        data.train.labels,
+        np.asarray(data.test.images),
+        data.test.labels,
+        num_classes=model.num_classes,
+        state_dir=work / f"classifiers-{step}",
+        real_state_dir=work / "classifier-real",
+        progress=settings.progress,
+    )
+    recipe = f"ResNet-{result.config.depth}, {result.config.num_steps} steps"
+    values = {
+        "GAN-train": (result.gan_train, result.test_count, f"trained on {result.samples} samples"),
+        "GAN-test": (result.gan_test, result.samples, f"trained on {result.train_count} real images"),
+        "real-on-real": (result.real, result.test_count, f"trained on {result.train_count} real images"),
+    }
+    wanted = {"gan_train": ["GAN-train", "real-on-real"], "gan_test": ["GAN-test", "real-on-real"]}
+    names = dict.fromkeys(name for metric in settings.metrics if metric in wanted for name in wanted[metric])
+    return [
+        Row(
+            f"{name} %", 100 * value, 100 * result.standard_error(value, tested), f"{how}, tested on {tested}; {recipe}"
+        )
+        for name in values
+        if name in names
+        for value, tested, how in [values[name]]
+    ]
+
+
+def real_subset_rows(data, counts, settings):
+    """Table 7: scores of random subsets of the training images against all of them."""
+    network = feature_network(settings, np.asarray(data.train.images[:1]))
+    rows = []
+    for subset in metrics.real_subsets(
+        data.train.images,
+        counts,
+        network,
+        settings.seed,
+        name=f"{data.name} train",
+        allow_rank_deficient=settings.allow_rank_deficient,
+        progress=settings.progress,
+    ):
+        for score in (subset.inception_score, subset.fid):
+            if score is not None:
+                rows.append(_score_row(score, f"{subset.count} real: "))
+    return rows
+
+
+def folder_rows(images, reference_images, settings):
+    """Scores of a folder of PNGs against another (or alone, for the Inception Score)."""
+    wanted = [name for name in settings.metrics if name in IMAGE_METRICS]
+    if not wanted:
+        raise UserError("--images can be scored by fid, kid and inception_score: say so with --metrics.")
+    samples = metrics.images_from_folder(images)
+    network = feature_network(settings, samples[:1])
+    scores = metrics.image_scores(
+        samples,
+        reference_images,
+        network,
+        wanted,
+        reference_name=reference_images or "",
+        allow_rank_deficient=settings.allow_rank_deficient,
+        progress=settings.progress,
+    )
+    return [_score_row(score) for score in scores]
+
+
+def _score_row(score, prefix=""):
+    return Row(prefix + score.name, score.value, score.std, str(score).split(" (", 1)[1].rstrip(")"))
+
+
+def table(rows):
+    """The rows as text."""
+    width = max(len(row.metric) for row in rows)
+    lines = []
+    for row in rows:
+        spread = "" if row.spread is None else f"+- {row.spread:.4f}"
+        lines.append(f"{row.metric:<{width}}  {row.number:>12}  {spread:<11}  {row.protocol}")
+    return "\n".join(lines)
+
+
+def as_json(step, rows):
+    """The evaluation as one JSON object."""
+    return json.dumps({"step": step, "rows": [row.as_dict() for row in rows]}, allow_nan=False)
+
+
+def configured_dataset(gin_files, gin_params):
+    """The data set that a configuration names, without a run."""
+    cli.parse_gin(gin_files, gin_params)
+    return gin.get_bindings("train")["dataset"]()

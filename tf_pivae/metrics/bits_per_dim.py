@@ -1,0 +1,91 @@
+"""Bits per dimension on held-out images, and what they are made of (method, sections 1 and 7)."""
+
+import hashlib
+import math
+import os
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from tf_pivae.metrics.extraction import save_atomically
+
+
+class Estimate(NamedTuple):
+    """A mean over images."""
+
+    mean: float
+    standard_error: float  # over images
+
+
+class BitsPerDim(NamedTuple):
+    """Bits per dimension of a set of images, and their parts."""
+
+    one_sample: Estimate  # K = 1, the paper's number
+    importance_weighted: Estimate  # K = num_importance_samples
+    num_importance_samples: int
+    count: int  # images
+    terms: dict  # name -> Estimate, bits per dimension; at K = 1 they add up to `one_sample`
+
+
+def bits_per_dim(images, terms, log_prob, num_importance_samples, *, batch_size=64, progress=True, state_path=None,
+                 key=""):  # fmt: skip
+    """Averages a model's bounds over images, the last, partial batch with its own weight.
+
+    Args:
+      images: uint8 [N, H, W, C].
+      terms: a function (images, first_row) -> dict of float [B] arrays in nats that add up to the one-sample bound.
+      log_prob: a function (images, num_importance_samples, first_row) -> float [B], nats. `first_row` says which rows
+        of the whole set these are: noise should depend on it, so that the result does not depend on `batch_size`.
+      num_importance_samples: K.
+      state_path: file for the state, written every 20 batches and removed at the end; an interrupted pass goes on.
+      key: names model and images; a state under another key is ignored.
+
+    Returns:
+      `BitsPerDim`.
+    """
+    dimensions = math.prod(images.shape[1:])
+    fingerprint = f"{key} K={num_importance_samples} N={len(images)} {hashlib.sha256(images[0].tobytes()).hexdigest()}"
+    rows, weighted = _restore(state_path, fingerprint)
+    with tqdm(total=len(images), initial=len(weighted), desc="bits/dim", unit="img", disable=not progress) as bar:
+        start, since = len(weighted), 0
+        while start < len(images):
+            batch = np.asarray(images[start : start + batch_size])
+            parts = {name: np.asarray(value, np.float64) for name, value in terms(batch, start).items()}
+            rows = {name: np.concatenate([rows.get(name, np.zeros(0)), value]) for name, value in parts.items()}
+            bounds = np.asarray(log_prob(batch, num_importance_samples, start), np.float64)
+            weighted = np.concatenate([weighted, bounds])
+            bar.update(len(batch))
+            start, since = start + len(batch), since + 1
+            if state_path is not None and since % 20 == 0:
+                save_atomically(state_path, fingerprint=np.array(fingerprint), weighted=weighted, **rows)
+    if state_path is not None:
+        Path(state_path).unlink(missing_ok=True)
+    scale = -1.0 / (dimensions * math.log(2.0))
+    return BitsPerDim(
+        estimate(scale * sum(rows.values())),
+        estimate(scale * weighted),
+        num_importance_samples,
+        len(images),
+        {name: estimate(scale * value) for name, value in rows.items()},
+    )
+
+
+def estimate(values):
+    """Mean and standard error of float [N]."""
+    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Estimate(float(values.mean()), float(error))
+
+
+def _restore(path, fingerprint):
+    if path is not None and os.path.exists(path):
+        try:
+            with np.load(path, allow_pickle=False) as state:
+                if str(state["fingerprint"]) == fingerprint:
+                    rows = {name: state[name] for name in state.files if name not in ("fingerprint", "weighted")}
+                    return rows, state["weighted"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            pass  # A damaged state is as good as none: the pass starts again.
+    return {}, np.zeros(0)
