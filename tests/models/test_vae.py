@@ -77,7 +77,7 @@ def test_posterior_latents_decode_to_their_mean(vae):
 
 
 def test_evidence_reaches_every_group(vae):
-    """Each group's posterior depends on y by itself, whatever the groups above it."""
+    """The posterior of each group depends on every image."""
     noise = RowNoise(0, 2)
     for i in range(len(vae.group_names)):
         y = _normal([2, *SHAPE])

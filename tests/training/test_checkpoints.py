@@ -5,8 +5,8 @@ import errno
 import logging
 import os
 
+import keras
 import pytest
-import tensorflow as tf
 
 from tf_pivae.errors import UserError
 from tf_pivae.training.checkpoints import Checkpoints
@@ -14,32 +14,32 @@ from tf_pivae.training.checkpoints import Checkpoints
 
 @pytest.fixture
 def variable():
-    return tf.Variable([1.0, 2.0])
+    return keras.Variable([1.0, 2.0])
 
 
 def test_keeps_the_newest(tmp_path, variable):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step in (1, 5, 100000000):
         variable.assign([step, step])
-        checkpoints.save(step, variable=variable)
+        checkpoints.save(step, {"model": [variable]})
     assert checkpoints.steps() == [5, 100000000]
     variable.assign([0.0, 0.0])
-    assert checkpoints.restore(variable=variable) == 100000000
+    assert checkpoints.restore({"model": [variable]}) == 100000000
     assert variable.numpy().tolist() == [1e8, 1e8]
-    assert checkpoints.restore(5, variable=variable) == 5
+    assert checkpoints.restore({"model": [variable]}, 5) == 5
     assert variable.numpy().tolist() == [5.0, 5.0]
 
 
 def test_nothing_to_restore(tmp_path, variable):
-    assert Checkpoints(tmp_path / "none").restore(variable=variable) is None
+    assert Checkpoints(tmp_path / "none").restore({"model": [variable]}) is None
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "manifest"])
 def test_every_damage_is_noticed(tmp_path, variable, caplog, damage):
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(1, variable=variable)
+    checkpoints.save(1, {"model": [variable]})
     variable.assign([3.0, 4.0])
-    checkpoints.save(2, variable=variable)
+    checkpoints.save(2, {"model": [variable]})
     (data,) = (tmp_path / "00000002").glob("*.data-*")
     content = data.read_bytes()
     if damage == "truncate":
@@ -51,24 +51,24 @@ def test_every_damage_is_noticed(tmp_path, variable, caplog, damage):
     else:
         (tmp_path / "00000002" / "manifest.json").write_text("{")
     with caplog.at_level(logging.WARNING):
-        assert checkpoints.restore(variable=variable) == 1
+        assert checkpoints.restore({"model": [variable]}) == 1
     assert "checkpoint 2 is damaged" in caplog.text
     assert variable.numpy().tolist() == [1.0, 2.0]
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, variable, monkeypatch):
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(1, variable=variable)
+    checkpoints.save(1, {"model": [variable]})
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="No space left on device.*earlier checkpoints are intact"):
-        checkpoints.save(2, variable=variable)
+    with pytest.raises(UserError, match=r"No space left on device.*earlier checkpoints are intact"):
+        checkpoints.save(2, {"model": [variable]})
     monkeypatch.undo()
     assert checkpoints.steps() == [1]
-    assert checkpoints.restore(variable=variable) == 1
+    assert checkpoints.restore({"model": [variable]}) == 1
 
 
 def test_a_half_written_checkpoint_does_not_count(tmp_path, variable, monkeypatch):
@@ -80,8 +80,8 @@ def test_a_half_written_checkpoint_does_not_count(tmp_path, variable, monkeypatc
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        checkpoints.save(1, variable=variable)
+        checkpoints.save(1, {"model": [variable]})
     monkeypatch.undo()
     assert checkpoints.steps() == []
-    checkpoints.save(1, variable=variable)
-    assert checkpoints.restore(variable=variable) == 1
+    checkpoints.save(1, {"model": [variable]})
+    assert checkpoints.restore({"model": [variable]}) == 1

@@ -39,8 +39,12 @@ class Checkpoints:
             return []
         return sorted(int(path.name) for path in self.directory.iterdir() if re.fullmatch(r"\d{8,}", path.name))
 
-    def save(self, step, **objects):
-        """Saves trackable objects under `step`.
+    def save(self, step, groups):
+        """Saves variables under `step`.
+
+        Args:
+          step: int.
+          groups: dict of a name ("pivae", "critic_optimizer", ...) -> list of Keras variables, in a fixed order.
 
         Raises:
           UserError: the disk is full or the folder cannot be written; earlier checkpoints are intact.
@@ -50,7 +54,7 @@ class Checkpoints:
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            tf.train.Checkpoint(**objects).write(str(partial / "checkpoint"))
+            _checkpoint(groups).write(str(partial / "checkpoint"))
             files = {path.name: _facts(path) for path in sorted(partial.iterdir())}
             manifest = partial / _MANIFEST
             manifest.write_text(json.dumps({"step": int(step), "files": files}, indent=2))
@@ -70,8 +74,12 @@ class Checkpoints:
         for old in self.steps()[: -self.keep]:
             shutil.rmtree(self._path(old), ignore_errors=True)
 
-    def restore(self, step=None, **objects):
-        """Restores objects from the newest checkpoint that is whole, or from the one at `step`.
+    def restore(self, groups, step=None):
+        """Restores variables from the newest checkpoint that is whole, or from the one at `step`.
+
+        Args:
+          groups: as for `save`; a checkpoint may hold others as well.
+          step: int, or None.
 
         Returns:
           Its step, or None if there is none.
@@ -83,8 +91,13 @@ class Checkpoints:
         for candidate in reversed(steps):
             damage = self._damage(candidate)
             if damage is None:
-                status = tf.train.Checkpoint(**objects).read(str(self._path(candidate) / "checkpoint"))
-                status.assert_existing_objects_matched().expect_partial()
+                try:
+                    status = _checkpoint(groups).read(str(self._path(candidate) / "checkpoint"))
+                    status.assert_existing_objects_matched().expect_partial()
+                except (AssertionError, ValueError) as error:
+                    raise UserError(
+                        f"{self._path(candidate)} holds a model of another architecture: {str(error).splitlines()[0]}"
+                    ) from error
                 return candidate
             _log.warning("checkpoint %s is damaged (%s): falling back to the one before it.", candidate, damage)
         if steps:
@@ -105,6 +118,18 @@ class Checkpoints:
         except (OSError, ValueError, KeyError) as error:
             return str(error)
         return None
+
+
+def _checkpoint(groups):
+    """TensorFlow's checkpoint of every variable under its group, number and path.
+
+    TensorFlow's own walk through Keras 3 objects leaves out layers that are kept in lists, hence the explicit names.
+    """
+    named = {
+        group: {f"{i:04d} {variable.path}": variable.value for i, variable in enumerate(variables)}
+        for group, variables in groups.items()
+    }
+    return tf.train.Checkpoint(**named)
 
 
 def _facts(path):

@@ -121,7 +121,7 @@ def train(
             },
         )
         checkpoints = Checkpoints(directory.path / "checkpoints", keep_checkpoints)
-        start_step = checkpoints.restore(trainer=session)
+        start_step = checkpoints.restore(session.state)
         if start_step is None:
             start_step = 0
             first = np.asarray(batch_indices(0, batch_size, len(data.train), seed))
@@ -259,7 +259,7 @@ class _Loop:
             )
 
     def _save(self, step):
-        self.checkpoints.save(step, trainer=self.trainer)
+        self.checkpoints.save(step, self.trainer.state)
 
     def _draw_samples(self, step):
         count = 36

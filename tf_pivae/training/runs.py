@@ -14,7 +14,6 @@ import os
 from pathlib import Path
 
 import gin
-import tensorflow as tf
 
 from tf_pivae import cli
 from tf_pivae.errors import UserError
@@ -115,8 +114,7 @@ def restore_model(run_dir, model, step=None, moving_average=True):
     """Reads a run's weights into a `PiVAE` of the same architecture; returns the checkpoint's step."""
     checkpoints = Checkpoints(Path(run_dir) / "checkpoints")
     averaged = moving_average and load_facts(run_dir)["moving_average"]
-    source = tf.train.Checkpoint(**{"moving_average" if averaged else "pivae": model})
-    step = checkpoints.restore(step, trainer=source)
+    step = checkpoints.restore({"moving_average" if averaged else "pivae": model.variables}, step)
     if step is None:
         raise UserError(f"no checkpoint in {checkpoints.directory} yet: wait for the first, or train on.")
     return step

@@ -75,10 +75,7 @@ class Trainer(keras.Model):
         self.generator_optimizer = Adamax(**optimizer, name="generator_optimizer")
         self.inference_only = inference_only
         self._training = not inference_only  # A generator that stays as it is keeps its running moments too.
-        self._variables = pivae.inference_variables if inference_only else pivae.trainable_variables
-        self.generator_optimizer.build(self._variables)
-        flow = {id(v) for v in pivae.flow_variables}
-        self._adversarial_variables = [v for v in pivae.trainable_variables if id(v) not in flow]
+        self.generator_optimizer.build(self._generator_variables())
         self.critic_optimizer = None
         if critic is not None:
             critic.build(pivae.image_shape)
@@ -91,6 +88,26 @@ class Trainer(keras.Model):
     def step(self):
         """Number of train steps taken, an int64 variable."""
         return self.generator_optimizer.iterations
+
+    @property
+    def state(self):
+        """Everything that a later step depends on: a dict of a group's name -> list of variables."""
+        parts = {
+            "pivae": self.pivae,
+            "moving_average": self.moving_average,
+            "critic": self.critic,
+            "generator_optimizer": self.generator_optimizer,
+            "critic_optimizer": self.critic_optimizer,
+        }
+        return {name: part.variables for name, part in parts.items() if part is not None}
+
+    def _generator_variables(self):
+        return self.pivae.inference_variables if self.inference_only else self.pivae.trainable_variables
+
+    def _adversarial_variables(self):
+        """What the adversarial loss may move: everything but the head."""
+        flow = {id(v) for v in self.pivae.flow_variables}
+        return [v for v in self.pivae.trainable_variables if id(v) not in flow]
 
     def initialize(self, images, labels=None, weights=True):
         """Data-dependent initialisation from the first global batch, uint8 [B, H, W, C], outside of any replica.
@@ -127,7 +144,7 @@ class Trainer(keras.Model):
                 bound = self.pivae.bound(images, noise.fold_in("likelihood"), self._training, labels)
                 loss = losses.coverage_loss(bound, self.free_nats, self._kl_weight(), replica_mean)
                 loss *= self.likelihood_weight
-            _accumulate(gradients, tape, loss, self._variables)
+            _accumulate(gradients, tape, loss, self._generator_variables())
             metrics.update(self._bound_metrics(bound))
 
         if self.critic is not None:
@@ -142,10 +159,10 @@ class Trainer(keras.Model):
                 logit_tape.watch(fake)
                 quality = losses.quality_loss(self.critic(fake, labels=labels))
             pull = self.adversarial_weight * logit_tape.gradient(quality, fake)
-            _accumulate(gradients, tape, fake, self._adversarial_variables, pull)
+            _accumulate(gradients, tape, fake, self._adversarial_variables(), pull)
             metrics["quality_loss"] = quality
 
-        norm, skipped = self._apply(self.generator_optimizer, self._variables, gradients)
+        norm, skipped = self._apply(self.generator_optimizer, self._generator_variables(), gradients)
         metrics.update(gradient_norm=norm, skipped_generator=skipped, log_sigma=self.pivae.vae.log_sigma)
         self._update_moving_average()
         values = replica_mean(tf.stack([tf.cast(value, tf.float32) for value in metrics.values()]))
