@@ -6,7 +6,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
-VERSION = re.search(r'^__version__ = "([^"]+)"', (HERE / "tf_pivae" / "__init__.py").read_text("utf-8"), re.MULTILINE)[1]
+# Read, not imported: at this point nothing that the package needs is installed.
+VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "tf_pivae/__init__.py").read_text("utf-8"), re.MULTILINE)[1]
 
 REQUIREMENTS = [
     # The networks, the training loop, tf.data, tf.distribute and the SavedModel.
@@ -65,4 +66,6 @@ setup(
     package_data={"tf_pivae.gin_files": ["**/*.gin"], "tf_pivae.data.bundled": ["*.npz"]},
     include_package_data=False,
     zip_safe=False,
+    # Not build/: where file names ignore case, that is the file BUILD.
+    options={"build": {"build_base": "dist/build"}},
 )

@@ -283,4 +283,4 @@ def test_training_on_a_folder_names_and_skips_corrupt_images(tmp_path):
     for path in folder.iterdir():
         path.write_bytes(b"")
     shutil.rmtree(tmp_path / "cache")
-    assert "no usable image" in error_line(train(tmp_path / "other", gin_file=gin_file)).lower()
+    assert "no image in" in error_line(train(tmp_path / "other", gin_file=gin_file)).lower()

@@ -1,5 +1,7 @@
 """Every bijector: there and back, and its log-det beside the log-determinant of the autodiff Jacobian."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -69,25 +71,21 @@ CASES = {  # name -> (shape of an image, a function of `randomize` that returns 
     "factor_out_chain": ([2, 2, 4], lambda _: lambda: FactorOut(tfb.Chain([_affine(2), _normalization(2)]))),
     "autoregressive": ([2, 3, 3], lambda r: _autoregressive([2, 3, 3], r, 7)),
     "autoregressive_narrow": ([2, 2, 4], lambda r: _autoregressive([2, 2, 4], r, 2)),
-    **{
-        f"real_nvp_{norm}_{scales}_{channels}": (
-            [side, side, channels],
-            lambda r, shape=(side, side, channels), options=dict(norm=norm, num_scales=scales, num_couplings=couplings): (
-                _real_nvp(shape, r, **options)
-            ),
-        )
-        for norm, scales, channels, side, couplings in [
-            ("none", 1, 1, 4, 3),
-            ("act", 1, 3, 3, 3),
-            ("batch", 1, 2, 4, 3),
-            ("batch", 2, 1, 4, 2),
-            ("act", 2, 3, 2, 2),
-            ("batch", 3, 1, 4, 2),
-            ("none", 3, 2, 4, 1),
-            ("batch", 4, 1, 8, 1),
-        ]
-    },
 }
+for norm, scales, channels, side, couplings in [
+    ("none", 1, 1, 4, 3),
+    ("act", 1, 3, 3, 3),
+    ("batch", 1, 2, 4, 3),
+    ("batch", 2, 1, 4, 2),
+    ("act", 2, 3, 2, 2),
+    ("batch", 3, 1, 4, 2),
+    ("none", 3, 2, 4, 1),
+    ("batch", 4, 1, 8, 1),
+]:
+    CASES[f"real_nvp_{norm}_{scales}_{channels}"] = (
+        [side, side, channels],
+        partial(_real_nvp, (side, side, channels), norm=norm, num_scales=scales, num_couplings=couplings),
+    )
 
 
 @pytest.fixture(scope="module", params=list(CASES))
@@ -119,14 +117,6 @@ def test_log_det_is_that_of_the_jacobian(case, jacobians):
     make, x = case
     expected = np.linalg.slogdet(jacobians(make().forward, x))[1]
     np.testing.assert_allclose(_log_det(make(), x), expected, rtol=1e-5, atol=2e-5)
-
-
-def test_inverse_log_det_is_that_of_the_jacobian(case, jacobians):
-    make, x = case
-    y = make().forward(x[:1]) + 0.0
-    expected = np.linalg.slogdet(jacobians(make().inverse, y))[1]
-    inverse = np.broadcast_to(make().inverse_log_det_jacobian(y, event_ndims=3), [1])
-    np.testing.assert_allclose(inverse, expected, rtol=1e-5, atol=5e-5)
 
 
 @pytest.mark.parametrize("batch_shape", [[], [2, 3]])

@@ -41,10 +41,9 @@ def _flow(**options):
 
 
 MODELS = {
-    "flow_iaf": dict(vae=_residual(IAFPosterior), flow=_flow(), preprocessing=logit),
-    "flow_iaf_no_margin": dict(vae=_residual(IAFPosterior), flow=_flow(), preprocessing=lambda: logit(1e-4)),
-    "plain_two_scales": dict(vae=_plain(GaussianPosterior), flow=_flow(num_scales=2, norm="act"), preprocessing=logit),
-    "no_flow": dict(vae=_plain(GaussianPosterior), flow=None, preprocessing=affine),
+    # A margin of 1e-4 holds next to nothing: the probabilities of the images alone add up to 1.
+    "flow_iaf": dict(vae=_residual(IAFPosterior), flow=_flow(), preprocessing=lambda: logit(1e-4)),
+    "plain_two_scales": dict(vae=_plain(IAFPosterior), flow=_flow(num_scales=2, norm="act"), preprocessing=logit),
 }
 
 
@@ -55,7 +54,7 @@ def _toy_probabilities():
     return weights / weights.sum()
 
 
-def _train(model, steps=250, batch_size=128):
+def _train(model, steps=150, batch_size=128):
     trainer = Trainer(model, learning_rate=0.01)
     rng = np.random.default_rng(0)
     rows = rng.choice(256, [steps, batch_size], p=_toy_probabilities())
@@ -65,17 +64,31 @@ def _train(model, steps=250, batch_size=128):
         step(tf.constant(ALL_IMAGES[batch]))
 
 
-@pytest.fixture(scope="module", params=[(name, trained) for name in MODELS for trained in (False, True)], ids=str)
+CASES = [("flow_iaf", "untrained"), ("flow_iaf", "trained"), ("plain_two_scales", "trained")]
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
 def model(request, randomize):
     name, trained = request.param
     tf.random.set_seed(1)
     model = PiVAE(SHAPE, num_bins=LEVELS, **MODELS[name])
-    if trained:
+    if trained == "trained":
         _train(model)
     else:
-        randomize(model, scale=0.15)
-    model.is_trained = trained
+        randomize(model, scale=0.05)
+    model.is_trained = trained == "trained"
     return model
+
+
+@pytest.fixture(scope="module")
+def probabilities(model):
+    return _probabilities(model)
+
+
+@pytest.fixture(scope="module")
+def samples(model):
+    """v of samples, [N, 4]."""
+    return tf.function(model.sample_continuous, autograph=False)(RowNoise(5, 40000)).numpy().reshape(-1, 4)
 
 
 def _probabilities(model, repeats=32, samples=16, seed=0):
@@ -85,72 +98,56 @@ def _probabilities(model, repeats=32, samples=16, seed=0):
     return np.exp(log_prob.astype(np.float64)).reshape(repeats, 256)
 
 
-def _samples(model, count=40000):
-    """v of samples, [count, 4]."""
-    return tf.function(model.sample_continuous, autograph=False)(RowNoise(5, count)).numpy().reshape(count, 4)
-
-
 def _mean_and_error(x):
     return x.mean(0), x.std(0, ddof=1) / math.sqrt(len(x))
 
 
-def test_probabilities_add_up(model, request):
-    total, error = _mean_and_error(_probabilities(model).sum(1))
-    outside = np.any((_samples(model) < 0.0) | (_samples(model) >= 1.0), axis=1)
+def test_probabilities_add_up(probabilities, samples, request):
+    total, error = _mean_and_error(probabilities.sum(1))
+    outside = np.any((samples < 0.0) | (samples >= 1.0), axis=1)
     outside, outside_error = _mean_and_error(outside.astype(np.float64))
     error = math.hypot(error, outside_error)
-    assert error < 0.006, "too few samples for a sharp test"
+    assert error < 0.005, "too few samples for a sharp test"
     assert abs(total + outside - 1.0) < 4.0 * error
-    if "no_margin" in request.node.callspec.id:
-        assert abs(total - 1.0) < 4.0 * error + 0.002
+    if "flow_iaf" in request.node.callspec.id:
+        assert outside < 0.005
+        assert abs(total - 1.0) < 4.0 * error + 0.005
 
 
-def test_samples_have_the_probabilities(model):
+def test_samples_have_the_probabilities(probabilities, samples):
     """Image by image, the sampler agrees with the density: a chi-squared test."""
-    probabilities, error = _mean_and_error(_probabilities(model))
-    v = _samples(model)
-    inside = v[np.all((v >= 0.0) & (v < 1.0), axis=1)]
-    index = np.floor(inside * LEVELS).astype(int) @ [64, 16, 4, 1]
-    counts = np.bincount(index, minlength=256)
-    variance = len(v) * probabilities + np.square(len(v) * error)
-    z = (counts - len(v) * probabilities)[len(v) * probabilities > 5.0] / np.sqrt(
-        variance[len(v) * probabilities > 5.0]
-    )
+    probabilities, error = _mean_and_error(probabilities)
+    inside = samples[np.all((samples >= 0.0) & (samples < 1.0), axis=1)]
+    counts = np.bincount(np.floor(inside * LEVELS).astype(int) @ [64, 16, 4, 1], minlength=256)
+    expected = len(samples) * probabilities
+    z = (counts - expected) / np.sqrt(expected + np.square(len(samples) * error))
+    z = z[expected > 10.0]
     assert len(z) > 20
     assert scipy.stats.chi2.sf(np.sum(z**2), len(z)) > 1e-4
 
 
-def test_more_importance_samples_never_loosen_the_bound(model):
-    bounds = {
-        k: np.mean([model.log_prob(ALL_IMAGES, k, seed=seed, batch_size=256) for seed in range(4)], 0)
-        for k in (1, 4, 16, 64)
-    }
-    for fewer, more in ((1, 4), (4, 16), (16, 64)):
-        gain, error = _mean_and_error(bounds[more] - bounds[fewer])
-        assert gain > 2.0 * error, (fewer, more)
-    exact = np.log(_probabilities(model).mean(0))
-    assert np.mean(bounds[64]) < np.mean(exact)
+def test_more_importance_samples_never_loosen_the_bound(model, probabilities):
+    """On average over images, paired: the first K samples are the same for every larger K."""
+    images = np.tile(ALL_IMAGES, (8, 1, 1, 1))
+    bounds = [model.log_prob(images, k, batch_size=len(images)).astype(np.float64) for k in (1, 4, 16, 64)]
+    for fewer, more in itertools.pairwise(bounds):
+        gain, error = _mean_and_error(more - fewer)
+        assert gain > -2.0 * error
+    gain, error = _mean_and_error(bounds[-1] - bounds[0])
+    assert gain > 4.0 * error
+    assert np.mean(bounds[-1]) < np.mean(np.log(probabilities.mean(0))) + 3.0 * error
 
 
-def test_cross_entropy_is_above_the_entropy(model):
-    """-E log P >= H + log(mass inside): no code is shorter than the entropy; training comes within a fraction of it."""
+def test_cross_entropy_is_above_the_entropy(model, probabilities):
+    """No code is shorter than the entropy; a trained flow comes much closer to it than the uniform code is."""
     truth = _toy_probabilities()
     entropy = -np.sum(truth * np.log(truth))
-    probabilities, error = _mean_and_error(_probabilities(model))
+    probabilities, error = _mean_and_error(probabilities)
     cross_entropy = -np.sum(truth * np.log(probabilities))
     tolerance = 4.0 * np.sqrt(np.sum(np.square(truth * error / probabilities)))
     assert cross_entropy > entropy - tolerance
-    uniform = math.log(256.0)
     if model.is_trained:
-        assert cross_entropy < entropy + 0.5 * (uniform - entropy)
-
-
-def test_bound_in_expectation_is_below_the_probability(model):
-    exact = np.log(_probabilities(model, seed=3).mean(0))
-    images = np.tile(ALL_IMAGES, (64, 1, 1, 1))
-    one = model.log_prob(images, 1, batch_size=len(images)).reshape(64, 256)
-    mean, error = _mean_and_error(one.astype(np.float64))
-    assert np.all(mean - exact < 5.0 * error + 0.05)
+        assert cross_entropy < entropy + 0.5 * (math.log(256.0) - entropy)
 
 
 # Closed forms: a decoder that does not depend on z.
@@ -191,7 +188,9 @@ def test_expected_bound_in_closed_form(constant_model):
 def test_importance_weighted_bound_goes_to_the_exact_probability(constant_model):
     cdf = scipy.stats.norm.cdf((_bin_edges() - 0.1) / 0.6)
     exact = np.log(np.diff(cdf))[ALL_IMAGES.reshape(256, 4)].sum(1)
-    bounds = constant_model.log_prob(ALL_IMAGES, 4096, batch_size=256)
+    images = np.tile(ALL_IMAGES, (32, 1, 1, 1))  # 32 times 128 samples of each image.
+    bounds = constant_model.log_prob(images, 128, batch_size=len(images)).reshape(32, 256).astype(np.float64)
+    bounds = np.log(np.mean(np.exp(bounds), 0))
     np.testing.assert_allclose(bounds, exact, atol=0.08)  # Five standard errors of log 1/K sum w at K = 4096.
     np.testing.assert_allclose(np.mean(bounds), np.mean(exact), atol=0.004)
     np.testing.assert_allclose(np.exp(bounds).sum(), np.prod(cdf[-1] - cdf[0]) ** 4, rtol=5e-3)

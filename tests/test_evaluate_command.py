@@ -1,0 +1,188 @@
+"""The evaluate command as a user runs it, and what its numbers must satisfy."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import tf_pivae
+from tf_pivae import evaluation
+from tf_pivae.data import bundled
+from tf_pivae.errors import UserError
+from tf_pivae.metrics.bits_per_dim import bits_per_dim
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A small feature network, 8 features, as a user would bring it."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input([16, 16, 1])
+    features = keras.layers.Conv2D(8, 5, strides=2, activation="relu")(keras.layers.Rescaling(1 / 128, -1)(image))
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(features), name="tiny_net")
+    path = tmp_path_factory.mktemp("network") / "tiny_net.keras"
+    model.save(path)
+    return path
+
+
+def test_a_table_a_json_and_a_protocol(finished, network, evaluate):
+    run_dir, _ = finished
+    metrics = "--metrics=bits_per_dim,fid,kid"
+    result = evaluate(f"--run_dir={run_dir}", metrics, "--importance_samples=4", f"--feature_network={network}")
+    # 64 reference images are fewer than the 1,000 of a KID subset: one line says so.
+    assert result.returncode == 2
+    assert result.stderr.count("error: ") == 1
+    assert "subset" in result.stderr
+    result = evaluate(
+        f"--run_dir={run_dir}", "--metrics=bits_per_dim,fid", "--importance_samples=4", f"--feature_network={network}"
+    )
+    assert result.returncode == 0, result.stderr
+    written = json.loads((run_dir / "evaluation.json").read_text())
+    assert written["step"] == 12
+    rows = {row["metric"].strip(): row for row in written["rows"]}
+    assert rows["bits/dim, K=4"]["value"] < rows["bits/dim, K=1"]["value"]
+    terms = [row["value"] for row in written["rows"] if row["metric"].startswith("  ")]
+    assert sum(terms) == pytest.approx(rows["bits/dim, K=1"]["value"], rel=1e-6)
+    (frechet,) = [row for name, row in rows.items() if name.startswith("Frechet[")]  # Never 'FID' with this network.
+    for fact in ("64 samples", "against 64", "test", "tiny_net"):
+        assert fact in frechet["protocol"]
+    for name in rows:
+        assert name in result.stdout
+    assert "FID" not in result.stdout
+
+
+def test_any_batch_size_gives_the_same_bits_per_dim(finished):
+    model = tf_pivae.load(finished[0])
+    images = bundled(image_size=16, num_examples=(256, 64)).test.images[:23]  # The last batch is partial.
+    results = [
+        bits_per_dim(
+            images,
+            terms=lambda batch, row: model.bound_terms(batch, 5, first_row=row),
+            log_prob=lambda batch, k, row: model.log_prob(batch, k, 5, first_row=row),
+            num_importance_samples=3,
+            batch_size=size,
+            progress=False,
+        )
+        for size in (1, 8, 23)
+    ]
+    direct = model.bits_per_dim(images, 3, seed=5).astype(np.float64)
+    for result in results:
+        assert result.importance_weighted.mean == pytest.approx(direct.mean(), rel=1e-6)
+        assert result.importance_weighted.standard_error == pytest.approx(direct.std(ddof=1) / np.sqrt(23), rel=1e-5)
+        assert result.one_sample.mean == pytest.approx(model.bits_per_dim(images, seed=5).mean(), rel=1e-6)
+        total = sum(term.mean for term in result.terms.values())
+        assert total == pytest.approx(result.one_sample.mean, rel=1e-9)
+
+
+def test_an_interrupted_pass_goes_on(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, [60, 4, 4, 1], np.uint8)
+    calls = []
+
+    def arguments(fail_at):
+        def terms(batch, row):
+            calls.append(row)
+            if row == fail_at:
+                raise KeyboardInterrupt
+            return {"a": batch.astype(np.float64).sum((1, 2, 3)), "b": np.full(len(batch), -1.0)}
+
+        return dict(terms=terms, log_prob=lambda batch, k, row: batch.astype(np.float64).sum((1, 2, 3)) - 1.0)
+
+    options = dict(num_importance_samples=2, batch_size=2, progress=False, state_path=tmp_path / "s.npz", key="k")
+    whole = bits_per_dim(images, **arguments(None), **{**options, "state_path": None})
+    with pytest.raises(KeyboardInterrupt):
+        bits_per_dim(images, **arguments(50), **options)
+    calls.clear()
+    assert bits_per_dim(images, **arguments(None), **options) == whole
+    assert calls[0] == 40  # Where the last state was written.
+    assert not (tmp_path / "s.npz").exists()
+
+
+def test_watch_evaluates_every_checkpoint(finished, evaluate):
+    run_dir, _ = finished
+    arguments = (f"--run_dir={run_dir}", "--watch", "--importance_samples=1", "--num_examples=16", "--poll_seconds=0.1")
+    result = evaluate(*arguments)
+    assert result.returncode == 0, result.stderr
+    steps = [json.loads(line)["step"] for line in (run_dir / "evaluations.jsonl").read_text().splitlines()]
+    assert steps == [4, 8, 12]
+    assert list((run_dir / "tensorboard" / "evaluation").iterdir())
+    evaluate(*arguments)  # Everything is done already: nothing is added.
+    assert len((run_dir / "evaluations.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_gan_gets_its_bound_in_square_brackets(tmp_path, evaluate, tiny):
+    """Section 5.1: the generator is frozen, sigma and an inference network are trained around it."""
+    gan = tmp_path / "gan.gin"
+    gan.write_text(
+        f"include '{tiny}'\ninclude 'models/no_flow.gin'\nTrainer.likelihood_weight = 0.0\n"
+        "residual_vae.latent_channels = 0\ntrain.sample_every = 0\nnum_steps = 2\n"
+    )
+
+    def train(*arguments):
+        command = [sys.executable, "-m", "tf_pivae.train", f"--gin_file={gan}", *arguments]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        assert result.returncode == 0, result.stderr
+
+    train(f"--run_dir={tmp_path / 'gan'}")
+    result = evaluate(f"--run_dir={tmp_path / 'gan'}")
+    assert result.returncode == 2
+    assert "gan_bits_per_dim.gin" in result.stderr
+    second_stage = f"--run_dir={tmp_path / 'bound'}"
+    train("--gin_file=gan_bits_per_dim.gin", f"--gin_param=initial_run={tmp_path / 'gan'}", second_stage)
+    before, after = tf_pivae.load(tmp_path / "gan"), tf_pivae.load(tmp_path / "bound")
+    np.testing.assert_array_equal(before.sample(8, sample_noise=0.0), after.sample(8, sample_noise=0.0))
+    assert before.vae.log_sigma.numpy() != after.vae.log_sigma.numpy()
+    moved = [np.abs(a.numpy() - b.numpy()).max() for a, b in zip(before.vae.variables, after.vae.variables, strict=True)]
+    assert max(moved) > 0
+    result = evaluate(second_stage)
+    assert result.returncode == 0, result.stderr
+    value = json.loads((tmp_path / "bound" / "evaluation.json").read_text())["rows"][0]["value"]
+    assert f"[{value:.4f}]" in result.stdout
+
+
+def test_real_subsets_show_the_pattern_of_table_7(network):
+    """Frechet distance to the full set grows as images are dropped; it is 0 for all of them."""
+    settings = evaluation.Settings(metrics=(), feature_network=str(network), progress=False)
+    rows = evaluation.real_subset_rows(bundled(image_size=16), [8000, 4000, 1000, 250], settings)
+    values = [row.value for row in rows]
+    assert values[0] == pytest.approx(0.0, abs=1e-9)
+    assert all(a < b for a, b in zip(values, values[1:], strict=False))
+    assert rows[1].metric == "4000 real: Frechet[tiny_net]"
+
+
+def test_two_folders_without_a_run(tmp_path, network, evaluate):
+    generator = np.random.default_rng(0)
+    for name, top in (("a", 256), ("b", 128)):
+        (tmp_path / name).mkdir()
+        for i in range(24):
+            image = generator.integers(0, top, [16, 16], np.uint8)
+            Image.fromarray(image).save(tmp_path / name / f"{i}.png")
+    folders = (f"--images={tmp_path / 'a'}", f"--reference_images={tmp_path / 'b'}", "--metrics=fid")
+    result = evaluate(*folders, f"--feature_network={network}")
+    assert result.returncode == 0, result.stderr
+    assert "24 samples against 24" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--metrics=fidd", "--run_dir=x"], "choose from bits_per_dim"),
+        (["--run_dir=missing"], "no run in missing"),
+        ([], "--run_dir"),
+        (["--real_subsets=many", "--gin_file=demo.gin"], "whole numbers"),
+        (["--images=nowhere", "--metrics=fid"], "nowhere"),
+    ],
+)
+def test_errors_are_one_line(arguments, expected, evaluate):
+    result = evaluate(*arguments)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert expected in result.stderr
+
+
+def test_gan_train_and_test_want_classes(finished):
+    settings = evaluation.Settings(metrics=("gan_train",), progress=False)
+    with pytest.raises(UserError, match="class-conditional"):
+        evaluation.evaluate_run(finished[0], settings)
