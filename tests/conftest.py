@@ -1,5 +1,9 @@
 """What all tests share. The processor is split in two before TensorFlow starts, for the tests on two replicas."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -44,3 +48,35 @@ def jacobians():
         return tf.reshape(rows, [x.shape[0], outputs, -1]).numpy().astype(np.float64)
 
     return jacobians
+
+
+def _run(module, *arguments):
+    command = [sys.executable, "-m", f"tf_pivae.{module}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Path of the gin file of a CQFG small enough for tests."""
+    return str(Path(__file__).parent / "tiny.gin")
+
+
+@pytest.fixture(scope="session")
+def run_command():
+    """A function (command, *arguments) that runs `python -m tf_pivae.COMMAND` as a user does."""
+    return _run
+
+
+@pytest.fixture(scope="session")
+def evaluate():
+    """A function (*arguments) that runs the evaluate command."""
+    return lambda *arguments: _run("evaluate", *arguments)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, tiny):
+    """An uninterrupted run of 12 steps: its folder, and what the command printed."""
+    run_dir = tmp_path_factory.mktemp("runs") / "finished"
+    result = _run("train", f"--gin_file={tiny}", f"--run_dir={run_dir}")
+    assert result.returncode == 0, result.stderr
+    return run_dir, result

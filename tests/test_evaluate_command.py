@@ -1,5 +1,6 @@
 """The evaluate command as a user runs it, and what its numbers must satisfy."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -134,8 +135,7 @@ def test_a_gan_gets_its_bound_in_square_brackets(tmp_path, evaluate, tiny):
     before, after = tf_pivae.load(tmp_path / "gan"), tf_pivae.load(tmp_path / "bound")
     np.testing.assert_array_equal(before.sample(8, sample_noise=0.0), after.sample(8, sample_noise=0.0))
     assert before.vae.log_sigma.numpy() != after.vae.log_sigma.numpy()
-    moved = [np.abs(a.numpy() - b.numpy()).max() for a, b in zip(before.vae.variables, after.vae.variables, strict=True)]
-    assert max(moved) > 0
+    assert (before.vae.stem.v.numpy() != after.vae.stem.v.numpy()).any()
     result = evaluate(second_stage)
     assert result.returncode == 0, result.stderr
     value = json.loads((tmp_path / "bound" / "evaluation.json").read_text())["rows"][0]["value"]
@@ -148,7 +148,7 @@ def test_real_subsets_show_the_pattern_of_table_7(network):
     rows = evaluation.real_subset_rows(bundled(image_size=16), [8000, 4000, 1000, 250], settings)
     values = [row.value for row in rows]
     assert values[0] == pytest.approx(0.0, abs=1e-9)
-    assert all(a < b for a, b in zip(values, values[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(values))
     assert rows[1].metric == "4000 real: Frechet[tiny_net]"
 
 

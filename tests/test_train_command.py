@@ -66,15 +66,6 @@ def error_line(result):
     return lines[0]
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """An uninterrupted run of 12 steps."""
-    run_dir = tmp_path_factory.mktemp("runs") / "finished"
-    result = train(run_dir)
-    assert result.returncode == 0, result.stderr
-    return run_dir, result
-
-
 def test_a_run_leaves_everything(finished):
     run_dir, result = finished
     assert "held-out bits/dim" in result.stdout
@@ -237,11 +228,27 @@ def test_cifar_without_network_says_how_to_point_at_local_files(tmp_path):
     assert "npz_images" in line or "image_folder" in line
 
 
-@pytest.mark.parametrize("module", ["train", "sample", "prepare"])
+def test_cifar_trains_at_full_size_on_data_of_its_shape(tmp_path):
+    """The paper's network, every width as published, on images that have CIFAR-10's shape."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, [24, 32, 32, 3], np.uint8)
+    np.savez(tmp_path / "cifar.npz", train_images=images, test_images=images[:8])
+    parameters = ["train.dataset=@npz_images", f"npz_images.path={tmp_path / 'cifar.npz'}"]
+    parameters += ["num_steps=2", "batch_size=8", "train.eval_examples=8", "train.eval_importance_samples=1", "train.log_every=1"]
+    result = train(tmp_path / "run", *parameters, gin_file="cifar.gin")
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 2]
+    assert not any(line.get("skipped_generator") or line.get("skipped_critic") for line in lines)
+    groups = [name for name in lines[0] if name.startswith("kl/")]
+    assert groups == ["kl/top", "kl/top_down_0", "kl/top_down_1", "kl/top_down_2", "kl/top_down_3"]
+
+
+@pytest.mark.parametrize("module", ["train", "sample", "prepare", "evaluate"])
 def test_help_answers_at_once(module):
     started = time.monotonic()
     result = run(module, "--help")
-    assert "--run_dir" in result.stdout or "--gin_file" in result.stdout
+    assert "--run_dir" in result.stdout or (module == "prepare" and "--gin_file" in result.stdout)
     assert time.monotonic() - started < 3.0  # A third of a second, on cores that others use too.
 
 
@@ -274,7 +281,8 @@ def test_training_on_a_folder_names_and_skips_corrupt_images(tmp_path):
     (folder / "broken.png").write_bytes((folder / "00.png").read_bytes()[:100])
     gin_file = tmp_path / "folder.gin"
     gin_file.write_text(
-        f"include '{TINY}'\ntrain.dataset = @image_folder\nimage_folder.path = '{folder}'\nimage_folder.image_size = 16\n"
+        f"include '{TINY}'\ntrain.dataset = @image_folder\nimage_folder.path = '{folder}'\n"
+        "image_folder.image_size = 16\n"
         f"image_folder.cache_dir = '{tmp_path / 'cache'}'\nnum_steps = 2\ntrain.sample_every = 0\n"
     )
     result = train(tmp_path / "run", gin_file=gin_file)
