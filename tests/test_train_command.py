@@ -234,7 +234,8 @@ def test_cifar_trains_at_full_size_on_data_of_its_shape(tmp_path):
     images = generator.integers(0, 256, [24, 32, 32, 3], np.uint8)
     np.savez(tmp_path / "cifar.npz", train_images=images, test_images=images[:8])
     parameters = ["train.dataset=@npz_images", f"npz_images.path={tmp_path / 'cifar.npz'}"]
-    parameters += ["num_steps=2", "batch_size=8", "train.eval_examples=8", "train.eval_importance_samples=1", "train.log_every=1"]
+    parameters += ["num_steps=2", "batch_size=8", "train.log_every=1"]
+    parameters += ["train.eval_examples=8", "train.eval_importance_samples=1"]
     result = train(tmp_path / "run", *parameters, gin_file="cifar.gin")
     assert result.returncode == 0, result.stderr
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
