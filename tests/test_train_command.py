@@ -166,6 +166,14 @@ def test_another_configuration_is_refused_with_the_difference(finished, tmp_path
     assert variables(run_dir, 12).keys() == before.keys()
 
 
+def test_losses_that_are_not_finite_end_the_run_and_are_not_saved(tmp_path):
+    result = train(tmp_path / "run", "Trainer.learning_rate=1e25", "train.max_consecutive_skips=3")
+    line = error_line(result)
+    assert "3 steps in a row" in line
+    assert "at step 3 in " in line
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(finished, tmp_path):
     reference, _ = finished
     run_dir = tmp_path / "damaged"

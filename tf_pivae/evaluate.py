@@ -51,6 +51,8 @@ def main():
     cli.import_tensorflow_quietly()
     from tf_pivae import evaluation
 
+    if not _REAL_SUBSETS.value:  # Bindings for the evaluation itself, such as ClassifierConfig.num_steps.
+        cli.parse_gin(flags.FLAGS.gin_file, flags.FLAGS.gin_param, required=False)
     settings = evaluation.Settings(
         metrics=tuple(_METRICS.value),
         split=_SPLIT.value,
@@ -73,11 +75,19 @@ def main():
     elif _WATCH.value:
         _watch(_RUN_DIR.value, settings)
     else:
-        step, rows = evaluation.evaluate_run(_RUN_DIR.value, settings, _STEP.value)
-        print(f"{_RUN_DIR.value} at step {step}\n{evaluation.table(rows)}")
         from tf_pivae.training.runs import write_atomically
 
-        write_atomically(Path(_RUN_DIR.value) / "evaluation.json", evaluation.as_json(step, rows) + "\n")
+        result = evaluation.evaluate_run(_RUN_DIR.value, settings, _STEP.value)
+        _show(_RUN_DIR.value, result)
+        write_atomically(Path(_RUN_DIR.value) / "evaluation.json", evaluation.as_json(result) + "\n")
+        if result.refused:
+            raise UserError("; ".join(result.refused))
+
+
+def _show(run_dir, result):
+    from tf_pivae import evaluation
+
+    print(f"{run_dir} at step {result.step}\n{evaluation.table(result.rows)}", flush=True)
 
 
 def _counts(values):
@@ -109,19 +119,21 @@ def _watch(run_dir, settings):
             time.sleep(_POLL_SECONDS.value)
             continue
         try:
-            step, rows = evaluation.evaluate_run(run_dir, settings, waiting[0])
+            result = evaluation.evaluate_run(run_dir, settings, waiting[0])
         except UserError:
             if waiting[0] in Checkpoints(Path(run_dir) / "checkpoints").steps():
                 raise
             continue  # The training has dropped this checkpoint meanwhile.
-        print(f"{run_dir} at step {step}\n{evaluation.table(rows)}", flush=True)
+        _show(run_dir, result)
         with open(log, "a") as file:
-            file.write(evaluation.as_json(step, rows) + "\n")
-        with writer.as_default(step=step):
-            for row in rows:
+            file.write(evaluation.as_json(result) + "\n")
+        with writer.as_default(step=result.step):
+            for row in result.rows:
                 tf.summary.scalar(f"evaluation/{row.metric.strip()}", row.value)
         writer.flush()
-        done.add(step)
+        done.add(result.step)
+        if result.refused:
+            raise UserError("; ".join(result.refused))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Evaluates a trained model: the metrics of section 5.1, put together from models, data and `tf_pivae.metrics`."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import gin
 import numpy as np
@@ -63,36 +65,60 @@ class Row:
         return f"[{text}]" if self.approximate else text
 
 
+class Evaluation(NamedTuple):
+    """What an evaluation came to."""
+
+    step: int
+    rows: list  # of `Row`
+    refused: list  # of str: why a metric that was asked for is missing
+
+
 def evaluate_run(run_dir, settings, step=None):
     """Evaluates a checkpoint of a run (the newest by default).
 
     Returns:
-      The step, and the list of `Row`.
+      `Evaluation`. A metric that this model or machine cannot give does not keep the others from being computed.
 
     Raises:
-      UserError: no run or checkpoint, or a metric that this model or machine cannot give.
+      UserError: no run, or no such checkpoint.
     """
     model, step = runs.load_with_step(run_dir, step)
-    facts = runs.load_facts(run_dir)
     data = runs.load_dataset(run_dir)
-    work = Path(run_dir) / "evaluation"
-    rows = []
-    if "bits_per_dim" in settings.metrics:
-        rows += _bits_per_dim_rows(model, data, facts, settings, work, f"{run_dir} step {step}")
-    wanted = [name for name in settings.metrics if name in IMAGE_METRICS]
-    if wanted:
-        rows += _image_rows(model, data, wanted, settings, work, step)
-    if set(settings.metrics) & set(CLASSIFIER_METRICS):
-        rows += _classifier_rows(model, data, settings, work, step)
-    return step, rows
+    subject = _Subject(model, data, runs.load_facts(run_dir), settings, Path(run_dir) / "evaluation", step)
+    parts = [
+        (_bits_per_dim_rows, ["bits_per_dim"]),
+        (_image_rows, IMAGE_METRICS),
+        (_classifier_rows, CLASSIFIER_METRICS),
+    ]
+    rows, refused = [], []
+    for part, names in parts:
+        wanted = [name for name in settings.metrics if name in names]
+        if wanted:
+            try:
+                part(subject, wanted, rows, refused)
+            except UserError as error:
+                refused.append(f"{', '.join(wanted)}: {error}")
+    return Evaluation(step, rows, refused)
+
+
+class _Subject(NamedTuple):
+    """What is evaluated, and how."""
+
+    model: object  # `PiVAE`
+    data: object  # `ImageDataset`
+    facts: dict  # `RUN/data.json`
+    settings: Settings
+    work: Path  # folder of the states of interrupted passes
+    step: int
 
 
 def _split(data, name):
     return data.train if name == "train" else data.test
 
 
-def _bits_per_dim_rows(model, data, facts, settings, work, key):
-    if not facts["likelihood"]:
+def _bits_per_dim_rows(subject, wanted, rows, refused):
+    model, data, settings = subject.model, subject.data, subject.settings
+    if not subject.facts["likelihood"]:
         raise UserError(
             "this run was trained without likelihood, so it has no bound yet: train an inference network around it "
             "with --gin_file=gan_bits_per_dim.gin --gin_param=initial_run=RUN, then evaluate that run."
@@ -111,16 +137,15 @@ def _bits_per_dim_rows(model, data, facts, settings, work, key):
         ),
         num_importance_samples=settings.importance_samples,
         progress=settings.progress,
-        state_path=work / "bits_per_dim.npz",
-        key=f"{key} seed {settings.seed} split {settings.split}",
+        state_path=subject.work / "bits_per_dim.npz",
+        key=f"step {subject.step} seed {settings.seed} split {settings.split}",
     )
     where = f"{result.count} {settings.split} images, seed {settings.seed}; standard error over images"
-    approximate = facts["inference_only"]
-    rows = [Row("bits/dim, K=1", *result.one_sample, where, approximate)]
+    approximate = subject.facts["inference_only"]
+    rows.append(Row("bits/dim, K=1", *result.one_sample, where, approximate))
     name = f"bits/dim, K={result.num_importance_samples}"
     rows.append(Row(name, *result.importance_weighted, where, approximate))
     rows += [Row(f"  {name}", *value, "bits/dim, part of K=1") for name, value in result.terms.items()]
-    return rows
 
 
 def feature_network(settings, example):
@@ -130,33 +155,51 @@ def feature_network(settings, example):
     return metrics.inception_network(settings.inception_weights)
 
 
-def _image_rows(model, data, wanted, settings, work, step):
+def _image_rows(subject, wanted, rows, refused):
     from tf_pivae.metrics.scores import KEEP_FEATURES
 
+    model, data, settings = subject.model, subject.data, subject.settings
     reference = _split(data, settings.reference_split)
     network = feature_network(settings, np.asarray(reference.images[:1]))
-    key = metrics.ReferenceKey(
-        data.name, settings.reference_split, "x".join(map(str, data.image_shape)), len(reference)
-    )
     keep = KEEP_FEATURES if "kid" in wanted else 0
     statistics = None
     if {"fid", "kid"} & set(wanted):
+        key = metrics.ReferenceKey(data.name, settings.reference_split, _digest(reference.images), len(reference))
         statistics = metrics.reference_statistics(
             reference.images, network, key, keep_features=keep, progress=settings.progress
         )
     count = settings.num_samples or len(reference)
-    scores = metrics.image_scores(
+    pass_name = f"{subject.step}-{settings.seed}-{count}-{network.checksum[:8]}-{keep}"
+    samples = metrics.extract(
         sampler(model, count, settings.seed, _class_labels(model, reference, count)),
-        statistics,
         network,
-        wanted,
-        reference_name=f"{data.name} {settings.reference_split}",
-        allow_rank_deficient=settings.allow_rank_deficient,
+        keep_features=keep,
+        keep_logits=network.has_logits,
         progress=settings.progress,
-        state_path=work / "features.npz",
-        key=f"step {step} seed {settings.seed} count {count}",
+        total=count,
+        state_path=subject.work / f"features-{pass_name}.npz",
+        key=pass_name,
+        description="samples",
     )
-    return [_score_row(score) for score in scores]
+    for metric in wanted:
+        try:
+            (score,) = metrics.image_scores(
+                samples,
+                statistics,
+                network,
+                [metric],
+                reference_name=f"{data.name} {settings.reference_split}",
+                allow_rank_deficient=settings.allow_rank_deficient,
+            )
+            rows.append(_score_row(score))
+        except UserError as error:
+            refused.append(f"{metric}: {error}")
+
+
+def _digest(images):
+    """Shape and a digest of some of the images: two data sets of one name do not share reference statistics."""
+    probes = np.ascontiguousarray(images[:: max(1, len(images) // 64)])
+    return f"{'x'.join(map(str, images.shape[1:]))} {hashlib.sha256(probes).hexdigest()[:16]}"
 
 
 def sampler(model, count, seed, labels=None, batch_size=100):
@@ -187,7 +230,8 @@ def _class_labels(model, split, count):
     return np.resize(split.labels, count)
 
 
-def _classifier_rows(model, data, settings, work, step):
+def _classifier_rows(subject, wanted, rows, refused):
+    model, data, settings = subject.model, subject.data, subject.settings
     if not model.num_classes:
         raise UserError(
             "gan_train and gan_test need a class-conditional model: train with train.class_conditional=True."
@@ -203,8 +247,8 @@ def _classifier_rows(model, data, settings, work, step):
         np.asarray(data.test.images),
         data.test.labels,
         num_classes=model.num_classes,
-        state_dir=work / f"classifiers-{step}",
-        real_state_dir=work / "classifier-real",
+        state_dir=subject.work / f"classifiers-{subject.step}-{settings.seed}-{count}",
+        real_state_dir=subject.work / "classifier-real",
         progress=settings.progress,
     )
     recipe = f"ResNet-{result.config.depth}, {result.config.num_steps} steps"
@@ -213,16 +257,12 @@ def _classifier_rows(model, data, settings, work, step):
         "GAN-test": (result.gan_test, result.samples, f"trained on {result.train_count} real images"),
         "real-on-real": (result.real, result.test_count, f"trained on {result.train_count} real images"),
     }
-    wanted = {"gan_train": ["GAN-train", "real-on-real"], "gan_test": ["GAN-test", "real-on-real"]}
-    names = dict.fromkeys(name for metric in settings.metrics if metric in wanted for name in wanted[metric])
-    return [
-        Row(
-            f"{name} %", 100 * value, 100 * result.standard_error(value, tested), f"{how}, tested on {tested}; {recipe}"
-        )
-        for name in values
-        if name in names
-        for value, tested, how in [values[name]]
-    ]
+    shown = {"gan_train": ["GAN-train", "real-on-real"], "gan_test": ["GAN-test", "real-on-real"]}
+    names = {name for metric in wanted for name in shown[metric]}
+    for name, (value, tested, how) in values.items():
+        if name in names:
+            error = 100 * result.standard_error(value, tested)
+            rows.append(Row(f"{name} %", 100 * value, error, f"{how}, tested on {tested} images; {recipe}"))
 
 
 def real_subset_rows(data, counts, settings):
@@ -269,7 +309,7 @@ def _score_row(score, prefix=""):
 
 def table(rows):
     """The rows as text."""
-    width = max(len(row.metric) for row in rows)
+    width = max((len(row.metric) for row in rows), default=0)
     lines = []
     for row in rows:
         spread = "" if row.spread is None else f"+- {row.spread:.4f}"
@@ -277,9 +317,10 @@ def table(rows):
     return "\n".join(lines)
 
 
-def as_json(step, rows):
-    """The evaluation as one JSON object."""
-    return json.dumps({"step": step, "rows": [row.as_dict() for row in rows]}, allow_nan=False)
+def as_json(evaluation):
+    """An `Evaluation` as one JSON object."""
+    rows = [row.as_dict() for row in evaluation.rows]
+    return json.dumps({"step": evaluation.step, "rows": rows, "refused": evaluation.refused}, allow_nan=False)
 
 
 def configured_dataset(gin_files, gin_params):
