@@ -62,7 +62,7 @@ def train(
     max_consecutive_skips=20,
     eval_examples=1000,
     eval_importance_samples=16,
-    shown_temperature=0.7,
+    shown_temperature=0.8,
 ):
     """Trains a model in a run directory, or continues it from its last checkpoint.
 
@@ -85,7 +85,8 @@ def train(
       max_consecutive_skips: steps in a row with a loss or gradient that is not finite that end the run.
       eval_examples: held-out images for the bits per dimension at the end; 0 evaluates none.
       eval_importance_samples: K of the tighter bound reported beside K = 1.
-      shown_temperature: of the second grid in `RUN/samples.png`; the first is the model itself, temperature 1.
+      shown_temperature: of the second grid in `RUN/samples.png`, which also has half of the noise of p(y|z); the first
+        grid is the model itself.
 
     Returns:
       `Outcome`.
@@ -296,7 +297,7 @@ class _Loop:
         labels = np.arange(count) % model.num_classes if model.num_classes else None
         panels = [
             (f"temperature {t:g}, {name}", figures.image_grid(images, num_bins=model.num_bins))
-            for t, noise, name in ((1.0, 1.0, "the model itself"), (temperature, 0.0, "without the noise of p(y|z)"))
+            for t, noise, name in ((1.0, 1.0, "the model itself"), (temperature, 0.5, "half of the noise of p(y|z)"))
             for images in [model.sample(count, temperature=t, sample_noise=noise, labels=labels)]
         ]
         figures.save_png(figures.labelled(panels, "Samples"), self.run_dir / "samples.png")
