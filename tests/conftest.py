@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,6 +12,18 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    """Initial weights are the same in every run: Keras draws them from Python's generator."""
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _seed_of_module():
+    """For fixtures of a module's scope, which come before those of a test's."""
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")

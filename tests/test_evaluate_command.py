@@ -138,12 +138,18 @@ def test_a_gan_gets_its_bound_in_square_brackets(tmp_path, evaluate, tiny):
 
 
 def test_real_subsets_show_the_pattern_of_table_7(network):
-    """Frechet distance to the full set grows as images are dropped; it is 0 for all of them."""
-    settings = evaluation.Settings(metrics=(), feature_network=str(network), progress=False)
-    rows = evaluation.real_subset_rows(bundled(image_size=16), [8000, 4000, 1000, 250], settings)
-    values = [row.value for row in rows]
-    assert values[0] == pytest.approx(0.0, abs=1e-9)
-    assert all(a < b for a, b in itertools.pairwise(values))
+    """Frechet distance to the full set grows as images are dropped; it is 0 for all of them.
+
+    Its expectation goes with 1 / count; a single subset of each size scatters around it, hence the mean over seeds.
+    """
+    values = []
+    for seed in range(8):
+        settings = evaluation.Settings(metrics=(), feature_network=str(network), seed=seed, progress=False)
+        rows = evaluation.real_subset_rows(bundled(image_size=16), [8000, 4000, 800, 80], settings)
+        values.append([row.value for row in rows])
+    mean = np.mean(values, 0)
+    assert mean[0] == pytest.approx(0.0, abs=1e-9)
+    assert all(a < b for a, b in itertools.pairwise(mean))
     assert rows[1].metric == "4000 real: Frechet[tiny_net]"
 
 

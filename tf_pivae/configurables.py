@@ -3,6 +3,7 @@
 import tf_pivae.bijectors.preprocessing
 import tf_pivae.bijectors.real_nvp
 import tf_pivae.data
+import tf_pivae.metrics.gan_classification
 import tf_pivae.models.critic
 import tf_pivae.models.hierarchical_vae
 import tf_pivae.models.latents

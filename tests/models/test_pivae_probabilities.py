@@ -7,6 +7,7 @@ image has. So the sum over all images of P(x) and the mass of the margin, by sam
 import itertools
 import math
 
+import keras
 import numpy as np
 import pytest
 import scipy.stats
@@ -70,7 +71,7 @@ CASES = [("flow_iaf", "untrained"), ("flow_iaf", "trained"), ("plain_two_scales"
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
 def model(request, randomize):
     name, trained = request.param
-    tf.random.set_seed(1)
+    keras.utils.set_random_seed(1)
     model = PiVAE(SHAPE, num_bins=LEVELS, **MODELS[name])
     if trained == "trained":
         _train(model)

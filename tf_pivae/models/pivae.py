@@ -31,6 +31,9 @@ class PiVAE(keras.Model):
 
         v = (x + u) / num_bins,  t = preprocessing(v),  y = flow(t),  y ~ VAE           (equations 5 and 6)
 
+    The density of v reaches a little beyond [0, 1] (logit's `a`; `affine`'s real line). That mass belongs to no image in
+    `log_prob`, whose probabilities therefore sum to slightly less than 1: the bound stays a bound.
+
     Args:
       image_shape: (H, W, C).
       vae: a function of `image_shape` (and `num_classes`) that returns a `HierarchicalVAE`.
@@ -89,7 +92,7 @@ class PiVAE(keras.Model):
         return Bound(log_prob, vae.reconstruction, vae.kl, flow_log_det, preprocessing_log_det)
 
     def dequantize(self, images, noise):
-        """v = (x + u) / num_bins, u ~ U[0, 1): float32 [B, H, W, C] in [0, 1)."""
+        """v = (x + u) / num_bins, u ~ U[0, 1): float32 [B, H, W, C] in [0, 1] (rounding may reach 1)."""
         u = noise.uniform("dequantisation", self.image_shape)
         return (tf.cast(images, tf.float32) + u) / self.num_bins
 
