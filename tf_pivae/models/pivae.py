@@ -31,8 +31,8 @@ class PiVAE(keras.Model):
 
         v = (x + u) / num_bins,  t = preprocessing(v),  y = flow(t),  y ~ VAE           (equations 5 and 6)
 
-    The density of v reaches a little beyond [0, 1] (logit's `a`; `affine`'s real line). That mass belongs to no image in
-    `log_prob`, whose probabilities therefore sum to slightly less than 1: the bound stays a bound.
+    The density of v reaches a little beyond [0, 1] (logit's `a`; `affine`'s real line). That mass belongs to no image
+    in `log_prob`, whose probabilities therefore sum to slightly less than 1: the bound stays a bound.
 
     Args:
       image_shape: (H, W, C).
