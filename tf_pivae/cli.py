@@ -128,12 +128,14 @@ def parse_gin(files, parameters=(), required=True):
         _check_file(file)
     import_tensorflow_quietly()
     import gin
+    import gin.config
 
     import tf_pivae.configurables  # noqa: F401  registers everything that a gin file may name
 
     gin.clear_config()
-    for path in gin_search_paths():
-        gin.add_config_file_search_path(path)
+    # Files of our folders and nothing else: gin would also look into Python packages, and fail over a folder `models`.
+    gin.config._FILE_READERS[:] = [(open, os.path.isfile)]
+    gin.config._LOCATION_PREFIXES[:] = gin_search_paths()
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # gin reports every place where it looks for a file.
     try:

@@ -101,12 +101,15 @@ def draw(rows, settings):
     if not metrics or not whole:
         return None
     axes = [picture.axis(name, [results.plain(values[name]) for values in whole]) for name in settings]
-    axes += [picture.axis(name, [values[name] for values in whole]) for name in metrics]
+    axes += [picture.axis(name.removeprefix("evaluation/"), [values[name] for values in whole]) for name in metrics]
     judge = axes[len(settings)].positions
     larger_is_better = any(word in metrics[0] for word in ("Inception Score", "GAN-"))
     shades = [1.0 - place if larger_is_better else place for place in judge]
-    left_out = len(rows) - len(whole)
-    note = f"blue: best {metrics[0]}" + (f"; {left_out} not finished or without numbers, left out" * bool(left_out))
+    if len(set(shades)) == 1:
+        shades = [0.0] * len(shades)
+    note = f"from the best {axes[len(settings)].title} in blue to the worst in orange"
+    if len(whole) < len(rows):
+        note += f"; {len(rows) - len(whole)} not finished or without numbers, left out"
     title = f"{len(whole)} of {len(rows)} trials"
     return picture.parallel_coordinates(axes, shades, title, note)
 

@@ -61,11 +61,18 @@ def axis(title, values):
         marked = [low * (high / low) ** (i / 4) for i in range(5)]
     else:
         marked = [low + (high - low) * i / 4 for i in range(5)]
-    return Axis(title, [place(value) for value in values], [(place(value), _number(value)) for value in marked])
+    return Axis(title, [place(value) for value in values], list(zip(map(place, marked), _labels(marked), strict=True)))
 
 
-def _number(value):
-    return str(value) if isinstance(value, int) else f"{value:.4g}"
+def _labels(numbers):
+    """The numbers with as few digits as tell them apart."""
+    if all(isinstance(number, int) for number in numbers):
+        return [str(number) for number in numbers]
+    for digits in range(3, 17):
+        labels = [f"{number:.{digits}g}" for number in numbers]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
 
 
 def parallel_coordinates(axes, shades, title, note=""):

@@ -15,12 +15,6 @@ _HELD_OUT = "held_out_bits_per_dim/K=1"
 LOSSES = ("bits_per_dim", "critic_loss", "quality_loss", "gradient_penalty", "log_sigma")
 
 
-def step(trial):
-    """The last step that the trial's training reported, or 0."""
-    lines = _metrics(trial)
-    return lines[-1]["step"] if lines else 0
-
-
 def row(trial):
     """What is known of a trial: a dict of a column's name -> str, number or None.
 
@@ -94,11 +88,13 @@ def write_csv(path, rows):
 def metric_columns(rows):
     """The columns that judge a trial, the first of them first: those that a finished trial has a number for."""
     finished = [values for values in rows if values["status"] == FINISHED]
-    names = dict.fromkeys(name for values in finished for name in values)
-    judging = [name for name in names if name == "bits_per_dim" or name.startswith("evaluation/")]
-    judging = [name for name in judging if not name.endswith(" +-")]
-    judging = judging or [name for name in names if name.startswith("train/")]
-    return [name for name in judging if any(isinstance(values.get(name), (int, float)) for values in finished)]
+    numbers = dict.fromkeys(
+        name for values in finished for name, value in values.items() if isinstance(value, (int, float))
+    )
+    judging = [name for name in numbers if name == "bits_per_dim" or name.startswith("evaluation/")]
+    return [name for name in judging if not name.endswith(" +-")] or [
+        name for name in numbers if name.startswith("train/")
+    ]
 
 
 def write_hparams(sweep_dir, trials, rows):

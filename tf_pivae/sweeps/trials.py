@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from tf_pivae.data.split_writer import write_json
 from tf_pivae.errors import UserError
 
 WAITING, RUNNING, FINISHED, FAILED, STOPPED = "waiting", "running", "finished", "failed", "stopped"
-_STOPPED_BY = {sign * number + base for number in (2, 15) for sign, base in ((-1, 0), (1, 128))}  # SIGINT, SIGTERM
+_STOPPED_BY = (-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM)  # caught, or not
 _POLL_SECONDS = 0.2
 _LONGEST_NAME = 120  # Characters of a folder's name; file systems take 255 bytes.
 
@@ -154,7 +155,10 @@ def _run_stage(trial, stage, record, environment, stopped):
         return dataclasses.replace(record, done=(*record.done, stage.name))
     if status in _STOPPED_BY:
         return dataclasses.replace(record, status=STOPPED)
-    return dataclasses.replace(record, status=FAILED, error=_last_error(trial.directory / "output.log", start))
+    error = _last_error(trial.directory / "output.log", start)
+    if status < 0:  # By the system, for lack of memory, most of the time.
+        error = f"killed by {signal.Signals(-status).name}; {error}"
+    return dataclasses.replace(record, status=FAILED, error=error)
 
 
 def _run(command, log, environment, stopped):
