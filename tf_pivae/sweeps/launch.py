@@ -3,12 +3,13 @@
 import concurrent.futures
 import os
 import queue
+import socket
 import threading
 
 from tf_pivae.errors import UserError
 from tf_pivae.sweeps.trials import run_trial
 
-_PATIENCE_SECONDS = 300  # For a cancelled task: its training finishes a step and saves.
+_CONNECT_SECONDS = 10
 
 
 def shares(items, parallel):
@@ -98,6 +99,14 @@ class LocalLauncher:
         self._pool.shutdown()
 
 
+def _knock(address):
+    """Raises OSError where nobody answers at HOST:PORT; Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS):
+            pass
+
+
 class RayLauncher:
     """Runs trials as tasks of a Ray cluster, whose machines must see the sweep's folder under the same path.
 
@@ -120,8 +129,9 @@ class RayLauncher:
         self._ray = ray
         options = {} if address else {"include_dashboard": False}
         try:
+            _knock(address)
             ray.init(address=address or "local", log_to_driver=False, logging_level="error", **options)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        except (OSError, ValueError, RuntimeError, TimeoutError) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(f"no Ray cluster at {address or 'this machine'}: {reason[0]}") from error
         self._check_capacity(num_cpus, num_gpus)
