@@ -59,7 +59,7 @@ def test_clusters_that_cannot_serve_are_refused_in_a_line():
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]  # nobody listens
         for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
-            with pytest.raises(UserError, match="no Ray cluster at .*refused"):
+            with pytest.raises(UserError, match=r"no Ray cluster at .*refused"):
                 launch.RayLauncher(1, address=address)
     with pytest.raises(UserError, match="no machine of the Ray cluster has 1000 CPUs and 0 GPUs"):
         launch.RayLauncher(1, num_cpus=1000)
