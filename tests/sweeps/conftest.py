@@ -10,7 +10,7 @@ from tf_pivae.sweeps.trials import Trial
 _SCRIPT = """#!/bin/sh
 # Called as: -m tf_pivae.MODULE --run_dir=DIR ...
 dir=${3#--run_dir=}
-echo "$2 threads $OMP_NUM_THREADS slot $SLOT" >> "$dir/calls"
+echo "$2 threads $OMP_NUM_THREADS slot $SLOT$TF_CONFIG" >> "$dir/calls"
 case "$2 $(cat "$dir/trial.gin")" in
   *train*fails*) echo before; echo "error: it went wrong." >&2; echo after; exit 2;;
   *train*crashes*) echo "Traceback (most recent call last):"; echo "  File x"; echo "KeyError: 'x'"; exit 1;;

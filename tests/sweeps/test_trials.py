@@ -52,7 +52,8 @@ def test_a_folder_serves_one_configuration(make_trial):
         blocked.claim("x")
 
 
-def test_stages_run_once_each(make_trial):
+def test_stages_run_once_each(make_trial, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "of the job that the sweep is part of")
     trial = make_trial("ends well")
     record = run_trial(trial, [TRAIN], {"OMP_NUM_THREADS": "3"})
     assert (record.status, record.done, record.exit_status, record.error) == ("finished", ("train",), 0, None)

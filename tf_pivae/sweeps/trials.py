@@ -145,10 +145,12 @@ def _run_stage(trial, stage, record, environment, stopped):
     command = [sys.executable, "-m", f"tf_pivae.{stage.module}", f"--run_dir={trial.directory}", *stage.arguments]
     if stage.module == "train":
         command.append(f"--gin_file={trial.directory / 'trial.gin'}")
+    # A trial is a training of its own, also where the sweep is a task of a cluster's job.
+    inherited = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
     started = time.monotonic()
     with open(trial.directory / "output.log", "ab") as log:
         start = log.tell()
-        status = _run(command, log, {**os.environ, **environment}, stopped)
+        status = _run(command, log, inherited | environment, stopped)
     seconds = round(record.seconds + time.monotonic() - started, 1)
     record = dataclasses.replace(record, exit_status=status, seconds=seconds)
     if status == 0:
