@@ -72,6 +72,15 @@ def test_one_failure_does_not_keep_the_others(make_trial):
     assert text.splitlines()[-1].endswith("(1 finished, 2 failed)")
 
 
+def test_a_disk_that_takes_no_record_is_a_failure_of_that_trial(make_trial):
+    trials = [make_trial("ends well", seed=str(i)) for i in range(2)]
+    (trials[0].directory / "trial.json").mkdir()
+    _, text = run(trials, launch.LocalLauncher([{}]))
+    assert f"{trials[0].name}: failed" in text
+    assert "Is a directory" in text
+    assert trials[1].read().status == "finished"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_reach_the_trials_that_run_and_keep_the_others_from_starting(make_trial, number):
     trials = [make_trial("waits", seed=str(i)) for i in range(3)]

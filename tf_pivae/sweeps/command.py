@@ -83,7 +83,9 @@ def write_results(sweep_dir, trials):
     results.write_csv(Path(sweep_dir) / "results.csv", rows)
     results.write_hparams(sweep_dir, trials, rows)
     drawn = draw(rows, [name for name, _ in trials[0].settings])
-    if drawn is not None:
+    if drawn is None:
+        (Path(sweep_dir) / "sweep.png").unlink(missing_ok=True)
+    else:
         figures.save_png(drawn, Path(sweep_dir) / "sweep.png")
     return rows
 

@@ -87,15 +87,16 @@ class LocalLauncher:
         return concurrent.futures.wait(handles, seconds, concurrent.futures.FIRST_COMPLETED).done
 
     def error(self, handle):
-        """Why an ended trial has no record, or None."""
+        """What went wrong with an ended trial, or None."""
         error = handle.exception()
-        return None if error is None else f"{type(error).__name__}: {error}"
+        return handle.result().error if error is None else f"{type(error).__name__}: {error}"
 
     def stop(self, handles):
         """Has the running trials save and end."""
         self._stop.set()
 
     def close(self):
+        self._stop.set()  # Nothing runs any more, unless an error ended the sweep.
         self._pool.shutdown()
 
 
@@ -157,12 +158,11 @@ class RayLauncher:
         return set(self._ray.wait(list(handles), num_returns=1, timeout=seconds)[0])
 
     def error(self, handle):
-        """Why an ended trial has no record, or None."""
+        """What went wrong with an ended trial, or None."""
         try:
-            self._ray.get(handle)
+            return self._ray.get(handle).error
         except Exception as error:  # Whatever a remote machine met with.
-            return str(error).strip().splitlines()[-1]
-        return None
+            return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
     def stop(self, handles):
         """Has the running trials save and end."""

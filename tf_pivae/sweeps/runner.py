@@ -76,7 +76,8 @@ def _ended(trial, error, stopping):
     if record.status not in (FINISHED, FAILED, STOPPED):
         status = STOPPED if stopping else FAILED
         record = dataclasses.replace(record, status=status, error=None if stopping else error)
-        trial.write(record)
+        with contextlib.suppress(OSError):  # It may be the disk that went wrong.
+            trial.write(record)
     return record
 
 

@@ -83,8 +83,9 @@ class Table:
         for trial, record in shown[:_MOST_ROWS]:
             cells = _cells(trial, record, self._num_steps)
             table.add_row(trial.name, record.status, *cells, style=_STYLES[record.status])
+        table.caption = "bits/dim: held out; in brackets: on training batches so far"
         if len(shown) > _MOST_ROWS:
-            table.caption = f"and {len(shown) - _MOST_ROWS} more; (...): on training batches"
+            table.caption = f"and {len(shown) - _MOST_ROWS} more; {table.caption}"
         self._live.update(table, refresh=True)
 
     def __enter__(self):
