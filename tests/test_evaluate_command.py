@@ -4,10 +4,12 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import tf_pivae
@@ -106,6 +108,55 @@ def test_watch_evaluates_every_checkpoint(finished, evaluate):
     assert list((run_dir / "tensorboard" / "evaluation").iterdir())
     evaluate(*arguments)  # Everything is done already: nothing is added.
     assert len((run_dir / "evaluations.jsonl").read_text().splitlines()) == 3
+
+
+def test_watch_beside_a_running_training(tmp_path, tiny, evaluate):
+    """Started before there is a run, it evaluates each checkpoint while the training goes on, and ends with it."""
+    run_dir = tmp_path / "run"
+    watch = [sys.executable, "-m", "tf_pivae.evaluate", f"--run_dir={run_dir}", "--watch", "--importance_samples=1"]
+    options = ["--num_examples=16", "--poll_seconds=0.1"]
+    train = [sys.executable, "-m", "tf_pivae.train", f"--gin_file={tiny}", f"--run_dir={run_dir}"]
+    # Steps enough for the watcher to see several checkpoints come, and more of them than the training keeps.
+    parameters = ["num_steps=1000", "train.checkpoint_every=100", "train.sample_every=0"]
+    train += [f"--gin_param={parameter}" for parameter in parameters]
+    with subprocess.Popen([*watch, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        with subprocess.Popen(train, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as training:
+            log = run_dir / "evaluations.jsonl"
+            while training.poll() is None and not log.exists():
+                time.sleep(0.05)
+            assert training.poll() is None, "the first checkpoint was evaluated after the training's end"
+            _, errors = training.communicate(timeout=600)
+            assert training.returncode == 0, errors
+        output, errors = watching.communicate(timeout=600)
+    assert watching.returncode == 0, errors
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 1000
+    assert steps[0] < 1000
+    for step in steps:
+        assert f"at step {step}\n" in output
+    alone = evaluate(f"--run_dir={run_dir}", "--importance_samples=1", "--num_examples=16")
+    assert alone.returncode == 0, alone.stderr
+    last = json.loads(log.read_text().splitlines()[-1])["rows"]
+    assert json.loads((run_dir / "evaluation.json").read_text())["rows"] == last
+
+
+def test_two_replicas_give_the_same_table(finished, network, monkeypatch):
+    """Bits per dimension and their parts on two replicas, and a distance of samples drawn on two."""
+    settings = evaluation.Settings(
+        metrics=("bits_per_dim", "fid"), importance_samples=3, feature_network=str(network), progress=False
+    )
+    results = []
+    for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
+        strategy = tf.distribute.MirroredStrategy(devices)
+        assert strategy.num_replicas_in_sync == len(devices)
+        monkeypatch.setattr(evaluation, "default_strategy", lambda strategy=strategy: strategy)
+        results.append(evaluation.evaluate_run(finished[0], settings))
+    one, two = results
+    assert [row.metric for row in one.rows] == [row.metric for row in two.rows]
+    for a, b in zip(one.rows, two.rows, strict=True):
+        assert b.value == pytest.approx(a.value, rel=1e-5 if "bits" in a.protocol or "bits" in a.metric else 1e-2)
+        assert b.protocol == a.protocol
 
 
 def test_a_gan_gets_its_bound_in_square_brackets(tmp_path, evaluate, tiny):
