@@ -150,7 +150,7 @@ def test_two_replicas_give_the_same_table(finished, network, monkeypatch):
     for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
         strategy = tf.distribute.MirroredStrategy(devices)
         assert strategy.num_replicas_in_sync == len(devices)
-        monkeypatch.setattr(evaluation, "default_strategy", lambda strategy=strategy: strategy)
+        monkeypatch.setattr(evaluation, "local_strategy", lambda strategy=strategy: strategy)
         results.append(evaluation.evaluate_run(finished[0], settings))
     one, two = results
     assert [row.metric for row in one.rows] == [row.metric for row in two.rows]

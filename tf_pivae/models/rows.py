@@ -21,6 +21,8 @@ class RowFunction:
 
     def __init__(self, function):
         self._strategy = tf.distribute.get_strategy()
+        # Those of this process: where a training has several, one of them computes alone.
+        self._replicas = len(self._strategy.experimental_local_results(self._spread(tf.constant)))
         self._compiled = tf.function(
             lambda arguments, shared: self._strategy.run(function, args=(*arguments, *shared)),
             autograph=False,
@@ -52,14 +54,8 @@ class RowFunction:
 
     def _batch(self, start, stop, first_row, per_row, shared):
         """The results of rows start ... stop - 1, a list of one nest for each replica."""
-        replicas = self._strategy.num_replicas_in_sync
-        edges = [start + (stop - start) * i // replicas for i in range(replicas + 1)]
+        edges = [start + (stop - start) * i // self._replicas for i in range(self._replicas + 1)]
         counts = [b - a for a, b in itertools.pairwise(edges)]
-
-        def spread(value):
-            return self._strategy.experimental_distribute_values_from_function(
-                lambda context: value(context.replica_id_in_sync_group)
-            )
 
         def rows(array, i):
             # oneDNN's fused operations refuse tensors without rows: a replica that is left with none computes one.
@@ -67,13 +63,18 @@ class RowFunction:
             return tf.constant(part if counts[i] else np.zeros([1, *part.shape[1:]], part.dtype))
 
         arguments = [
-            spread(lambda i: tf.constant(first_row + edges[i], tf.int64)),
-            spread(lambda i: tf.constant(max(counts[i], 1), tf.int32)),
-            *(None if array is None else spread(functools.partial(rows, array)) for array in per_row),
+            self._spread(lambda i: tf.constant(first_row + edges[i], tf.int64)),
+            self._spread(lambda i: tf.constant(max(counts[i], 1), tf.int32)),
+            *(None if array is None else self._spread(functools.partial(rows, array)) for array in per_row),
         ]
         outputs = self._compiled(arguments, shared)
         values = [self._strategy.experimental_local_results(value) for value in tf.nest.flatten(outputs)]
         return [
             tf.nest.pack_sequence_as(outputs, [value[i].numpy()[: counts[i]] for value in values])
-            for i in range(replicas)
+            for i in range(self._replicas)
         ]
+
+    def _spread(self, value):
+        """What each replica of this process gets: value(0), value(1), ..."""
+        local = itertools.count()
+        return self._strategy.experimental_distribute_values_from_function(lambda _: value(next(local)))
