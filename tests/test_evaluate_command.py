@@ -197,21 +197,3 @@ def test_gan_train_and_test_want_classes(finished):
     settings = evaluation.Settings(metrics=("gan_train",), progress=False)
     (reason,) = evaluation.evaluate_run(finished[0], settings).refused
     assert "class-conditional" in reason
-
-
-def test_gan_train_and_gan_test_of_a_class_conditional_run(tmp_path, tiny, run_command, evaluate):
-    run_dir = f"--run_dir={tmp_path / 'run'}"
-    parameters = ["train.class_conditional=True", "num_steps=4", "train.sample_every=0"]
-    result = run_command("train", f"--gin_file={tiny}", run_dir, *(f"--gin_param={p}" for p in parameters))
-    assert result.returncode == 0, result.stderr
-    classifier = ["depth=8", "num_steps=3", "batch_size=16"]
-    bindings = [f"--gin_param=ClassifierConfig.{binding}" for binding in classifier]
-    result = evaluate(run_dir, "--metrics=gan_train,gan_test", "--num_samples=64", *bindings)
-    assert result.returncode == 0, result.stderr
-    rows = {row["metric"]: row for row in json.loads((tmp_path / "run" / "evaluation.json").read_text())["rows"]}
-    assert rows.keys() == {"GAN-train %", "GAN-test %", "real-on-real %"}
-    assert all(0.0 <= row["value"] <= 100.0 for row in rows.values())
-    assert "ResNet-8, 3 steps" in rows["GAN-train %"]["protocol"]
-    model = tf_pivae.load(tmp_path / "run")
-    labels = np.zeros(4, np.int64)
-    assert (model.sample(4, labels=labels) != model.sample(4, labels=labels + 1)).any()
