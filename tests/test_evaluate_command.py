@@ -12,7 +12,7 @@ from PIL import Image
 
 import tf_pivae
 from tf_pivae import evaluation
-from tf_pivae.data import bundled
+from tf_pivae.data import bundled, reduced_levels
 from tf_pivae.metrics.bits_per_dim import bits_per_dim
 
 
@@ -135,6 +135,23 @@ def test_a_gan_gets_its_bound_in_square_brackets(tmp_path, evaluate, tiny):
     assert result.returncode == 0, result.stderr
     value = json.loads((tmp_path / "bound" / "evaluation.json").read_text())["rows"][0]["value"]
     assert f"[{value:.4f}]" in result.stdout
+
+
+def test_few_levels_are_compared_on_one_scale(network, tmp_path):
+    """A model of 32 levels whose samples are the held-out images themselves is at distance 0 from them."""
+    data = reduced_levels(lambda: bundled(image_size=16, num_examples=(64, 200)))
+    levels = np.asarray(data.test.images)
+
+    class Perfect:
+        num_bins, num_classes = 32, 0
+
+        def sample(self, count, seed, labels, batch_size, first_row):
+            return levels[first_row : first_row + count]
+
+    settings = evaluation.Settings(metrics=("fid",), feature_network=str(network), progress=False)
+    rows = []
+    evaluation._image_rows(evaluation._Subject(Perfect(), data, {}, settings, tmp_path, 0), ["fid"], rows, [])
+    assert rows[0].value == pytest.approx(0.0, abs=1e-6)
 
 
 def test_real_subsets_show_the_pattern_of_table_7(network):
