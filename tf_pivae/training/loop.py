@@ -93,13 +93,14 @@ def train(
     workers = Workers(strategy)
     recorder = Recorder(run_dir, keep_checkpoints) if workers.is_chief else NoRecorder()
     try:
-        data = dataset()
+        data = _opened(dataset)
         replicas = strategy.num_replicas_in_sync
         if batch_size % replicas:
             raise UserError(f"batch_size = {batch_size} does not divide by {replicas} replicas: choose a multiple.")
         num_classes = _num_classes(data, class_conditional)
         with workers.watched(), strategy.scope():
             session = _build(model, critic, trainer, data, num_classes, moving_average, seed)
+        _check_levels(data, session.pivae)
         recorder.claim(
             {
                 "name": data.name,
@@ -134,6 +135,20 @@ def train(
         return Outcome(step, None, *estimate)
     finally:
         recorder.close()
+
+
+def _opened(dataset):
+    if not callable(dataset):
+        raise UserError("train.dataset must be a function: write @bundled (say), without parentheses.")
+    return dataset()
+
+
+def _check_levels(data, pivae):
+    if data.num_bins != pivae.num_bins:
+        raise UserError(
+            f"{data.name} has images of {data.num_bins} levels, but the model is one of {pivae.num_bins}: set "
+            f"PiVAE.num_bins={data.num_bins}, or reduce the images as options/five_bit.gin does."
+        )
 
 
 def _num_classes(data, class_conditional):

@@ -53,10 +53,9 @@ class Recorder:
         self._directory.close()
 
     def draw_samples(self, step, model):
-        """Writes `RUN/samples/STEP.png`; a class-conditional model's columns are its classes."""
-        count = 36
-        labels = np.arange(count) % model.num_classes if model.num_classes else None
-        picture = figures.image_grid(model.sample(count, labels=labels), num_bins=model.num_bins)
+        """Writes `RUN/samples/STEP.png`; a class-conditional model's rows are its classes."""
+        count, labels, columns = _grid(36, model.num_classes)
+        picture = figures.image_grid(model.sample(count, labels=labels), columns, num_bins=model.num_bins)
         figures.save_png(picture, self._path / "samples" / f"{step:06d}.png")
         self._monitor.image(step, "samples", np.asarray(picture))
 
@@ -85,10 +84,9 @@ class Recorder:
 
     def draw_final_pictures(self, model, test, temperature):
         """Writes `RUN/samples.png` and `RUN/reconstructions.png`, and says where everything is."""
-        count = 64
-        labels = np.arange(count) % model.num_classes if model.num_classes else None
+        count, labels, columns = _grid(64, model.num_classes)
         panels = [
-            (f"temperature {t:g}, {name}", figures.image_grid(images, num_bins=model.num_bins))
+            (f"temperature {t:g}, {name}", figures.image_grid(images, columns, num_bins=model.num_bins))
             for t, noise, name in ((1.0, 1.0, "the model itself"), (temperature, 0.5, "half of the noise of p(y|z)"))
             for images in [model.sample(count, temperature=t, sample_noise=noise, labels=labels)]
         ]
@@ -107,6 +105,14 @@ class Recorder:
             f"metrics:         {self._path / 'metrics.jsonl'} (and tensorboard --logdir {self._path})\n"
             f"model:           tf_pivae.load({str(self._path)!r})"
         )
+
+
+def _grid(about, num_classes):
+    """Number, labels and columns of a picture of about so many samples: whole rows, one class each."""
+    if not num_classes:
+        return about, None, None
+    count = about // num_classes * num_classes if num_classes <= about else about
+    return count, *figures.class_rows(count, num_classes)
 
 
 class NoRecorder:
