@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tf_pivae import cli
 from tf_pivae.errors import UserError
-from tf_pivae.training import loop
+from tf_pivae.training import loop, recorder
 
 COUNT = 200
 _PATIENCE_SECONDS = 60
@@ -60,8 +60,8 @@ def mutants(tmp_path_factory):
     """Of each mutated configuration: its entry file, a description, the outcome."""
     strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
     folder, here = tmp_path_factory.mktemp("mutants"), Path.cwd()
-    kept, handler = loop.Checkpoints, signal.signal(signal.SIGALRM, _hangs)
-    loop.Checkpoints = _NoTraining
+    kept, handler = recorder.Checkpoints, signal.signal(signal.SIGALRM, _hangs)
+    recorder.Checkpoints = _NoTraining
     found = []
     try:
         for seed in range(COUNT):
@@ -70,7 +70,7 @@ def mutants(tmp_path_factory):
             found.append((entry, description, outcome(entry, folder / f"run{seed}", strategy)))
     finally:
         os.chdir(here)
-        loop.Checkpoints = kept
+        recorder.Checkpoints = kept
         signal.signal(signal.SIGALRM, handler)
         gin.clear_config()
     return found
@@ -126,7 +126,7 @@ def test_the_command_prints_that_line(mutants):
 def test_particular_mistakes(text, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.gin").write_text(text + "\n")
-    monkeypatch.setattr(loop, "Checkpoints", _NoTraining)
+    monkeypatch.setattr(recorder, "Checkpoints", _NoTraining)
     try:
         line = outcome(tmp_path / "a.gin", tmp_path / "run", tf.distribute.MirroredStrategy(["/cpu:0"]))
     finally:

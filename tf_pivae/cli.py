@@ -18,8 +18,6 @@ from absl import logging as absl_logging
 
 from tf_pivae.errors import UserError
 
-EXIT_USER_ERROR = 2
-
 
 def define_gin_flags():
     """Defines --gin_file and --gin_param, and shows them in --help; call it when a command's module is imported."""
@@ -51,7 +49,7 @@ def run(main):
             line = one_line(error)
             if line is None:
                 raise
-            _fail(line)
+            _fail(line, getattr(error, "exit_status", UserError.exit_status))
         except KeyboardInterrupt:
             sys.exit(130)
 
@@ -84,9 +82,9 @@ def one_line(error):
     return None
 
 
-def _fail(message):
+def _fail(message, exit_status=UserError.exit_status):
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(EXIT_USER_ERROR)
+    sys.exit(exit_status)
 
 
 def import_tensorflow_quietly():
@@ -147,7 +145,8 @@ def parse_gin(files, parameters=(), required=True):
     import tf_pivae.configurables  # noqa: F401  registers everything that a gin file may name
 
     gin.clear_config()
-    # Files of our folders and nothing else: gin would also look into Python packages, and fail over a folder `models`.
+    # Files of our folders and nothing else: gin would also look for models/residual.gin in a Python package `models`,
+    # and fails where the current folder has a folder of that name.
     gin.config._FILE_READERS[:] = [(open, os.path.isfile)]
     gin.config._LOCATION_PREFIXES[:] = gin_search_paths()
     disabled = logging.root.manager.disable

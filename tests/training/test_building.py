@@ -27,6 +27,8 @@ def test_any_exception_becomes_one_line():
             raise error
     with pytest.raises(UserError, match=r"^already$"), explained("a model"):
         raise UserError("already")
+    with pytest.raises(tf.errors.UnavailableError), explained("a model"):  # another worker's end
+        raise tf.errors.UnavailableError(None, None, "gone")
     with pytest.raises(KeyboardInterrupt), explained("a model"):
         raise KeyboardInterrupt
 

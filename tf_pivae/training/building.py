@@ -10,6 +10,16 @@ import tensorflow as tf
 from tf_pivae.errors import UserError
 
 
+# What the loss of another worker looks like: `workers.Workers.watched` deals with it.
+_FROM_OTHER_WORKERS = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.InternalError,
+    tf.errors.DeadlineExceededError,
+)
+
+
 @contextlib.contextmanager
 def explained(what):
     """Turns whatever is raised within into a `UserError` of one line, "WHAT: REASON".
@@ -18,7 +28,7 @@ def explained(what):
     """
     try:
         yield
-    except UserError:
+    except (UserError, *_FROM_OTHER_WORKERS):
         raise
     except Exception as error:  # A wrong type may fail anywhere below, in any way.
         if os.environ.get("TF_PIVAE_DEBUG"):
