@@ -1,6 +1,8 @@
 """gin and Keras layers together; what a network's sizes may be."""
 
 import inspect
+import math
+from numbers import Real
 
 import gin
 
@@ -37,3 +39,10 @@ def check_sizes(limit, **sizes):
         for number in numbers:
             if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= limit:
                 raise ValueError(f"`{name}` = {number!r} is not possible: it takes whole numbers from 1 to {limit}.")
+
+
+def check_numbers(**numbers):
+    """Raises ValueError unless each of `numbers` is a finite number from 0."""
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= value < math.inf:
+            raise ValueError(f"`{name}` = {value!r} is not possible: it takes a number from 0.")

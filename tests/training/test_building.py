@@ -3,10 +3,11 @@
 import resource
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pivae.configurable import MAX_DEPTH, MAX_WIDTH, check_sizes
+from tf_pivae.configurable import MAX_DEPTH, MAX_WIDTH, check_numbers, check_sizes
 from tf_pivae.errors import UserError
 from tf_pivae.training.building import (
     bounded_variables,
@@ -85,3 +86,10 @@ def test_sizes():
     for value in (0, -1, True, 2.0, "4", None, (), (4, 0), [MAX_WIDTH + 1], (4,) * (MAX_DEPTH + 1), 10**30):
         with pytest.raises(ValueError, match=r"`widths` (= .* it )?takes"):
             check_sizes(MAX_WIDTH, widths=value)
+
+
+def test_numbers_that_are_none():
+    check_numbers(a=0, b=1.5, c=np.float32(2))
+    for value in (-1, -0.5, float("nan"), float("inf"), True, "1", None, (1,)):
+        with pytest.raises(ValueError, match="`a` = "):
+            check_numbers(a=value)

@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from tf_pivae.errors import UserError
 
-
 # What the loss of another worker looks like: `workers.Workers.watched` deals with it.
 _FROM_OTHER_WORKERS = (
     tf.errors.UnavailableError,
