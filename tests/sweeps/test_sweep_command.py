@@ -158,27 +158,29 @@ def test_stopped_and_killed_sweeps_go_on(tmp_path, run_command, plain):
     """SIGTERM: the running trials save. SIGKILL: what it leaves behind is waited for. Then every step is there once."""
     sweep_dir = tmp_path / "sweep"
     arguments = [f"--gin_file={plain}", f"--sweep_dir={sweep_dir}", "--max_parallel=2", "--sweep=seed=0,1"]
-    arguments += ["--gin_param=num_steps=200", "--gin_param=train.log_every=10", "--gin_param=train.eval_examples=0"]
+    arguments += ["--gin_param=num_steps=300", "--gin_param=train.log_every=10", "--gin_param=train.eval_examples=0"]
     runs = [sweep_dir / "seed=0", sweep_dir / "seed=1"]
     process = start(arguments)
-    wait_for(lambda: all(map(has_metrics, runs)), process)
+    wait_for(lambda: any(map(has_metrics, runs)), process)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, output
     assert "2 stopped" in output
+    trained = [run for run in runs if has_metrics(run)]  # The other may not have begun.
     for run in runs:
-        (saved,) = (run / "checkpoints").iterdir()
-        assert 10 <= int(saved.name) < 200
         assert json.loads((run / "trial.json").read_text())["status"] == "stopped"
+    for run in trained:
+        (saved,) = (run / "checkpoints").iterdir()
+        assert 10 <= int(saved.name) < 300
         assert "stopped by SIGTERM" in (run / "output.log").read_text()
-    reached = [steps(run)[-1] for run in runs]
+    reached = {run: steps(run)[-1] for run in trained}
 
     process = start(arguments)
-    wait_for(lambda: all(steps(run)[-1] > before for run, before in zip(runs, reached, strict=True)), process)
+    wait_for(lambda: any(has_metrics(run) and steps(run)[-1] > reached.get(run, 0) for run in runs), process)
     process.kill()
     process.wait()
     result = run_command("sweep", *arguments)
     assert result.returncode == 0, result.stderr
     assert "2 finished" in result.stdout
     for run in runs:
-        assert steps(run) == list(range(10, 201, 10))
+        assert steps(run) == list(range(10, 301, 10))

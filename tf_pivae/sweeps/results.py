@@ -12,7 +12,7 @@ from tf_pivae.sweeps.trials import FINISHED
 
 _HELD_OUT = "held_out_bits_per_dim/K=1"
 # Of the last report of the training: losses on training batches, in the units of `metrics.jsonl`.
-LOSSES = ("bits_per_dim", "critic_loss", "quality_loss", "gradient_penalty", "log_sigma")
+LOSSES = ("bits_per_dim", "critic_loss", "quality_loss", "critic_regularization", "log_sigma")
 
 
 def row(trial):
