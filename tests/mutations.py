@@ -313,7 +313,7 @@ def _first_failure(tree, tests):
     )
     if result.returncode == 0:
         return None
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", result.stdout, flags=re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", result.stdout, flags=re.MULTILINE)
     if failed is None:
         sys.exit(f"error: pytest ended with {result.returncode} on {tests}:\n{result.stdout[-2000:]}{result.stderr}")
     return failed[1]
