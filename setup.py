@@ -32,6 +32,8 @@ REQUIREMENTS = [
     "pillow>=11",
     # Progress bars.
     "tqdm>=4.66,<5",
+    # The live table of a sweep; Keras brings it along anyway.
+    "rich>=13",
 ]
 
 EXTRAS = {
@@ -40,6 +42,8 @@ EXTRAS = {
     "dev": ["pytest>=8,<10", "ruff>=0.12", "scipy>=1.14,<2", "setuptools>=77"],
     # Independent implementations of the metrics that tests compare with; those tests are skipped without them.
     "peers": ["torch>=2.6,<3", "torchvision>=0.21,<1", "torch-fidelity>=0.4,<0.5"],
+    # Sweeps over a cluster: `--launcher=ray` leaves the scheduling to Ray. `make test` installs it too.
+    "ray": ["ray>=2.40,<3"],
     # Talking to TensorFlow Serving: its messages and stubs, and the channel they use.
     "serving": ["tensorflow-serving-api>=2.19,<3", "grpcio>=1.74,<2"],
 }

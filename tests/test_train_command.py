@@ -254,11 +254,12 @@ def test_cifar_trains_at_full_size_on_data_of_its_shape(tmp_path):
     assert groups == ["kl/top", "kl/top_down_0", "kl/top_down_1", "kl/top_down_2", "kl/top_down_3"]
 
 
-@pytest.mark.parametrize("module", ["train", "sample", "prepare", "evaluate"])
+@pytest.mark.parametrize("module", ["train", "sample", "prepare", "evaluate", "sweep", "cluster"])
 def test_help_answers_at_once(module):
     started = time.monotonic()
     result = run(module, "--help")
-    assert "--run_dir" in result.stdout or (module == "prepare" and "--gin_file" in result.stdout)
+    own = {"prepare": "--gin_file", "sweep": "--sweep_dir", "cluster": "--scheduler"}
+    assert own.get(module, "--run_dir") in result.stdout
     assert time.monotonic() - started < 3.0  # A third of a second, on cores that others use too.
 
 
