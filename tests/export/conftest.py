@@ -1,0 +1,89 @@
+"""Small exported models: grey with IAF and flow, and a class-conditional one in colour."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_pivae.bijectors.real_nvp import RealNVP
+from tf_pivae.export.saved_model import write_saved_model
+from tf_pivae.export.signatures import Options
+from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
+from tf_pivae.models.latents import GaussianPosterior, IAFPosterior
+from tf_pivae.models.pivae import PiVAE
+
+
+class Exported(NamedTuple):
+    """A model and its SavedModel."""
+
+    model: PiVAE
+    folder: str
+    options: Options
+    functions: dict
+    images: np.ndarray  # uint8 [64, H, W, C]
+    labels: np.ndarray | None  # int64 [64]
+
+
+def _residual(image_shape, num_classes):
+    sizes = dict(stem_width=6, widths=(8, 8), top_channels=2, latent_channels=2)
+    return residual_vae(image_shape, posterior=IAFPosterior, num_classes=num_classes, **sizes)
+
+
+def _plain(image_shape, num_classes):
+    sizes = dict(widths=(8, 8), top_channels=3, latent_channels=2)
+    return plain_vae(image_shape, posterior=GaussianPosterior, num_classes=num_classes, **sizes)
+
+
+def _flow(image_shape):
+    return RealNVP(image_shape, num_blocks=1, width=6)
+
+
+def _export(model, folder, options):
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, model.num_bins, [64, *model.image_shape], dtype=np.uint8)
+    labels = rng.integers(0, model.num_classes, [64]) if model.num_classes else None
+    functions = write_saved_model(model, folder, options)
+    return Exported(model, str(folder), options, functions, images, labels)
+
+
+@pytest.fixture(scope="session")
+def grey(randomize, tmp_path_factory):
+    """Residual VAE with IAF behind a flow, 8x8x1, 256 levels."""
+    keras.utils.set_random_seed(0)
+    model = randomize(PiVAE((8, 8, 1), vae=_residual, flow=_flow), scale=0.05)
+    return _export(model, tmp_path_factory.mktemp("grey") / "1", Options())
+
+
+@pytest.fixture(scope="session")
+def conditional(randomize, tmp_path_factory):
+    """Plain VAE with three classes, 4x4x3, 200 levels, two importance samples, cooler samples."""
+    keras.utils.set_random_seed(0)
+    model = PiVAE((4, 4, 3), vae=_plain, flow=_flow, num_bins=200, num_classes=3)
+    randomize(model, scale=0.05)
+    return _export(model, tmp_path_factory.mktemp("conditional") / "1", Options(2, 0.7, 0.5))
+
+
+class GraphSession:
+    """A SavedModel in a session without eager execution, as TensorFlow Serving runs it: shapes are the graph's affair."""
+
+    def __init__(self, folder):
+        self._session = tf.compat.v1.Session(graph=tf.Graph())
+        with self._session.graph.as_default():
+            graph = tf.compat.v1.saved_model.loader.load(self._session, ["serve"], folder)
+        self.signatures = graph.signature_def
+
+    def __call__(self, signature, **inputs):
+        signature = self.signatures[signature]
+        feeds = [(signature.inputs[key].name, value) for key, value in inputs.items()]
+        fetches = {key: info.name for key, info in signature.outputs.items()}
+        placeholders = [self._session.graph.get_tensor_by_name(name) for name, _ in feeds]
+        run = self._session.make_callable(list(fetches.values()), feed_list=placeholders)  # No checks of shapes.
+        return dict(zip(fetches, run(*(value for _, value in feeds)), strict=True))
+
+
+@pytest.fixture(scope="session")
+def graph_session():
+    """`GraphSession`, a function of a folder."""
+    return GraphSession
