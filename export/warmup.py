@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tf_pivae.errors import UserError
+from tf_pivae import cli
 from tf_pivae.export.signatures import DEFAULT
 
 FILE = "assets.extra/tf_serving_warmup_requests"
@@ -48,10 +48,9 @@ def write_warmup_requests(folder, model_name, model, functions, images, labels):
     Raises:
       UserError: `tensorflow-serving-api`, which has the messages, is not installed.
     """
-    try:
-        from tensorflow_serving.apis import prediction_log_pb2
-    except ImportError as error:
-        raise UserError("the warm-up requests need tensorflow-serving-api: pip install 'tf-pivae[serving]'.") from error
+    cli.require_extra("serving", "tensorflow_serving")
+    from tensorflow_serving.apis import prediction_log_pb2
+
     path = Path(folder) / FILE
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
