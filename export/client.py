@@ -7,8 +7,8 @@
         client.sample(seeds=[1, 2, 3])                # uint8 [3, H, W, C]
 
 A call of any length is cut into requests of `batch_size` rows. A request is repeated only after UNAVAILABLE (no
-connection, or a server that is full or stopping), after growing pauses and within `timeout`; the same request always has
-the same answer, so that repeating it does no harm. Needs the extra `serving`.
+connection, or a server that is full or stopping), after growing pauses and within `timeout`: a request always has the
+same answer, so that repeating it does no harm. Needs the extra `serving`.
 """
 
 from tf_pivae.export.grpc_client import GrpcClient

@@ -91,9 +91,9 @@ def _row_bytes(signatures):
     """Bytes of one row of the largest request or response; a file may take twice what the largest tensor does."""
     sides = [list(side.values()) for signature in signatures.values() for side in signature]
     largest = max(sum(map(_tensor_bytes, side)) for side in sides)
-    has_files = any(spec.dtype == "object" for side in sides for spec in side)
+    has_files = any(spec.dtype == "string" for side in sides for spec in side)
     return 2 * largest + _SLACK if has_files else largest
 
 
 def _tensor_bytes(spec):
-    return 0 if spec.dtype == "object" else np.dtype(spec.dtype).itemsize * math.prod(spec.shape)
+    return 0 if spec.dtype == "string" else np.dtype(spec.dtype).itemsize * math.prod(spec.shape)

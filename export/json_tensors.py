@@ -84,7 +84,7 @@ def _columns_of_rows(rows, specs, max_rows):
 
 
 def _array(name, value, spec, max_rows):
-    array = _strings(name, value) if spec.dtype == "object" else _numbers(name, value, spec)
+    array = _strings(name, value) if spec.dtype == "string" else _numbers(name, value, spec)
     check_shape(name, array.shape, spec, max_rows)
     check_finite(name, array)
     return array

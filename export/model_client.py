@@ -103,7 +103,7 @@ def as_array(name, value, spec):
     Raises:
       ValueError: other values, or another shape.
     """
-    if spec.dtype == "object":
+    if spec.dtype == "string":
         array = np.empty(len(value), object)
         array[:] = list(value)
         if not all(isinstance(element, bytes) for element in array):

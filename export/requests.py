@@ -30,12 +30,11 @@ def invalid(message):
 class TensorSpec(NamedTuple):
     """An input of a signature: one row of it."""
 
-    dtype: str  # NumPy's name; "object" for strings
+    dtype: str  # TensorFlow's name, such as "uint8" or "string"
     shape: tuple  # without the batch
 
     def __str__(self):
-        kind = "string" if self.dtype == "object" else self.dtype
-        return f"{kind} [{', '.join(['N', *map(str, self.shape)])}]"
+        return f"{self.dtype} [{', '.join(['N', *map(str, self.shape)])}]"
 
 
 def check_shape(name, shape, spec, max_rows):

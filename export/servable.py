@@ -88,7 +88,7 @@ def signature_of(definition):
 
 def _spec(info):
     shape = tuple(dim.size for dim in info.tensor_shape.dim[1:])
-    return TensorSpec(tf.as_dtype(info.dtype).as_numpy_dtype.__name__.removesuffix("_"), shape)
+    return TensorSpec(tf.as_dtype(info.dtype).name, shape)
 
 
 def _reason(error):

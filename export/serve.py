@@ -4,6 +4,8 @@ It speaks TensorFlow Serving's gRPC and REST, joins requests into batches, goes 
 finishes what it has begun when it is told to stop (SIGTERM). See docs/serving.md.
 """
 
+import os
+
 from absl import flags
 
 from tf_pivae import cli
@@ -23,6 +25,7 @@ _DRAIN_SECONDS = flags.DEFINE_float("drain_seconds", 30.0, "How long requests ma
 
 
 def main():
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # A port that is taken is told in one line, by us.
     cli.import_tensorflow_quietly()
     cli.require_extra("serving", "tensorflow_serving", "grpc", "aiohttp", "prometheus_client")
     import asyncio

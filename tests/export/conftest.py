@@ -12,6 +12,7 @@ from tensorflow.core.protobuf import config_pb2
 from tf_pivae.bijectors.real_nvp import RealNVP
 from tf_pivae.export.saved_model import write_saved_model
 from tf_pivae.export.signatures import Options
+from tf_pivae.export.warmup import write_warmup_requests
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
 from tf_pivae.models.latents import GaussianPosterior, IAFPosterior
 from tf_pivae.models.pivae import PiVAE
@@ -95,3 +96,52 @@ class GraphSession:
 def graph_session():
     """`GraphSession`, a function of a folder."""
     return GraphSession
+
+
+class Table(NamedTuple):
+    """What a served version must answer: outputs of the graph itself, row by row."""
+
+    images: np.ndarray  # uint8 [64, 4, 4, 1]
+    files: np.ndarray  # PNGs of them
+    seeds: np.ndarray  # int64 [64]
+    latents: dict  # of the images
+    prior: dict  # other latents
+    log_prob: np.ndarray
+    bits_per_dim: np.ndarray
+    sampled: np.ndarray
+    reconstructed: np.ndarray
+    decoded: np.ndarray  # from `prior`
+
+
+def _table(folder):
+    run = GraphSession(folder)
+    rng = np.random.default_rng(4)
+    images, seeds = rng.integers(0, 256, [64, 4, 4, 1], dtype=np.uint8), rng.integers(-(2**63), 2**63 - 1, [64])
+    files = np.array([tf.io.encode_png(image).numpy() for image in images], object)
+    latents, sampled = run("encode", images=images), run("sample", seeds=seeds)["images"]
+    prior = {name: rng.normal(size=z.shape).astype(np.float32) for name, z in latents.items()}
+    bound, reconstructed = run("log_prob", images=images), run("reconstruct", images=images)["images"]
+    log_prob, bits_per_dim = bound["log_prob"], bound["bits_per_dim"]
+    decoded = run("decode", **prior)["images"]
+    return Table(images, files, seeds, latents, prior, log_prob, bits_per_dim, sampled, reconstructed, decoded)
+
+
+class Published(NamedTuple):
+    """Two versions of a small, fast model, not yet in a server's folder."""
+
+    folders: tuple
+    tables: tuple
+
+
+@pytest.fixture(scope="session")
+def published(randomize, tmp_path_factory):
+    """4x4x1, no flow; the second version has other weights."""
+    folders = [tmp_path_factory.mktemp("published") / name for name in "12"]
+    keras.utils.set_random_seed(0)
+    model = PiVAE((4, 4, 1), vae=_plain)
+    for seed, folder in enumerate(folders):
+        randomize(model, seed, scale=0.1)
+        functions = write_saved_model(model, folder, Options(importance_samples=2))
+        images = np.arange(8 * 16, dtype=np.uint8).reshape(8, 4, 4, 1)
+        write_warmup_requests(folder, "pivae", model, functions, images, None)
+    return Published(tuple(folders), tuple(_table(str(folder)) for folder in folders))
