@@ -11,6 +11,7 @@ from tf_pivae.export.model_client import ModelClient
 from tf_pivae.export.retries import ServingError, with_retries
 from tf_pivae.export.servable import signature_of
 
+_ROUND_ROBIN = ("grpc.lb_policy_name", "round_robin")  # Over all servers that the name stands for.
 _SLACK = 1 << 16  # bytes for names and shapes
 
 
@@ -20,7 +21,7 @@ class GrpcClient(ModelClient):
     Messages may be as large as `batch_size` rows of this model need: gRPC's own limit is 4 MiB.
 
     Args:
-      address: HOST:PORT.
+      address: HOST:PORT; with dns:/// in front, all addresses of the name take turns.
       model_name: the name it is served under.
       timeout: seconds for one request with its repetitions.
       batch_size: rows of one request.
@@ -42,13 +43,14 @@ class GrpcClient(ModelClient):
     ):
         self.address, self.model_name, self.timeout, self.max_attempts = address, model_name, timeout, max_attempts
         self._credentials = credentials
-        self._open([])
+        self._open()
         super().__init__(batch_size)
         limit = batch_size * _row_bytes(self.signatures) + _SLACK
         self.close()
-        self._open([("grpc.max_send_message_length", limit), ("grpc.max_receive_message_length", limit)])
+        self._open(("grpc.max_send_message_length", limit), ("grpc.max_receive_message_length", limit))
 
-    def _open(self, options):
+    def _open(self, *limits):
+        options = [_ROUND_ROBIN, *limits]
         if self._credentials is None:
             self._channel = grpc.insecure_channel(self.address, options)
         else:

@@ -4,7 +4,9 @@ import asyncio
 import concurrent.futures
 import dataclasses
 import functools
+import os
 import signal
+import sys
 
 import grpc
 from aiohttp import web
@@ -50,16 +52,23 @@ async def serve(settings):
         await manager.start()
         grpc_server, grpc_port = await _start_grpc(settings, manager, metrics)
         rest_runner, rest_port = await _start_rest(settings, manager, metrics)
-        print(
+        _say(
             f"{settings.model_name} version {manager.version}: gRPC {settings.host}:{grpc_port}, "
-            f"REST http://{settings.host}:{rest_port}/v1/models/{settings.model_name}",
-            flush=True,
+            f"REST http://{settings.host}:{rest_port}/v1/models/{settings.model_name}"
         )
         await stop.wait()
-        print("draining", flush=True)
+        _say("draining")
         await asyncio.gather(grpc_server.stop(settings.drain_seconds), rest_runner.cleanup())
         await manager.stop()
-    print("stopped", flush=True)
+    _say("stopped")
+
+
+def _say(line):
+    """Prints; a terminal that has gone away must not keep the server from finishing its requests."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for the rest of the process
 
 
 def _runner_factory(settings, executor, metrics):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-IMAGE = "tensorflow/serving:2.19.1"
+IMAGE = "tensorflow/serving:2.21.0"  # As in export/serving/docker-compose.yml.
 
 
 class Server(NamedTuple):
