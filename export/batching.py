@@ -85,7 +85,11 @@ class Batcher:
                 self._arrived.clear()
                 await self._arrived.wait()
             await self._slots.acquire()  # While all are taken, the batch grows.
-            await self._fill()
+            try:
+                await self._fill()
+            except asyncio.CancelledError:  # Closed, with nothing waiting but what clients gave up.
+                self._slots.release()
+                raise
             task = asyncio.create_task(self._answer(self._take()))
             self._running.add(task)  # The event loop itself holds tasks only weakly.
             task.add_done_callback(self._running.discard)

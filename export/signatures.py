@@ -69,23 +69,26 @@ def _trace(function, specs):
 
 
 class _Graph:
+    """The signatures' bodies. What two of them need is a function of the graph, stored once."""
+
     def __init__(self, model, options):
         self._model = model
         self._options = options
+        self._bound = tf.function(self._importance_weighted_bound, autograph=False)
+        self._inferred = tf.function(self._infer, autograph=False)
 
     def latent_shapes(self):
         """The latent groups' names, the top first, and the shape of one row of each."""
-        model = self._model
-        images = tf.TensorSpec([None, *model.image_shape], tf.uint8)
-        labels = tf.TensorSpec([None], tf.int64) if model.num_classes else None
-        outputs = tf.function(self._latents, autograph=False).get_concrete_function(images, labels).structured_outputs
-        return {name: tuple(z.shape[1:]) for name, z in outputs.items()}
+        images = tf.TensorSpec([None, *self._model.image_shape], tf.uint8)
+        labels = tf.TensorSpec([None], tf.int64) if self._model.num_classes else None
+        latents, _ = self._inferred.get_concrete_function(images, labels).structured_outputs
+        return {name: tuple(z.shape[1:]) for name, z in latents.items()}
 
     def log_prob(self, images, labels=None):
         model = self._model
         images = self._checked(images)
         labels = self._checked_labels(labels, images)
-        log_prob = self._importance_weighted_bound(images, labels)
+        log_prob = self._bound(images, labels)
         return {"log_prob": log_prob, "bits_per_dim": -log_prob / (model.dimensions * math.log(2.0))}
 
     def _importance_weighted_bound(self, images, labels):
@@ -115,11 +118,12 @@ class _Graph:
 
     def encode(self, images, labels=None):
         images = self._checked(images)
-        return self._latents(images, self._checked_labels(labels, images))
+        return self._inferred(images, self._checked_labels(labels, images))[0]
 
-    def _latents(self, images, labels):
-        groups, _ = self._model.infer(images, FixedNoise(tf.shape(images)[0]), labels)
-        return dict(zip(self._model.vae.group_names, (group.z for group in groups), strict=True))
+    def _infer(self, images, labels):
+        """The latent groups by name, and the mean decoded from them."""
+        groups, mean = self._model.infer(images, FixedNoise(tf.shape(images)[0]), labels)
+        return dict(zip(self._model.vae.group_names, (group.z for group in groups), strict=True)), mean
 
     def decode(self, labels=None, **latents):
         latents = [_finite(name, latents[name]) for name in self._model.vae.group_names]
@@ -132,7 +136,7 @@ class _Graph:
         model = self._model
         images = self._checked(images)
         labels = self._checked_labels(labels, images)
-        _, mean = model.infer(images, FixedNoise(tf.shape(images)[0]), labels)
+        _, mean = self._inferred(images, labels)
         return {"images": model.to_uint8(model.to_image_space(mean))}
 
     # Checks. `ensure_shape` looks at what was fed, not at what the signature promises.

@@ -120,6 +120,21 @@ def test_what_a_client_gave_up_is_not_run():
     run(test, timeout=0.3)
 
 
+def test_closing_gives_the_slot_back():
+    async def main():
+        slots = asyncio.Semaphore(1)
+        batcher = Batcher(Model(), None, slots, lambda rows: None, timeout=3600.0)
+        task = asyncio.create_task(batcher.submit({"x": np.array([1])}, 1))
+        await asyncio.sleep(0.02)
+        assert slots.locked()
+        task.cancel()
+        batcher.close()
+        await asyncio.sleep(0.02)
+        assert not slots.locked()
+
+    asyncio.run(main())
+
+
 def test_too_many_waiting_rows_are_refused_at_once():
     async def test(submit, model):
         model.gate.clear()

@@ -19,6 +19,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from tf_pivae.export.client import GrpcClient, RestClient, ServingError
 
+MAX_BYTES = 500_000
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 
@@ -31,7 +32,7 @@ def export_dir(published, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(export_dir):
-    with servers.development(export_dir) as server:
+    with servers.development(export_dir, f"--max_message_bytes={MAX_BYTES}") as server:
         yield server
 
 
@@ -266,6 +267,16 @@ def test_other_rest_errors(server):
     assert post(server, by_rows("sample", 1), "/v1/models/pivae/versions/77:predict")[0] == 404
     assert post(server, by_rows("sample", 1), "/v2/nonsense")[0] == 404
     assert post(server, by_rows("sample", 1), "/v1/models/pivae")[0] == 405
+
+
+def test_messages_beyond_the_limit_are_refused_unread(server):
+    channel, predict = raw_predict(server)
+    with channel, pytest.raises(grpc.RpcError) as error:
+        predict(bytes(MAX_BYTES + 1), timeout=20)
+    assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    status, answer = post(server, b" " * (MAX_BYTES + 1))
+    assert status == 413
+    assert str(MAX_BYTES) in answer["error"]
 
 
 # A fuzz run: whatever comes, an orderly answer, and the server answers properly afterwards.

@@ -7,7 +7,9 @@ import textwrap
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
 
+from tf_pivae.export.warmup import write_warmup_requests
 from tf_pivae.noise import SeededRowNoise
 
 RELATIVE = 1e-5  # Float rounding, in another order.
@@ -151,3 +153,19 @@ def test_weights_are_stored_once(grey):
     assert len(stored) == len(grey.model.variables)
     sizes = [int(np.prod(shape)) for name, shape in reader.get_variable_to_shape_map().items() if name in stored]
     assert sum(sizes) == sum(int(np.prod(variable.shape)) for variable in grey.model.variables)
+
+
+def test_warmup_requests_of_a_class_conditional_model(conditional, graph_session, tmp_path):
+    """Real images and labels, in the graph's own terms; what the export command writes for any model."""
+    run = graph_session(conditional.folder)
+    images, labels = conditional.images[:3], conditional.labels[:3]
+    write_warmup_requests(tmp_path, "name", conditional.model, conditional.functions, images, labels)
+    seen = set()
+    for record in tf.data.TFRecordDataset(str(tmp_path / "assets.extra/tf_serving_warmup_requests")):
+        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+        outputs = run(request.model_spec.signature_name, **inputs)
+        assert len({len(array) for array in [*inputs.values(), *outputs.values()]}) == 1
+        np.testing.assert_array_equal(inputs["labels"], np.resize(labels, len(inputs["labels"])))
+        seen.add(request.model_spec.signature_name)
+    assert seen == set(run.signatures) - {"__saved_model_init_op"}
