@@ -1,5 +1,6 @@
 """The clients against servers; one development server for all tests of the file but that of its end."""
 
+import asyncio
 import base64
 import json
 import re
@@ -17,7 +18,9 @@ import tensorflow as tf
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_service_pb2_grpc, predict_pb2
 
+from tf_pivae.errors import UserError
 from tf_pivae.export.client import GrpcClient, RestClient, ServingError
+from tf_pivae.export.manager import ModelManager
 
 MAX_BYTES = 500_000
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
@@ -503,15 +506,19 @@ def test_sigterm_drains(published, tmp_path, protocol):
         assert server.process.stdout.read().split() == ["draining", "stopped"]
 
 
-def test_mistakes_of_the_command_are_one_line(run_command, published, tmp_path, server):
-    port = server.address.split(":")[1]
-    cases = [
-        ([f"--export_dir={tmp_path}/nowhere"], "cannot read"),
-        ([f"--export_dir={tmp_path}"], "python -m tf_pivae.export"),
-        ([f"--export_dir={published.folders[0].parent}", f"--grpc_port={port}"], "choose another --grpc_port"),
-    ]
-    for arguments, message in cases:
-        result = run_command("export.serve", *arguments)
-        assert result.returncode == 2
-        assert message in result.stderr
-        assert len(result.stderr.strip().splitlines()) == 1
+def test_a_port_that_is_taken_is_a_mistake_in_one_line(run_command, published, server):
+    flags = f"--export_dir={published.folders[0].parent}", f"--grpc_port={server.address.split(':')[1]}"
+    result = run_command("export.serve", *flags)
+    assert result.returncode == 2
+    assert "choose another --grpc_port" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", ["nothing", "no version", "no model"])
+def test_a_folder_without_a_model_is_a_users_mistake(tmp_path, content):
+    folder = tmp_path / "exports"
+    if content != "nothing":
+        (folder / ("text" if content == "no version" else "3")).mkdir(parents=True)
+    message = {"nothing": "cannot read", "no version": "python -m tf_pivae.export", "no model": "version 3: cannot be"}
+    with pytest.raises(UserError, match=message[content]):
+        asyncio.run(ModelManager(folder, make_runner=None).start())
