@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-EXTRAS = dev,ray$(if $(PEERS),$(comma)peers)
+EXTRAS = dev,ray,serving$(if $(PEERS),$(comma)peers)
 comma = ,
 
 .PHONY: demo test lint clean

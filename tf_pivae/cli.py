@@ -6,6 +6,7 @@ Nothing here imports TensorFlow, so that `--help` answers at once.
 import contextlib
 import difflib
 import functools
+import importlib.util
 import logging
 import os
 import re
@@ -100,6 +101,21 @@ def import_tensorflow_quietly():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+
+
+def require_extra(extra, *modules):
+    """Checks that the modules of an optional dependency can be found.
+
+    Args:
+      extra: its name in `pip install 'tf-pivae[EXTRA]'`.
+      *modules: top-level modules.
+
+    Raises:
+      UserError: one of them is missing; says what to install.
+    """
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise UserError(f"{missing[0]} is not installed: pip install 'tf-pivae[{extra}]'.")
 
 
 @contextlib.contextmanager
