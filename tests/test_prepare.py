@@ -28,7 +28,7 @@ def test_prepares_the_data_set_of_the_configuration(tmp_path, images):
     (images / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     config = tmp_path / "photos.gin"
     config.write_text(
-        f"train.dataset = @image_folder()\nimage_folder.path = '{images}'\nimage_folder.image_size = 16\n"
+        f"train.dataset = @image_folder\nimage_folder.path = '{images}'\nimage_folder.image_size = 16\n"
         "image_folder.test_fraction = 0.5\n"
     )
     first = run(tmp_path, f"--gin_file={config}")
@@ -47,7 +47,7 @@ def test_prepares_the_data_set_of_the_configuration(tmp_path, images):
 
 def test_mistakes_are_one_line(tmp_path):
     config = tmp_path / "photos.gin"
-    config.write_text("train.dataset = @image_folder()\nimage_folder.path = 'nowhere'\nimage_folder.image_size = 16\n")
+    config.write_text("train.dataset = @image_folder\nimage_folder.path = 'nowhere'\nimage_folder.image_size = 16\n")
     missing = run(tmp_path, f"--gin_file={config}")
     assert missing.returncode == 2
     assert "there is no folder" in missing.stderr

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import gin
 import numpy as np
 
-from tf_pivae import cli, metrics
+from tf_pivae import cli, figures, metrics
+from tf_pivae.data.levels import LookedUpImages
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.bits_per_dim import bits_per_dim
 from tf_pivae.training import runs
@@ -137,6 +138,7 @@ def _bits_per_dim_rows(subject, wanted, rows, refused):
         ),
         num_importance_samples=settings.importance_samples,
         progress=settings.progress,
+        classes=labels,
         state_path=subject.work / "bits_per_dim.npz",
         key=f"step {subject.step} seed {settings.seed} split {settings.split}",
     )
@@ -146,6 +148,9 @@ def _bits_per_dim_rows(subject, wanted, rows, refused):
     name = f"bits/dim, K={result.num_importance_samples}"
     rows.append(Row(name, *result.importance_weighted, where, approximate))
     rows += [Row(f"  {name}", *value, "bits/dim, part of K=1") for name, value in result.terms.items()]
+    for label, (value, count) in result.by_class.items():
+        name = data.class_names[label] if data.class_names else label
+        rows.append(Row(f"bits/dim, K=1, class {name}", *value, f"{count} images of class {label}", approximate))
 
 
 def feature_network(settings, example):
@@ -158,7 +163,7 @@ def feature_network(settings, example):
 def _image_rows(subject, wanted, rows, refused):
     from tf_pivae.metrics.scores import KEEP_FEATURES
 
-    model, data, settings = subject.model, subject.data, subject.settings
+    model, data, settings = subject.model, _full_scale(subject.data), subject.settings
     reference = _split(data, settings.reference_split)
     network = feature_network(settings, np.asarray(reference.images[:1]))
     keep = KEEP_FEATURES if "kid" in wanted else 0
@@ -210,17 +215,21 @@ def sampler(model, count, seed, labels=None, batch_size=100):
             size = min(batch_size, count - first)
             chosen = None if labels is None else labels[first : first + size]
             images = model.sample(size, seed, labels=chosen, batch_size=batch_size, first_row=first)
-            yield images if model.num_bins == 256 else _spread(images, model.num_bins)
+            yield figures.full_scale(images, model.num_bins)
 
     return batches
 
 
-def _spread(images, num_bins):
-    """Images of few levels on the full scale, which is what the feature network expects."""
-    from tf_pivae import figures
-
-    spread = figures.to_display(images, num_bins)
-    return spread[..., :1] if images.shape[-1] == 1 else spread
+def _full_scale(data):
+    """The data set's images on the full scale, which is what a feature network expects, whatever their levels."""
+    if data.num_bins == 256:
+        return data
+    table = np.zeros(256, np.uint8)
+    table[: data.num_bins] = figures.full_scale(np.arange(data.num_bins), data.num_bins)
+    train, test = (
+        dataclasses.replace(split, images=LookedUpImages(split.images, table)) for split in (data.train, data.test)
+    )
+    return dataclasses.replace(data, train=train, test=test)
 
 
 def _class_labels(model, split, count):
@@ -231,7 +240,7 @@ def _class_labels(model, split, count):
 
 
 def _classifier_rows(subject, wanted, rows, refused):
-    model, data, settings = subject.model, subject.data, subject.settings
+    model, data, settings = subject.model, _full_scale(subject.data), subject.settings
     if not model.num_classes:
         raise UserError(
             "gan_train and gan_test need a class-conditional model: train with train.class_conditional=True."
@@ -267,6 +276,7 @@ def _classifier_rows(subject, wanted, rows, refused):
 
 def real_subset_rows(data, counts, settings):
     """Table 7: scores of random subsets of the training images against all of them."""
+    data = _full_scale(data)
     network = feature_network(settings, np.asarray(data.train.images[:1]))
     rows = []
     for subset in metrics.real_subsets(

@@ -16,13 +16,18 @@ _INK = (40, 40, 40)
 
 def to_display(images, num_bins=256):
     """Levels 0 ... num_bins - 1, uint8 [N, H, W, C] with 1 to 4 channels -> uint8 [N, H, W, 3]."""
-    images = np.asarray(images)
-    if num_bins != 256:
-        images = np.round(images * (255.0 / (num_bins - 1))).astype(np.uint8)
+    images = full_scale(np.asarray(images), num_bins)
     channels = images.shape[-1]
     if channels < 3:
         return np.repeat(images[..., :1], 3, axis=-1)
     return images[..., :3]
+
+
+def full_scale(images, num_bins):
+    """Levels 0 ... num_bins - 1, an integer array -> uint8 of the same shape, black at 0 and white at 255."""
+    if num_bins == 256:
+        return images
+    return np.round(images * (255.0 / (num_bins - 1))).astype(np.uint8)
 
 
 def image_grid(images, columns=None, cell=None, gap=2, num_bins=256):
@@ -50,6 +55,22 @@ def image_grid(images, columns=None, cell=None, gap=2, num_bins=256):
         row, column = divmod(i, columns)
         canvas.paste(Image.fromarray(image), (column * (width + gap), row * (height + gap)))
     return canvas
+
+
+def class_rows(count, num_classes, columns=None):
+    """The labels of a grid with one class a row.
+
+    Args:
+      count: int, number of images.
+      num_classes: int.
+      columns: int; None gives every class a row if `count` suffices, and else makes the grid about square.
+
+    Returns:
+      int64 [count], the label of each image, row by row, and the number of columns for `image_grid`.
+    """
+    if columns is None:
+        columns = -(-count // num_classes) if num_classes <= count else max(1, math.ceil(math.sqrt(count)))
+    return np.arange(count) // columns % num_classes, columns
 
 
 def reconstruction_grid(images, reconstructions, pairs_in_row=4, num_bins=256):

@@ -20,8 +20,10 @@ flags.adopt_module_key_flags(cli)  # shows them in --help
 
 @gin.configurable
 def prepare(dataset):
-    """Gets its data set from gin, as `train` does; building it is what prepares it."""
-    return dataset
+    """Gets its data set from gin, as `train` does: a function, whose call prepares what it returns."""
+    if not callable(dataset):
+        raise UserError("train.dataset must be a function: write @bundled (say), without parentheses")
+    return dataset()
 
 
 def main():
@@ -32,7 +34,7 @@ def main():
     try:
         dataset = gin.query_parameter("train.dataset")
     except ValueError as error:
-        raise UserError("the configuration names no data set: add --gin_param=train.dataset=@bundled()") from error
+        raise UserError("the configuration names no data set: add --gin_param=train.dataset=@bundled") from error
     gin.bind_parameter("prepare.dataset", dataset)
     # The space needed and free, and where a killed preparation is taken up again.
     logging.getLogger("tf_pivae.data").setLevel(logging.INFO)

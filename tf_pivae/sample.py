@@ -1,11 +1,12 @@
 """Draws samples from a trained model: python -m tf_pivae.sample --run_dir=runs/demo --output=grid.png
 
-The same seed gives the same picture.
+The same seed gives the same picture. A class-conditional model gets one class a row, or those that --labels names.
 """
 
 from absl import flags
 
 from tf_pivae import cli
+from tf_pivae.errors import UserError
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many.", lower_bound=1)
@@ -15,7 +16,10 @@ _TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Scales the priors' standa
 _SAMPLE_NOISE = flags.DEFINE_float(
     "sample_noise", 1.0, "Scales the noise of p(y|z): 1 is the model, 0 its mean.", lower_bound=0.0
 )
-_COLUMNS = flags.DEFINE_integer("columns", None, "Columns of the grid; by default it is about square.", lower_bound=1)
+_COLUMNS = flags.DEFINE_integer(
+    "columns", None, "Columns of the grid; by default it is about square, or has a row for each class.", lower_bound=1
+)
+_LABELS = flags.DEFINE_list("labels", [], "Classes of a class-conditional model, a row each: 0,3,7; default all.")
 
 
 def main():
@@ -26,10 +30,25 @@ def main():
     from tf_pivae.training.runs import load_with_step
 
     model, step = load_with_step(_RUN_DIR.value)
-    labels = np.arange(_NUM_SAMPLES.value) % model.num_classes if model.num_classes else None
+    labels, columns = None, _COLUMNS.value
+    classes = _classes(_LABELS.value, model.num_classes)
+    if classes:
+        rows, columns = figures.class_rows(_NUM_SAMPLES.value, len(classes), columns)
+        labels = np.asarray(classes)[rows]
     images = model.sample(_NUM_SAMPLES.value, _SEED.value, _TEMPERATURE.value, _SAMPLE_NOISE.value, labels=labels)
-    figures.save_png(figures.image_grid(images, _COLUMNS.value, num_bins=model.num_bins), _OUTPUT.value)
+    figures.save_png(figures.image_grid(images, columns, num_bins=model.num_bins), _OUTPUT.value)
     print(f"{_NUM_SAMPLES.value} samples of {_RUN_DIR.value} at step {step}: {_OUTPUT.value}")
+
+
+def _classes(wanted, num_classes):
+    """The classes to draw: those wanted, or all."""
+    if not wanted:
+        return list(range(num_classes))
+    if not num_classes:
+        raise UserError("--labels: this model is not class-conditional.")
+    if not all(label.isdecimal() and int(label) < num_classes for label in wanted):
+        raise UserError(f"--labels={','.join(wanted)}: expected numbers from 0 to {num_classes - 1}.")
+    return [int(label) for label in wanted]
 
 
 if __name__ == "__main__":

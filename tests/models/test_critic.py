@@ -49,7 +49,7 @@ def test_projection_conditioning(make):
     critic = make(num_classes=5)
     images = _images(4)
     by_label = np.stack([critic(images, labels=tf.fill([4], label)) for label in range(5)])  # [5, 4]
-    embedding = critic.class_embedding.numpy().astype(np.float64)
+    embedding = critic.class_embedding.kernel.numpy().T.astype(np.float64)
     features = critic.trunk(images).numpy().astype(np.float64)
     unconditional = features @ critic.head.kernel.numpy() + critic.head.bias.numpy()
     np.testing.assert_allclose(by_label, unconditional.T + embedding @ features.T, rtol=1e-4, atol=1e-5)

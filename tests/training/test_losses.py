@@ -1,4 +1,4 @@
-"""The losses beside NumPy, and the gradient penalty beside critics whose gradient is known."""
+"""The losses beside NumPy."""
 
 import numpy as np
 import pytest
@@ -10,61 +10,29 @@ from tf_pivae.training import losses
 RNG = np.random.default_rng(0)
 
 
-def _images(count=5):
-    return tf.constant(RNG.normal(size=[count, 3, 3, 2]), tf.float32)
-
-
-@pytest.mark.parametrize("norm", [0.0, 0.5, 1.0, 3.0])
-def test_gradient_penalty_of_a_linear_critic(norm):
-    direction = RNG.normal(size=[3, 3, 2])
-    weight = tf.constant(norm * direction / np.linalg.norm(direction), tf.float32)
-    penalty = losses.gradient_penalty(
-        lambda v: tf.reduce_sum(v * weight, [1, 2, 3]) + 7.0, _images(), _images(), tf.linspace(0.0, 1.0, 5)
-    )
-    np.testing.assert_allclose(penalty, (norm - 1.0) ** 2, rtol=1e-5, atol=1e-6)
-
-
-def test_gradient_penalty_of_a_quadratic_critic():
-    """D(v) = ||v - c||^2 / 2 has the gradient v - c: the place where it is taken shows."""
-    real, fake, mix = _images(), _images(), np.array([0.0, 0.25, 0.5, 0.9, 1.0], np.float32)
-    penalty = losses.gradient_penalty(lambda v: 0.5 * tf.reduce_sum(tf.square(v - 0.3), [1, 2, 3]), real, fake, mix)
-    places = mix.reshape(5, 1, 1, 1) * real.numpy() + (1.0 - mix.reshape(5, 1, 1, 1)) * fake.numpy()
-    norms = np.linalg.norm((places - 0.3).reshape(5, -1), axis=1)
-    np.testing.assert_allclose(penalty, np.mean((norms - 1.0) ** 2), rtol=1e-5)
-
-
-def test_gradient_penalty_trains_the_critic_to_slope_one():
-    slope = tf.Variable(3.0)
-    weight = tf.fill([3, 3, 2], 18.0**-0.5)
-    with tf.GradientTape() as tape:
-        penalty = losses.gradient_penalty(
-            lambda v: slope * tf.reduce_sum(v * weight, [1, 2, 3]), _images(), _images(), tf.fill([5], 0.5)
-        )
-    np.testing.assert_allclose(tape.gradient(penalty, slope), 2.0 * (3.0 - 1.0), rtol=1e-5)
-
-
-def test_gradient_penalty_at_zero_gradient_is_finite():
-    slope = tf.Variable(0.0)
-    with tf.GradientTape() as tape:
-        penalty = losses.gradient_penalty(
-            lambda v: slope * tf.reduce_sum(v, [1, 2, 3]), _images(), _images(), tf.fill([5], 0.5)
-        )
-    np.testing.assert_allclose(penalty, 1.0, rtol=1e-5)
-    assert np.isfinite(tape.gradient(penalty, slope))
-
-
-def test_critic_and_quality_loss_against_numpy():
+def test_logistic_and_quality_loss_against_numpy():
     real, fake = RNG.normal(0.0, 5.0, 64), RNG.normal(0.0, 5.0, 64)
     d_real, d_fake = 1.0 / (1.0 + np.exp(-real)), 1.0 / (1.0 + np.exp(-fake))
-    loss = losses.critic_loss(tf.constant(real, tf.float32), tf.constant(fake, tf.float32))
+    loss = losses.logistic_loss(tf.constant(real, tf.float32), tf.constant(fake, tf.float32))
     np.testing.assert_allclose(loss, -np.mean(np.log(d_real)) - np.mean(np.log1p(-d_fake)), rtol=1e-5)
     quality = losses.quality_loss(tf.constant(fake, tf.float32))
     np.testing.assert_allclose(quality, -np.mean(np.log(d_fake / (1.0 - d_fake))), rtol=1e-5, atol=1e-5)
 
 
-def test_critic_loss_of_extreme_logits_is_finite():
+def test_logistic_loss_of_extreme_logits_is_finite():
     logits = tf.constant([1e4, -1e4])
-    np.testing.assert_allclose(losses.critic_loss(logits, logits), 1e4, rtol=1e-6)
+    np.testing.assert_allclose(losses.logistic_loss(logits, logits), 1e4, rtol=1e-6)
+
+
+def test_hinge_loss_by_cases():
+    """Nothing beyond the margins (real above 1, fake below -1), the distance to them on the other side."""
+    real, fake = tf.constant([3.0, 1.0, 0.5, -2.0]), tf.constant([-3.0, -1.0, 0.25, 4.0])
+    with tf.GradientTape() as tape:
+        tape.watch([real, fake])
+        loss = losses.hinge_loss(real, fake)
+    np.testing.assert_allclose(loss, (0.0 + 0.0 + 0.5 + 3.0) / 4 + (0.0 + 0.0 + 1.25 + 5.0) / 4)
+    gradients = tape.gradient(loss, [real, fake])
+    np.testing.assert_allclose(gradients, [[0.0, 0.0, -0.25, -0.25], [0.0, 0.0, 0.25, 0.25]])
 
 
 def _bound():

@@ -8,6 +8,7 @@ from tf_pivae.data.batches import batch_indices, eval_batches, train_batches
 from tf_pivae.data.bundled import bundled
 from tf_pivae.data.folder import image_folder
 from tf_pivae.data.idx import idx_images
+from tf_pivae.data.levels import reduced_levels
 from tf_pivae.data.npz import npz_images, save_npz
 from tf_pivae.data.tfds_source import tfds_images
 
@@ -20,6 +21,7 @@ __all__ = [
     "idx_images",
     "image_folder",
     "npz_images",
+    "reduced_levels",
     "save_npz",
     "tfds_images",
     "train_batches",

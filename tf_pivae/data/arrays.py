@@ -12,7 +12,8 @@ class ImageSplit:
     """The images of one split, in a fixed order.
 
     Attributes:
-      images: uint8 `[N, H, W, C]`, square, one to four channels; an array or a read-only memory map.
+      images: uint8 `[N, H, W, C]`, square, one to four channels; an array, a read-only memory map, or
+        `levels.LookedUpImages`.
       labels: int64 `[N]`, or None.
     """
 
@@ -53,6 +54,7 @@ class ImageDataset:
       test: an `ImageSplit`, held out.
       num_classes: labels are `0 .. num_classes - 1`; 0 where the training images have no labels.
       class_names: `num_classes` names, or empty.
+      num_bins: pixels are `0 .. num_bins - 1`.
     """
 
     name: str
@@ -60,6 +62,7 @@ class ImageDataset:
     test: ImageSplit
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
+    num_bins: int = 256
 
     def __post_init__(self):
         if self.train.images.shape[1:] != self.test.images.shape[1:]:

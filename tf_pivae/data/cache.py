@@ -82,10 +82,13 @@ def describe(dataset):
     height, width, channels = dataset.image_shape
     names = ", ".join(dataset.class_names[:_NAMED_CLASSES]) + (", ..." if dataset.num_classes > _NAMED_CLASSES else "")
     classes = f"{dataset.num_classes} classes" if dataset.num_classes else "no labels"
+    depth = f"{channels} channel{'s' * (channels > 1)}"
+    if dataset.num_bins != 256:
+        depth += f", {dataset.num_bins} levels"
     num_bytes = dataset.train.images.nbytes + dataset.test.images.nbytes
     return "\n".join(
         [
-            f"{dataset.name}: {height}x{width}, {channels} channel{'s' * (channels > 1)}, {num_bytes / 1e6:.1f} MB",
+            f"{dataset.name}: {height}x{width}, {depth}, {num_bytes / 1e6:.1f} MB",
             f"  images:  {len(dataset.train)} training, {len(dataset.test)} test",
             f"  labels:  {classes}{f' ({names})' if dataset.class_names else ''}",
             f"  where:   {location(dataset) or 'in memory, nothing to prepare'}",

@@ -1,5 +1,6 @@
 """Images in NumPy's `.npz` files. Pickled objects are never loaded."""
 
+import dataclasses
 import os
 import pathlib
 import zipfile
@@ -31,7 +32,8 @@ def npz_images(
     """A data set of one `.npz` file; `save_npz` writes such files.
 
     The file holds `train_images` and `test_images` (uint8 or uint16, `[N, H, W, C]` or `[N, H, W]`), optionally
-    `train_labels`, `test_labels` (integers `[N]`) and `class_names` (strings); or `images` and `labels` alone, of which
+    `train_labels`, `test_labels` (integers `[N]`), `class_names` (strings) and `num_bins` (an integer, where the pixels
+    have fewer than 256 levels); or `images` and `labels` alone, of which
     a random `test_fraction` is held out. The file is read in slabs: it may be larger than memory.
 
     Args:
@@ -68,7 +70,7 @@ def npz_images(
     source = sources.ImageSource(preprocess.output_shape(*_as_rank_4(shape)[1:]), *splits, class_names=names)
     total = sum(split.num_images for split in splits) * int(np.prod(source.image_shape))
     if total <= IN_MEMORY_BYTES:
-        return sources.collect(name, source, num_examples)
+        return _with_levels(file, sources.collect(name, source, num_examples))
     status = path.stat()
     specification = {
         "source": "npz",
@@ -79,7 +81,7 @@ def npz_images(
         "test_fraction": test_fraction,
         "seed": seed,
     }
-    return cache.prepare(name, specification, lambda: source, num_examples, cache_dir)
+    return _with_levels(file, cache.prepare(name, specification, lambda: source, num_examples, cache_dir))
 
 
 def save_npz(path, dataset):
@@ -90,6 +92,8 @@ def save_npz(path, dataset):
       dataset: the `ImageDataset`.
     """
     members = {"train_images": dataset.train.images, "test_images": dataset.test.images}
+    if dataset.num_bins != 256:
+        members["num_bins"] = np.array(dataset.num_bins)
     for key, labels in (("train_labels", dataset.train.labels), ("test_labels", dataset.test.labels)):
         if labels is not None:
             members[key] = labels
@@ -102,6 +106,13 @@ def save_npz(path, dataset):
         os.replace(temporary, path)
     finally:
         pathlib.Path(temporary).unlink(missing_ok=True)
+
+
+def _with_levels(file, dataset):
+    num_bins = int(file.read("num_bins")) if "num_bins" in file else 256
+    if num_bins != 256 and max(split.images.max() for split in (dataset.train, dataset.test)) >= num_bins:
+        raise UserError(f"{file.path} says num_bins = {num_bins}, but its pixels go beyond {num_bins - 1}")
+    return dataclasses.replace(dataset, num_bins=num_bins)
 
 
 def _split(file, images_key, labels_key, preprocess, keep):

@@ -161,8 +161,8 @@ def _download(builder, name):
         raise UserError(
             f"cannot download {name} through TFDS ({reason}). Without a network, use local files: data "
             "that TFDS prepared elsewhere with --gin_param=\"tfds_images.data_dir='DIR'\", or other files with "
-            '--gin_param="train.dataset=@npz_images()" --gin_param="npz_images.path=\'FILE\'" (likewise '
-            "@image_folder() and @idx_images())"
+            '--gin_param="train.dataset=@npz_images" --gin_param="npz_images.path=\'FILE\'" (likewise '
+            "@image_folder and @idx_images)"
         ) from error
 
 

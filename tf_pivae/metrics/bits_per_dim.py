@@ -17,7 +17,7 @@ class Estimate(NamedTuple):
     """A mean over images."""
 
     mean: float
-    standard_error: float  # over images
+    standard_error: float | None  # over images; None for a single one
 
 
 class BitsPerDim(NamedTuple):
@@ -28,10 +28,11 @@ class BitsPerDim(NamedTuple):
     num_importance_samples: int
     count: int  # images
     terms: dict  # name -> Estimate, bits per dimension; at K = 1 they add up to `one_sample`
+    by_class: dict  # label -> (Estimate at K = 1 of its images, their number); empty without classes
 
 
-def bits_per_dim(images, terms, log_prob, num_importance_samples, *, batch_size=64, progress=True, state_path=None,
-                 key=""):  # fmt: skip
+def bits_per_dim(images, terms, log_prob, num_importance_samples, *, classes=None, batch_size=64, progress=True,
+                 state_path=None, key=""):  # fmt: skip
     """Averages a model's bounds over images, the last, partial batch with its own weight.
 
     Args:
@@ -40,6 +41,7 @@ def bits_per_dim(images, terms, log_prob, num_importance_samples, *, batch_size=
       log_prob: a function (images, num_importance_samples, first_row) -> float [B], nats. `first_row` says which rows
         of the whole set these are: noise should depend on it, so that the result does not depend on `batch_size`.
       num_importance_samples: K.
+      classes: int [N], the images' classes, for the mean of each; or None.
       state_path: file for the state, written every 20 batches and removed at the end; an interrupted pass goes on.
       key: names model and images; a state under another key is ignored.
 
@@ -64,19 +66,22 @@ def bits_per_dim(images, terms, log_prob, num_importance_samples, *, batch_size=
     if state_path is not None:
         Path(state_path).unlink(missing_ok=True)
     scale = -1.0 / (dimensions * math.log(2.0))
+    one_sample = scale * sum(rows.values())
+    members = {} if classes is None else {int(label): one_sample[classes == label] for label in np.unique(classes)}
     return BitsPerDim(
-        estimate(scale * sum(rows.values())),
+        estimate(one_sample),
         estimate(scale * weighted),
         num_importance_samples,
         len(images),
         {name: estimate(scale * value) for name, value in rows.items()},
+        {label: (estimate(values), len(values)) for label, values in members.items()},
     )
 
 
 def estimate(values):
     """Mean and standard error of float [N]."""
-    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return Estimate(float(values.mean()), float(error))
+    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
+    return Estimate(float(values.mean()), None if error is None else float(error))
 
 
 def _restore(path, fingerprint):

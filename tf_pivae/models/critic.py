@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tf_pivae.layers.composite import Composite
+from tf_pivae.layers.spectral_norm import SpectralNorm
 
 
 class Critic(keras.Model):
@@ -18,14 +19,15 @@ class Critic(keras.Model):
     Args:
       trunk: a layer, images float32 [B, H, W, C] on [-1, 1] -> features float32 [B, F].
       num_classes: 0, or the number of classes.
+      dense: a function that makes a dense layer, `keras.layers.Dense` or one with normalised weights.
     """
 
-    def __init__(self, trunk, num_classes=0, name="critic"):
+    def __init__(self, trunk, num_classes=0, dense=keras.layers.Dense, name="critic"):
         super().__init__(name=name)
         self.trunk = trunk
         self.num_classes = num_classes
-        self.head = keras.layers.Dense(1, name="head")
-        self.class_embedding = None
+        self.head = dense(1, name="head")
+        self.class_embedding = dense(num_classes, use_bias=False, name="class_embedding") if num_classes else None
 
     def build(self, image_shape):
         """Creates the variables for images of shape (H, W, C)."""
@@ -33,9 +35,7 @@ class Critic(keras.Model):
         self.head(features)
         self.trunk.built = True
         if self.num_classes:
-            self.class_embedding = self.add_weight(
-                shape=[self.num_classes, features.shape[-1]], initializer="glorot_uniform", name="class_embedding"
-            )
+            self.class_embedding(features)
         self.built = True
 
     def call(self, v, labels=None):
@@ -43,20 +43,26 @@ class Critic(keras.Model):
         features = self.trunk(v)
         logits = self.head(features)[:, 0]
         if self.num_classes:
-            logits += tf.reduce_sum(tf.gather(self.class_embedding, labels) * features, -1)
+            logits += tf.gather(self.class_embedding(features), labels, batch_dims=1)
         return logits
+
+    def update_normalization(self):
+        """Lets layers that normalise their weights by a running estimate follow the weights; others have none."""
+        for layer in self._flatten_layers(include_self=False):
+            if isinstance(layer, SpectralNorm) and layer.built:  # A shortcut that nothing needs never is.
+                layer.update_normalization()
 
 
 class _PlainTrunk(Composite):
     """Table 1: pairs of a 3x3 convolution and a 4x4 one with stride 2, leaky ReLU 0.2, flattened."""
 
-    def __init__(self, widths, name="trunk"):
+    def __init__(self, widths, conv, name="trunk"):
         super().__init__(name=name)
         self.convs = []
         for i, width in enumerate(widths):
-            self.convs.append(_conv(width, 3, name=f"conv_{i}"))
+            self.convs.append(_conv(conv, width, 3, name=f"conv_{i}"))
             if i < len(widths) - 1:
-                self.convs.append(_conv(width, 4, strides=2, name=f"down_{i}"))
+                self.convs.append(_conv(conv, width, 4, strides=2, name=f"down_{i}"))
 
     def call(self, v):
         for conv in self.convs:
@@ -67,11 +73,11 @@ class _PlainTrunk(Composite):
 class _ResidualTrunk(Composite):
     """Table 6: conv 3x3, residual blocks, ReLU, average pooling over the map."""
 
-    def __init__(self, stem_width, widths, blocks_per_width, name="trunk"):
+    def __init__(self, stem_width, widths, blocks_per_width, conv, name="trunk"):
         super().__init__(name=name)
-        self.stem = _conv(stem_width, 3, name="stem")
+        self.stem = _conv(conv, stem_width, 3, name="stem")
         self.blocks = [
-            _ResidualBlock(width, downsample=i > 0 and j == 0, name=f"block_{i}_{j}")
+            _ResidualBlock(width, downsample=i > 0 and j == 0, conv=conv, name=f"block_{i}_{j}")
             for i, width in enumerate(widths)
             for j in range(blocks_per_width)
         ]
@@ -84,13 +90,13 @@ class _ResidualTrunk(Composite):
 
 
 class _ResidualBlock(Composite):
-    def __init__(self, width, downsample, name):
+    def __init__(self, width, downsample, conv, name):
         super().__init__(name=name)
         self.downsample = downsample
         self.width = width
-        self.conv_0 = _conv(width, 3, name="conv_0")
-        self.conv_1 = _conv(width, 3, name="conv_1")
-        self.shortcut = _conv(width, 1, name="shortcut")
+        self.conv_0 = _conv(conv, width, 3, name="conv_0")
+        self.conv_1 = _conv(conv, width, 3, name="conv_1")
+        self.shortcut = _conv(conv, width, 1, name="shortcut")
 
     def call(self, x):
         h = self.conv_1(tf.nn.relu(self.conv_0(tf.nn.relu(x))))
@@ -101,23 +107,31 @@ class _ResidualBlock(Composite):
         return h + x
 
 
-def _conv(filters, kernel_size, strides=1, name=None):
-    return keras.layers.Conv2D(filters, kernel_size, strides, padding="same", kernel_initializer="he_normal", name=name)
+def _conv(conv, filters, kernel_size, strides=1, name=None):
+    return conv(filters, kernel_size, strides, padding="same", kernel_initializer="he_normal", name=name)
 
 
 @gin.configurable
-def plain_critic(widths=(64, 128, 256, 512), num_classes=0):
+def plain_critic(widths=(64, 128, 256, 512), num_classes=0, conv=keras.layers.Conv2D, dense=keras.layers.Dense):
     """Table 1's critic (SNGAN's CIFAR net without spectral normalisation).
 
     Args:
       widths: feature maps at each resolution, from the image's down to the last.
       num_classes: 0, or the number of classes of a class-conditional model.
+      conv, dense: functions that make the layers, such as `SpectralNormConv2D` and `SpectralNormDense`.
     """
-    return Critic(_PlainTrunk(widths), num_classes)
+    return Critic(_PlainTrunk(widths, conv), num_classes, dense)
 
 
 @gin.configurable
-def residual_critic(stem_width=16, widths=(32, 64, 128, 256), blocks_per_width=1, num_classes=0):
+def residual_critic(
+    stem_width=16,
+    widths=(32, 64, 128, 256),
+    blocks_per_width=1,
+    num_classes=0,
+    conv=keras.layers.Conv2D,
+    dense=keras.layers.Dense,
+):
     """Table 6's critic; wider and deeper for `large-D`.
 
     Args:
@@ -125,5 +139,6 @@ def residual_critic(stem_width=16, widths=(32, 64, 128, 256), blocks_per_width=1
       widths: channels of the residual blocks; all but the first halve the resolution.
       blocks_per_width: residual blocks at each resolution.
       num_classes: 0, or the number of classes of a class-conditional model.
+      conv, dense: functions that make the layers, such as `SpectralNormConv2D` and `SpectralNormDense`.
     """
-    return Critic(_ResidualTrunk(stem_width, widths, blocks_per_width), num_classes)
+    return Critic(_ResidualTrunk(stem_width, widths, blocks_per_width, conv), num_classes, dense)

@@ -102,13 +102,14 @@ def train(
     strategy = strategy or default_strategy()
     directory = RunDirectory(run_dir)
     try:
-        data = dataset()
+        data = _opened(dataset)
         replicas = strategy.num_replicas_in_sync
         if batch_size % replicas:
             raise UserError(f"batch_size = {batch_size} does not divide by {replicas} replicas: choose a multiple.")
         num_classes = _num_classes(data, class_conditional)
         with strategy.scope():
             session = _build(model, critic, trainer, data, num_classes, moving_average, seed)
+        _check_levels(data, session.pivae)
         directory.claim(
             gin.operative_config_str(max_line_length=110),
             {
@@ -144,6 +145,20 @@ def train(
             monitor.close()
     finally:
         directory.close()
+
+
+def _opened(dataset):
+    if not callable(dataset):
+        raise UserError("train.dataset must be a function: write @bundled (say), without parentheses.")
+    return dataset()
+
+
+def _check_levels(data, pivae):
+    if data.num_bins != pivae.num_bins:
+        raise UserError(
+            f"{data.name} has images of {data.num_bins} levels, but the model is one of {pivae.num_bins}: set "
+            f"PiVAE.num_bins={data.num_bins}, or reduce the images as options/five_bit.gin does."
+        )
 
 
 def _num_classes(data, class_conditional):
@@ -263,11 +278,18 @@ class _Loop:
         self.checkpoints.save(step, self.trainer.state)
 
     def _draw_samples(self, step):
-        count = 36
-        labels = np.arange(count) % self.model.num_classes if self.model.num_classes else None
-        picture = figures.image_grid(self.model.sample(count, labels=labels), num_bins=self.model.num_bins)
+        count, labels, columns = self._grid(36)
+        picture = figures.image_grid(self.model.sample(count, labels=labels), columns, num_bins=self.model.num_bins)
         figures.save_png(picture, self.run_dir / "samples" / f"{step:06d}.png")
         self.monitor.image(step, "samples", np.asarray(picture))
+
+    def _grid(self, about):
+        """Number, labels and columns of a picture of about so many samples: whole rows, one class each."""
+        num_classes = self.model.num_classes
+        if not num_classes:
+            return about, None, None
+        count = about // num_classes * num_classes if num_classes <= about else about
+        return count, *figures.class_rows(count, num_classes)
 
     def evaluate(self, step, examples, importance_samples):
         """Held-out bits per dimension, with its standard error over images."""
@@ -293,10 +315,10 @@ class _Loop:
 
     def draw_final_pictures(self, temperature):
         """Writes `RUN/samples.png` and `RUN/reconstructions.png`, and says where everything is."""
-        model, count = self.model, 64
-        labels = np.arange(count) % model.num_classes if model.num_classes else None
+        model = self.model
+        count, labels, columns = self._grid(64)
         panels = [
-            (f"temperature {t:g}, {name}", figures.image_grid(images, num_bins=model.num_bins))
+            (f"temperature {t:g}, {name}", figures.image_grid(images, columns, num_bins=model.num_bins))
             for t, noise, name in ((1.0, 1.0, "the model itself"), (temperature, 0.5, "half of the noise of p(y|z)"))
             for images in [model.sample(count, temperature=t, sample_noise=noise, labels=labels)]
         ]

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tf_pivae.layers.moments import replica_mean
 from tf_pivae.noise import RowNoise
-from tf_pivae.training import losses
+from tf_pivae.training import losses, regularizers
 from tf_pivae.training.optimizer import Adamax
 
 
@@ -15,11 +15,11 @@ class Trainer(keras.Model):
     """Trains a `PiVAE` by likelihood, by an adversary, or by both (method, section 4).
 
     generator:  minimise  likelihood_weight * L_C + adversarial_weight * L_Q
-    critic:     minimise  E softplus(-D(v)) + E softplus(D(v~)) + gradient_penalty_weight * E (||grad D|| - 1)^2
+    critic:     minimise  critic_loss(D(v), D(v~)) + regularizer
 
-    L_C alone is the VAE and the PiVAE, L_Q alone the GAN, both are CQG (without a flow) and CQFG (with one). A term of
-    weight 0 is not computed. The flow's own variables receive the gradient of L_C alone; that of L_Q passes through the
-    flow's inverse into the decoder.
+    L_C alone is the VAE and the PiVAE, L_Q alone the GAN, both are CQG (without a flow) and CQFG (with one). A
+    likelihood of weight 0 is not computed. The flow's own variables receive the gradient of L_C alone; that of L_Q
+    passes through the flow's inverse into the decoder.
 
     Noise and data of a step are functions of (seed, step, place in the global batch), so a step does not depend on the
     number of replicas. A step whose loss or gradient is not finite changes no weight; its metric
@@ -31,7 +31,11 @@ class Trainer(keras.Model):
       moving_average: None, or a second `PiVAE` of the same architecture that receives the moving average.
       likelihood_weight: float; 0 for the GAN.
       adversarial_weight: float, lambda_adv; 100 belongs to D = 3072 (appendix A.4).
-      gradient_penalty_weight: float, lambda_gp.
+      critic_loss: a function (real_logits, fake_logits) -> scalar: `logistic_loss` (the paper's) or `hinge_loss`.
+      regularizer: None, or a function that returns what is added to the critic's loss, see
+        `tf_pivae.training.regularizers`: `GradientPenalty` (the paper's) or `R1`.
+      augment: None, or a function that returns a function (images, noise) -> images through which all images reach the
+        critic: `DifferentiableAugmentation`.
       critic_steps: critic updates before each generator update, each on fresh samples.
       inference_only: train only sigma and the inference network, around a generator that stays as it is: the bits per
         dimension of a GAN (section 5.1).
@@ -49,7 +53,9 @@ class Trainer(keras.Model):
         moving_average=None,
         likelihood_weight=1.0,
         adversarial_weight=100.0,
-        gradient_penalty_weight=100.0,
+        critic_loss=losses.logistic_loss,
+        regularizer=regularizers.GradientPenalty,
+        augment=None,
         critic_steps=1,
         inference_only=False,
         free_nats=0.0,
@@ -68,7 +74,9 @@ class Trainer(keras.Model):
             raise ValueError("nothing to train: give a `critic`, or a `likelihood_weight` above 0.")
         self.pivae, self.critic, self.moving_average = pivae, critic, moving_average
         self.likelihood_weight, self.adversarial_weight = likelihood_weight, adversarial_weight
-        self.gradient_penalty_weight, self.critic_steps = gradient_penalty_weight, critic_steps
+        self.critic_loss, self.critic_steps = critic_loss, critic_steps
+        self.regularizer = None if regularizer is None else regularizer()
+        self.augment = None if augment is None else augment()
         self.free_nats, self.kl_warmup_steps = free_nats, kl_warmup_steps
         self.moving_average_decay, self.seed = moving_average_decay, seed
         optimizer = dict(learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2)
@@ -157,7 +165,8 @@ class Trainer(keras.Model):
             # The samples of the last critic step serve the generator too (Algorithm 1).
             with tf.GradientTape(watch_accessed_variables=False) as logit_tape:
                 logit_tape.watch(fake)
-                quality = losses.quality_loss(self.critic(fake, labels=labels))
+                seen = self._augmented(fake, critic_noise.fold_in("augment/generator"))
+                quality = losses.quality_loss(self.critic(seen, labels=labels))
             pull = self.adversarial_weight * logit_tape.gradient(quality, fake)
             _accumulate(gradients, tape, fake, self._adversarial_variables(), pull)
             metrics["quality_loss"] = quality
@@ -184,21 +193,30 @@ class Trainer(keras.Model):
         def logits(v):
             return self.critic(v, labels=labels)
 
+        real = self._augmented(real, noise.fold_in("augment/real"))
+        fake = self._augmented(fake, noise.fold_in("augment/fake"))
         with tf.GradientTape() as tape:
             real_logits, fake_logits = logits(real), logits(fake)
-            loss = losses.critic_loss(real_logits, fake_logits)
-            penalty = losses.gradient_penalty(logits, real, fake, noise.uniform("gradient_penalty", []))
-            total = loss + self.gradient_penalty_weight * penalty
+            loss = self.critic_loss(real_logits, fake_logits)
+            regularization = self._regularization(logits, real, fake, noise)
+            total = loss + regularization
         gradients = _accumulate({}, tape, total, self.critic.trainable_variables)
         norm, skipped = self._apply(self.critic_optimizer, self.critic.trainable_variables, gradients)
+        self.critic.update_normalization()
         return {
             "critic_loss": loss,
-            "gradient_penalty": penalty,
+            "critic_regularization": regularization,
             "real_logit": tf.reduce_mean(real_logits),
             "fake_logit": tf.reduce_mean(fake_logits),
             "critic_gradient_norm": norm,
             "skipped_critic": skipped,
         }
+
+    def _augmented(self, images, noise):
+        return images if self.augment is None else self.augment(images, noise)
+
+    def _regularization(self, logits, real, fake, noise):
+        return 0.0 if self.regularizer is None else self.regularizer(logits, real, fake, noise)
 
     def _apply(self, optimizer, variables, gradients):
         """One update by the replicas' mean gradient; returns its norm, and 1.0 if the step was skipped."""

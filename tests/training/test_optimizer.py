@@ -1,0 +1,89 @@
+"""Adamax, and steps whose numbers are none."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_trainer import (
+    assert_same,
+    moments_of,
+    small_images,
+    small_trainer,
+    take_step,
+    values_of,
+)
+
+from tf_pivae.training.optimizer import Adamax
+
+
+def _numpy_adamax(weight, gradients, learning_rate=0.002, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
+    """Kingma & Ba 2015, algorithm 2, in float64."""
+    m, u = np.zeros_like(weight), np.zeros_like(weight)
+    for t, g in enumerate(gradients, 1):
+        m = beta_1 * m + (1.0 - beta_1) * g
+        u = np.maximum(beta_2 * u, np.abs(g))
+        weight = weight - learning_rate / (1.0 - beta_1**t) * m / (u + epsilon)
+    return weight
+
+
+def test_adamax_against_numpy_and_keras():
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=[5, 3]), rng.normal(size=[20, 5, 3]) * np.geomspace(1e-4, 1e2, 3)
+    expected = _numpy_adamax(start, gradients)
+    for optimizer in (Adamax(0.002), keras.optimizers.Adamax(0.002)):
+        weight = keras.Variable(start.astype(np.float32))
+        optimizer.build([weight])
+        for gradient in gradients:
+            optimizer.apply([tf.constant(gradient, tf.float32)], [weight])
+        np.testing.assert_allclose(weight, expected, atol=2e-6)
+        assert int(optimizer.iterations) == 20
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_adamax_skips_what_is_not_finite(bad):
+    weight = keras.Variable(np.ones(4, np.float32))
+    optimizer = Adamax(0.1)
+    optimizer.build([weight])
+    gradient = np.array([1.0, -2.0, 3.0, 0.5], np.float32)
+    optimizer.apply([tf.constant(gradient)], [weight])
+    before, moments = np.array(weight), moments_of(optimizer, [weight])
+    gradient[1] = bad
+    optimizer.apply([tf.constant(gradient)], [weight])
+    changed = np.array(weight) != before
+    np.testing.assert_array_equal(changed, [True, False, True, True])
+    for old, new in zip(moments, moments_of(optimizer, [weight]), strict=True):
+        assert new[1] == old[1]
+        assert np.all(np.isfinite(new))
+
+
+def test_step_with_a_broken_critic_changes_no_weight(randomize, monkeypatch):
+    trainer = small_trainer(randomize)
+    take_step(trainer, small_images())
+    variables = [*trainer.pivae.trainable_variables, *trainer.critic.trainable_variables]
+    optimizers = [
+        (trainer.generator_optimizer, trainer.pivae.trainable_variables),
+        (trainer.critic_optimizer, trainer.critic.trainable_variables),
+    ]
+    before, moments = values_of(variables), [moments_of(*pair) for pair in optimizers]
+    call = type(trainer.critic).call
+    with monkeypatch.context() as patch:
+        patch.setattr(type(trainer.critic), "call", lambda self, v, labels=None: float("nan") * call(self, v, labels))
+        metrics = take_step(trainer, small_images(seed=1))
+    assert metrics["skipped_generator"] == 1.0
+    assert metrics["skipped_critic"] == 1.0
+    assert_same(before, values_of(variables))
+    for old, pair in zip(moments, optimizers, strict=True):
+        assert_same(old, moments_of(*pair))
+    metrics = take_step(trainer, small_images(seed=2))
+    assert metrics["skipped_generator"] == metrics["skipped_critic"] == 0.0
+    assert any(np.any(a != b) for a, b in zip(before, values_of(variables), strict=True))
+
+
+def test_step_with_a_broken_likelihood_changes_no_weight_of_the_generator(randomize):
+    trainer = small_trainer(randomize, critic=None)
+    trainer.pivae.vae.log_sigma.assign(float("nan"))
+    before = values_of(trainer.pivae.trainable_variables)
+    metrics = take_step(trainer, small_images())
+    assert metrics["skipped_generator"] == 1.0
+    assert_same(before, values_of(trainer.pivae.trainable_variables))
+    assert all(np.all(np.isfinite(v)) for v in trainer.pivae.non_trainable_variables)

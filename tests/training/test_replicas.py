@@ -1,0 +1,119 @@
+"""Two replicas are one; the moving average."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_trainer import (
+    BATCH,
+    assert_same,
+    moments_of,
+    small_critic,
+    small_images,
+    small_trainer,
+    take_step,
+    values_of,
+)
+
+from tf_pivae.layers.spectral_norm import SpectralNormConv2D, SpectralNormDense
+from tf_pivae.training import losses
+from tf_pivae.training.augmentation import DifferentiableAugmentation
+from tf_pivae.training.regularizers import R1
+
+
+def test_moving_average(randomize):
+    trainer = small_trainer(randomize, critic=None, moving_average=True, norm="act", moving_average_decay=0.3)
+    expected = [v.astype(np.float64) for v in values_of(trainer.pivae.variables)]
+    for step in range(1, 5):
+        take_step(trainer, small_images(seed=step))
+        decay = min(0.3, (1 + step) / (10 + step))
+        expected = [
+            decay * a + (1 - decay) * w for a, w in zip(expected, values_of(trainer.pivae.variables), strict=True)
+        ]
+    assert_same(values_of(trainer.moving_average.variables), expected, rtol=1e-5, atol=1e-6)
+    assert min(0.3, 5 / 14) == 0.3  # Both branches were taken: 2/11 at the first step.
+
+
+def _run_replicas(randomize, replicas, steps, **options):
+    """Runs the same global batches on so many replicas; returns the trainer, the strategy and every step's metrics."""
+    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+    with strategy.scope():
+        trainer = small_trainer(randomize, moving_average=True, **options)
+    rows = BATCH // replicas
+
+    @tf.function(autograph=False)
+    def step(images):
+        return strategy.run(trainer.train_step, args=(images,))
+
+    history = []
+    for i in range(steps):
+        images = small_images(seed=i)
+        batch = strategy.experimental_distribute_values_from_function(
+            lambda context, images=images: tf.constant(
+                images[context.replica_id_in_sync_group * rows : (context.replica_id_in_sync_group + 1) * rows]
+            )
+        )
+        metrics = step(batch)
+        history.append({k: [float(x) for x in strategy.experimental_local_results(v)] for k, v in metrics.items()})
+    return trainer, strategy, history
+
+
+OPTIONS = {
+    "the paper": dict(),
+    "beyond the paper": dict(
+        critic=functools.partial(small_critic, conv=SpectralNormConv2D, dense=SpectralNormDense),
+        critic_loss=losses.hinge_loss,
+        regularizer=functools.partial(R1, 1.0),
+        augment=DifferentiableAugmentation,
+        kl_warmup_steps=10,
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=list(OPTIONS))
+def replicas(randomize, request):
+    options = dict(steps=3, free_nats=0.3, adversarial_weight=3.0, learning_rate=1e-3, **OPTIONS[request.param])
+    return [_run_replicas(randomize, count, **options) for count in (1, 2)]
+
+
+def test_two_replicas_have_the_losses_of_one(replicas):
+    (_, _, one), (_, _, two) = replicas
+    for single, pair in zip(one, two, strict=True):
+        assert single.keys() == pair.keys()
+        for name, values in pair.items():
+            assert values[0] == values[1], name
+            np.testing.assert_allclose(values[0], single[name][0], rtol=2e-4, atol=2e-4, err_msg=name)
+
+
+def test_two_replicas_have_the_weights_of_one(replicas):
+    """Up to the biases in front of a batch normalisation: their gradient is zero but for rounding, which Adamax, whose
+    step has no scale, makes into steps; the means behind them follow."""
+    (one, _, _), (two, _, _) = replicas
+    for part in ("pivae", "critic", "moving_average"):
+        for a, b in zip(getattr(one, part).variables, getattr(two, part).variables, strict=True):
+            free = "coupling" in a.path and a.path.endswith(("input_conv/b", "conv_0/b", "conv_1/b", "/mean"))
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=2.0 * 3 * 1e-3 if free else 1e-4, err_msg=a.path)
+    for optimizer, part in (("generator_optimizer", "pivae"), ("critic_optimizer", "critic")):
+        moments = [moments_of(getattr(t, optimizer), getattr(t, part).trainable_variables) for t in (one, two)]
+        scale = max(np.abs(m).max() for m in moments[0])
+        assert_same(*moments, rtol=1e-3, atol=1e-5 * scale)
+
+
+def test_replicas_hold_equal_weights(replicas):
+    trainer, strategy, _ = replicas[1]
+    assert strategy.num_replicas_in_sync == 2
+    for variable in [*trainer.pivae.variables, *trainer.critic.variables, *trainer.moving_average.variables]:
+        first, second = strategy.experimental_local_results(variable.value)
+        np.testing.assert_array_equal(first, second, err_msg=variable.path)
+
+
+def test_replicas_draw_different_noise_and_together_that_of_one(replicas):
+    def draw(trainer, strategy):
+        rows = BATCH // strategy.num_replicas_in_sync
+        results = strategy.run(lambda: trainer._step_noise(rows).normal("tag", [5]))
+        return np.concatenate([np.array(r) for r in strategy.experimental_local_results(results)])
+
+    one, two = (draw(trainer, strategy) for trainer, strategy, _ in replicas)
+    np.testing.assert_array_equal(one, two)
+    assert len({tuple(row) for row in two}) == BATCH
