@@ -2,8 +2,10 @@
 
 import math
 
-HEADER = "| row | images | classes | encoder | decoder | head | critic | latents | bound | sample | step | memory |"
-_UNITS = "| | | | weights | weights | weights | weights | dimensions | GFLOP | GFLOP | TFLOP (batch) | GB |"
+HEADER = (
+    "| row | images | classes | encoder | decoder | head | critic | latent dimensions | bound, GFLOP | sample, GFLOP "
+    "| step, TFLOP (batch) | memory, GB |"
+)
 
 
 def describe(architecture, title):
@@ -54,7 +56,7 @@ def table_row(architecture, name):
 
 def table(lines):
     """The table of lines that `table_row` made."""
-    return "\n".join([HEADER, "|" + "---|" * (HEADER.count("|") - 1), _UNITS, *lines])
+    return "\n".join([HEADER, "|" + "---|" * (HEADER.count("|") - 1), *lines])
 
 
 def _shape(shape):

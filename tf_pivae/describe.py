@@ -29,15 +29,16 @@ Written by `python -m tf_pivae.describe --output=docs/architectures.md`; `python
   VAE; its blocks hold the prior's and the posterior's top-down part (and the IAF). Together they are the "Generator" of
   the paper's Table 6. **head**: the Real-NVP.
 - **bound**, **sample**: one image, one draw of the noise. **step**: a whole training step, critic and generator,
-  forward and backward. Counted on TensorFlow's graph: convolutions and matrix products, a multiplication and an addition
-  as two, padding included. Elementwise work is not counted.
+  forward and backward. Counted on TensorFlow's graph: convolutions and matrix products, a multiplication and an
+  addition as two, padding included. Elementwise work is not counted.
 - **memory**: weights, both optimisers' moments, and the most bytes that the tensors of one training step hold if its
   operations run in the order in which they are written (a tensor lives until it is last read; views are free; in-place
   forwarding, kernel workspace and TensorFlow itself are not counted). One device, the row's whole batch.
 
-The estimate of memory against a measurement, on two CPU cores, one operation at a time: how much the peak of the process
-grows from batch 8 to batch 128, divided by 120. PiVAE of Table 1: estimated 8.3 MB an image, measured 8.6. CQFG: estimated
-9.4, measured 10.4. What does not depend on the batch came out higher than estimated, by 0.2 GB (PiVAE) and 0.4 GB (CQFG).
+The estimate of memory against a measurement, on two CPU cores, one operation at a time: how much the peak of the
+process grows from batch 8 to batch 128, divided by 120. PiVAE of Table 1: estimated 8.3 MB an image, measured 8.6.
+CQFG: estimated 9.4, measured 10.4. What does not depend on the batch came out higher than estimated, by 0.2 GB (PiVAE)
+and 0.4 GB (CQFG).
 """
 
 

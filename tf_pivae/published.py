@@ -18,7 +18,8 @@ class Row(NamedTuple):
     label: str  # what the paper calls it
     numbers: dict  # metric -> published value; None where the paper gives none
     approximate: bool = False  # bits per dimension in [square brackets], by an inference network around a GAN
-    stages: tuple = ("",)  # trained one after the other, each from the last one's weights; "" is the row itself
+    likelihood_first: bool = False  # appendix C: trained by likelihood alone, and from there by both
+    elsewhere: str | None = None  # the row whose system this is, on other data; for presets that bring their own data
 
 
 class Table(NamedTuple):
@@ -31,8 +32,6 @@ class Table(NamedTuple):
 
 _SCORES = ("bits_per_dim", "inception_score", "fid")
 _CLASSIFIERS = ("gan_test", "gan_train")
-# Appendix C: "models are trained first with maximum-likelihood estimation, then with both".
-_LIKELIHOOD_FIRST = ("likelihood", "")
 
 
 def _scores(name, label, *values, **options):
@@ -45,7 +44,7 @@ def _classified(name, label, *values):
 
 _GAN = _scores("gan", "GAN", 7.0, 6.8, 31.4, approximate=True)
 _CQFG = _scores("cqfg", "CQFG", 3.9, 7.1, 28.0)
-_S2 = _scores("cqfg_s2", "CQFG (S2), CIFAR-10", 3.46, 6.9, 28.9, stages=_LIKELIHOOD_FIRST)
+_S2 = _scores("cqfg_s2", "CQFG (S2), CIFAR-10", 3.46, 6.9, 28.9, likelihood_first=True)
 
 TABLES = {
     "1": Table(
@@ -77,19 +76,19 @@ TABLES = {
         (
             _scores("cqfg_large_d", "CQFG, CIFAR-10", 3.74, 8.1, 18.6),
             _S2,
-            _scores("stl10_48", "CQFG, STL-10", 4.0, 8.6, 52.7),
-            _scores("stl10_48_s2", "CQFG (S2), STL-10", 3.8, 8.6, 52.1, stages=_LIKELIHOOD_FIRST),
+            _scores("stl10_48", "CQFG, STL-10", 4.0, 8.6, 52.7, elsewhere="cqfg_large_d"),
+            _scores("stl10_48_s2", "CQFG (S2), STL-10", 3.8, 8.6, 52.1, likelihood_first=True, elsewhere="cqfg_s2"),
         ),
     ),
     "4": Table(
         "Table 4: CQFG (large-D) at higher resolutions",
         _SCORES,
         (
-            _scores("celeba_crop178", "CelebA, crop 178, 96x96", 2.85, None, 24.3),
-            _scores("celeba_crop96", "CelebA, crop 96, 96x96", 2.45, None, 13.8),
-            _scores("stl10_96", "STL-10, 96x96", 3.85, 8.8, 100.8),
-            _scores("imagenet64", "ImageNet, 64x64", 4.90, 7.6, 69.9),
-            _scores("lsun_bedroom64", "LSUN bedrooms, 64x64", 4.01, None, 61.9),
+            _scores("celeba_crop178", "CelebA, crop 178, 96x96", 2.85, None, 24.3, elsewhere="cqfg_large_d"),
+            _scores("celeba_crop96", "CelebA, crop 96, 96x96", 2.45, None, 13.8, elsewhere="cqfg_large_d"),
+            _scores("stl10_96", "STL-10, 96x96", 3.85, 8.8, 100.8, elsewhere="cqfg_large_d"),
+            _scores("imagenet64", "ImageNet, 64x64", 4.90, 7.6, 69.9, elsewhere="cqfg_large_d"),
+            _scores("lsun_bedroom64", "LSUN bedrooms, 64x64", 4.01, None, 61.9, elsewhere="cqfg_large_d"),
         ),
     ),
     "5": Table(
@@ -104,10 +103,10 @@ TABLES = {
         "Table 8: (scales, blocks) of the head, on CIFAR-10",
         _SCORES,
         (
-            _scores("cqfg_1_2", "CQFG (1, 2)", 3.77, 7.9, 20.1, stages=_LIKELIHOOD_FIRST),
-            _scores("cqfg_2_2", "CQFG (2, 2)", 3.48, 6.9, 27.7, stages=_LIKELIHOOD_FIRST),
+            _scores("cqfg_1_2", "CQFG (1, 2)", 3.77, 7.9, 20.1, likelihood_first=True),
+            _scores("cqfg_2_2", "CQFG (2, 2)", 3.48, 6.9, 27.7, likelihood_first=True),
             _S2._replace(label="CQFG (2, 4), S2"),
-            _scores("cqfg_3_3", "CQFG (3, 3)", 3.49, 6.5, 31.7, stages=_LIKELIHOOD_FIRST),
+            _scores("cqfg_3_3", "CQFG (3, 3)", 3.49, 6.5, 31.7, likelihood_first=True),
             _scores("pivae_1_2", "PiVAE (1, 2)", 3.52, 3.0, 112.0),
             _scores("pivae_2_2", "PiVAE (2, 2)", 3.41, 4.5, 85.5),
             _scores("pivae_3_2", "PiVAE (3, 2)", 3.45, 4.4, 78.7),

@@ -1,8 +1,8 @@
 """Trains a PiVAE: python -m tf_pivae.train --gin_file=demo.gin --run_dir=runs/demo
 
 Run again with the same command to continue a run that was cut off. --describe prints what the configuration builds, at
-full size and without its data, and trains nothing. Exit status: 0 finished, 2 a mistake that the
-message explains, 143 (130) stopped by SIGTERM (SIGINT) after saving.
+full size and without its data, and trains nothing. Exit status: 0 finished, 2 a mistake that the message explains, 143
+(130) stopped by SIGTERM (SIGINT) after saving.
 """
 
 import sys
@@ -13,7 +13,7 @@ from tf_pivae import cli
 
 cli.define_gin_flags()
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/NAME for --gin_file=NAME.gin.")
-_DESCRIBE = flags.DEFINE_bool("describe", False, "Print blocks, weights, FLOPs, latents and memory instead of training.")
+_DESCRIBE = flags.DEFINE_bool("describe", False, "Print blocks, weights, FLOPs, latents and memory; train nothing.")
 
 
 def main():
