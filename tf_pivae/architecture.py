@@ -104,16 +104,16 @@ def measure(trainer, data, batch_size):
     def bound(images, *labels):
         with _calls() as calls:
             pivae.bound(images, RowNoise(0, 1), False, *labels)
-        return calls, {}
+        return calls
 
-    def latents(images, *labels):
-        groups, _ = pivae.vae.infer(tf.cast(images, tf.float32), RowNoise(0, 1), *labels)
-        return (), {n: tuple(group.z.shape[1:]) for n, group in zip(pivae.vae.group_names, groups, strict=True)}
+    def latents(y, *labels):
+        groups, _ = pivae.vae.infer(y, RowNoise(0, 1), *labels)
+        return {n: tuple(group.z.shape[1:]) for n, group in zip(pivae.vae.group_names, groups, strict=True)}
 
     def criticise(images, *labels):
         with _calls(inside=(critic, critic.trunk)) as calls:
             critic(images, *labels)
-        return calls, {}
+        return calls
 
     def sample(*labels):
         return pivae.sample_continuous(RowNoise(0, 1), labels=labels[0] if labels else None)
@@ -122,27 +122,22 @@ def measure(trainer, data, batch_size):
         return trainer.train_step((images, *labels) if labels else images)
 
     image = tf.TensorSpec([1, *shape], tf.uint8)
-    bound_graph, (calls, _) = _traced(bound, image, *labels(1))
+    real = tf.TensorSpec([1, *shape], tf.float32)
+    bound_graph, calls = _traced(bound, image, *labels(1))
     blocks = _blocks(calls, _names(pivae), lambda layer: "head" if id(layer) in _names(pivae) else "VAE")
-    _, (_, groups) = _traced(latents, image, *labels(1))
+    _, groups = _traced(latents, real, *labels(1))
     if critic is not None:
-        _, (calls, _) = _traced(criticise, tf.TensorSpec([1, *shape], tf.float32), *labels(1))
+        _, calls = _traced(criticise, real, *labels(1))
         blocks += _blocks(calls, {}, lambda layer: "critic")
     sample_graph, _ = _traced(sample, *labels(1))
     step_graph, _ = _traced(step, tf.TensorSpec([batch_size, *shape], tf.uint8), *labels(batch_size))
-    inference, head = _count(pivae.inference_variables), _count(pivae.flow_variables)
     state = [variable.value for group in trainer.state.values() for variable in group]
     return Architecture(
         data=data,
         conditional=conditional,
         blocks=blocks,
         latents=groups,
-        parameters=Parameters(
-            inference=inference,
-            generative=_count(pivae.trainable_variables) - inference - head,
-            head=head,
-            critic=0 if critic is None else _count(critic.trainable_variables),
-        ),
+        parameters=count_parameters(trainer),
         bound_flops=flops(bound_graph.get_operations()),
         sample_flops=flops(sample_graph.get_operations()),
         step_flops=flops(step_graph.get_operations()),
@@ -150,6 +145,14 @@ def measure(trainer, data, batch_size):
         state_bytes=sum(math.prod(value.shape) * value.dtype.size for value in state),
         step_bytes=peak_bytes(step_graph),
     )
+
+
+def count_parameters(trainer):
+    """The `Parameters` of a `Trainer`."""
+    pivae, critic = trainer.pivae, trainer.critic
+    inference, head = _count(pivae.inference_variables), _count(pivae.flow_variables)
+    generative = _count(pivae.trainable_variables) - inference - head
+    return Parameters(inference, generative, head, 0 if critic is None else _count(critic.trainable_variables))
 
 
 def _count(variables):

@@ -132,6 +132,8 @@ def parse_gin(files, parameters=(), required=True):
     import tf_pivae.configurables  # noqa: F401  registers everything that a gin file may name
 
     gin.clear_config()
+    # gin would also look into Python packages, and stumble over any folder of the name of one of ours, such as models/.
+    del gin.config._FILE_READERS[1:]
     for path in gin_search_paths():
         gin.add_config_file_search_path(path)
     disabled = logging.root.manager.disable

@@ -1,6 +1,7 @@
 """Shape and classes of a data set's images before anything of it is downloaded or prepared."""
 
 import inspect
+from pathlib import Path
 from typing import NamedTuple
 
 import gin
@@ -71,23 +72,26 @@ def _bundled(arguments):
 
 
 def _npz(arguments):
-    file = npz._NpzFile(arguments["path"])
+    path = Path(arguments["path"]).expanduser()
+    file = npz._NpzFile(path)
     keys = ("train_images", "train_labels") if "train_images" in file else ("images", "labels")
     shape = npz._as_rank_4(file.header(keys[0])[0])[1:]
     classes = 1 + int(file.read(keys[1]).max()) if keys[1] in file else 0
-    return Specification(arguments["name"] or "npz", _preprocess(arguments).output_shape(*shape), classes)
+    return Specification(arguments["name"] or path.stem, _preprocess(arguments).output_shape(*shape), classes)
 
 
 def _folder(arguments):
-    path = arguments["path"]
+    path = Path(arguments["path"]).expanduser().absolute()
+    if not path.is_dir():
+        raise UserError(f"there is no folder {path}: set image_folder.path to a folder of images")
     files, _ = image_files.find_files(path)
     channels = arguments["channels"]
     if channels is None:
-        headers = [header for _, header in folder._usable("image_folder", path, files, [])]
+        headers = [header for _, header in folder._usable(path.name, path, files, [])]
         channels = 1 if all(header.grey for header in headers) else 3
     classes = {file.relative.split("/")[0] for file in files} if arguments["class_folders"] else ()
     size = arguments["image_size"]
-    return Specification(arguments["name"] or "image_folder", (size, size, channels), len(classes))
+    return Specification(arguments["name"] or path.name, (size, size, channels), len(classes))
 
 
 def _reduced_levels(arguments):
