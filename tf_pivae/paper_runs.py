@@ -4,6 +4,7 @@ DIR/runs/ROW/seed_S/likelihood/  the run trained by likelihood first (appendix C
 DIR/runs/ROW/seed_S/model/       the row's run
 DIR/runs/ROW/seed_S/bound/       the inference network around a GAN (section 5.1)
 DIR/runs/ROW/seed_S/parts.json   the finished parts: name -> the command that made it, and what it came to
+DIR/runs/real_subsets/...        Table 7 has no runs, only parts
 """
 
 import json
@@ -54,6 +55,25 @@ def gin_files(row_name, preset):
     return [f"paper/{row_name}.gin", next(name for name in shipped if cli.is_gin_file(name))]
 
 
+class Parts:
+    """The finished parts of a folder, on disk as soon as they are finished."""
+
+    def __init__(self, directory):
+        self._path = Path(directory) / "parts.json"
+        self._parts = json.loads(self._path.read_text()) if self._path.exists() else {}
+
+    def finished(self, name, command):
+        """What a part came to, or None if it is still to do, or was done by another command."""
+        known = self._parts.get(name)
+        return known["result"] if known and known["command"] == list(command) else None
+
+    def finish(self, name, command, result):
+        """Keeps what a part came to, a dict of plain types."""
+        self._parts[name] = {"command": list(command), "result": result}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._path, json.dumps(self._parts, indent=1))
+
+
 class RowRun:
     """One row with one seed.
 
@@ -78,8 +98,7 @@ class RowRun:
         self._evaluation = [*PRESETS[preset].evaluation, *evaluation]
         if preset != "full":
             self._evaluation.append(f"--gin_file=presets/{preset}_evaluation.gin")
-        path = self.directory / "parts.json"
-        self._parts = json.loads(path.read_text()) if path.exists() else {}
+        self._parts = Parts(self.directory)
 
     def run(self):
         """Trains and evaluates what is not finished yet.
@@ -108,12 +127,12 @@ class RowRun:
     def _train(self, stage, extra):
         run_dir = self.directory / stage
         command = ["tf_pivae.train", *self._configuration, *extra, f"--run_dir={run_dir}"]
-        if self._finished(stage, command) is None:
+        if self._parts.finished(stage, command) is None:
             self.say(f"training ({stage})")
             error = _run(command)
             if error:
                 raise Failure(error)
-            self._finish(stage, command, {})
+            self._parts.finish(stage, command, {})
 
     def _evaluate(self, stage, metrics):
         """Each metric is a part: what one run refused does not make another one compute the rest again."""
@@ -121,7 +140,7 @@ class RowRun:
         run_dir = self.directory / stage
         command = ["tf_pivae.evaluate", f"--run_dir={run_dir}", *self._evaluation]
         for metric in metrics:
-            found = self._finished(metric, command)
+            found = self._parts.finished(metric, command)
             if found is None or (self.retry and "reason" in found):
                 missing.append(metric)
             else:
@@ -136,17 +155,8 @@ class RowRun:
             evaluation = json.loads(file.read_text())
             for metric in missing:
                 results[metric] = _result(metric, evaluation, error)
-                self._finish(metric, command, results[metric])
+                self._parts.finish(metric, command, results[metric])
         return results
-
-    def _finished(self, part, command):
-        """What a part came to, or None if it is still to do, or was done by another command."""
-        known = self._parts.get(part)
-        return known["result"] if known and known["command"] == command else None
-
-    def _finish(self, part, command, result):
-        self._parts[part] = {"command": command, "result": result}
-        write_atomically(self.directory / "parts.json", json.dumps(self._parts, indent=1))
 
 
 def _result(metric, evaluation, error):

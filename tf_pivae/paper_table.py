@@ -14,11 +14,12 @@ class Cell(NamedTuple):
     protocols: list  # what each value was computed from, each once
     reasons: list  # why values are missing, each once
     approximate: bool = False  # shown in [square brackets], as the paper does
+    wanted: bool = False  # shown although the paper has no number
 
     @property
     def text(self):
         """Mean +- standard deviation, "-" where the paper has no number, "none" where we have none."""
-        if self.published is None:
+        if self.published is None and not self.wanted:
             return "-"
         if not self.values:
             return "none"
@@ -88,20 +89,13 @@ def markdown(title, metrics, rows, notes):
 
 
 def real_subset_rows(found):
-    """Table 7's rows from dict of a size -> dict of "inception_score" and "fid" -> result, as for `cell`."""
+    """Table 7's rows from dict of a size -> every seed's results, dicts as for `row_cells`."""
     rows = []
     for size, results in found.items():
         published = dict(zip(("inception_score", "fid"), REAL_SUBSETS.get(size, (None, None)), strict=True))
-        cells = {}
-        for metric, result in results.items():
-            known = cell(published[metric], [result])
-            # A size that the paper does not have is ours alone, and shown all the same.
-            cells[metric] = known if published[metric] is not None else _Unpublished(*known)
+        cells = {
+            metric: cell(value, [r[metric] for r in results])._replace(wanted=True)
+            for metric, value in published.items()
+        }
         rows.append((f"{size:,} images", cells))
     return rows
-
-
-class _Unpublished(Cell):
-    @property
-    def text(self):
-        return f"{self.values[0]:.2f}" if self.values else "none"
