@@ -36,9 +36,9 @@ Written by `python -m tf_pivae.describe --output=docs/architectures.md`; `python
   forwarding, kernel workspace and TensorFlow itself are not counted). One device, the row's whole batch.
 
 The estimate of memory against a measurement, on two CPU cores, one operation at a time: how much the peak of the
-process grows from batch 8 to batch 128, divided by 120. PiVAE of Table 1: estimated 8.3 MB an image, measured 8.6.
-CQFG: estimated 9.4, measured 10.4. What does not depend on the batch came out higher than estimated, by 0.2 GB (PiVAE)
-and 0.4 GB (CQFG).
+process grows from batch 8 to batch 128, divided by 120. PiVAE of Table 1: estimated 8.9 MB an image, measured 9.2.
+CQFG: estimated 10.0, measured 12.6. What does not depend on the batch came out higher than estimated, by 0.2 GB (PiVAE)
+and 0.3 GB (CQFG).
 """
 
 
