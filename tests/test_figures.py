@@ -31,6 +31,21 @@ def test_few_levels_span_black_to_white():
     assert shown[:, 0, 0, 0].tolist() == [0, 85, 170, 255]
 
 
+@pytest.mark.parametrize(
+    ("count", "num_classes", "columns", "rows"),
+    [
+        (40, 10, 4, [[i] * 4 for i in range(10)]),
+        (7, 3, 3, [[0] * 3, [1] * 3, [2]]),
+        (5, 100, 3, [[0] * 3, [1] * 2]),
+    ],
+)
+def test_one_class_a_row(count, num_classes, columns, rows):
+    labels, found = figures.class_rows(count, num_classes)
+    assert found == columns
+    assert labels.tolist() == [label for row in rows for label in row]
+    assert figures.class_rows(4, 2, columns=1)[0].tolist() == [0, 1, 0, 1]
+
+
 def test_reconstructions_stand_beside_their_originals():
     images = np.zeros([2, 4, 4, 1], np.uint8)
     grid = np.asarray(figures.reconstruction_grid(images, images + 200, pairs_in_row=1))

@@ -19,8 +19,6 @@ from absl import logging as absl_logging
 
 from tf_pivae.errors import UserError
 
-EXIT_USER_ERROR = 2
-
 
 def define_gin_flags():
     """Defines --gin_file and --gin_param, and shows them in --help; call it when a command's module is imported."""
@@ -49,7 +47,7 @@ def run(main):
         try:
             main()
         except UserError as error:
-            _fail(error)
+            _fail(error, error.exit_status)
         except (ValueError, TypeError) as error:
             # gin marks what went wrong in a configured call: a value in the configuration, most of the time.
             if "In call to configurable" not in str(error) or os.environ.get("TF_PIVAE_DEBUG"):
@@ -69,10 +67,10 @@ def _parse_flags(argv):
         _fail(f"{error} See --help.")
 
 
-def _fail(error):
+def _fail(error, exit_status=UserError.exit_status):
     first_line = str(error).strip().splitlines()[0]  # gin adds lines on where the call was configured.
     print(f"error: {first_line}", file=sys.stderr)
-    sys.exit(EXIT_USER_ERROR)
+    sys.exit(exit_status)
 
 
 def import_tensorflow_quietly():

@@ -14,6 +14,7 @@ from tf_pivae.data.levels import LookedUpImages
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.bits_per_dim import bits_per_dim
 from tf_pivae.training import runs
+from tf_pivae.training.workers import local_strategy
 
 IMAGE_METRICS = ("fid", "kid", "inception_score")
 CLASSIFIER_METRICS = ("gan_train", "gan_test")
@@ -83,7 +84,8 @@ def evaluate_run(run_dir, settings, step=None):
     Raises:
       UserError: no run, or no such checkpoint.
     """
-    model, step = runs.load_with_step(run_dir, step)
+    with local_strategy().scope():
+        model, step = runs.load_with_step(run_dir, step)
     data = runs.load_dataset(run_dir)
     subject = _Subject(model, data, runs.load_facts(run_dir), settings, Path(run_dir) / "evaluation", step)
     parts = [

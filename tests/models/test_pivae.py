@@ -156,10 +156,10 @@ def test_no_trace_for_another_seed_or_batch(model):
     images = _images(4)
     model.log_prob(images, 2, batch_size=2)
     model.sample(4, batch_size=2)
-    before = [f.experimental_get_tracing_count() for f in (model._log_prob_batch, model._sample_batch)]
+    before = [f.num_traces for f in (model._log_prob_rows, model._sample_rows)]
     model.log_prob(images, 3, seed=9, batch_size=2, first_row=64)
     model.sample(4, seed=9, batch_size=2, temperature=0.5)
-    assert [f.experimental_get_tracing_count() for f in (model._log_prob_batch, model._sample_batch)] == before
+    assert [f.num_traces for f in (model._log_prob_rows, model._sample_rows)] == before
 
 
 def test_discretisation_inverts_dequantisation(model):

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tf_pivae.bijectors import preprocessing as preprocessing_lib
 from tf_pivae.layers.weight_norm import data_dependent_initialization
 from tf_pivae.models.hierarchical_vae import residual_vae
+from tf_pivae.models.rows import RowFunction
 from tf_pivae.noise import RowNoise
 
 
@@ -64,6 +65,10 @@ class PiVAE(keras.Model):
         self.vae = vae(image_shape=self.image_shape, num_classes=num_classes)
         self.flow = None if flow is None else flow(image_shape=self.image_shape)
         self._create_variables()
+        self._log_prob_rows = RowFunction(self._log_prob_batch)
+        self._terms_rows = RowFunction(self._terms_batch)
+        self._sample_rows = RowFunction(self._sample_batch)
+        self._reconstruct_rows = RowFunction(self._reconstruct_batch)
 
     # The bound.
 
@@ -150,9 +155,9 @@ class PiVAE(keras.Model):
         Args:
           images: uint8 (or any integers in [0, num_bins)) [B, H, W, C].
           num_importance_samples: K >= 1, samples of (u, z) for each image.
-          seed: int. Image i's noise is a function of (seed, first_row + i), whatever the batch.
+          seed: int. Image i's noise is a function of (seed, first_row + i), whatever the batch and the replica.
           labels: int [B] for a class-conditional model.
-          batch_size: images computed at a time.
+          batch_size: images computed at a time, over all replicas.
           first_row: int, the place of the first image in a larger set.
 
         Returns:
@@ -164,14 +169,8 @@ class PiVAE(keras.Model):
         images, labels = self._checked(images, labels)
         if num_importance_samples < 1:
             raise ValueError(f"`num_importance_samples` must be at least 1; got {num_importance_samples}.")
-        parts = [np.zeros([0], np.float32)]
-        for start in range(0, len(images), batch_size):
-            rows = slice(start, start + batch_size)
-            batch_labels = None if labels is None else labels[rows]
-            row = tf.constant(first_row + start, tf.int64)
-            count = tf.constant(num_importance_samples)
-            parts.append(self._log_prob_batch(images[rows], count, _seed(seed), row, batch_labels).numpy())
-        return np.concatenate(parts)
+        shared = tf.constant(num_importance_samples), _seed(seed)
+        return self._log_prob_rows(len(images), first_row, batch_size, (images, labels), shared)
 
     def bits_per_dim(self, images, num_importance_samples=1, seed=0, labels=None, **options):
         """-log_prob / (D log 2), NumPy float32 [B]; the arguments of `log_prob`."""
@@ -186,8 +185,7 @@ class PiVAE(keras.Model):
           "flow log-det", "preprocessing log-det", "discretisation" (-D log num_bins).
         """
         images, labels = self._checked(images, labels)
-        terms = self._terms_batch(images, _seed(seed), tf.constant(first_row, tf.int64), labels)
-        return {name: term.numpy() for name, term in terms.items()}
+        return self._terms_rows(len(images), first_row, max(1, len(images)), (images, labels), (_seed(seed),))
 
     def sample(self, num_samples, seed=0, temperature=1.0, sample_noise=1.0, labels=None, batch_size=64, first_row=0):
         """Images from the model; image i is a function of (seed, first_row + i).
@@ -198,21 +196,15 @@ class PiVAE(keras.Model):
           temperature: float, scales the priors' standard deviations; 1 is the model.
           sample_noise: float, scales sigma; 1 is the model, 0 the mean of p(y|z).
           labels: int [num_samples] for a class-conditional model.
-          batch_size: images computed at a time.
+          batch_size: images computed at a time, over all replicas.
           first_row: int, the place of the first sample in the endless stream of this seed.
 
         Returns:
           NumPy uint8 [num_samples, H, W, C].
         """
         labels = self._checked_labels(labels, num_samples)
-        parts = [np.zeros([0, *self.image_shape], np.uint8)]
-        for start in range(0, num_samples, batch_size):
-            count = min(batch_size, num_samples - start)
-            batch_labels = None if labels is None else labels[start : start + count]
-            scales = tf.constant(temperature, tf.float32), tf.constant(sample_noise, tf.float32)
-            row = tf.constant(first_row + start, tf.int64)
-            parts.append(self._sample_batch(tf.constant(count), _seed(seed), row, *scales, batch_labels).numpy())
-        return np.concatenate(parts)
+        shared = _seed(seed), tf.constant(temperature, tf.float32), tf.constant(sample_noise, tf.float32)
+        return self._sample_rows(num_samples, first_row, batch_size, (labels,), shared)
 
     def reconstruct(self, images, seed=0, labels=None, batch_size=64):
         """Encodes and decodes: the posterior's sample of z, the mean of p(y|z), mapped back to an image.
@@ -221,47 +213,36 @@ class PiVAE(keras.Model):
           images: uint8 [B, H, W, C].
           seed: int, of the dequantisation's and the posterior's noise.
           labels: int [B] for a class-conditional model.
-          batch_size: images computed at a time.
+          batch_size: images computed at a time, over all replicas.
 
         Returns:
           NumPy uint8 [B, H, W, C].
         """
         images, labels = self._checked(images, labels)
-        parts = [np.zeros([0, *self.image_shape], np.uint8)]
-        for start in range(0, len(images), batch_size):
-            rows = slice(start, start + batch_size)
-            batch_labels = None if labels is None else labels[rows]
-            parts.append(
-                self._reconstruct_batch(images[rows], _seed(seed), tf.constant(start, tf.int64), batch_labels).numpy()
-            )
-        return np.concatenate(parts)
+        return self._reconstruct_rows(len(images), 0, batch_size, (images, labels), (_seed(seed),))
 
-    @tf.function(autograph=False, reduce_retracing=True)
-    def _log_prob_batch(self, images, num_importance_samples, seed, first_row, labels):
-        noise = RowNoise(seed, tf.shape(images)[0], first_row)
-        return self.importance_weighted_bound(images, num_importance_samples, noise, labels)
+    # What is computed at a time; see `RowFunction`.
 
-    @tf.function(autograph=False, reduce_retracing=True)
-    def _terms_batch(self, images, seed, first_row, labels):
-        noise = RowNoise(seed, tf.shape(images)[0], first_row).fold_in(0)
-        bound = self.bound(images, noise, labels=labels)
+    def _log_prob_batch(self, first_row, count, images, labels, num_importance_samples, seed):
+        return self.importance_weighted_bound(images, num_importance_samples, RowNoise(seed, count, first_row), labels)
+
+    def _terms_batch(self, first_row, count, images, labels, seed):
+        bound = self.bound(images, RowNoise(seed, count, first_row).fold_in(0), labels=labels)
         kl = zip(self.vae.group_names, bound.kl, strict=True)
         return {
             "reconstruction": bound.reconstruction,
             **{f"kl/{name}": -tf.reduce_sum(group, -1) for name, group in kl},
             "flow log-det": bound.flow_log_det,
             "preprocessing log-det": bound.preprocessing_log_det,
-            "discretisation": tf.fill([tf.shape(images)[0]], -self.dimensions * math.log(self.num_bins)),
+            "discretisation": tf.fill([count], -self.dimensions * math.log(self.num_bins)),
         }
 
-    @tf.function(autograph=False, reduce_retracing=True)
-    def _sample_batch(self, count, seed, first_row, temperature, sample_noise, labels):
+    def _sample_batch(self, first_row, count, labels, seed, temperature, sample_noise):
         noise = RowNoise(seed, count, first_row)
         return self.to_uint8(self.sample_continuous(noise, temperature, sample_noise, labels))
 
-    @tf.function(autograph=False, reduce_retracing=True)
-    def _reconstruct_batch(self, images, seed, first_row, labels):
-        noise = RowNoise(seed, tf.shape(images)[0], first_row)
+    def _reconstruct_batch(self, first_row, count, images, labels, seed):
+        noise = RowNoise(seed, count, first_row)
         y, _ = self._flow_forward(self.preprocessing().forward(self.dequantize(images, noise)), training=False)
         return self.to_uint8(self.to_image_space(self.vae.infer(y, noise, labels)[1]))
 

@@ -2,7 +2,6 @@
 
 import math
 import signal
-import time
 from typing import NamedTuple
 
 import gin
@@ -10,14 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pivae import figures
 from tf_pivae.data.batches import batch_indices, train_batches
 from tf_pivae.errors import UserError
 from tf_pivae.models.pivae import PiVAE
-from tf_pivae.training.checkpoints import Checkpoints
-from tf_pivae.training.monitor import Monitor
-from tf_pivae.training.runs import RunDirectory, restore_model
+from tf_pivae.training.recorder import NoRecorder, Recorder
+from tf_pivae.training.runs import restore_model
 from tf_pivae.training.trainer import Trainer
+from tf_pivae.training.workers import Workers, default_strategy
 
 _DRAIN_EVERY = 20  # Steps between looks at the metrics: each look waits for the device.
 
@@ -29,15 +27,6 @@ class Outcome(NamedTuple):
     signal: int | None  # the signal that stopped it before the end, or None
     bits_per_dim: float | None  # on held-out images; None for a model trained without likelihood, or unfinished
     standard_error: float | None
-
-
-def default_strategy():
-    """`MirroredStrategy` over all visible GPUs, or one replica on the CPU."""
-    return tf.distribute.MirroredStrategy([gpu.name.removeprefix("/physical_device:") for gpu in _gpus()] or ["/cpu:0"])
-
-
-def _gpus():
-    return tf.config.list_physical_devices("GPU")
 
 
 @gin.configurable(denylist=["run_dir", "strategy"])
@@ -68,7 +57,8 @@ def train(
 
     Args:
       run_dir: folder of the run.
-      strategy: `tf.distribute.Strategy`; None is `default_strategy()`.
+      strategy: `tf.distribute.Strategy`; None is `workers.default_strategy()`: all GPUs of this machine, or the workers
+        of TF_CONFIG, each of which runs the same command. Only the chief needs `run_dir`.
       dataset: a function that returns an `ImageDataset`.
       model: a function of `image_shape` and `num_classes` that returns a `PiVAE`.
       critic: None, or a function of `num_classes` that returns a `Critic`.
@@ -100,18 +90,18 @@ def train(
         if not isinstance(value, int) or value < 1:
             raise UserError(f"{name} must be a positive whole number; got {value!r}.")
     strategy = strategy or default_strategy()
-    directory = RunDirectory(run_dir)
+    workers = Workers(strategy)
+    recorder = Recorder(run_dir, keep_checkpoints) if workers.is_chief else NoRecorder()
     try:
         data = _opened(dataset)
         replicas = strategy.num_replicas_in_sync
         if batch_size % replicas:
             raise UserError(f"batch_size = {batch_size} does not divide by {replicas} replicas: choose a multiple.")
         num_classes = _num_classes(data, class_conditional)
-        with strategy.scope():
+        with workers.watched(), strategy.scope():
             session = _build(model, critic, trainer, data, num_classes, moving_average, seed)
         _check_levels(data, session.pivae)
-        directory.claim(
-            gin.operative_config_str(max_line_length=110),
+        recorder.claim(
             {
                 "name": data.name,
                 "image_shape": list(data.image_shape),
@@ -120,31 +110,31 @@ def train(
                 "moving_average": moving_average,
                 "likelihood": session.likelihood_weight > 0.0,
                 "inference_only": session.inference_only,
-            },
+            }
         )
-        checkpoints = Checkpoints(directory.path / "checkpoints", keep_checkpoints)
-        start_step = checkpoints.restore(session.state)
-        if start_step is None:
-            start_step = 0
+        if recorder.restore(session.state) is None and workers.is_chief:
             first = np.asarray(batch_indices(0, batch_size, len(data.train), seed))
             labels = data.train.labels[first] if num_classes else None
             with strategy.scope():
                 if initial_run is not None:
                     restore_model(initial_run, session.pivae)
                 session.initialize(data.train.images[first], labels, weights=initial_run is None)
-        monitor = Monitor(directory.path, start_step, num_steps, batch_size)
-        try:
-            loop = _Loop(strategy, session, data, directory.path, checkpoints, monitor, max_consecutive_skips)
-            step = loop.run(start_step, num_steps, batch_size, seed, flip, log_every, sample_every, checkpoint_every)
-            if loop.signal is not None:
-                return Outcome(step, loop.signal, None, None)
-            outcome = loop.evaluate(step, eval_examples, eval_importance_samples)
-            loop.draw_final_pictures(shown_temperature)
-            return outcome
-        finally:
-            monitor.close()
+        workers.share([variable for group in session.state.values() for variable in group])
+        start_step = int(keras.ops.convert_to_numpy(session.step))
+        recorder.start(start_step, num_steps, batch_size)
+        loop = _Loop(strategy, workers, session, data, recorder, max_consecutive_skips)
+        step = loop.run(start_step, num_steps, batch_size, seed, flip, log_every, sample_every, checkpoint_every)
+        if loop.stopped_by is not None:
+            return Outcome(step, loop.stopped_by, None, None)
+        shown = session.moving_average or session.pivae
+        estimate = None, None
+        if eval_examples and session.likelihood_weight:
+            estimate = recorder.evaluate(step, shown, data.test.take(eval_examples), eval_importance_samples)
+        recorder.draw_final_pictures(shown, data.test, shown_temperature)
+        workers.wait()  # A worker that leaves early would take the others down.
+        return Outcome(step, None, *estimate)
     finally:
-        directory.close()
+        recorder.close()
 
 
 def _opened(dataset):
@@ -186,17 +176,13 @@ def _build(model, critic, trainer, data, num_classes, moving_average, seed):
 class _Loop:
     """The steps of one process between start and end."""
 
-    def __init__(self, strategy, trainer, data, run_dir, checkpoints, monitor, max_consecutive_skips):
-        self.strategy, self.trainer, self.data = strategy, trainer, data
-        self.run_dir, self.checkpoints, self.monitor = run_dir, checkpoints, monitor
+    def __init__(self, strategy, workers, trainer, data, recorder, max_consecutive_skips):
+        self.strategy, self.workers, self.trainer = strategy, workers, trainer
+        self.data, self.recorder = data, recorder
         self.max_consecutive_skips = max_consecutive_skips
-        self.signal = None
+        self.stopped_by = None  # The signal that ended the training before its last step.
+        self._signal = None
         self._consecutive_skips = 0
-
-    @property
-    def model(self):
-        """The model that is shown and evaluated."""
-        return self.trainer.moving_average or self.trainer.pivae
 
     def run(self, start_step, num_steps, batch_size, seed, flip, log_every, sample_every, checkpoint_every):
         """Trains up to `num_steps`, or until SIGTERM or SIGINT; returns the last step."""
@@ -204,44 +190,49 @@ class _Loop:
         train_step = tf.function(
             lambda batch: self.strategy.run(self.trainer.train_step, args=(batch,)), autograph=False
         )
-        pending, step, saved_step = [], start_step, start_step
+        pending, step, saved_step = [], start_step, None
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            while step < num_steps and self.signal is None:
-                pending.append(train_step(next(batches)))
+            while step < num_steps and not self.workers.stop_requested(step, self._signal is not None):
+                with self.workers.watched():
+                    pending.append(train_step(next(batches)))
                 step += 1
-                self.monitor.advance()
+                self.recorder.advance()
                 logs = step % log_every == 0 or step == num_steps
                 saves = step % checkpoint_every == 0
                 if logs or saves or len(pending) >= _DRAIN_EVERY:
                     self._drain(pending, step, logs)
                 if sample_every and step % sample_every == 0:
-                    self._draw_samples(step)
+                    self.recorder.draw_samples(step, self.trainer.moving_average or self.trainer.pivae)
                 if saves:
-                    self._save(step)
+                    self.recorder.save(step, self.trainer.state)
                     saved_step = step
             self._drain(pending, step, logs=False)
-            if step > saved_step or not self.checkpoints.steps():
-                self._save(step)
+            if step != saved_step and (step > start_step or step == 0):
+                self.recorder.save(step, self.trainer.state)
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        if self.signal is not None:
-            name = signal.Signals(self.signal).name
-            self.monitor.say(f"stopped by {name} and saved at step {step}: run the same command again to go on.")
+        if step < num_steps:
+            self.stopped_by = self._signal or signal.SIGTERM  # Another worker's, if not this one's.
+            name = signal.Signals(self.stopped_by).name
+            self.recorder.say(f"stopped by {name} and saved at step {step}: run the same command again to go on.")
         return step
 
     def _on_signal(self, number, frame):
-        self.signal = number
+        self._signal = number
 
     def _batches(self, batch_size, seed, flip, start_step):
         def dataset(context):
+            local = context.num_replicas_in_sync // context.num_input_pipelines
             return train_batches(
                 self.data.train,
                 batch_size,
                 seed,
                 start_step,
                 num_replicas=context.num_replicas_in_sync,
+                first_replica=context.input_pipeline_id * local,
+                num_local_replicas=local,
                 flip=flip,
                 with_labels=bool(self.trainer.pivae.num_classes),
             )
@@ -252,12 +243,13 @@ class _Loop:
         """Looks at the metrics of the steps since the last look; reports the last ones if `logs`."""
         first_step = step - len(pending) + 1
         values = {}
-        for i, metrics in enumerate(pending):
-            values = {k: float(self.strategy.experimental_local_results(v)[0]) for k, v in metrics.items()}
-            self._judge(first_step + i, values)
+        with self.workers.watched():
+            for i, metrics in enumerate(pending):
+                values = {k: float(self.strategy.experimental_local_results(v)[0]) for k, v in metrics.items()}
+                self._judge(first_step + i, values)
         pending.clear()
         if logs:
-            self.monitor.report(step, values)
+            self.recorder.report(step, values)
 
     def _judge(self, step, values):
         """Counts skipped steps; ends the run when too many come in a row."""
@@ -267,73 +259,9 @@ class _Loop:
         self._consecutive_skips += 1
         terms = [name for name, value in values.items() if not math.isfinite(value)]
         term = terms[0] if terms else "gradient_norm"
-        self.monitor.say(f"step {step} skipped: {term} is not finite.")
+        self.recorder.say(f"step {step} skipped: {term} is not finite.")
         if self._consecutive_skips >= self.max_consecutive_skips:
             raise UserError(
                 f"{self._consecutive_skips} steps in a row were not finite, the last at step {step} in {term}; nothing "
                 "of them was saved. Lower Trainer.learning_rate or Trainer.adversarial_weight, or look at the data."
             )
-
-    def _save(self, step):
-        self.checkpoints.save(step, self.trainer.state)
-
-    def _draw_samples(self, step):
-        count, labels, columns = self._grid(36)
-        picture = figures.image_grid(self.model.sample(count, labels=labels), columns, num_bins=self.model.num_bins)
-        figures.save_png(picture, self.run_dir / "samples" / f"{step:06d}.png")
-        self.monitor.image(step, "samples", np.asarray(picture))
-
-    def _grid(self, about):
-        """Number, labels and columns of a picture of about so many samples: whole rows, one class each."""
-        num_classes = self.model.num_classes
-        if not num_classes:
-            return about, None, None
-        count = about // num_classes * num_classes if num_classes <= about else about
-        return count, *figures.class_rows(count, num_classes)
-
-    def evaluate(self, step, examples, importance_samples):
-        """Held-out bits per dimension, with its standard error over images."""
-        if not examples or not self.trainer.likelihood_weight:
-            return Outcome(step, None, None, None)
-        test = self.data.test.take(examples)
-        labels = test.labels if self.model.num_classes else None
-        results = {}
-        started = time.monotonic()
-        for k in sorted({1, importance_samples}):
-            bits = self.model.bits_per_dim(np.asarray(test.images), k, labels=labels).astype(np.float64)
-            results[k] = float(bits.mean()), float(bits.std(ddof=1) / math.sqrt(len(bits))) if len(bits) > 1 else 0.0
-            self.monitor.say(
-                f"held-out bits/dim on {len(bits)} images, K = {k}: {results[k][0]:.4f} +- {results[k][1]:.4f} "
-                "(standard error over images)"
-            )
-        self.monitor.write(
-            step,
-            {f"held_out_bits_per_dim/K={k}": value for k, (value, _) in results.items()}
-            | {"evaluation_seconds": time.monotonic() - started},
-        )
-        return Outcome(step, None, *results[1])
-
-    def draw_final_pictures(self, temperature):
-        """Writes `RUN/samples.png` and `RUN/reconstructions.png`, and says where everything is."""
-        model = self.model
-        count, labels, columns = self._grid(64)
-        panels = [
-            (f"temperature {t:g}, {name}", figures.image_grid(images, columns, num_bins=model.num_bins))
-            for t, noise, name in ((1.0, 1.0, "the model itself"), (temperature, 0.5, "half of the noise of p(y|z)"))
-            for images in [model.sample(count, temperature=t, sample_noise=noise, labels=labels)]
-        ]
-        figures.save_png(figures.labelled(panels, "Samples"), self.run_dir / "samples.png")
-        test = self.data.test.take(32)
-        real = np.asarray(test.images)
-        reconstructions = model.reconstruct(real, labels=test.labels if model.num_classes else None)
-        picture = figures.reconstruction_grid(real, reconstructions, num_bins=model.num_bins)
-        figures.save_png(
-            figures.labelled([("held-out image | its reconstruction", picture)], "Reconstructions"),
-            self.run_dir / "reconstructions.png",
-        )
-        self.monitor.say(
-            f"samples:         {self.run_dir / 'samples.png'}\n"
-            f"reconstructions: {self.run_dir / 'reconstructions.png'}\n"
-            f"metrics:         {self.run_dir / 'metrics.jsonl'} (and tensorboard --logdir {self.run_dir})\n"
-            f"model:           tf_pivae.load({str(self.run_dir)!r})"
-        )

@@ -1,0 +1,112 @@
+"""A class-conditional run by command: grids with one class a row, evaluation by class, GAN-train and GAN-test."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tf_pivae
+from tf_pivae.data import bundled
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory, tiny, run_command):
+    """The folder of a class-conditional run of 4 steps."""
+    run_dir = tmp_path_factory.mktemp("runs") / "conditional"
+    parameters = ["train.class_conditional=True", "num_steps=4", "train.sample_every=4"]
+    result = run_command(
+        "train", f"--gin_file={tiny}", f"--run_dir={run_dir}", *(f"--gin_param={p}" for p in parameters)
+    )
+    assert result.returncode == 0, result.stderr
+    return run_dir
+
+
+def _tiles(path, columns, side=16):
+    """The images of a grid of enlarged 16x16 tiles, uint8 [rows, columns, side, side]."""
+    picture = np.asarray(Image.open(path))[..., 0]
+    scale = 64 // side
+    rows = (picture.shape[0] + 2) // 66
+    assert picture.shape == (rows * 66 - 2, columns * 66 - 2)
+    return np.stack(
+        [
+            [picture[r * 66 : r * 66 + 64 : scale, c * 66 : c * 66 + 64 : scale] for c in range(columns)]
+            for r in range(rows)
+        ]
+    )
+
+
+def test_sample_draws_one_class_a_row(conditional, tmp_path, run_command):
+    output = tmp_path / "grid.png"
+    result = run_command("sample", f"--run_dir={conditional}", "--num_samples=40", f"--output={output}")
+    assert result.returncode == 0, result.stderr
+    tiles = _tiles(output, columns=4)
+    model = tf_pivae.load(conditional)
+    expected = model.sample(40, seed=0, labels=np.repeat(np.arange(10), 4))
+    np.testing.assert_array_equal(tiles.reshape(40, 16, 16), expected[..., 0])
+    # The label matters: the same noise gives other images for other classes.
+    other = model.sample(40, seed=0, labels=np.repeat(np.arange(10), 4)[::-1].copy())
+    assert (expected != other).any(axis=(1, 2, 3)).all()
+
+
+def test_sample_draws_the_classes_that_it_is_told(conditional, tmp_path, run_command):
+    output = tmp_path / "grid.png"
+    arguments = ("--num_samples=6", "--labels=7,2", "--seed=5", f"--output={output}")
+    result = run_command("sample", f"--run_dir={conditional}", *arguments)
+    assert result.returncode == 0, result.stderr
+    expected = tf_pivae.load(conditional).sample(6, seed=5, labels=np.array([7, 7, 7, 2, 2, 2]))
+    np.testing.assert_array_equal(_tiles(output, columns=3).reshape(6, 16, 16), expected[..., 0])
+
+
+@pytest.mark.parametrize("labels", ["10", "shirt"])
+def test_labels_that_are_none_are_one_line(conditional, labels, run_command):
+    result = run_command("sample", f"--run_dir={conditional}", f"--labels={labels}")
+    assert result.returncode == 2
+    assert "expected numbers from 0 to 9" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unconditional_model_has_no_labels(finished, run_command):
+    result = run_command("sample", f"--run_dir={finished[0]}", "--labels=1")
+    assert result.returncode == 2
+    assert "not class-conditional" in result.stderr
+
+
+def test_training_pictures_have_one_class_a_row(conditional):
+    """36 samples are asked for: three whole columns of ten classes."""
+    tiles = _tiles(conditional / "samples" / "000004.png", columns=3)
+    expected = tf_pivae.load(conditional).sample(30, labels=np.repeat(np.arange(10), 3))
+    np.testing.assert_array_equal(tiles.reshape(30, 16, 16), expected[..., 0])
+
+
+def test_bits_per_dim_by_class(conditional, evaluate):
+    result = evaluate(f"--run_dir={conditional}", "--importance_samples=1")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads((conditional / "evaluation.json").read_text())["rows"]
+    data = bundled(image_size=16, num_examples=(256, 64))
+    bits = tf_pivae.load(conditional).bits_per_dim(data.test.images, labels=data.test.labels).astype(np.float64)
+    by_class = {row["metric"]: row for row in rows if "class" in row["metric"]}
+    present = np.unique(data.test.labels)
+    assert list(by_class) == [f"bits/dim, K=1, class {data.class_names[label]}" for label in present]
+    for label, row in zip(present, by_class.values(), strict=True):
+        chosen = bits[data.test.labels == label]
+        assert row["value"] == pytest.approx(chosen.mean(), rel=1e-6)
+        error = chosen.std(ddof=1) / np.sqrt(len(chosen)) if len(chosen) > 1 else None
+        assert row["spread"] == (None if error is None else pytest.approx(error, rel=1e-4))
+        assert f"{len(chosen)} images" in row["protocol"]
+        assert row["metric"] in result.stdout
+    # A single image has a value, and no standard error.
+    result = evaluate(f"--run_dir={conditional}", "--importance_samples=1", "--num_examples=1")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((conditional / "evaluation.json").read_text())["rows"][0]["spread"] is None
+
+
+def test_gan_train_and_gan_test(conditional, evaluate):
+    classifier = ["depth=8", "num_steps=3", "batch_size=16"]
+    bindings = [f"--gin_param=ClassifierConfig.{binding}" for binding in classifier]
+    result = evaluate(f"--run_dir={conditional}", "--metrics=gan_train,gan_test", "--num_samples=64", *bindings)
+    assert result.returncode == 0, result.stderr
+    rows = {row["metric"]: row for row in json.loads((conditional / "evaluation.json").read_text())["rows"]}
+    assert rows.keys() == {"GAN-train %", "GAN-test %", "real-on-real %"}
+    assert all(0.0 <= row["value"] <= 100.0 for row in rows.values())
+    assert "ResNet-8, 3 steps" in rows["GAN-train %"]["protocol"]

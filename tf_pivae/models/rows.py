@@ -1,0 +1,80 @@
+"""Many rows in batches, spread over the replicas that a model lives on."""
+
+import functools
+import itertools
+
+import numpy as np
+import tensorflow as tf
+
+
+class RowFunction:
+    """A function of rows, compiled once, that is called with any number of rows.
+
+    They are computed in batches, and a batch is cut into one contiguous part for each replica. What a row gives must
+    depend on the row alone (its noise on its place in the whole): the result is then the same for every batch size and
+    number of replicas.
+
+    Args:
+      function: a function (first_row int64, count int32, *per_row [count, ...], *shared) -> nest of [count, ...]. Its
+        variables were created under the strategy that is current now.
+    """
+
+    def __init__(self, function):
+        self._strategy = tf.distribute.get_strategy()
+        # Those of this process: where a training has several, one of them computes alone.
+        self._replicas = len(self._strategy.experimental_local_results(self._spread(tf.constant)))
+        self._compiled = tf.function(
+            lambda arguments, shared: self._strategy.run(function, args=(*arguments, *shared)),
+            autograph=False,
+            reduce_retracing=True,
+        )
+
+    @property
+    def num_traces(self):
+        """How often the function was traced."""
+        return self._compiled.experimental_get_tracing_count()
+
+    def __call__(self, num_rows, first_row, batch_size, per_row, shared=()):
+        """Computes rows 0 ... N - 1.
+
+        Args:
+          num_rows: int, N.
+          first_row: int, the place of the first row in the whole.
+          batch_size: int, rows computed at a time, over all replicas.
+          per_row: a tuple of arrays [N, ...] (or None), each cut into the batches' rows.
+          shared: a tuple of tensors that every call gets as they are.
+
+        Returns:
+          The function's nest with NumPy arrays [N, ...].
+        """
+        parts = []
+        for start in range(0, max(num_rows, 1), batch_size):
+            parts += self._batch(start, min(start + batch_size, num_rows), first_row, per_row, shared)
+        return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+
+    def _batch(self, start, stop, first_row, per_row, shared):
+        """The results of rows start ... stop - 1, a list of one nest for each replica."""
+        edges = [start + (stop - start) * i // self._replicas for i in range(self._replicas + 1)]
+        counts = [b - a for a, b in itertools.pairwise(edges)]
+
+        def rows(array, i):
+            # oneDNN's fused operations refuse tensors without rows: a replica that is left with none computes one.
+            part = np.asarray(array[edges[i] : edges[i + 1]])
+            return tf.constant(part if counts[i] else np.zeros([1, *part.shape[1:]], part.dtype))
+
+        arguments = [
+            self._spread(lambda i: tf.constant(first_row + edges[i], tf.int64)),
+            self._spread(lambda i: tf.constant(max(counts[i], 1), tf.int32)),
+            *(None if array is None else self._spread(functools.partial(rows, array)) for array in per_row),
+        ]
+        outputs = self._compiled(arguments, shared)
+        values = [self._strategy.experimental_local_results(value) for value in tf.nest.flatten(outputs)]
+        return [
+            tf.nest.pack_sequence_as(outputs, [value[i].numpy()[: counts[i]] for value in values])
+            for i in range(self._replicas)
+        ]
+
+    def _spread(self, value):
+        """What each replica of this process gets: value(0), value(1), ..."""
+        local = itertools.count()
+        return self._strategy.experimental_distribute_values_from_function(lambda _: value(next(local)))

@@ -1,0 +1,129 @@
+"""What a training leaves behind: checkpoints, numbers and pictures in its run directory."""
+
+import math
+import time
+
+import gin
+import numpy as np
+
+from tf_pivae import figures
+from tf_pivae.training.checkpoints import Checkpoints
+from tf_pivae.training.monitor import Monitor
+from tf_pivae.training.runs import RunDirectory
+
+
+class Recorder:
+    """The chief's pen: holds the run directory's lock from here to `close`.
+
+    Args:
+      run_dir: folder of the run.
+      keep_checkpoints: number of newest checkpoints to keep.
+
+    Raises:
+      UserError: the folder cannot be written, or another process holds it.
+    """
+
+    def __init__(self, run_dir, keep_checkpoints):
+        self._directory = RunDirectory(run_dir)
+        self._path = self._directory.path
+        self._checkpoints = Checkpoints(self._path / "checkpoints", keep_checkpoints)
+        self._monitor = None
+
+    def claim(self, facts):
+        """See `RunDirectory.claim`; the configuration is gin's operative one."""
+        self._directory.claim(gin.operative_config_str(max_line_length=110), facts)
+
+    def restore(self, state):
+        """See `Checkpoints.restore`."""
+        return self._checkpoints.restore(state)
+
+    def start(self, start_step, num_steps, batch_size):
+        """Opens the metrics' files and the progress bar."""
+        self._monitor = Monitor(self._path, start_step, num_steps, batch_size)
+        self.advance, self.report, self.say = self._monitor.advance, self._monitor.report, self._monitor.say
+
+    def save(self, step, state):
+        """Writes a checkpoint."""
+        self._checkpoints.save(step, state)
+
+    def close(self):
+        """Lets go of everything."""
+        if self._monitor is not None:
+            self._monitor.close()
+        self._directory.close()
+
+    def draw_samples(self, step, model):
+        """Writes `RUN/samples/STEP.png`; a class-conditional model's rows are its classes."""
+        count, labels, columns = _grid(36, model.num_classes)
+        picture = figures.image_grid(model.sample(count, labels=labels), columns, num_bins=model.num_bins)
+        figures.save_png(picture, self._path / "samples" / f"{step:06d}.png")
+        self._monitor.image(step, "samples", np.asarray(picture))
+
+    def evaluate(self, step, model, test, importance_samples):
+        """Bits per dimension of a split at K = 1, and K = `importance_samples` beside it.
+
+        Returns:
+          Mean and standard error over images at K = 1.
+        """
+        labels = test.labels if model.num_classes else None
+        results = {}
+        started = time.monotonic()
+        for k in sorted({1, importance_samples}):
+            bits = model.bits_per_dim(np.asarray(test.images), k, labels=labels).astype(np.float64)
+            results[k] = float(bits.mean()), float(bits.std(ddof=1) / math.sqrt(len(bits))) if len(bits) > 1 else 0.0
+            self.say(
+                f"held-out bits/dim on {len(bits)} images, K = {k}: {results[k][0]:.4f} +- {results[k][1]:.4f} "
+                "(standard error over images)"
+            )
+        self._monitor.write(
+            step,
+            {f"held_out_bits_per_dim/K={k}": value for k, (value, _) in results.items()}
+            | {"evaluation_seconds": time.monotonic() - started},
+        )
+        return results[1]
+
+    def draw_final_pictures(self, model, test, temperature):
+        """Writes `RUN/samples.png` and `RUN/reconstructions.png`, and says where everything is."""
+        count, labels, columns = _grid(64, model.num_classes)
+        panels = [
+            (f"temperature {t:g}, {name}", figures.image_grid(images, columns, num_bins=model.num_bins))
+            for t, noise, name in ((1.0, 1.0, "the model itself"), (temperature, 0.5, "half of the noise of p(y|z)"))
+            for images in [model.sample(count, temperature=t, sample_noise=noise, labels=labels)]
+        ]
+        figures.save_png(figures.labelled(panels, "Samples"), self._path / "samples.png")
+        test = test.take(32)
+        real = np.asarray(test.images)
+        reconstructions = model.reconstruct(real, labels=test.labels if model.num_classes else None)
+        picture = figures.reconstruction_grid(real, reconstructions, num_bins=model.num_bins)
+        figures.save_png(
+            figures.labelled([("held-out image | its reconstruction", picture)], "Reconstructions"),
+            self._path / "reconstructions.png",
+        )
+        self.say(
+            f"samples:         {self._path / 'samples.png'}\n"
+            f"reconstructions: {self._path / 'reconstructions.png'}\n"
+            f"metrics:         {self._path / 'metrics.jsonl'} (and tensorboard --logdir {self._path})\n"
+            f"model:           tf_pivae.load({str(self._path)!r})"
+        )
+
+
+def _grid(about, num_classes):
+    """Number, labels and columns of a picture of about so many samples: whole rows, one class each."""
+    if not num_classes:
+        return about, None, None
+    count = about // num_classes * num_classes if num_classes <= about else about
+    return count, *figures.class_rows(count, num_classes)
+
+
+class NoRecorder:
+    """A worker's that is not the chief: it leaves nothing behind."""
+
+    def _nothing(self, *_):
+        return None
+
+    claim = restore = start = advance = report = say = save = close = _nothing
+    draw_samples = draw_final_pictures = _nothing
+
+    def evaluate(self, *_):
+        """The chief's business."""
+        return None, None

@@ -1,0 +1,141 @@
+"""The processes of one training: one, or as many as TF_CONFIG names, each on its own machine.
+
+Every worker runs the same command. Together they take the step that one process with as many replicas would: worker i
+reads the slices of the global batch that belong to its replicas, noise is a function of the place in the global batch,
+gradients and moments are reduced over all replicas. Only the chief (worker 0) writes.
+"""
+
+import json
+import os
+
+import tensorflow as tf
+
+from tf_pivae.errors import UserError, WorkerLost
+
+_ASK_EVERY = 20  # Steps between the questions whether a worker was told to stop: each is a message to all.
+
+
+def local_strategy():
+    """`MirroredStrategy` over all visible GPUs, or one replica on the CPU."""
+    if not os.environ.get("TF_CONFIG", "{}").strip():
+        del os.environ["TF_CONFIG"]  # TensorFlow would try to read an empty one.
+    gpus = [gpu.name.removeprefix("/physical_device:") for gpu in tf.config.list_physical_devices("GPU")]
+    return tf.distribute.MirroredStrategy(gpus or ["/cpu:0"])
+
+
+def default_strategy():
+    """`MultiWorkerMirroredStrategy` where TF_CONFIG names several workers, otherwise `local_strategy()`.
+
+    Raises:
+      UserError: TF_CONFIG is not what TensorFlow documents.
+    """
+    if num_workers(os.environ.get("TF_CONFIG", "")) < 2:
+        return local_strategy()
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        raise WorkerLost(
+            f"the workers of TF_CONFIG did not find each other: {str(error).splitlines()[0]}. Start the same command "
+            "on every one of them, and check that their addresses and ports can be reached."
+        ) from error
+
+
+def num_workers(tf_config):
+    """Number of training processes in the text of TF_CONFIG; 1 for an empty one.
+
+    Raises:
+      UserError: it is not JSON with `cluster` and `task`, or the task is not in the cluster.
+    """
+    if not tf_config.strip():
+        return 1
+    shape = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
+    try:
+        config = json.loads(tf_config)
+        cluster, task = config.get("cluster", {}), config.get("task", {})
+        addresses = [*cluster.get("chief", []), *cluster.get("worker", [])]
+        if not addresses:
+            return 1
+        peers = cluster[task["type"]]
+        if task["type"] not in ("chief", "worker") or not 0 <= int(task["index"]) < len(peers):
+            raise UserError(f"TF_CONFIG's task {task} is none of its cluster's chief and workers.")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"TF_CONFIG is not of the form {shape}: {error}.") from error
+    return len(addresses)
+
+
+class Workers:
+    """What the processes of a training say to each other; every one of them must call the same methods in turn.
+
+    Args:
+      strategy: the training's `tf.distribute.Strategy`.
+    """
+
+    def __init__(self, strategy):
+        self._strategy = strategy
+        resolver = strategy.cluster_resolver
+        cluster = resolver.cluster_spec().as_dict() if resolver else {}
+        self._alone = sum(len(peers) for peers in cluster.values()) < 2
+        first = "chief" if "chief" in cluster else "worker"
+        self.is_chief = self._alone or (resolver.task_type, resolver.task_id) == (first, 0)
+
+    def share(self, variables):
+        """Sets every worker's variables to the chief's."""
+        if self._alone:
+            return
+        with self.watched():
+            for dtype in sorted({variable.dtype for variable in variables}):  # A reduction is of one type.
+                chosen = [variable for variable in variables if variable.dtype == dtype]
+                values = self._sum([tf.convert_to_tensor(variable) for variable in chosen], counts=self.is_chief)
+                for variable, value in zip(chosen, values, strict=True):
+                    variable.assign(value)
+
+    def stop_requested(self, step, requested):
+        """Whether any worker asks to stop; with several, asked every few steps so that all stop at the same one."""
+        if self._alone:
+            return requested
+        if step % _ASK_EVERY:
+            return False
+        with self.watched():
+            return bool(self._sum([tf.constant(int(requested))])[0])
+
+    def wait(self):
+        """Returns when every worker is here."""
+        if not self._alone:
+            with self.watched():
+                self._sum([tf.constant(1)])
+
+    def watched(self):
+        """A context in which the loss of another worker is a `WorkerLost`."""
+        return _Watched(self._alone)
+
+    def _sum(self, values, counts=True):
+        """The sum over workers of each tensor, of those workers that count."""
+
+        def on_replica(values):
+            context = tf.distribute.get_replica_context()
+            local = context.replica_id_in_sync_group % len(self._strategy.extended.worker_devices)
+            counted = tf.logical_and(tf.equal(local, 0), counts)
+            mine = [tf.where(counted, value, tf.zeros_like(value)) for value in values]
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
+
+        sums = tf.function(lambda: self._strategy.run(on_replica, args=(values,)), autograph=False)()
+        return [self._strategy.experimental_local_results(value)[0] for value in sums]
+
+
+class _Watched:
+    """See `Workers.watched`."""
+
+    def __init__(self, alone):
+        self._alone = alone
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError,
+                tf.errors.DeadlineExceededError)  # fmt: skip
+        if not self._alone and isinstance(error, lost):
+            raise WorkerLost(
+                f"another worker is gone ({str(error).splitlines()[0][:200]}). Nothing of the unfinished step is kept: "
+                "start the same command again on every worker, and they go on from the last checkpoint."
+            ) from error
