@@ -198,8 +198,13 @@ def _shipped_files():
     return sorted(names, key=lambda name: (name.count("/"), name))
 
 
+def is_gin_file(file):
+    """Whether there is such a gin file, in the current folder or among those shipped with the program."""
+    return any(os.path.isfile(os.path.join(root, file)) for root in gin_search_paths())
+
+
 def _check_file(file):
-    if any(os.path.isfile(os.path.join(root, file)) for root in gin_search_paths()):
+    if is_gin_file(file):
         return
     raise UserError(f"no gin file {file!r}{_did_you_mean(file, _shipped_files())}")
 
