@@ -6,6 +6,7 @@ Nothing here imports TensorFlow, so that `--help` answers at once.
 import contextlib
 import difflib
 import functools
+import importlib.util
 import logging
 import os
 import re
@@ -102,6 +103,21 @@ def import_tensorflow_quietly():
         tf.config.list_physical_devices()
 
 
+def require_extra(extra, *modules):
+    """Checks that the modules of an optional dependency can be found.
+
+    Args:
+      extra: its name in `pip install 'tf-pivae[EXTRA]'`.
+      *modules: top-level modules.
+
+    Raises:
+      UserError: one of them is missing; says what to install.
+    """
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise UserError(f"{missing[0]} is not installed: pip install 'tf-pivae[{extra}]'.")
+
+
 @contextlib.contextmanager
 def _redirected(descriptor, target):
     kept = os.dup(descriptor)
@@ -182,8 +198,13 @@ def _shipped_files():
     return sorted(names, key=lambda name: (name.count("/"), name))
 
 
+def is_gin_file(file):
+    """Whether there is such a gin file, in the current folder or among those shipped with the program."""
+    return any(os.path.isfile(os.path.join(root, file)) for root in gin_search_paths())
+
+
 def _check_file(file):
-    if any(os.path.isfile(os.path.join(root, file)) for root in gin_search_paths()):
+    if is_gin_file(file):
         return
     raise UserError(f"no gin file {file!r}{_did_you_mean(file, _shipped_files())}")
 

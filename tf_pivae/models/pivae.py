@@ -121,6 +121,20 @@ class PiVAE(keras.Model):
         weights = tf.map_fn(log_weights, tf.range(num_importance_samples), fn_output_signature=tf.float32)
         return tf.reduce_logsumexp(weights, 0) - tf.math.log(tf.cast(num_importance_samples, tf.float32))
 
+    def infer(self, images, noise, labels=None):
+        """Posterior samples of the latent groups and the mean of p(y|z) decoded from them.
+
+        Args:
+          images: integers [B, H, W, C] in [0, num_bins), any numeric dtype.
+          noise: `RowNoise` of B rows, for the dequantisation and the posterior.
+          labels: int [B] for a class-conditional model.
+
+        Returns:
+          list of `LatentSample` in the order of `vae.group_names`, and float32 [B, H, W, C].
+        """
+        y, _ = self._flow_forward(self.preprocessing().forward(self.dequantize(images, noise)), training=False)
+        return self.vae.infer(y, noise, labels)
+
     # The sampler.
 
     def sample_continuous(self, noise, temperature=1.0, sample_noise=1.0, labels=None):
@@ -243,8 +257,7 @@ class PiVAE(keras.Model):
 
     def _reconstruct_batch(self, first_row, count, images, labels, seed):
         noise = RowNoise(seed, count, first_row)
-        y, _ = self._flow_forward(self.preprocessing().forward(self.dequantize(images, noise)), training=False)
-        return self.to_uint8(self.to_image_space(self.vae.infer(y, noise, labels)[1]))
+        return self.to_uint8(self.to_image_space(self.infer(images, noise, labels)[1]))
 
     # Variables.
 
