@@ -40,7 +40,7 @@ _NETWORK = {
         "requests",
     ),
     *("httpx", "aiohttp", "urllib3", "paramiko", "boto3", "grpc", "websocket", "websockets", "tensorflow_hub", "wandb"),
-    *("huggingface_hub", "gdown", "ray", "tensorflow_serving"),
+    *("huggingface_hub", "gdown", "ray"),
 }
 # File -> the modules of those above that it may use, and why.
 _ALLOWED = {
@@ -48,6 +48,16 @@ _ALLOWED = {
     "tf_pivae/metrics/torchscript_archive.py": {"pickle"},
     # TFDS's downloads: whether its host answers, and an end to waiting for one that does not.
     "tf_pivae/data/tfds_source.py": {"socket", "urllib", "requests"},
+    # Serving: the server that the user starts, and clients that speak to the address that the user gives. Queues of
+    # requests within the server are asyncio's.
+    "export/server.py": {"asyncio", "grpc", "aiohttp"},
+    "export/serve.py": {"asyncio"},
+    "export/grpc_service.py": {"asyncio", "grpc"},
+    "export/rest_service.py": {"asyncio", "aiohttp"},
+    "export/batching.py": {"asyncio"},
+    "export/manager.py": {"asyncio"},
+    "export/grpc_client.py": {"grpc"},
+    "export/rest_client.py": {"urllib"},
     # `--launcher=ray`: whether the cluster's host answers, and the cluster itself.
     "tf_pivae/sweeps/launch.py": {"socket", "ray"},
 }
