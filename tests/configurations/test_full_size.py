@@ -82,7 +82,8 @@ def _trained(trainer):
         parts["inference"] = pivae.inference_variables
         parts["head"] = [] if trainer.inference_only else pivae.flow_variables
     if trainer.critic is not None:
-        parts["critic"] = trainer.critic.trainable_variables
+        # Kernels: while both logits lie within the hinge loss' margin, the pulls on the last bias cancel out.
+        parts["critic"] = [v for v in trainer.critic.trainable_variables if len(v.shape) > 1]
     return {name: variables for name, variables in parts.items() if variables}
 
 
