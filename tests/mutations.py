@@ -106,8 +106,8 @@ MUTATIONS = [
     Mutation(
         "sigma in the sampler: dropped",
         "tf_pivae/models/pivae.py",
-        "sample_noise * tf.exp(self.vae.log_sigma) * epsilon",
-        "sample_noise * epsilon",
+        "sample_noise * tf.exp(self.vae.log_sigma)",
+        "sample_noise",
         "tests/models/test_pivae_probabilities.py",
     ),
     Mutation(
