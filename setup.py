@@ -63,7 +63,11 @@ setup(
         *(f"tf_pivae.export.{name}" for name in find_packages("export")),
     ],
     package_dir=MAPPED,
-    package_data={"tf_pivae.gin_files": ["**/*.gin"], "tf_pivae.data.bundled": ["*.npz"]},
+    package_data={
+        "tf_pivae.gin_files": ["**/*.gin"],
+        "tf_pivae.data.bundled": ["*.npz"],
+        "tf_pivae.reports": ["assets/*"],
+    },
     include_package_data=False,
     zip_safe=False,
     # Not build/: where file names ignore case, that is the file BUILD.
