@@ -1,12 +1,15 @@
 """Chromium without a window, driven over a pipe by its own DevTools protocol: no driver, no library."""
 
 import base64
+import contextlib
 import fcntl
+import functools
 import json
 import os
 import select
 import shutil
 import signal
+import subprocess
 import time
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -14,9 +17,14 @@ _TIMEOUT = 60.0  # seconds for any answer
 _KEY_CODES = {"ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "End": 35, "Tab": 9, "+": 187, "-": 189, "0": 48}
 
 
+@functools.cache
 def find_chromium():
-    """Path of a Chromium, or None."""
-    return next((path for path in map(shutil.which, _NAMES) if path), None)
+    """Path of a Chromium that starts, or None: on some systems the command only says how to install it."""
+    for path in filter(None, map(shutil.which, _NAMES)):
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            if subprocess.run([path, "--version"], capture_output=True, timeout=_TIMEOUT, check=False).returncode == 0:
+                return path
+    return None
 
 
 class Browser:
@@ -41,10 +49,10 @@ class Browser:
         os.close(theirs[1])
         self._write, self._read = ours[1], theirs[0]
         log = os.open(folder / "chromium.log", os.O_WRONLY | os.O_CREAT, 0o600)
-        options = ["--headless", "--remote-debugging-pipe", "--no-first-run", "--disable-background-networking",
-                   "--disable-component-update", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-                   f"--user-data-dir={folder / 'profile'}"]  # fmt: skip
-        options += ["--no-sandbox"] * (os.geteuid() == 0)
+        # Without its sandbox, which root and many containers refuse it: the pages are our own.
+        names = ("headless", "no-sandbox", "remote-debugging-pipe", "no-first-run", "disable-background-networking",
+                 "disable-component-update", "disable-gpu", "disable-dev-shm-usage", "hide-scrollbars")  # fmt: skip
+        options = [f"--{name}" for name in names] + [f"--user-data-dir={folder / 'profile'}"]
         actions = [(os.POSIX_SPAWN_DUP2, read, 3), (os.POSIX_SPAWN_DUP2, write, 4)]
         actions += [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
         self._process = os.posix_spawn(executable, [executable, *options], os.environ, file_actions=actions)

@@ -1,6 +1,7 @@
 """The page's structure: whole, self-contained, accessible, and true to its records. No browser needed."""
 
 import base64
+import dataclasses
 import itertools
 import json
 import re
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from document import Document
 
+from tf_pivae.reports.histograms import render_terms
 from tf_pivae.reports.markup import Html, tag
 
 SECTIONS = [
@@ -164,3 +166,12 @@ def test_what_a_run_does_not_have_is_said(bare_page):
     }.items():
         assert text in document.section(section).text
     assert "0 of 100, unfinished" in document.section("overview").text
+
+
+def test_the_bound_around_a_frozen_generator_is_in_brackets(made_up):
+    runs, views = made_up
+    found = [dataclasses.replace(view.likelihoods, approximate=i == 1) for i, view in enumerate(views)]
+    document = Document(tag("section", render_terms(runs, found), id="terms"))
+    totals = [cell.text for cell in document.all("tr")[-1].all("td")]
+    assert [total[0] == "[" and total[-1] == "]" for total in totals] == [False, True]
+    assert "frozen generator" in document.section("terms").text

@@ -1,11 +1,14 @@
 """The whole page: gathers every section, then puts them into the template."""
 
 import importlib.resources
+import os
 import string
 import time
+from pathlib import Path
 
 import tqdm
 
+from tf_pivae.errors import UserError
 from tf_pivae.reports import configuration, curves, evaluations, hardware, histograms, pictures, views
 from tf_pivae.reports.markup import Html, join, note, side_by_side, table, tag
 from tf_pivae.reports.run import read_runs
@@ -28,6 +31,9 @@ def write_report(run_dirs, output, num_examples=200, seed=0):
       UserError: no run in one of the folders, or the file cannot be written.
     """
     runs = read_runs(run_dirs)
+    folder = Path(output).resolve().parent
+    if not os.access(folder, os.W_OK) or Path(output).is_dir():  # Said before the minutes of work, not after them.
+        raise UserError(f"cannot write {output}: choose a file in a folder that exists and can be written.")
     found = []
     with tqdm.tqdm(total=_PARTS * len(runs), desc="report", unit="part") as bar:
         for i, run in enumerate(runs):
