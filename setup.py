@@ -83,6 +83,7 @@ setup(
         "tf_pivae.gin_files": ["**/*.gin"],
         "tf_pivae.data.bundled": ["*.npz"],
         "tf_pivae.export": ["serving/*"],
+        "tf_pivae.reports": ["assets/*"],
     },
     include_package_data=False,
     zip_safe=False,

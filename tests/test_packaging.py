@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GIN_FILES = sorted(path.relative_to(ROOT / "gin").as_posix() for path in (ROOT / "gin").rglob("*.gin"))
 BUNDLED = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/data/bundled").glob("*.npz"))
 FOLDERS = ("benchmarks", "docs", "export", "gin", "tests", "tf_pivae")  # that have BUILD files
+ASSETS = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/reports/assets").iterdir()}
 
 
 # The wheel.
@@ -51,7 +52,7 @@ def installed(wheel):
     return folder
 
 
-def test_wheel_has_every_source_gin_file_and_bundled_image(wheel):
+def test_wheel_has_every_source_gin_file_and_data_file(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae").rglob("*.py")}
@@ -59,8 +60,9 @@ def test_wheel_has_every_source_gin_file_and_bundled_image(wheel):
     exports = {f"tf_pivae/{path.relative_to(ROOT).as_posix()}" for k in kinds for path in (ROOT / "export").glob(k)}
     assert "demo.gin" in GIN_FILES
     assert BUNDLED
+    assert ASSETS
     assert {"tf_pivae/export/__init__.py", "tf_pivae/export/serving/batching.config"} <= exports
-    expected = sources | exports | set(BUNDLED) | {f"tf_pivae/gin_files/{name}" for name in GIN_FILES}
+    expected = sources | exports | set(BUNDLED) | ASSETS | {f"tf_pivae/gin_files/{name}" for name in GIN_FILES}
     assert expected <= names
     rest = {name for name in names - expected if ".dist-info/" not in name}
     assert not rest, "neither code, configuration nor data"

@@ -1,5 +1,6 @@
 """What a training leaves behind: checkpoints, numbers and pictures in its run directory."""
 
+import json
 import math
 import time
 
@@ -8,8 +9,9 @@ import numpy as np
 
 from tf_pivae import figures
 from tf_pivae.training.checkpoints import Checkpoints
+from tf_pivae.training.environment import describe_environment
 from tf_pivae.training.monitor import Monitor
-from tf_pivae.training.runs import RunDirectory
+from tf_pivae.training.runs import RunDirectory, load_environments, write_atomically
 
 
 class Recorder:
@@ -38,7 +40,11 @@ class Recorder:
         return self._checkpoints.restore(state)
 
     def start(self, start_step, num_steps, batch_size):
-        """Opens the metrics' files and the progress bar."""
+        """Opens the metrics' files and the progress bar; notes the machine in `RUN/environment.json`."""
+        starts = [start for start in load_environments(self._path) if start["from_step"] < start_step]
+        now = time.strftime("%Y-%m-%d %H:%M %Z")
+        starts.append({"from_step": start_step, "started": now, **describe_environment()})
+        write_atomically(self._path / "environment.json", json.dumps(starts, indent=1) + "\n")
         self._monitor = Monitor(self._path, start_step, num_steps, batch_size)
         self.advance, self.report, self.say = self._monitor.advance, self._monitor.report, self._monitor.say
 

@@ -2,6 +2,7 @@
 
 RUN/config.gin          the operative configuration: what was built, from which values
 RUN/data.json           the shape and the classes of the images
+RUN/environment.json    a list of the machines it was trained on, each with the step it went on from
 RUN/checkpoints/        see `checkpoints`
 RUN/metrics.jsonl       one line every `log_every` steps;  RUN/tensorboard/  the same
 RUN/samples/NNNNNN.png  samples over time
@@ -132,6 +133,15 @@ def load_facts(run_dir):
     return json.loads(path.read_text())
 
 
+def load_environments(run_dir):
+    """What `RUN/environment.json` says: a list of dicts of strings, and "from_step"; empty where there is none."""
+    path = Path(run_dir) / "environment.json"
+    try:
+        return json.loads(path.read_text()) if path.exists() else []
+    except ValueError:
+        return []  # Written by another program: a run is not refused for it.
+
+
 def load_dataset(run_dir):
     """The `ImageDataset` that a run was trained on."""
     return _configured(run_dir, "dataset")()
@@ -140,6 +150,11 @@ def load_dataset(run_dir):
 def load_num_steps(run_dir):
     """Number of steps of the finished run."""
     return _configured(run_dir, "num_steps")
+
+
+def load_batch_size(run_dir):
+    """Number of images in a step's batch, over all replicas."""
+    return _configured(run_dir, "batch_size")
 
 
 def _configured(run_dir, parameter):

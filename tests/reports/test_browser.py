@@ -1,0 +1,184 @@
+"""The page in Chromium: it renders, slider and zoom work with mouse and keyboard, nothing fails, nothing is fetched."""
+
+import pytest
+from browser import Browser, find_chromium
+
+pytestmark = pytest.mark.skipif(find_chromium() is None, reason="needs Chromium: apt-get install chromium")
+
+# Contrast of every text with what lies behind it (WCAG 2.1, relative luminance): the pairs below 4.5.
+_CONTRAST = """
+(() => {
+  const parse = (color) => color.match(/[\\d.]+/g).map(Number);
+  const linear = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+  const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const behind = (element) => {
+    for (; element; element = element.parentElement) {
+      const color = parse(getComputedStyle(element).backgroundColor);
+      if (color.length === 3 || color[3] > 0) return color;
+    }
+    return [255, 255, 255];
+  };
+  const poor = new Set();
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let seen = 0;
+  while (texts.nextNode()) {
+    const element = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim() || ["SCRIPT", "NOSCRIPT"].includes(element.tagName)) continue;
+    const style = getComputedStyle(element);
+    const ink = luminance(parse(element.namespaceURI.endsWith("svg") ? style.fill : style.color));
+    const ground = luminance(behind(element));
+    const contrast = (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);
+    seen += 1;
+    if (contrast < 4.5) poor.add(`${element.tagName} ${element.className} ${contrast.toFixed(2)}`);
+  }
+  return [seen, [...poor]];
+})()
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    browser = Browser(find_chromium(), tmp_path_factory.mktemp("browser"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def page(browser, made_up_page):
+    """The browser with the page freshly opened."""
+    browser.open(made_up_page)
+    yield browser
+    assert browser.errors == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("which", ["made_up_page", "bare_page"])
+def test_renders_everywhere_and_fetches_nothing(browser, request, which, width, dark):
+    path = request.getfixturevalue(which)
+    browser.open(path, width=width, dark=dark)
+    assert browser.errors == []
+    assert [url for url in browser.requests if not url.startswith("data:")] == [path.resolve().as_uri()]
+    assert browser.evaluate("document.documentElement.scrollWidth") == width, "scrolls sideways"
+    broken = "[...document.images].filter((image) => !image.hidden && !image.naturalWidth).length"
+    assert browser.evaluate(broken) == 0
+    background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(20, 23, 27)") == dark
+    seen, poor = browser.evaluate(_CONTRAST)
+    assert seen > 50
+    assert poor == []
+
+
+def test_a_hostile_name_stays_a_name(page, made_up):
+    runs, _ = made_up
+    assert page.evaluate("document.title") == f"Report: a, {runs[1].name}"
+
+
+def test_console_errors_and_requests_are_noticed(browser, tmp_path):
+    """The two checks above can fail."""
+    path = tmp_path / "bad.html"
+    path.write_text('<p>x</p><img src="other.png"><script>console.error("spoken"); undefined.thrown</script>')
+    browser.open(path)
+    assert any("spoken" in error for error in browser.errors)
+    assert any("TypeError" in error for error in browser.errors)
+    assert (tmp_path / "other.png").resolve().as_uri() in browser.requests
+
+
+def _shown(page):
+    """The step of each run's visible picture."""
+    visible = "[...document.querySelectorAll('.frames img')].filter((image) => image.offsetWidth)"
+    return page.evaluate(f"{visible}.map((image) => image.dataset.step)")
+
+
+def test_slider_with_the_keyboard(page):
+    """Steps 20, 60, 100 of one run and 40, 80 of the other: each shows its newest picture up to the slider's step."""
+    assert _shown(page) == ["100", "80"]
+    page.evaluate("document.getElementById('samples-step').focus()")
+    expected = {"Home": ["20", "40"], "ArrowRight": ["20", "40"], "End": ["100", "80"], "ArrowLeft": ["60", "80"]}
+    labels = {"Home": "step 20", "ArrowRight": "step 40", "End": "step 100", "ArrowLeft": "step 80"}
+    for key, steps in expected.items():
+        page.press(key)
+        assert _shown(page) == steps, key
+        assert page.evaluate("document.getElementById('samples-shown').textContent") == labels[key]
+        assert page.evaluate("document.getElementById('samples-step').ariaValueText") == labels[key]
+
+
+def test_slider_with_the_mouse(page):
+    page.drag("#samples-step", 0.99, 0.26)
+    assert page.evaluate("document.getElementById('samples-shown').textContent") == "step 40"
+    assert _shown(page) == ["20", "40"]
+
+
+CHART = ".chart[data-metric=bits_per_dim]"
+ELEMENT = f"document.querySelector('{CHART}')"
+
+
+def _range(page):
+    return page.evaluate("document.getElementById('curves-range').textContent")
+
+
+def test_curves_lie_where_their_numbers_say(page):
+    """Points of the drawn path, put back on the scales that the axes' labels give, are the recorded values."""
+    points, xs, ys = page.evaluate(
+        f"""(() => {{
+          const chart = {ELEMENT};
+          const path = chart.querySelector(".curve.run0").getAttribute("d");
+          const texts = [...chart.querySelectorAll("text")].map((t) =>
+            [Number(t.textContent), Number(t.getAttribute("x")), Number(t.getAttribute("y")) - 4]);
+          const left = Math.min(...texts.map((t) => t[1]));
+          return [path.slice(1).split("L").map((p) => p.split(",").map(Number)),
+                  texts.filter((t) => t[1] > left), texts.filter((t) => t[1] === left)];
+        }})()"""
+    )
+    (x0, at0), (x1, at1) = [(value, x) for value, x, _ in xs][:2]
+    (y0, down0), (y1, down1) = [(value, y) for value, _, y in ys][:2]
+    for (x, y), step in zip(points, range(10, 101, 10), strict=True):
+        assert x0 + (x - at0) * (x1 - x0) / (at1 - at0) == pytest.approx(step, abs=0.1)
+        assert y0 + (y - down0) * (y1 - y0) / (down1 - down0) == pytest.approx(4 + 30 / step, abs=0.01)
+
+
+def test_a_value_that_is_not_finite_breaks_the_curve(page):
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    path = page.evaluate("document.querySelector('.chart[data-metric=gradient_norm] .curve').getAttribute('d')")
+    assert path.count("M") == 2
+    assert path.count("L") == 7
+
+
+def test_zoom_by_buttons(page):
+    assert _range(page) == "steps 10 to 100"
+    expected = [("in", "steps 33 to 78"), ("left", "steps 21 to 66"), ("right", "steps 33 to 78"),
+                ("out", "steps 10 to 100"), ("in", "steps 33 to 78"), ("reset", "steps 10 to 100")]  # fmt: skip
+    for action, shown in expected:
+        page.evaluate(f"document.querySelector('[data-zoom={action}]').click()")
+        assert _range(page) == shown, action
+
+
+def test_zoom_by_keys_on_a_chart(page):
+    page.evaluate(f"{ELEMENT}.focus()")
+    for key, shown in [("+", "steps 33 to 78"), ("ArrowRight", "steps 44 to 89"), ("-", "steps 10 to 100"),
+                       ("+", "steps 33 to 78"), ("0", "steps 10 to 100")]:  # fmt: skip
+        page.press(key)
+        assert _range(page) == shown, key
+
+
+def test_zoom_by_dragging_redraws_every_chart(page):
+    last = "[...document.querySelectorAll('.chart')].map((c) => c.querySelector('.curve')?.getAttribute('d'))"
+    before = page.evaluate(last)
+    page.drag(CHART, 0.3, 0.7)
+    low, high = (int(number) for number in _range(page).replace("steps ", "").split(" to "))
+    assert 15 < low < 40 < 60 < high < 85
+    after = page.evaluate(last)
+    assert all(a is None or a != b for a, b in zip(before, after, strict=True))
+    assert page.evaluate(f"{ELEMENT}.closest('figure').querySelector('.readout').textContent")
+
+
+def test_every_control_is_reached_with_the_tab_key(page):
+    page.evaluate("document.activeElement.blur(), scrollTo(0, 0)")
+    reached = []
+    for _ in range(60):
+        page.press("Tab")
+        name = "((e) => e.id || e.dataset.zoom || e.className || e.tagName)(document.activeElement)"
+        reached.append(page.evaluate(name))
+    assert {"in", "out", "left", "right", "reset", "chart", "samples-step", "SUMMARY"} <= set(reached)
+    page.evaluate(f"{ELEMENT}.focus()")
+    assert page.evaluate(f"getComputedStyle({ELEMENT}).outlineStyle") == "solid"

@@ -1,0 +1,105 @@
+"""What the report reads from run directories."""
+
+import dataclasses
+import json
+
+import gin
+import numpy as np
+import pytest
+from PIL import Image
+
+from tf_pivae import cli
+from tf_pivae.data.arrays import ImageSplit
+from tf_pivae.reports import configuration, curves, hardware, pictures, views
+from tf_pivae.reports import run as run_records
+from tf_pivae.training.runs import preserved_gin
+
+
+def test_bindings_are_those_that_gin_reads(tiny):
+    """Against gin's own parser, long values that it breaks into lines included."""
+    with preserved_gin():
+        cli.parse_gin([tiny], ["residual_vae.widths=(" + ", ".join(map(str, range(100, 150))) + ")"])
+        text = gin.config_str(max_line_length=80)
+        expected = {}
+        for (_, selector), parameters in gin.config._CONFIG.items():
+            name = selector.rsplit(".", 1)[-1]
+            for parameter, value in parameters.items():
+                expected[f"{name}.{parameter}"] = value
+    found = configuration.bindings(text)
+    assert found["residual_vae.widths"].count(",") == 49
+    constants = {n: v for n, v in expected.items() if isinstance(v, int | float | bool | tuple | type(None))}
+    constants = {n: v for n, v in constants.items() if n in found}
+    assert len(constants) >= 15
+    for name, value in constants.items():
+        assert eval(found[name], {}) == value, name
+    assert found["num_steps"] == "12"
+    assert configuration.setting(text, "train.num_steps") == "12"
+    assert configuration.setting(text, "PiVAE.flow") == "@RealNVP"
+    assert configuration.setting(text, "PiVAE.nothing") is None
+
+
+def test_differences_are_between_any_two():
+    configs = [{"a.x": "1", "b": "2", "c": "3"}, {"a.x": "1", "b": "2"}, {"a.x": "5", "b": "2", "c": "3"}]
+    assert configuration.differences(configs) == {"c": ["3", None, "3"], "a.x": ["1", "1", "5"]}
+
+
+def test_names_tell_runs_apart(tmp_path):
+    paths = [tmp_path / "x" / "run", tmp_path / "y" / "other"]
+    assert run_records._names(paths) == ["run", "other"]
+    paths[1] = tmp_path / "y" / "run"
+    assert run_records._names(paths) == list(map(str, paths))
+    assert run_records._names([paths[0]] * 2) == [f"1: {paths[0]}", f"2: {paths[0]}"]
+
+
+def test_half_a_line_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "a": 2.0}\n{"a": 1.0}\n{"step": 2, "a"')
+    assert run_records._lines(path) == [{"step": 1, "a": 2.0}]
+    assert run_records._lines(tmp_path / "missing") == []
+
+
+def test_training_time_follows_the_speed(made_up):
+    run = dataclasses.replace(
+        made_up[0][0],
+        batch_size=10,
+        metrics=[{"step": 4, "images_per_second": 20.0}, {"step": 8, "images_per_second": 5.0}, {"step": 8, "a": 1.0}],
+    )
+    assert hardware.training_seconds(run) == pytest.approx(40 / 20 + 40 / 5)
+    assert hardware.training_seconds(dataclasses.replace(run, metrics=[])) is None
+
+
+def test_evaluations_during_the_training_are_curves(made_up):
+    rows = [{"metric": "FID", "value": 50.0}]
+    evaluations = [{"step": step, "rows": rows} for step in (50, 100)]
+    charts = curves.gather([dataclasses.replace(made_up[0][0], evaluations=evaluations)])
+    (chart,) = [chart for chart in charts if chart.metric == "evaluation: FID"]
+    assert chart.curves == [curves.Curve(0, [50, 100], [50.0, 50.0])]
+
+
+def test_many_pictures_are_thinned_evenly(made_up, tmp_path):
+    (tmp_path / "samples").mkdir()
+    for step in range(100, 5001, 100):
+        Image.new("RGB", (2, 2)).save(tmp_path / "samples" / f"{step:06d}.png")
+    (tmp_path / "samples" / ".000200.png.partial").write_bytes(b"half")
+    frames, count = pictures.sample_frames(dataclasses.replace(made_up[0][0], path=tmp_path), max_frames=8)
+    steps = [step for step, _ in frames]
+    assert count == 50
+    assert (steps[0], steps[-1], len(steps)) == (100, 5000, 8)
+    assert max(np.diff(steps)) - min(np.diff(steps)) <= 100
+
+
+def test_pairs_are_of_one_class():
+    labels = np.array([2, 0, 1, 0, 2, 0, 1])
+    assert views.pairs(labels, 7, 2).tolist() == [1, 3, 2, 6]
+    assert views.pairs(None, 7, 2).tolist() == [0, 1, 2, 3]
+    assert views.pairs(None, 1, 2).tolist() == [0, 0]
+    assert views.pairs(np.array([0, 1]), 2, 2).tolist() == [0, 0]
+    assert ImageSplit(np.zeros([1, 2, 2, 1], np.uint8)).images[views.pairs(None, 1, 2)].shape == (2, 2, 2, 1)
+
+
+def test_json_in_the_page_cannot_end_its_element():
+    from tf_pivae.reports.markup import data_script
+
+    written = data_script("x", ["</script><!--"])
+    assert written.count("<") == 2
+    assert json.loads(written.split(">", 1)[1].rsplit("<", 1)[0]) == ["</script><!--"]

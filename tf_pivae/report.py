@@ -1,0 +1,25 @@
+"""Shows runs on one page: python -m tf_pivae.report --run_dir=runs/demo --output=report.html
+
+Repeat --run_dir to put several runs side by side. The page needs nothing but itself: no network, no other file.
+"""
+
+from absl import flags
+
+from tf_pivae import cli
+
+_RUN_DIRS = flags.DEFINE_multi_string("run_dir", None, "Folder of a run; repeat for others.", required=True)
+_OUTPUT = flags.DEFINE_string("output", "report.html", "The HTML page to write.")
+_NUM_EXAMPLES = flags.DEFINE_integer("num_examples", 200, "Images of each set for the likelihoods.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "Of all noise.")
+
+
+def main():
+    cli.import_tensorflow_quietly()
+    from tf_pivae.reports.page import write_report
+
+    write_report(_RUN_DIRS.value, _OUTPUT.value, _NUM_EXAMPLES.value, _SEED.value)
+    print(f"report: {_OUTPUT.value}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

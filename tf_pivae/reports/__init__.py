@@ -1,0 +1,1 @@
+"""A self-contained page about one run or several: gathered into plain dataclasses, then rendered."""

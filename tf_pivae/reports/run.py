@@ -1,0 +1,85 @@
+"""What a run directory holds, read once."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from tf_pivae.training import runs
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run's records; the model and the data are loaded by `views`."""
+
+    name: str  # the shortest that tells it from the others
+    path: Path
+    facts: dict  # RUN/data.json
+    config: str  # RUN/config.gin
+    num_steps: int  # of the finished run
+    batch_size: int
+    metrics: list  # of dicts, the lines of RUN/metrics.jsonl
+    evaluation: dict | None  # RUN/evaluation.json
+    evaluations: list  # of dicts, the lines of RUN/evaluations.jsonl
+    environments: list  # of dicts, RUN/environment.json
+
+    @property
+    def step(self):
+        """The last step with metrics; 0 before the first."""
+        return max((line["step"] for line in self.metrics), default=0)
+
+    @property
+    def finished(self):
+        return self.step >= self.num_steps
+
+
+def read_runs(run_dirs):
+    """Reads run directories.
+
+    Returns:
+      list of `Run`.
+
+    Raises:
+      UserError: no run in one of them, or a configuration that cannot be read.
+    """
+    paths = [Path(run_dir) for run_dir in run_dirs]
+    return [_read(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+
+
+def _read(path, name):
+    facts = runs.load_facts(path)
+    evaluation = path / "evaluation.json"
+    return Run(
+        name=name,
+        path=path,
+        facts=facts,
+        config=(path / "config.gin").read_text(),
+        num_steps=runs.load_num_steps(path),
+        batch_size=runs.load_batch_size(path),
+        metrics=_lines(path / "metrics.jsonl"),
+        evaluation=json.loads(evaluation.read_text()) if evaluation.exists() else None,
+        evaluations=_lines(path / "evaluations.jsonl"),
+        environments=runs.load_environments(path),
+    )
+
+
+def _lines(path):
+    """The lines of a file of JSON objects with a step; the last may be half written."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "step" in record:
+            found.append(record)
+    return found
+
+
+def _names(paths):
+    """The folders' names; the whole paths where two are the same, numbered where those are the same too."""
+    names = [path.resolve().name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    if len(set(names)) < len(names):
+        names = [f"{i + 1}: {name}" for i, name in enumerate(names)]
+    return names
