@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ["tf_pivae", "export", "gin", "tests", "benchmarks"]
 GIN_FILES = sorted(path.relative_to(ROOT / "gin").as_posix() for path in (ROOT / "gin").rglob("*.gin"))
 BUNDLED = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/data/bundled").glob("*.npz"))
 
@@ -120,7 +121,7 @@ class Rules:
         self.rules = {}
         for file in sorted(ROOT.rglob("BUILD")):
             folder = file.parent.relative_to(ROOT)
-            if file.is_file() and folder.parts[:1] in [(), ("tf_pivae",), ("export",), ("gin",), ("tests",)]:
+            if file.is_file() and "/".join(folder.parts[:1]) in ["", *PACKAGES]:
                 self._read(file, folder.as_posix().removeprefix("."))
 
     def _read(self, file, package):
@@ -179,7 +180,7 @@ def _python_files(*folders):
 
 
 def test_every_source_file_is_in_a_build_rule(rules):
-    missing = _python_files("tf_pivae", "export") - rules.files("py_library", "py_binary")
+    missing = _python_files("tf_pivae", "export", "benchmarks") - rules.files("py_library", "py_binary")
     assert not missing, "add them to the BUILD file of their folder"
 
 
