@@ -40,6 +40,8 @@ EXTRAS = {
     "dev": ["pytest>=8,<10", "ruff>=0.12", "scipy>=1.14,<2", "setuptools>=77"],
     # Independent implementations of the metrics that tests compare with; those tests are skipped without them.
     "peers": ["torch>=2.6,<3", "torchvision>=0.21,<1", "torch-fidelity>=0.4,<0.5"],
+    # `make bench`: what users would pick instead. nflows too, but without what it depends on: see the Makefile.
+    "bench": ["torch>=2.6,<3", "normflows>=1.7,<2"],
     # Talking to TensorFlow Serving: its messages and stubs, and the channel they use.
     "serving": ["tensorflow-serving-api>=2.19,<3", "grpcio>=1.74,<2"],
 }
