@@ -27,7 +27,9 @@ class Worker:
         self.fresh = True  # Until the first case.
         self._started = time.perf_counter()
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
+        self._cache = tempfile.TemporaryDirectory()  # What `torch.compile` kept from other runs does not count.
         environment = dict(os.environ, OMP_NUM_THREADS=str(threads), TF_CPP_MIN_LOG_LEVEL="3")
+        environment["TORCHINDUCTOR_CACHE_DIR"] = self._cache.name
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", system, str(threads), str(logical_cpus)],
             stdin=subprocess.PIPE,
@@ -74,6 +76,7 @@ class Worker:
             self._process.wait()
         self._process.stdout.close()
         self._errors.close()
+        self._cache.cleanup()
 
 
 class Competitor(NamedTuple):
@@ -177,6 +180,23 @@ def compare(pool, competitors, rounds, budget):
     for i in range(rounds):
         if i >= min(rounds, 3) and time.perf_counter() - started > budget:
             break
-        for name, worker in workers.items():
-            results[name].seconds.append(worker.ask("time", calls=calls[name])["seconds"] / calls[name])
+        for name, worker in list(workers.items()):
+            try:
+                results[name].seconds.append(worker.ask("time", calls=calls[name])["seconds"] / calls[name])
+            except WorkerFailed as failure:
+                pool.discard(workers.pop(name))
+                results[name] = str(failure)
+    return results
+
+
+def compare_all(pool, competitors, rounds, budget):
+    """`compare` where nobody may fail.
+
+    Raises:
+      WorkerFailed: one did.
+    """
+    results = compare(pool, competitors, rounds, budget)
+    for result in results.values():
+        if isinstance(result, str):
+            raise WorkerFailed(result)
     return results

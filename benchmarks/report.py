@@ -9,6 +9,31 @@ from typing import NamedTuple
 from benchmarks.process import ratio
 
 
+class Target(NamedTuple):
+    """What we want, and the worst that was measured of it."""
+
+    wanted: str
+    worst: str
+    met: bool
+
+
+def worst_of(wanted, limit, measured, at_least=True, unit=""):
+    """A list of one `Target`, or of none if nothing was measured.
+
+    Args:
+      wanted: in words.
+      limit: float.
+      measured: pairs of a number and where it was measured.
+      at_least: whether the numbers should be at least or at most `limit`.
+      unit: behind the number.
+    """
+    if not measured:
+        return []
+    value, where = (min if at_least else max)(measured)
+    met = value >= limit if at_least else value <= limit
+    return [Target(wanted, f"{value:.3g}{unit} ({where})", met)]
+
+
 class Section(NamedTuple):
     """A part of the report."""
 
@@ -17,6 +42,7 @@ class Section(NamedTuple):
     header: list  # of str
     rows: list  # of lists of str
     notes: tuple = ()  # of str, below the table
+    targets: tuple = ()  # of `Target`
 
 
 def against(results, reference, peers):
@@ -69,6 +95,11 @@ def render(sections, options, load_before):
     ]
     if load_before is not None and load_before > 0.3 * (os.cpu_count() or 1):
         lines += [f"**The machine was busy before the start (load {load_before:.1f}): distrust these numbers.**", ""]
+    targets = [target for section in sections for target in section.targets]
+    if targets:
+        lines += ["## Targets", "", "| target | worst case | met |", "|---|---|---|"]
+        lines += [f"| {target.wanted} | {target.worst} | {'yes' if target.met else 'no'} |" for target in targets]
+        lines.append("")
     for section in sections:
         lines += [f"## {section.title}", "", section.text, ""]
         if section.rows:

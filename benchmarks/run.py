@@ -13,7 +13,7 @@ from typing import NamedTuple
 from benchmarks import cases
 from benchmarks.parts import flows, growth, model, overheads, roofline
 from benchmarks.process import ROOT, Pool, WorkerFailed
-from benchmarks.report import load_average, render
+from benchmarks.report import Section, load_average, render
 
 PARTS = {
     "model": model.run,
@@ -49,25 +49,28 @@ class Options(NamedTuple):
 
 
 def main(arguments):
-    """Runs the chosen parts and writes the report; returns the exit status."""
+    """Runs the chosen parts and writes the report; returns the exit status, 1 if a part could not be measured."""
     options, parts, output = _parse(arguments)
     load = load_average()
-    pool, sections = Pool(options.threads), []
+    pool, sections, status = Pool(options.threads), [], 0
+    output.parent.mkdir(parents=True, exist_ok=True)
     try:
         for part in parts:
             options.say(f"== {part}")
-            sections.append(PARTS[part](pool, options))
+            try:
+                sections.append(PARTS[part](pool, options))
+            except WorkerFailed as failure:
+                print(f"error: {part}: {failure}", file=sys.stderr)
+                sections.append(Section(part.capitalize(), f"Not measured: {failure}", [], []))
+                status = 1
             if not options.quick:
                 pool.close()
-    except WorkerFailed as failure:
-        print(f"error: {failure}", file=sys.stderr)
-        return 1
+            # After every part: hours of measuring are not lost with the last one.
+            output.write_text(render(sections, options, load), encoding="utf-8")
     finally:
         pool.close()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(render(sections, options, load), encoding="utf-8")
     print(output)
-    return 0
+    return status
 
 
 def _parse(arguments):

@@ -3,7 +3,7 @@
 import math
 
 from benchmarks import cases
-from benchmarks.process import Competitor, WorkerFailed, compare
+from benchmarks.process import Competitor, compare_all
 from benchmarks.report import Section, milliseconds
 
 # A factor -> the values of it; the arithmetic says where growth is expected to be worse than linear.
@@ -61,9 +61,7 @@ def _measure(pool, options, task, varied):
     if options.quick:
         base |= {"batch": 2, "side": 16, "factor": cases.TINY}
     case = cases.case(task, **(base | varied))
-    result = compare(pool, {"ours": Competitor("ours", case)}, options.rounds, options.budget)["ours"]
-    if isinstance(result, str):
-        raise WorkerFailed(result)
+    result = compare_all(pool, {"ours": Competitor("ours", case)}, options.rounds, options.budget)["ours"]
     flops = None
     if task == "train" and options.counts_arithmetic:
         flops = pool.worker("ours").ask("flops")["flops"]

@@ -6,36 +6,38 @@ import tempfile
 import time
 
 from benchmarks import cases
-from benchmarks.process import ROOT, Competitor, compare, ratio
-from benchmarks.report import Section, milliseconds
+from benchmarks.process import ROOT, Competitor, compare_all, ratio
+from benchmarks.report import Section, milliseconds, worst_of
 
 
 def replicas(pool, options):
     """Two logical replicas beside one at the same global batch."""
-    rows = []
+    rows, ratios = [], []
     for batch in (batch for batch in options.batches if batch > 1):
         case = cases.case("train", factor=options.factors[0], batch=batch, side=options.side)
-        results = compare(
+        results = compare_all(
             pool,
             {"one": Competitor("ours", case), "two": Competitor("ours", case | {"replicas": 2}, logical_cpus=2)},
             options.rounds,
             options.budget,
         )
+        ratios.append((ratio(results["two"], results["one"]).median, f"batch {batch}"))
         rows.append([str(batch), milliseconds(results["one"].median), str(ratio(results["two"], results["one"]))])
         options.say(" | ".join(rows[-1]))
     text = (
         f"A training step of `iaf_res` (width {options.factors[0]:g}) on two replicas that share the same cores and "
         "the same threads, beside one replica with the whole batch."
     )
-    return Section("Two replicas", text, ["global batch", "one replica", "two / one"], rows)
+    targets = worst_of("two replicas / one at most 1.05", 1.05, ratios, at_least=False)
+    return Section("Two replicas", text, ["global batch", "one replica", "two / one"], rows, targets=tuple(targets))
 
 
 def input_pipeline(pool, options):
     """Training from the pipeline beside training on one batch over and over."""
-    rows = []
+    rows, ratios = [], []
     for batch in options.batches:
         case = cases.case("train", factor=options.factors[0], batch=batch, side=options.side)
-        results = compare(
+        results = compare_all(
             pool,
             {
                 "fixed": Competitor("ours", case),
@@ -45,8 +47,9 @@ def input_pipeline(pool, options):
             options.budget,
         )
         step = results["fixed"].median
+        ratios.append((ratio(results["input"], results["fixed"]).median, f"batch {batch}"))
         alone = Competitor("ours", case | {"task": "input"})
-        alone = compare(pool, {"alone": alone}, options.rounds, options.budget)["alone"]
+        alone = compare_all(pool, {"alone": alone}, options.rounds, options.budget)["alone"]
         rows.append(
             [
                 str(batch),
@@ -61,7 +64,8 @@ def input_pipeline(pool, options):
         "that is already there; and how long the pipeline takes for a batch when nothing else runs."
     )
     header = ["batch", "step on a fixed batch", "fed / fixed", "a batch alone, of a step"]
-    return Section("The input pipeline", text, header, rows)
+    targets = worst_of("step fed by the input pipeline / on a fixed batch at most 1.02", 1.02, ratios, at_least=False)
+    return Section("The input pipeline", text, header, rows, targets=tuple(targets))
 
 
 def start(pool, options):
@@ -73,7 +77,10 @@ def start(pool, options):
         "`python -m tf_pivae.train --gin_file=demo.gin` in a new folder, from the start of the process to the end of "
         f"its first step: {seconds[len(seconds) // 2]:.1f} s, the median of {len(seconds)}."
     )
-    return Section("Start", text, [], [])
+    targets = worst_of(
+        "start to first step under 20 s for the demo", 20.0, [(seconds[len(seconds) // 2], "median")], False
+    )
+    return Section("Start", text, [], [], targets=tuple(targets))
 
 
 def _seconds_to_first_step(threads):

@@ -1,5 +1,6 @@
 """The program that measures: turns, ratios, and a run of it on tiny models."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from benchmarks import cases, process
 from benchmarks.process import Competitor, Timing, compare, ratio
+from benchmarks.report import Target, worst_of
 from benchmarks.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +75,39 @@ def test_a_long_comparison_ends_after_three_rounds():
     assert len(results["a"].seconds) == 3
 
 
+@pytest.mark.parametrize(("at_least", "worst", "met"), [(True, "0.9 s (b)", False), (False, "1.4 s (a)", True)])
+def test_a_target_is_judged_by_its_worst_case(at_least, worst, met):
+    measured = [(1.4, "a"), (0.9, "b"), (1.2, "c")]
+    limit = 1.0 if at_least else 1.5
+    assert worst_of("fast", limit, measured, at_least, " s") == [Target("fast", worst, met)]
+    assert worst_of("fast", limit, []) == []
+
+
+def test_a_competitor_that_fails_on_the_way_is_left_out():
+    asked = []
+    pool = _Pool(a=_Worker(asked, "a", [1.0] * 9), b=_Worker(asked, "b", [1.0] * 3))
+    pool.workers["b"].ask = _failing_after(3, pool.workers["b"].ask)
+    competitors = {name: Competitor(name, {}) for name in "ab"}
+    results = compare(pool, competitors, rounds=5, budget=100.0)
+    assert len(results["a"].seconds) == 5
+    assert results["b"] == "b: killed"
+    pool.workers["b"] = _Worker(asked, "b", [], fails=True)
+    pool.workers["a"].seconds = [1.0] * 9
+    with pytest.raises(process.WorkerFailed, match="b: out of memory"):
+        process.compare_all(pool, competitors, rounds=1, budget=100.0)
+
+
+def _failing_after(calls, ask):
+    count = itertools.count()
+
+    def failing(do, **request):
+        if do == "time" and next(count) >= calls:
+            raise process.WorkerFailed("b: killed")
+        return ask(do, **request)
+
+    return failing
+
+
 def test_ratio_of_one_round():
     assert tuple(ratio(Timing([3.0], 0.0, 0.0, 0), Timing([2.0], 0.0, 0.0, 0))) == (1.5, 1.5, 1.5)
 
@@ -98,14 +133,15 @@ def test_quick_run_writes_a_report(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     tables = _tables(output.read_text())
-    assert [len(table) for table in tables] == [2, 3]
-    for row in tables[0]:
+    assert [len(table) for table in tables] == [4, 2, 3]
+    assert {row["met"] for row in tables[0]} <= {"yes", "no"}
+    for row in tables[1]:
         assert row["model"] == "table1"
         assert float(row["images/s"]) > 0.0
         assert float(row["eager / ours"].split()[0]) > 0.0
         memory = [int(part) for part in row["peak memory, MB: ours, eager"].split(",")]
         assert all(50 < megabytes < 20000 for megabytes in memory)
-    for row in tables[1]:
+    for row in tables[2]:
         assert all(float(cell.split()[0]) > 0.0 for name, cell in row.items() if name.endswith("/ ours"))
 
 
