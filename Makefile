@@ -1,5 +1,6 @@
 # make demo    train on the bundled images and draw samples: see runs/demo
-# make test    lint, then the whole test suite
+# make test    lint, then the test suite but its slowest tests
+# make test-slow   those: every configuration at full size, some minutes
 # make lint    ruff alone
 # make bench   measure speed and memory beside PyTorch's (hours); writes docs/performance.md
 # make clean   remove the virtual environment and build products; runs/ is kept
@@ -17,10 +18,10 @@ BENCH_ARGS ?=
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-EXTRAS = dev$(if $(PEERS),$(comma)peers)
+EXTRAS = dev,ray,serving$(if $(PEERS),$(comma)peers)
 comma = ,
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-slow lint bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -28,7 +29,10 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m tf_pivae.train --gin_file=demo.gin --run_dir=runs/demo
 
 test: lint $(VENV)/.installed-$(EXTRAS)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.installed-$(EXTRAS)
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: $(BIN)/ruff
 	$(BIN)/ruff check .

@@ -32,18 +32,34 @@ REQUIREMENTS = [
     "pillow>=11",
     # Progress bars.
     "tqdm>=4.66,<5",
+    # The live table of a sweep; Keras brings it along anyway.
+    "rich>=13",
 ]
 
 EXTRAS = {
-    # `make test`: the runner, the linter, SciPy as a second opinion on distances, setuptools to build the wheel under
-    # test without a network.
-    "dev": ["pytest>=8,<10", "ruff>=0.12", "scipy>=1.14,<2", "setuptools>=77"],
+    # `make test`: the runner, the linter, SciPy as a second opinion on distances, OpenVINO as one on exported models,
+    # PyYAML for the serving manifests, setuptools to build the wheel under test without a network.
+    "dev": [
+        "pytest>=8,<10",
+        "ruff>=0.12",
+        "scipy>=1.14,<2",
+        "openvino>=2026.2",
+        "PyYAML>=6.0.2,<7",
+        "setuptools>=77",
+    ],
     # Independent implementations of the metrics that tests compare with; those tests are skipped without them.
     "peers": ["torch>=2.6,<3", "torchvision>=0.21,<1", "torch-fidelity>=0.4,<0.5"],
     # `make bench`: what users would pick instead. nflows too, but without what it depends on: see the Makefile.
     "bench": ["torch>=2.6,<3", "normflows>=1.7,<2"],
-    # Talking to TensorFlow Serving: its messages and stubs, and the channel they use.
-    "serving": ["tensorflow-serving-api>=2.19,<3", "grpcio>=1.74,<2"],
+    # Sweeps over a cluster: `--launcher=ray` leaves the scheduling to Ray. `make test` installs it too.
+    "ray": ["ray>=2.40,<3"],
+    # TensorFlow Serving's messages and stubs and the channel they use; the development server's REST and metrics.
+    "serving": [
+        "tensorflow-serving-api>=2.19,<3",
+        "grpcio>=1.74,<2",
+        "aiohttp>=3.12,<4",
+        "prometheus-client>=0.22,<1",
+    ],
 }
 
 # Folders beside the package that are installed inside it. gin/ must never hold an __init__.py: in a clone it would
@@ -65,7 +81,11 @@ setup(
         *(f"tf_pivae.export.{name}" for name in find_packages("export")),
     ],
     package_dir=MAPPED,
-    package_data={"tf_pivae.gin_files": ["**/*.gin"], "tf_pivae.data.bundled": ["*.npz"]},
+    package_data={
+        "tf_pivae.gin_files": ["**/*.gin"],
+        "tf_pivae.data.bundled": ["*.npz"],
+        "tf_pivae.export": ["serving/*"],
+    },
     include_package_data=False,
     zip_safe=False,
     # Not build/: where file names ignore case, that is the file BUILD.

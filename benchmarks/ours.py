@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import cases
+from tf_pivae import graph_cost
 from tf_pivae.bijectors.real_nvp import RealNVP
 from tf_pivae.data.arrays import ImageSplit
 from tf_pivae.data.batches import train_batches
@@ -96,8 +97,6 @@ def _train(case):
         strategy.experimental_local_results(metrics["gradient_norm"])[0].numpy()
 
     def flops():
-        from tf_pivae import graph_cost
-
         return graph_cost.flops(_executed(step.get_concrete_function(fixed).graph))
 
     return run, flops

@@ -41,7 +41,6 @@ class Options(NamedTuple):
     side: int
     tasks: tuple
     peers: tuple
-    counts_arithmetic: bool
 
     @staticmethod
     def say(text):
@@ -110,7 +109,6 @@ def _parse(arguments):
     parts = names(chosen.parts, PARTS, "part")
     if not importlib.util.find_spec("torch") and {"model", "flows"} & set(parts):
         parser.error("the parts model and flows need PyTorch: pip install -c constraints.txt -e .[bench]")
-    counts = importlib.util.find_spec("tf_pivae.graph_cost") is not None
     options = Options(
         arguments=" ".join(arguments),
         quick=quick,
@@ -123,7 +121,6 @@ def _parse(arguments):
         side=16 if quick else 32,
         tasks=names(chosen.tasks, cases.TASKS, "task"),
         peers=names(chosen.peers or ("eager" if quick else ",".join(PEERS)), PEERS, "peer"),
-        counts_arithmetic=counts,
     )
     return options, parts, chosen.output
 

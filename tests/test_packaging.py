@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ["tf_pivae", "export", "gin", "tests", "benchmarks"]
 GIN_FILES = sorted(path.relative_to(ROOT / "gin").as_posix() for path in (ROOT / "gin").rglob("*.gin"))
 BUNDLED = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/data/bundled").glob("*.npz"))
+FOLDERS = ("benchmarks", "docs", "export", "gin", "tests", "tf_pivae")  # that have BUILD files
 
 
 # The wheel.
@@ -55,10 +55,11 @@ def test_wheel_has_every_source_gin_file_and_bundled_image(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae").rglob("*.py")}
-    exports = {f"tf_pivae/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "export").rglob("*.py")}
+    kinds = ("*.py", "serving/*")
+    exports = {f"tf_pivae/{path.relative_to(ROOT).as_posix()}" for k in kinds for path in (ROOT / "export").glob(k)}
     assert "demo.gin" in GIN_FILES
     assert BUNDLED
-    assert "tf_pivae/export/__init__.py" in exports
+    assert {"tf_pivae/export/__init__.py", "tf_pivae/export/serving/batching.config"} <= exports
     expected = sources | exports | set(BUNDLED) | {f"tf_pivae/gin_files/{name}" for name in GIN_FILES}
     assert expected <= names
     rest = {name for name in names - expected if ".dist-info/" not in name}
@@ -121,7 +122,7 @@ class Rules:
         self.rules = {}
         for file in sorted(ROOT.rglob("BUILD")):
             folder = file.parent.relative_to(ROOT)
-            if file.is_file() and "/".join(folder.parts[:1]) in ["", *PACKAGES]:
+            if file.is_file() and folder.parts[:1] in [(), *((name,) for name in FOLDERS)]:
                 self._read(file, folder.as_posix().removeprefix("."))
 
     def _read(self, file, package):
@@ -180,7 +181,7 @@ def _python_files(*folders):
 
 
 def test_every_source_file_is_in_a_build_rule(rules):
-    missing = _python_files("tf_pivae", "export", "benchmarks") - rules.files("py_library", "py_binary")
+    missing = _python_files("benchmarks", "tf_pivae", "export") - rules.files("py_library", "py_binary")
     assert not missing, "add them to the BUILD file of their folder"
 
 
@@ -193,8 +194,8 @@ def test_every_test_file_has_its_py_test(rules):
 
 
 def test_every_command_has_its_py_binary(rules):
-    commands = {file for file in _python_files("tf_pivae") if "cli.run(main)" in (ROOT / file).read_text()}
-    assert "tf_pivae/train.py" in commands
+    commands = {file for file in _python_files("tf_pivae", "export") if "cli.run(main)" in (ROOT / file).read_text()}
+    assert {"tf_pivae/train.py", "export/__main__.py"} <= commands
     assert commands == rules.files("py_binary")
 
 

@@ -1,12 +1,18 @@
 """The `prepare` command as a user runs it."""
 
+import fcntl
+import logging
 import os
+import struct
 import subprocess
 import sys
+import termios
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tf_pivae.errors import UserError
 
 
 @pytest.fixture
@@ -43,6 +49,59 @@ def test_prepares_the_data_set_of_the_configuration(tmp_path, images):
     assert run(tmp_path, f"--gin_file={config}").stdout == first.stdout
     other = run(tmp_path, f"--gin_file={config}", "--gin_param=image_folder.image_size=8")
     assert other.stdout.split("where:")[1].strip() != folder
+
+
+def test_space_is_told_before_a_progress_bar_starts(tmp_path, images):
+    """On a terminal, which a pseudo-terminal is."""
+    config = tmp_path / "photos.gin"
+    config.write_text(
+        f"train.dataset = @image_folder\nimage_folder.path = '{images}'\nimage_folder.image_size = 16\n"
+        "image_folder.test_fraction = 0.5\n"
+    )
+    leader, follower = os.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 40, 120, 0, 0))  # Without a width no bar is drawn.
+    command = [sys.executable, "-m", "tf_pivae.prepare", f"--gin_file={config}"]
+    environment = {**os.environ, "TF_PIVAE_CACHE": str(tmp_path / "cache")}
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, env=environment, timeout=120)
+    os.close(follower)
+    assert result.returncode == 0
+    shown = ""
+    while True:
+        try:
+            part = os.read(leader, 1 << 16)
+        except OSError:  # How a pseudo-terminal ends.
+            break
+        if not part:
+            break
+        shown += part.decode()
+    os.close(leader)
+    needed = 6 * (16 * 16 * 3 + 8) / 1e6
+    space, bar = shown.index(f"preparing {needed:.1f} MB in {tmp_path / 'cache'}"), shown.index("photos train:")
+    assert space < bar
+    assert "MB free" in shown[space:bar]
+    assert "3/3" in shown[bar:]
+
+
+def test_a_download_is_announced_with_its_space(tmp_path, monkeypatch, caplog):
+    """Through a shipped fragment, up to where the network would be needed."""
+    import gin
+
+    from tf_pivae import cli, prepare
+    from tf_pivae.data import tfds_source
+
+    def unreachable(*_, **__):
+        raise OSError("the network is down")
+
+    monkeypatch.setattr(tfds_source.socket, "getaddrinfo", unreachable)
+    cli.parse_gin(["datasets/cifar10.gin"], [f"tfds_images.data_dir={tmp_path / 'tfds'}"])
+    gin.bind_parameter("prepare.dataset", gin.query_parameter("train.dataset"))
+    gin.bind_parameter("tfds_images.cache_dir", str(tmp_path / "cache"))
+    with caplog.at_level(logging.INFO, logger="tf_pivae.data"), pytest.raises(UserError, match="no network"):
+        prepare.prepare()
+    gin.clear_config()
+    (line,) = [record.getMessage() for record in caplog.records if "downloading" in record.getMessage()]
+    assert f"to {tmp_path / 'tfds'}" in line
+    assert "MB free" in line
 
 
 def test_mistakes_are_one_line(tmp_path):

@@ -6,13 +6,13 @@ Nothing here imports TensorFlow, so that `--help` answers at once.
 import contextlib
 import difflib
 import functools
+import importlib.util
 import logging
 import os
 import re
 import sys
 import tempfile
 from pathlib import Path
-from tokenize import TokenError
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -46,14 +46,11 @@ def run(main):
         absl_logging.set_verbosity(absl_logging.WARNING)
         try:
             main()
-        except UserError as error:
-            _fail(error, error.exit_status)
-        except (ValueError, TypeError) as error:
-            # gin marks what went wrong in a configured call: a value in the configuration, most of the time.
-            if "In call to configurable" not in str(error) or os.environ.get("TF_PIVAE_DEBUG"):
+        except Exception as error:
+            line = one_line(error)
+            if line is None:
                 raise
-            where = re.search(r"In call to configurable '(\w+)'", str(error))[1]
-            _fail(f"{where}: {str(error).strip().splitlines()[0]} (TF_PIVAE_DEBUG=1 shows where)")
+            _fail(line, getattr(error, "exit_status", UserError.exit_status))
         except KeyboardInterrupt:
             sys.exit(130)
 
@@ -67,9 +64,27 @@ def _parse_flags(argv):
         _fail(f"{error} See --help.")
 
 
-def _fail(error, exit_status=UserError.exit_status):
-    first_line = str(error).strip().splitlines()[0]  # gin adds lines on where the call was configured.
-    print(f"error: {first_line}", file=sys.stderr)
+def one_line(error):
+    """The line for a mistake that the user can mend, or None for any other exception."""
+    first_line = (str(error).strip().splitlines() or [""])[0]  # gin adds lines on where the call was configured.
+    if isinstance(error, UserError):
+        return first_line
+    if os.environ.get("TF_PIVAE_DEBUG"):
+        return None
+    if isinstance(error, RecursionError):
+        return "the configuration leads back to itself: look for a @NAME() or %NAME in its own value."
+    missing = re.match(r"Required bindings for `(\w+)` not provided in config: \['(\w+)'", first_line)
+    if missing:
+        return f"the configuration has no {missing[1]}.{missing[2]}: add --gin_param={missing[1]}.{missing[2]}=..."
+    # gin marks what went wrong in a configured call: a value in the configuration, most of the time.
+    where = re.search(r"In call to configurable '(\w+)'", str(error))
+    if isinstance(error, (ValueError, TypeError)) and where:
+        return f"{where[1]}: {first_line} (TF_PIVAE_DEBUG=1 shows where)"
+    return None
+
+
+def _fail(message, exit_status=UserError.exit_status):
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(exit_status)
 
 
@@ -86,6 +101,21 @@ def import_tensorflow_quietly():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+
+
+def require_extra(extra, *modules):
+    """Checks that the modules of an optional dependency can be found.
+
+    Args:
+      extra: its name in `pip install 'tf-pivae[EXTRA]'`.
+      *modules: top-level modules.
+
+    Raises:
+      UserError: one of them is missing; says what to install.
+    """
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise UserError(f"{missing[0]} is not installed: pip install 'tf-pivae[{extra}]'.")
 
 
 @contextlib.contextmanager
@@ -126,15 +156,15 @@ def parse_gin(files, parameters=(), required=True):
         _check_file(file)
     import_tensorflow_quietly()
     import gin
+    import gin.config
 
     import tf_pivae.configurables  # noqa: F401  registers everything that a gin file may name
 
     gin.clear_config()
-    # gin would also look for models/residual.gin in a Python package `models`, and fails where the current folder has a
-    # folder of that name; no file of ours lies in a package.
-    gin.config._FILE_READERS[:] = [reader for reader in gin.config._FILE_READERS if reader[0] is open]
-    for path in gin_search_paths():
-        gin.add_config_file_search_path(path)
+    # Files of our folders and nothing else: gin would also look for models/residual.gin in a Python package `models`,
+    # and fails where the current folder has a folder of that name.
+    gin.config._FILE_READERS[:] = [(open, os.path.isfile)]
+    gin.config._LOCATION_PREFIXES[:] = gin_search_paths()
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # gin reports every place where it looks for a file.
     try:
@@ -142,7 +172,7 @@ def parse_gin(files, parameters=(), required=True):
             gin.parse_config_file(file)
         for parameter in parameters:
             gin.parse_config(_binding(parameter))
-    except (ValueError, SyntaxError, OSError, AttributeError, NameError, TypeError, RuntimeError, TokenError) as error:
+    except Exception as error:  # A file may hold anything, and gin's parser and its imports raise what they like.
         raise UserError(_explain(error)) from error
     finally:
         logging.disable(disabled)
@@ -168,8 +198,13 @@ def _shipped_files():
     return sorted(names, key=lambda name: (name.count("/"), name))
 
 
+def is_gin_file(file):
+    """Whether there is such a gin file, in the current folder or among those shipped with the program."""
+    return any(os.path.isfile(os.path.join(root, file)) for root in gin_search_paths())
+
+
 def _check_file(file):
-    if any(os.path.isfile(os.path.join(root, file)) for root in gin_search_paths()):
+    if is_gin_file(file):
         return
     raise UserError(f"no gin file {file!r}{_did_you_mean(file, _shipped_files())}")
 
@@ -206,7 +241,7 @@ def _explain(error):
 def _configurable_names():
     import gin.config
 
-    return [selector.rsplit(".", 1)[-1] for selector in gin.config._REGISTRY._selector_map]
+    return sorted(selector.rsplit(".", 1)[-1] for selector in gin.config._REGISTRY._selector_map)
 
 
 def _parameters(selector):

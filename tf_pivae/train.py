@@ -1,7 +1,8 @@
 """Trains a PiVAE: python -m tf_pivae.train --gin_file=demo.gin --run_dir=runs/demo
 
-Run again with the same command to continue a run that was cut off. Exit status: 0 finished, 2 a mistake that the
-message explains, 143 (130) stopped by SIGTERM (SIGINT) after saving.
+Run again with the same command to continue a run that was cut off. --describe prints what the configuration builds, at
+full size and without its data, and trains nothing. Exit status: 0 finished, 2 a mistake that the message explains, 143
+(130) stopped by SIGTERM (SIGINT) after saving.
 """
 
 import sys
@@ -12,10 +13,17 @@ from tf_pivae import cli
 
 cli.define_gin_flags()
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/NAME for --gin_file=NAME.gin.")
+_DESCRIBE = flags.DEFINE_bool("describe", False, "Print blocks, weights, FLOPs, latents and memory; train nothing.")
 
 
 def main():
     cli.parse_gin(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
+    if _DESCRIBE.value:
+        from tf_pivae import architecture, architecture_text
+
+        title = ", ".join(flags.FLAGS.gin_file)
+        print(architecture_text.describe(architecture.measure(*architecture.configured()), title))
+        return
     from tf_pivae.training import loop
 
     outcome = loop.train(_RUN_DIR.value or cli.default_run_dir(flags.FLAGS.gin_file))

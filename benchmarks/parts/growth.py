@@ -63,6 +63,6 @@ def _measure(pool, options, task, varied):
     case = cases.case(task, **(base | varied))
     result = compare_all(pool, {"ours": Competitor("ours", case)}, options.rounds, options.budget)["ours"]
     flops = None
-    if task == "train" and options.counts_arithmetic:
+    if task == "train":
         flops = pool.worker("ours").ask("flops")["flops"]
     return result.median, flops

@@ -4,7 +4,6 @@ import pytest
 
 from benchmarks import cases, ours
 
-pytest.importorskip("tf_pivae.graph_cost", reason="nothing counts the arithmetic of a graph")
 torch = pytest.importorskip("torch", reason="the twin is in PyTorch (the extra `bench`)")
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402

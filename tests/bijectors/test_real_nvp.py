@@ -48,6 +48,20 @@ def test_training_normalises_the_batch_and_counts_it_in_the_log_det():
     np.testing.assert_allclose(log_det, -16 * np.sum(np.log(variance)) / 2, rtol=1e-5)
 
 
+@pytest.mark.parametrize("num_scales", [1, 2, 3, 4])
+def test_the_vae_gets_a_tensor_of_the_images_own_shape(num_scales, randomize):
+    """Appendix A.4; whatever is factored out comes back to its place: each feature is nearest to its own pixel."""
+    shape = (16, 16, 3)
+    flow = randomize(_flow(shape, norm="act", num_scales=num_scales, num_couplings=1), scale=0.02)
+    x = _images([2, *shape])
+    y = flow.bijector().forward(x)
+    assert y.shape == x.shape
+    assert flow.bijector().forward_event_shape(shape) == shape
+    np.testing.assert_allclose(y, x, atol=1.0)
+    assert np.abs(y - x).max() > 1e-3
+    np.testing.assert_allclose(flow.bijector().inverse(y), x, atol=1e-4)
+
+
 @pytest.mark.parametrize("num_scales", [1, 2])
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function])
 def test_running_moments_move_once_a_step(monkeypatch, num_scales, wrap):

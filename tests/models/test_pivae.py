@@ -152,6 +152,15 @@ def test_temperature_and_sample_noise(model):
     assert np.any(model.sample(3, temperature=0.0) != cold)
 
 
+def test_a_gans_samples_are_a_function_of_z_alone():
+    model = PiVAE(SHAPE, vae=_plain, preprocessing=affine, num_bins=LEVELS, observation_noise=0.0)
+    before, bound = model.sample(3), model.log_prob(_images(3))
+    np.testing.assert_array_equal(before, model.sample(3, sample_noise=0.0))
+    model.vae.log_sigma.assign(model.vae.log_sigma + 1.0)
+    np.testing.assert_array_equal(model.sample(3), before)
+    assert np.all(model.log_prob(_images(3)) != bound)  # sigma is the bound's all the same
+
+
 def test_no_trace_for_another_seed_or_batch(model):
     images = _images(4)
     model.log_prob(images, 2, batch_size=2)

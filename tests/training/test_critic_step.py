@@ -51,25 +51,25 @@ def _penalty(critic, real, fake, noise):
 
 
 CASES = {
-    "the paper": (
+    "the_paper": (
         dict(regularizer=functools.partial(GradientPenalty, 7.0)),
         _logistic,
         _penalty,
         None,
     ),
-    "hinge, R1": (
+    "hinge_r1": (
         dict(critic_loss=losses.hinge_loss, regularizer=functools.partial(R1, 3.0)),
         _hinge,
         lambda critic, real, fake, noise: 1.5 * tf.reduce_mean(_squared_slopes(critic, real)),
         None,
     ),
-    "hinge, spectral normalisation": (
+    "hinge_spectral_normalization": (
         dict(critic=NORMALIZED, critic_loss=losses.hinge_loss, regularizer=None),
         _hinge,
         lambda *_: 0.0,
         None,
     ),
-    "augmentation, R1": (
+    "augmentation_r1": (
         dict(augment=lambda: _halved, regularizer=R1),
         _logistic,
         lambda critic, real, fake, noise: 5.0 * tf.reduce_mean(_squared_slopes(critic, real)),

@@ -60,8 +60,8 @@ def _run_replicas(randomize, replicas, steps, **options):
 
 
 OPTIONS = {
-    "the paper": dict(),
-    "beyond the paper": dict(
+    "the_paper": dict(),
+    "beyond_the_paper": dict(
         critic=functools.partial(small_critic, conv=SpectralNormConv2D, dense=SpectralNormDense),
         critic_loss=losses.hinge_loss,
         regularizer=functools.partial(R1, 1.0),

@@ -8,7 +8,7 @@ from tf_pivae.bijectors.coupling import AffineCoupling, channel_mask, checkerboa
 from tf_pivae.bijectors.factor_out import FactorOut
 from tf_pivae.bijectors.normalization import ChannelAffine, ChannelNormalization
 from tf_pivae.bijectors.squeeze import Squeeze
-from tf_pivae.configurable import configurable_layer
+from tf_pivae.configurable import MAX_DEPTH, MAX_WIDTH, check_sizes, configurable_layer
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.moments import BatchNorm, RunningMoments
 from tf_pivae.layers.weight_norm import WeightNormConv2D, initializing
@@ -158,9 +158,11 @@ class RealNVP(Composite):
         super().__init__(name=name)
         if norm not in _NORMS:
             raise ValueError(f"`norm` must be one of {_NORMS}; got {norm!r}.")
+        check_sizes(MAX_DEPTH, num_scales=num_scales, num_couplings=num_couplings, num_blocks=num_blocks or 1)
+        check_sizes(MAX_WIDTH, width=width)
         height, image_width, channels = image_shape
         stride = 2 ** (num_scales - 1)
-        if num_scales < 1 or height % stride or image_width % stride:
+        if height % stride or image_width % stride:
             raise ValueError(
                 f"`num_scales` = {num_scales} needs image sides divisible by {stride}; got {height}x{image_width}."
             )

@@ -5,6 +5,9 @@ import difflib
 import functools
 import io
 import logging
+import math
+import pathlib
+import shutil
 import socket
 import urllib.parse
 import urllib.request
@@ -79,7 +82,7 @@ def tfds_images(
             None if label_key == "label" and label_key not in builder.info.features else _feature(builder, label_key)
         )
         shape = _image_shape(name, image_key, image, preprocess)
-        _download(builder, name)
+        _download(builder, name, _cache_size(builder, (train_split, test_split), shape))
         keys = (image_key, None if label is None else label_key)
         splits = [_split(builder, name, s, keys, preprocess, shape) for s in (train_split, test_split)]
         names = tuple(getattr(label, "names", None) or ())
@@ -138,18 +141,29 @@ def _image_shape(name, key, feature, preprocess):
     return (height, width, channels)
 
 
-def _download(builder, name):
-    """Lets TFDS download and prepare what is not on this machine yet."""
+def _cache_size(builder, splits, shape):
+    """What the cache will hold after TFDS is done, as text; TFDS knows it ahead only for some data sets, and online."""
+    try:
+        count = sum(builder.info.splits[split].num_examples for split in splits)
+    except Exception:  # A split that is unknown so far, or wrong: `_split` says so when it matters.
+        return "size unknown"
+    return f"{count * math.prod(shape) / 1e6:.1f} MB"
+
+
+def _download(builder, name, cache_size):
+    """Lets TFDS download and prepare what is not on this machine yet, and says first what space that takes."""
     with _quiet_loggers("absl"):  # it warns when there is nothing yet
         if builder.is_prepared():
             return
     online = _online(builder)
     _log.info(
-        "TFDS: downloading %s (%s, %s prepared) to %s",
+        "TFDS: downloading %s (%s, %s prepared) to %s (%.1f MB free); after that the cache (%s)",
         name,
         builder.info.download_size,
         builder.info.dataset_size,
         builder.data_dir,
+        _free_bytes(builder.data_dir) / 1e6,
+        cache_size,
     )
     try:
         with _impatient_downloads(), contextlib.nullcontext() if online else _quietly():
@@ -164,6 +178,11 @@ def _download(builder, name):
             '--gin_param="train.dataset=@npz_images" --gin_param="npz_images.path=\'FILE\'" (likewise '
             "@image_folder and @idx_images)"
         ) from error
+
+
+def _free_bytes(folder):
+    folder = pathlib.Path(folder).expanduser().absolute()
+    return shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free
 
 
 def _online(builder):

@@ -7,6 +7,7 @@ import gin
 import keras
 import tensorflow as tf
 
+from tf_pivae.configurable import MAX_DEPTH, MAX_WIDTH, check_sizes
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.spectral_norm import SpectralNorm
 
@@ -120,6 +121,7 @@ def plain_critic(widths=(64, 128, 256, 512), num_classes=0, conv=keras.layers.Co
       num_classes: 0, or the number of classes of a class-conditional model.
       conv, dense: functions that make the layers, such as `SpectralNormConv2D` and `SpectralNormDense`.
     """
+    check_sizes(MAX_WIDTH, widths=widths)
     return Critic(_PlainTrunk(widths, conv), num_classes, dense)
 
 
@@ -141,4 +143,6 @@ def residual_critic(
       num_classes: 0, or the number of classes of a class-conditional model.
       conv, dense: functions that make the layers, such as `SpectralNormConv2D` and `SpectralNormDense`.
     """
+    check_sizes(MAX_WIDTH, stem_width=stem_width, widths=widths)
+    check_sizes(MAX_DEPTH, blocks_per_width=blocks_per_width)
     return Critic(_ResidualTrunk(stem_width, widths, blocks_per_width, conv), num_classes, dense)

@@ -7,6 +7,7 @@ import gin
 import keras
 import tensorflow as tf
 
+from tf_pivae.configurable import MAX_WIDTH, check_sizes
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.weight_norm import WeightNormConv2D
 from tf_pivae.models.blocks import BottomUpBlock, LatentSample, MapTop, TopDownBlock, VectorTop
@@ -170,6 +171,7 @@ def plain_vae(
       posterior: `GaussianPosterior` or `IAFPosterior`.
       num_classes: 0, or the number of classes of a class-conditional model.
     """
+    check_sizes(MAX_WIDTH, widths=widths, top_channels=top_channels, latent_channels=latent_channels or 1)
     resolution = _resolution(image_shape, len(widths) - 1)
     top_down = [
         TopDownBlock(
@@ -223,6 +225,8 @@ def residual_vae(
       posterior: `GaussianPosterior` or `IAFPosterior`.
       num_classes: 0, or the number of classes of a class-conditional model.
     """
+    check_sizes(MAX_WIDTH, stem_width=stem_width, widths=widths, top_channels=top_channels)
+    check_sizes(MAX_WIDTH, latent_channels=latent_channels or 1)  # 0: none
     resolution = _resolution(image_shape, len(widths) - 1)
     count = len(widths)
     top_down = [

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tf_pivae.bijectors.inverse_autoregressive import InverseAutoregressiveFlow
-from tf_pivae.configurable import configurable_layer
+from tf_pivae.configurable import MAX_DEPTH, check_sizes, configurable_layer
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.masked import AutoregressiveNetwork
 
@@ -76,6 +76,7 @@ class IAFPosterior(Composite):
 
     def __init__(self, channels, width, num_layers=2, num_classes=0, name=None):
         super().__init__(name=name)
+        check_sizes(MAX_DEPTH, num_layers=num_layers)
         self.context_channels = width
         self.network = AutoregressiveNetwork(channels, width, num_layers, num_classes=num_classes, name="network")
 

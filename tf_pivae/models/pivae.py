@@ -41,6 +41,8 @@ class PiVAE(keras.Model):
       flow: None, or a function of `image_shape` that returns a `RealNVP`.
       preprocessing: a function that returns a `tfb.Bijector`: `logit` with a flow, `affine` without.
       num_bins: number of levels of a pixel, 2 to 256.
+      observation_noise: float, how much of p(y|z)'s noise a sample has: 1 in the model of equation (6), 0 for a GAN,
+        whose generator is a function of z alone.
       num_classes: 0, or the number of classes of a class-conditional model, whose methods want `labels`.
     """
 
@@ -51,6 +53,7 @@ class PiVAE(keras.Model):
         flow=None,
         preprocessing=preprocessing_lib.logit,
         num_bins=256,
+        observation_noise=1.0,
         num_classes=0,
         name="pivae",
     ):
@@ -59,6 +62,7 @@ class PiVAE(keras.Model):
             raise ValueError(f"`num_bins` must be 2 to 256, the levels of a uint8 pixel; got {num_bins}.")
         self.image_shape = tuple(int(size) for size in image_shape)
         self.num_bins = num_bins
+        self.observation_noise = observation_noise
         self.num_classes = num_classes
         self.dimensions = math.prod(self.image_shape)
         self.preprocessing = preprocessing
@@ -121,6 +125,20 @@ class PiVAE(keras.Model):
         weights = tf.map_fn(log_weights, tf.range(num_importance_samples), fn_output_signature=tf.float32)
         return tf.reduce_logsumexp(weights, 0) - tf.math.log(tf.cast(num_importance_samples, tf.float32))
 
+    def infer(self, images, noise, labels=None):
+        """Posterior samples of the latent groups and the mean of p(y|z) decoded from them.
+
+        Args:
+          images: integers [B, H, W, C] in [0, num_bins), any numeric dtype.
+          noise: `RowNoise` of B rows, for the dequantisation and the posterior.
+          labels: int [B] for a class-conditional model.
+
+        Returns:
+          list of `LatentSample` in the order of `vae.group_names`, and float32 [B, H, W, C].
+        """
+        y, _ = self._flow_forward(self.preprocessing().forward(self.dequantize(images, noise)), training=False)
+        return self.vae.infer(y, noise, labels)
+
     # The sampler.
 
     def sample_continuous(self, noise, temperature=1.0, sample_noise=1.0, labels=None):
@@ -131,12 +149,12 @@ class PiVAE(keras.Model):
         Args:
           noise: `RowNoise` of B rows.
           temperature: float, scales the standard deviations of the priors.
-          sample_noise: float, scales sigma; 0 gives the mean of p(y|z).
+          sample_noise: float, scales the noise of p(y|z); 0 gives its mean.
           labels: int [B] for a class-conditional model.
         """
         mean = self.vae.sample_mean(noise, temperature, labels)
-        epsilon = noise.normal("observation", self.image_shape)
-        return self.to_image_space(mean + sample_noise * tf.exp(self.vae.log_sigma) * epsilon)
+        sigma = self.observation_noise * sample_noise * tf.exp(self.vae.log_sigma)
+        return self.to_image_space(mean + sigma * noise.normal("observation", self.image_shape))
 
     def to_image_space(self, y):
         """v = preprocessing^-1(f^-1(y)), float32 [B, H, W, C]."""
@@ -194,7 +212,7 @@ class PiVAE(keras.Model):
           num_samples: int.
           seed: int.
           temperature: float, scales the priors' standard deviations; 1 is the model.
-          sample_noise: float, scales sigma; 1 is the model, 0 the mean of p(y|z).
+          sample_noise: float, scales the noise of p(y|z); 1 is the model, 0 its mean.
           labels: int [num_samples] for a class-conditional model.
           batch_size: images computed at a time, over all replicas.
           first_row: int, the place of the first sample in the endless stream of this seed.
@@ -243,8 +261,7 @@ class PiVAE(keras.Model):
 
     def _reconstruct_batch(self, first_row, count, images, labels, seed):
         noise = RowNoise(seed, count, first_row)
-        y, _ = self._flow_forward(self.preprocessing().forward(self.dequantize(images, noise)), training=False)
-        return self.to_uint8(self.to_image_space(self.vae.infer(y, noise, labels)[1]))
+        return self.to_uint8(self.to_image_space(self.infer(images, noise, labels)[1]))
 
     # Variables.
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tf_pivae.data.batches import batch_indices, train_batches
 from tf_pivae.errors import UserError
 from tf_pivae.models.pivae import PiVAE
+from tf_pivae.training.building import bounded_variables, check_batch, check_whole_numbers, explained
 from tf_pivae.training.recorder import NoRecorder, Recorder
 from tf_pivae.training.runs import restore_model
 from tf_pivae.training.trainer import Trainer
@@ -84,16 +85,19 @@ def train(
     Raises:
       UserError: data, configuration, disk, or `max_consecutive_skips`.
     """
-    positive = dict(num_steps=num_steps, batch_size=batch_size, log_every=log_every, checkpoint_every=checkpoint_every)
-    positive |= dict(keep_checkpoints=keep_checkpoints, eval_importance_samples=eval_importance_samples)
-    for name, value in positive.items():
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"{name} must be a positive whole number; got {value!r}.")
+    check_whole_numbers(1, num_steps=num_steps, batch_size=batch_size, log_every=log_every)
+    check_whole_numbers(1, checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints)
+    check_whole_numbers(1, eval_importance_samples=eval_importance_samples, max_consecutive_skips=max_consecutive_skips)
+    check_whole_numbers(0, seed=seed, sample_every=sample_every, eval_examples=eval_examples)
+    if not isinstance(shown_temperature, (int, float)):
+        raise UserError(f"shown_temperature must be a number; got {shown_temperature!r}.")
     strategy = strategy or default_strategy()
     workers = Workers(strategy)
     recorder = Recorder(run_dir, keep_checkpoints) if workers.is_chief else NoRecorder()
     try:
-        data = _opened(dataset)
+        with explained("the data set cannot be opened"):
+            data = _opened(dataset)
+        check_batch(batch_size, data.image_shape)
         replicas = strategy.num_replicas_in_sync
         if batch_size % replicas:
             raise UserError(f"batch_size = {batch_size} does not divide by {replicas} replicas: choose a multiple.")
@@ -161,7 +165,7 @@ def _num_classes(data, class_conditional):
 
 def _build(model, critic, trainer, data, num_classes, moving_average, seed):
     keras.utils.set_random_seed(seed)
-    try:
+    with explained(f"the model cannot be built for images of {list(data.image_shape)}"), bounded_variables():
         pivae = model(image_shape=data.image_shape, num_classes=num_classes)
         return trainer(
             pivae=pivae,
@@ -169,8 +173,6 @@ def _build(model, critic, trainer, data, num_classes, moving_average, seed):
             moving_average=model(image_shape=data.image_shape, num_classes=num_classes) if moving_average else None,
             seed=seed,
         )
-    except (ValueError, TypeError) as error:
-        raise UserError(f"the model cannot be built for images of {list(data.image_shape)}: {error}") from error
 
 
 class _Loop:

@@ -78,6 +78,7 @@ class Recorder:
         self._monitor.write(
             step,
             {f"held_out_bits_per_dim/K={k}": value for k, (value, _) in results.items()}
+            | {f"held_out_standard_error/K={k}": error for k, (_, error) in results.items()}
             | {"evaluation_seconds": time.monotonic() - started},
         )
         return results[1]

@@ -4,6 +4,7 @@ import gin
 import keras
 import tensorflow as tf
 
+from tf_pivae.configurable import MAX_DEPTH, check_numbers, check_sizes
 from tf_pivae.layers.moments import replica_mean
 from tf_pivae.noise import RowNoise
 from tf_pivae.training import losses, regularizers
@@ -72,6 +73,9 @@ class Trainer(keras.Model):
             raise ValueError("`inference_only` trains by likelihood alone: set `critic` to None.")
         if critic is None and likelihood_weight == 0.0:
             raise ValueError("nothing to train: give a `critic`, or a `likelihood_weight` above 0.")
+        check_sizes(MAX_DEPTH, critic_steps=critic_steps)
+        check_numbers(likelihood_weight=likelihood_weight, adversarial_weight=adversarial_weight, free_nats=free_nats)
+        check_numbers(kl_warmup_steps=kl_warmup_steps, moving_average_decay=moving_average_decay)
         self.pivae, self.critic, self.moving_average = pivae, critic, moving_average
         self.likelihood_weight, self.adversarial_weight = likelihood_weight, adversarial_weight
         self.critic_loss, self.critic_steps = critic_loss, critic_steps

@@ -1,0 +1,32 @@
+"""Exports a trained model: python -m tf_pivae.export --run_dir=runs/demo --export_dir=exports/demo
+
+Writes exports/demo/<version>/, a SavedModel with the moving-average weights that loads without this program:
+TensorFlow Serving, tf.saved_model.load, the C API, OpenVINO. See docs/serving.md.
+"""
+
+from absl import flags
+
+from tf_pivae import cli
+
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
+_EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Where the versions go; a server watches it.", required=True)
+_STEP = flags.DEFINE_integer("step", None, "The checkpoint to export; the newest by default.", 0)
+_IMPORTANCE_SAMPLES = flags.DEFINE_integer("importance_samples", 16, "K of the bound that log_prob gives.", 1)
+_TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Scales the priors' standard deviations in samples.", 0.0)
+_SAMPLE_NOISE = flags.DEFINE_float(
+    "sample_noise", 1.0, "Scales the noise of p(y|z) in samples: 1 is the model, 0 its mean.", 0.0
+)
+
+
+def main():
+    cli.import_tensorflow_quietly()
+    from tf_pivae.export.saved_model import export_run
+    from tf_pivae.export.signatures import Options
+
+    options = Options(_IMPORTANCE_SAMPLES.value, _TEMPERATURE.value, _SAMPLE_NOISE.value)
+    version, step = export_run(_RUN_DIR.value, _EXPORT_DIR.value, options, _STEP.value)
+    print(f"{_RUN_DIR.value} at step {step}: {_EXPORT_DIR.value}/{version}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

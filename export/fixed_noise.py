@@ -1,0 +1,63 @@
+"""Noise that is part of an exported model: the same for every row, computed once and stored as constants.
+
+Then a row's result depends on that row alone, wherever it stands and whatever stands beside it, and a runtime needs no
+random number generator to evaluate the density.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tf_pivae.noise import RowNoise
+
+MAX_BYTES = 1 << 30  # A SavedModel's graph, which holds the constants, cannot exceed 2 GiB.
+
+
+class FixedNoise:
+    """The interface of `RowNoise`: every row gets what row 0 of `RowNoise(seed, ...)` gets.
+
+    `fold_in` takes the index of an importance sample, which may be a tensor inside a loop of the graph.
+
+    Args:
+      num_rows: B, scalar integer tensor.
+      num_streams: K, the indices that `fold_in` may be given are 0 ... K - 1.
+      seed: int.
+
+    Raises:
+      ValueError: the constants of one tag take more than `MAX_BYTES`.
+    """
+
+    def __init__(self, num_rows, num_streams=1, seed=0):
+        self.num_rows = num_rows
+        self._num_streams = num_streams
+        self._seed = seed
+        self._index = None
+
+    def fold_in(self, index):
+        """The same rows of stream `index`, int or scalar integer tensor."""
+        folded = FixedNoise(self.num_rows, self._num_streams, self._seed)
+        folded._index = index
+        return folded
+
+    def normal(self, tag, shape):
+        """Standard normal noise, float32 [B, *shape], all rows alike."""
+        return self._rows(lambda noise: noise.normal(tag, shape), shape)
+
+    def uniform(self, tag, shape):
+        """Uniform noise in [0, 1), float32 [B, *shape], all rows alike."""
+        return self._rows(lambda noise: noise.uniform(tag, shape), shape)
+
+    def _rows(self, draw, shape):
+        row = tf.gather(self._table(draw, shape), 0 if self._index is None else self._index)
+        return tf.broadcast_to(row, tf.stack([self.num_rows, *shape]))
+
+    def _table(self, draw, shape):
+        """Float32 [K, *shape] ([1, *shape] where no stream was chosen), a constant of the graph."""
+        count = 1 if self._index is None else self._num_streams
+        size = 4 * count * int(np.prod(shape, dtype=np.int64))
+        if size > MAX_BYTES:
+            raise ValueError(f"the noise of {count} importance samples takes {size >> 20} MiB: export fewer.")
+        with tf.init_scope():  # Here and now, whatever graph is being built.
+            first = RowNoise(self._seed, 1)
+            streams = [first] if self._index is None else [first.fold_in(k) for k in range(count)]
+            table = np.concatenate([draw(stream).numpy() for stream in streams])
+        return tf.constant(table)

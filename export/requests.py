@@ -1,0 +1,87 @@
+"""What a request must look like, for gRPC and REST alike: the checks that come before any tensor is made."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+# Canonical names of gRPC's status codes, which TensorFlow's errors share, and their HTTP status.
+HTTP_STATUS = {
+    "INVALID_ARGUMENT": 400,
+    "NOT_FOUND": 404,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "INTERNAL": 500,
+}
+
+
+class RequestError(Exception):
+    """A request that gets no answer: a canonical status code and one line that says why."""
+
+    def __init__(self, code, message):
+        super().__init__(message)
+        self.code = code
+
+
+def invalid(message):
+    """`RequestError` of a request that can never succeed."""
+    return RequestError("INVALID_ARGUMENT", message)
+
+
+class TensorSpec(NamedTuple):
+    """An input of a signature: one row of it."""
+
+    dtype: str  # TensorFlow's name, such as "uint8" or "string"
+    shape: tuple  # without the batch
+
+    def __str__(self):
+        return f"{self.dtype} [{', '.join(['N', *map(str, self.shape)])}]"
+
+
+def check_shape(name, shape, spec, max_rows):
+    """Refuses a shape that is not [N, *spec.shape] with 1 <= N <= max_rows.
+
+    Raises:
+      RequestError: INVALID_ARGUMENT.
+    """
+    shape = list(shape)
+    if len(shape) != 1 + len(spec.shape) or shape[1:] != list(spec.shape):
+        raise invalid(f"input {name!r} must be {spec}, N the number of rows; got the shape {shape}.")
+    if shape[0] < 1:
+        raise invalid(f"input {name!r} has no rows: the batch is empty; send at least one row.")
+    if shape[0] > max_rows:
+        raise invalid(f"input {name!r} has {shape[0]} rows, this server takes {max_rows}: send smaller batches.")
+
+
+def check_names(given, specs, signature):
+    """Refuses missing and unknown inputs.
+
+    Raises:
+      RequestError: INVALID_ARGUMENT.
+    """
+    missing, unknown = sorted(set(specs) - set(given)), sorted(set(given) - set(specs))
+    if missing or unknown:
+        what = f"lacks {', '.join(missing)}" if missing else f"has no input {unknown[0][:80]!r}"
+        raise invalid(f"signature {signature!r} takes {', '.join(sorted(specs))}; the request {what}.")
+
+
+def check_rows(inputs):
+    """The number of rows that all inputs share.
+
+    Raises:
+      RequestError: INVALID_ARGUMENT; they differ.
+    """
+    rows = {name: len(array) for name, array in inputs.items()}
+    if len(set(rows.values())) != 1:
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(rows.items()))
+        raise invalid(f"all inputs must have the same number of rows; got {counts}.")
+    return next(iter(rows.values()))
+
+
+def check_finite(name, array):
+    """Refuses NaN and infinity.
+
+    Raises:
+      RequestError: INVALID_ARGUMENT.
+    """
+    if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
+        raise invalid(f"input {name!r} must be finite; got NaN or infinity.")

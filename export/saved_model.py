@@ -1,0 +1,99 @@
+"""Writes a trained model as a SavedModel version: DIR/<version>/, which needs none of this project's code."""
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tf_pivae.errors import UserError
+from tf_pivae.export.model_card import model_card, write_model_card
+from tf_pivae.export.signatures import Options, signatures
+from tf_pivae.export.versions import new_version
+from tf_pivae.export.warmup import write_warmup_requests
+from tf_pivae.training import runs
+from tf_pivae.training.checkpoints import Checkpoints
+
+MODEL_NAME = "pivae"
+_TOLERANCE = 1e-5  # relative, of log_prob: float32 rounding in another order.
+_NUM_CHECKED = 8
+
+
+def write_saved_model(model, folder, options=Options()):  # noqa: B008  a NamedTuple never changes
+    """Writes `saved_model.pb` and `variables/` of a `PiVAE` into `folder`.
+
+    The weights are stored once, whatever the number of signatures, and nothing of Keras comes along.
+
+    Returns:
+      dict of name -> concrete function: the signatures.
+    """
+    functions = signatures(model, options)
+    module = tf.Module()
+    module.model_variables = [variable.value for variable in model.variables]
+    tf.saved_model.save(module, str(folder), signatures=functions)
+    return functions
+
+
+def export_run(run_dir, export_dir, options=Options(), step=None):  # noqa: B008
+    """Exports a run's moving-average weights under the next version number.
+
+    Before it is published, the written model is read back and compared with the original on held-out images.
+
+    Args:
+      run_dir: folder of the run.
+      export_dir: the folder that a server watches.
+      options: `Options`.
+      step: int, a checkpoint; None is the newest.
+
+    Returns:
+      (version, step): two ints.
+
+    Raises:
+      UserError: no run, no checkpoint, `export_dir` not writable, or the written model gives other numbers.
+    """
+    _check_step(run_dir, step)
+    model, step = runs.load_with_step(run_dir, step)
+    images, labels = _held_out(run_dir, model)
+    with new_version(export_dir) as publication:
+        try:
+            functions = write_saved_model(model, publication.folder, options)
+        except ValueError as error:
+            raise UserError(f"the model cannot be exported: {error}") from error
+        write_warmup_requests(publication.folder, MODEL_NAME, model, functions, images, labels)
+        check = _compare(model, publication.folder, options, images, labels)
+        write_model_card(publication.folder, model_card(run_dir, step, options, functions, check))
+    return publication.version, step
+
+
+def _check_step(run_dir, step):
+    runs.load_facts(run_dir)
+    steps = Checkpoints(Path(run_dir) / "checkpoints").steps()
+    if step is not None and step not in steps:
+        raise UserError(f"no checkpoint of step {step} in {run_dir}; there are {', '.join(map(str, steps)) or 'none'}.")
+
+
+def _held_out(run_dir, model):
+    """A few images of the test split, and their labels for a class-conditional model."""
+    data = runs.load_dataset(run_dir)
+    split = data.test.take(_NUM_CHECKED)
+    if not model.num_classes:
+        return np.asarray(split.images), None
+    # Where only the training images have labels, any class serves.
+    labels = np.arange(len(split)) % model.num_classes if split.labels is None else split.labels
+    return np.asarray(split.images), np.asarray(labels, np.int64)
+
+
+def _compare(model, folder, options, images, labels):
+    """Relative difference between the model's log_prob of single images and the written model's of a batch."""
+    function = tf.saved_model.load(str(folder)).signatures["log_prob"]
+    extra = {} if labels is None else {"labels": tf.constant(labels)}
+    written = function(images=tf.constant(images), **extra)
+    rows = [(images[i : i + 1], None if labels is None else labels[i : i + 1]) for i in range(len(images))]
+    alone = [model.log_prob(image, options.importance_samples, labels=label) for image, label in rows]
+    difference = np.abs(written["log_prob"].numpy() / np.concatenate(alone) - 1.0).max()
+    if not difference < _TOLERANCE:
+        raise UserError(f"the written model's log_prob differs by {difference:.1e} relative: not published.")
+    return {
+        "images": len(images),
+        "bits_per_dim": float(np.mean(written["bits_per_dim"])),
+        "largest_relative_difference": float(difference),
+    }

@@ -1,0 +1,92 @@
+"""Version folders: DIR/1, DIR/2, ...: whole from the moment they can be seen, and never written twice.
+
+TensorFlow Serving serves the folder with the highest number and ignores names that are no numbers.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from tf_pivae.errors import UserError
+
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+
+
+def versions(export_dir):
+    """The version numbers in a folder, ascending: list of int."""
+    with os.scandir(export_dir) as entries:
+        return sorted(int(entry.name) for entry in entries if entry.name.isascii() and entry.name.isdigit())
+
+
+@contextlib.contextmanager
+def new_version(export_dir):
+    """Yields an empty folder to write in; on leaving, publishes it under the next version number.
+
+    The context's value is a `Publication`, whose `version` is set once it is published. Whoever looks at `export_dir`
+    sees all of the new version or nothing; two publications at once get two numbers; an exception leaves nothing.
+
+    Raises:
+      UserError: `export_dir` cannot be written.
+    """
+    try:
+        Path(export_dir).mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=export_dir))
+    except OSError as error:
+        raise UserError(f"cannot write to {export_dir}: {error.strerror}.") from error
+    publication = Publication(folder)
+    try:
+        yield publication
+        _make_readable(folder)
+        _synchronize(folder)
+        publication.version = _rename(folder, Path(export_dir))
+    except OSError as error:
+        raise UserError(f"cannot write to {export_dir}: {error.strerror}.") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Publication:
+    """A version on its way: where to write it, and the number it got (None until then)."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.version = None
+
+
+def _rename(folder, export_dir):
+    version = max(versions(export_dir), default=0)
+    while True:
+        version += 1
+        try:
+            os.rename(folder, export_dir / str(version))  # Fails where another export was faster.
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+        else:
+            _synchronize_entry(export_dir)
+            return version
+
+
+def _make_readable(folder):
+    """Gives the folder the rights of any other: a temporary one is its owner's alone, a server often someone else."""
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(folder, 0o777 & ~mask)
+
+
+def _synchronize(folder):
+    for root, _, files in os.walk(folder):
+        for name in files:
+            _synchronize_entry(os.path.join(root, name))
+        _synchronize_entry(root)
+
+
+def _synchronize_entry(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,105 @@
+"""A data set's shape and classes before it is prepared are those that it has afterwards."""
+
+from pathlib import Path
+
+import gin
+import numpy as np
+import pytest
+from PIL import Image
+
+import tf_pivae.configurables  # noqa: F401  what a binding may name
+from tf_pivae.data import bundled, idx_images, image_folder, npz_images, save_npz, tfds_images
+from tf_pivae.data.specification import specification
+from tf_pivae.errors import UserError
+
+GIN = Path(__file__).resolve().parents[2] / "gin/datasets"
+
+
+@pytest.fixture(autouse=True)
+def _clean_gin():
+    gin.clear_config()
+    yield
+    gin.clear_config()
+
+
+def _agrees(source, dataset):
+    found = specification(source)
+    assert found.image_shape == dataset.image_shape
+    assert found.num_classes == dataset.num_classes
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in GIN.glob("*.gin") if path.stem != "fashion_mnist"))
+def test_tfds(name, tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    gin.parse_config_file(str(GIN / f"{name}.gin"))
+    with tfds.testing.mock_data(num_examples=3):
+        dataset = gin.get_bindings("train")["dataset"](cache_dir=tmp_path)
+    _agrees(gin.get_bindings("train")["dataset"], dataset)
+
+
+@pytest.mark.parametrize("size", [16, 28, 32])
+def test_bundled(size):
+    gin.bind_parameter("bundled.image_size", size)
+    assert _agrees(bundled, bundled(num_examples=(4, 4))).num_classes == 10
+
+
+def test_reduced_levels():
+    gin.parse_config("reduced_levels.dataset = @bundled\nreduced_levels.num_bins = 32\nbundled.image_size = 16")
+    from tf_pivae.data import levels
+
+    assert specification(levels.reduced_levels) == ("fashion_mnist_subset", (16, 16, 1), 10)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_npz(labelled, tmp_path):
+    path = str(tmp_path / "images.npz")
+    arrays = {f"{split}_images": np.zeros((3, 9, 9), np.uint8) for split in ("train", "test")}
+    if labelled:
+        arrays |= {f"{split}_labels": np.array([0, 4, 2]) for split in ("train", "test")}
+    np.savez(path, **arrays)
+    gin.parse_config(f"npz_images.path = {path!r}\nnpz_images.pad_to = 12")
+    assert _agrees(npz_images, npz_images()).num_classes == (5 if labelled else 0)
+
+
+def test_npz_with_levels(tmp_path):
+    path = str(tmp_path / "images.npz")
+    gin.parse_config("bundled.image_size = 16\nbundled.num_examples = (50, 50)")
+    save_npz(path, bundled())
+    gin.parse_config(f"npz_images.path = {path!r}")
+    _agrees(npz_images, npz_images())
+
+
+def test_idx(tmp_path):
+    files = {}
+    for split in ("train", "test"):
+        for kind, data in (("images", np.zeros((3, 6, 6), np.uint8)), ("labels", np.array([1, 0, 6], np.uint8))):
+            path = tmp_path / f"{split}-{kind}"
+            header = bytes([0, 0, 8, data.ndim]) + np.array(data.shape, ">u4").tobytes()
+            path.write_bytes(header + data.tobytes())
+            files[f"{split}_{kind}"] = str(path)
+    gin.parse_config("\n".join(f"idx_images.{key} = {path!r}" for key, path in files.items()))
+    gin.parse_config("idx_images.pad_to = 8")
+    assert _agrees(idx_images, idx_images()) == ("idx", (8, 8, 1), 7)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_folder(mode, tmp_path):
+    for name in ("cat/1", "cat/2", "dog/1", "dog/2"):
+        path = tmp_path / f"images/{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new(mode, (12, 10), 7 if mode == "L" else (1, 2, 3)).save(path)
+    gin.parse_config(f"image_folder.path = {str(tmp_path / 'images')!r}\nimage_folder.image_size = 8")
+    gin.parse_config(f"image_folder.class_folders = True\nimage_folder.cache_dir = {str(tmp_path / 'cache')!r}")
+    expected = specification(image_folder)
+    assert not (tmp_path / "cache").exists()
+    dataset = image_folder()
+    assert dataset.name == expected.name
+    assert _agrees(image_folder, dataset) == expected == ("images", (8, 8, 1 if mode == "L" else 3), 2)
+
+
+def test_refuses_what_it_cannot_tell():
+    with pytest.raises(UserError, match=r"--gin_param=tfds_images\.name="):
+        specification(tfds_images)
+    with pytest.raises(UserError, match="source of images"):
+        specification(len)

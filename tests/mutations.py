@@ -1,0 +1,340 @@
+"""Breaks the program on purpose, one line at a time, and sees which test notices: python tests/mutations.py
+
+Each mutation replaces one piece of text in a copy of the tree and runs the test file that should fail there. The table
+goes to docs/mutations.md. Exit status 1: a mutation that no test noticed, or a test that fails without one.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+IGNORED = (".git", ".venv", "runs", "dist", "build", "__pycache__", ".pytest_cache", ".ruff_cache", "*.egg-info")
+PYTEST = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--durations=0"]
+
+
+class Mutation(NamedTuple):
+    """One mistake."""
+
+    mistake: str  # what it amounts to
+    file: str
+    right: str  # occurs once in the file
+    wrong: str
+    tests: str  # the file that should notice
+
+
+MUTATIONS = [
+    # A sign in a log-det.
+    Mutation(
+        "log-det of a coupling: sign",
+        "tf_pivae/bijectors/coupling.py",
+        "+ shift, event_sum(log_scale)",
+        "+ shift, -event_sum(log_scale)",
+        "tests/bijectors/test_bijectors.py",
+    ),
+    Mutation(
+        "log-det of a coupling's inverse: sign",
+        "tf_pivae/bijectors/coupling.py",
+        "tf.exp(-log_scale), -event_sum(log_scale)",
+        "tf.exp(-log_scale), event_sum(log_scale)",
+        "tests/bijectors/test_bijectors.py",
+    ),
+    Mutation(
+        "log-det of batch normalisation: sign",
+        "tf_pivae/bijectors/normalization.py",
+        "self._epsilon), -self._log_det(x, variance)",
+        "self._epsilon), self._log_det(x, variance)",
+        "tests/bijectors/test_bijectors.py",
+    ),
+    Mutation(
+        "log-det of actnorm: sign",
+        "tf_pivae/bijectors/normalization.py",
+        "tf.exp(self._log_scale), self._log_det(x)",
+        "tf.exp(self._log_scale), -self._log_det(x)",
+        "tests/bijectors/test_bijectors.py",
+    ),
+    Mutation(
+        "log-det of a factored-out scale: dropped",
+        "tf_pivae/bijectors/factor_out.py",
+        "left], -1), log_det\n\n",
+        "left], -1), 0.0 * log_det\n\n",
+        "tests/bijectors/test_bijectors.py",
+    ),
+    Mutation(
+        "log-det of the IAF by element: sign",
+        "tf_pivae/bijectors/inverse_autoregressive.py",
+        "return -self._shift_and_log_scale(",
+        "return self._shift_and_log_scale(",
+        "tests/models/test_vae.py",
+    ),
+    Mutation(
+        "log-det of the IAF in log q(z|y): sign",
+        "tf_pivae/models/latents.py",
+        "base.log_prob(z0) - flow.elementwise_log_det(z0)",
+        "base.log_prob(z0) + flow.elementwise_log_det(z0)",
+        "tests/models/test_vae.py",
+    ),
+    Mutation(
+        "log-det of the head in the bound: sign",
+        "tf_pivae/models/pivae.py",
+        "- kl + flow_log_det",
+        "- kl - flow_log_det",
+        "tests/models/test_pivae.py",
+    ),
+    Mutation(
+        "log-det of the preprocessing in the bound: sign",
+        "tf_pivae/models/pivae.py",
+        "flow_log_det + preprocessing_log_det  #",
+        "flow_log_det - preprocessing_log_det  #",
+        "tests/models/test_pivae.py",
+    ),
+    # Other terms of the bound, and the sampler.
+    Mutation(
+        "log sigma in log p(y|z): dropped",
+        "tf_pivae/models/hierarchical_vae.py",
+        "            log_sigma + 0.5 * math.log(2.0 * math.pi)\n",
+        "            0.5 * math.log(2.0 * math.pi)\n",
+        "tests/models/test_vae.py",
+    ),
+    Mutation(
+        "sigma in the sampler: dropped",
+        "tf_pivae/models/pivae.py",
+        "sample_noise * tf.exp(self.vae.log_sigma)",
+        "sample_noise",
+        "tests/models/test_pivae_probabilities.py",
+    ),
+    Mutation(
+        "KL's sign",
+        "tf_pivae/models/pivae.py",
+        "vae.reconstruction - kl +",
+        "vae.reconstruction + kl +",
+        "tests/models/test_pivae.py",
+    ),
+    Mutation(
+        "dequantisation noise: dropped",
+        "tf_pivae/models/pivae.py",
+        "(tf.cast(images, tf.float32) + u) / self.num_bins",
+        "(tf.cast(images, tf.float32) + 0.0 * u) / self.num_bins",
+        "tests/models/test_pivae.py",
+    ),
+    Mutation(
+        "D log 256 whatever the number of levels",
+        "tf_pivae/models/pivae.py",
+        "log_density - self.dimensions * math.log(self.num_bins)",
+        "log_density - self.dimensions * math.log(256)",
+        "tests/models/test_five_bit.py",
+    ),
+    Mutation(
+        "conditional weight normalisation: every label is class 0",
+        "tf_pivae/layers/weight_norm.py",
+        "tf.gather(self.g, labels)",
+        "tf.gather(self.g, 0 * labels)",
+        "tests/layers/test_weight_norm.py",
+    ),
+    # Algorithm 1.
+    Mutation(
+        "adversarial gradient let into the head",
+        "tf_pivae/training/trainer.py",
+        "return [v for v in self.pivae.trainable_variables if id(v) not in flow]",
+        "return self.pivae.trainable_variables",
+        "tests/training/test_step.py",
+    ),
+    Mutation(
+        "the same noise on every replica",
+        "tf_pivae/training/trainer.py",
+        "first_row = (step * context.num_replicas_in_sync + replica) * rows",
+        "first_row = step * context.num_replicas_in_sync * rows",
+        "tests/training/test_replicas.py",
+    ),
+    Mutation(
+        "gradients summed over replicas, not averaged",
+        "tf_pivae/training/trainer.py",
+        "gradients = [g / context.num_replicas_in_sync for g in gradients]",
+        "pass",
+        "tests/training/test_replicas.py",
+    ),
+    Mutation(
+        "L_Q: sign",
+        "tf_pivae/training/losses.py",
+        "return -tf.reduce_mean(fake_logits)",
+        "return tf.reduce_mean(fake_logits)",
+        "tests/training/test_losses.py",
+    ),
+    Mutation(
+        "gradient penalty towards slope 0",
+        "tf_pivae/training/regularizers.py",
+        "tf.square(norm - 1.0)",
+        "tf.square(norm)",
+        "tests/training/test_regularizers.py",
+    ),
+    # Options beyond the paper.
+    Mutation(
+        "R1 without its factor 1/2",
+        "tf_pivae/training/regularizers.py",
+        "return 0.5 * self.weight",
+        "return self.weight",
+        "tests/training/test_regularizers.py",
+    ),
+    Mutation(
+        "hinge loss: sign at fake images",
+        "tf_pivae/training/losses.py",
+        "tf.nn.relu(1.0 + fake_logits)",
+        "tf.nn.relu(1.0 - fake_logits)",
+        "tests/training/test_losses.py",
+    ),
+    Mutation(
+        "spectral normalisation of convolutions: dropped",
+        "tf_pivae/layers/spectral_norm.py",
+        "super().convolution_op(inputs, self.normalized_kernel())",
+        "super().convolution_op(inputs, tf.convert_to_tensor(self.kernel))",
+        "tests/layers/test_spectral_norm.py",
+    ),
+    Mutation(
+        "power iteration: never continued in training",
+        "tf_pivae/training/trainer.py",
+        "        self.critic.update_normalization()\n",
+        "",
+        "tests/training/test_critic_step.py",
+    ),
+    Mutation(
+        "augmentation of real images alone",
+        "tf_pivae/training/trainer.py",
+        'fake = self._augmented(fake, noise.fold_in("augment/fake"))',
+        "fake = tf.identity(fake)",
+        "tests/training/test_critic_step.py",
+    ),
+    Mutation(
+        "augmentation left out of the generator's step",
+        "tf_pivae/training/trainer.py",
+        'seen = self._augmented(fake, critic_noise.fold_in("augment/generator"))',
+        "seen = fake",
+        "tests/training/test_critic_step.py",
+    ),
+    Mutation(
+        "augmentation: one draw for the whole batch",
+        "tf_pivae/training/augmentation.py",
+        'images + (noise.uniform("brightness", [1, 1, 1]) - 0.5)',
+        'images + (noise.uniform("brightness", [1, 1, 1])[:1] - 0.5)',
+        "tests/training/test_augmentation.py",
+    ),
+    Mutation(
+        "KL warm-up: off by one step",
+        "tf_pivae/training/trainer.py",
+        "tf.cast(self.step + 1, tf.float32) / self.kl_warmup_steps",
+        "tf.cast(self.step, tf.float32) / self.kl_warmup_steps",
+        "tests/training/test_step.py",
+    ),
+    Mutation(
+        "free bits: a ceiling in place of a floor",
+        "tf_pivae/training/losses.py",
+        "tf.maximum(reduce(per_channel), free_nats)",
+        "tf.minimum(reduce(per_channel), free_nats)",
+        "tests/training/test_losses.py",
+    ),
+    Mutation(
+        "moving average: the wrong way round",
+        "tf_pivae/training/trainer.py",
+        "a.assign_add(rate_of(a) * (v - a))",
+        "a.assign_add((1.0 - rate_of(a)) * (v - a))",
+        "tests/training/test_replicas.py",
+    ),
+    Mutation(
+        "5-bit images: one level too bright",
+        "tf_pivae/data/levels.py",
+        "np.arange(256) * num_bins // 256",
+        "(np.arange(256) * num_bins + 128) // 256",
+        "tests/data/test_levels.py",
+    ),
+]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="run the mutations whose description contains this text")
+    parser.add_argument("--output", default=str(ROOT / "docs/mutations.md"))
+    options = parser.parse_args()
+    chosen = [mutation for mutation in MUTATIONS if options.only in mutation.mistake]
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "tree"
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*IGNORED))
+        _check_that_the_copy_is_tested(tree)
+        healthy = True
+        for tests in sorted({mutation.tests for mutation in chosen}):
+            failed = _first_failure(tree, tests)
+            healthy &= failed is None
+            print(f"unchanged | {tests} | {failed or 'passes'}", flush=True)
+        results = []
+        for mutation in chosen:
+            started = time.monotonic()
+            results.append((mutation, _noticed(tree, mutation)))
+            print(f"{mutation.mistake} | {results[-1][1]} | {time.monotonic() - started:.0f} s", flush=True)
+    if not options.only:
+        _write(Path(options.output), results)
+    survivors = [mutation.mistake for mutation, failed in results if failed is None]
+    print(f"{len(results) - len(survivors)} of {len(results)} noticed." + f" Not: {survivors}." * bool(survivors))
+    sys.exit(0 if healthy and not survivors else 1)
+
+
+def _environment(tree):
+    return {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _check_that_the_copy_is_tested(tree):
+    script = [sys.executable, "-c", "import tf_pivae; print(tf_pivae.__file__)"]
+    found = subprocess.run(script, cwd=tree, env=_environment(tree), check=True, capture_output=True, text=True).stdout
+    if Path(found.strip()).resolve().parent.parent != tree.resolve():
+        sys.exit(f"error: the copy in {tree} is not what Python imports, but {found.strip()}")
+
+
+def _noticed(tree, mutation):
+    """The first test that fails under a mutation, or None."""
+    path = tree / mutation.file
+    text = path.read_text()
+    if text.count(mutation.right) != 1:
+        sys.exit(f"error: {mutation.file} has {mutation.right!r} {text.count(mutation.right)} times, not once")
+    path.write_text(text.replace(mutation.right, mutation.wrong))
+    try:
+        return _first_failure(tree, mutation.tests)
+    finally:
+        path.write_text(text)
+
+
+def _first_failure(tree, tests):
+    """Name of the first test that fails (or cannot be set up) in a file, None if all pass."""
+    result = subprocess.run(
+        [*PYTEST, "-m", "not slow", tests], cwd=tree, env=_environment(tree), capture_output=True, text=True
+    )
+    if result.returncode == 0:
+        return None
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", result.stdout, flags=re.MULTILINE)
+    if failed is None:
+        sys.exit(f"error: pytest ended with {result.returncode} on {tests}:\n{result.stdout[-2000:]}{result.stderr}")
+    return failed[1]
+
+
+def _write(path, results):
+    lines = [
+        "# What the tests notice",
+        "",
+        "Written by `python tests/mutations.py`, which breaks one line at a time in a copy of the tree and runs the",
+        "test file that should fail. Without a mutation all of these files pass.",
+        "",
+        "| mistake | in | first test that fails |",
+        "|---|---|---|",
+    ]
+    for mutation, failed in results:
+        lines.append(f"| {mutation.mistake} | `{mutation.file}` | {f'`{failed}`' if failed else '**none**'} |")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    print(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()

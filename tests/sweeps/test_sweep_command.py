@@ -1,0 +1,186 @@
+"""The sweep command as a user runs it: whole, interrupted, killed, and with mistakes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tf_pivae.errors import UserError
+from tf_pivae.sweeps import command
+from tf_pivae.sweeps.plan import plan
+from tf_pivae.sweeps.space import parse_axis
+
+
+def rows(sweep_dir):
+    with open(sweep_dir / "results.csv", newline="") as file:
+        return {row["trial"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, run_command, plain):
+    """A sweep of three trials, one of which fails: its folder, its arguments, and what the command printed."""
+    sweep_dir = tmp_path_factory.mktemp("sweeps") / "sweep"
+    arguments = [f"--gin_file={plain}", f"--sweep_dir={sweep_dir}", "--max_parallel=2", "--metrics=bits_per_dim"]
+    arguments += ["--sweep=learning_rate=1e-3", "--sweep=batch_size=8,16,many"]
+    return sweep_dir, arguments, run_command("sweep", *arguments)
+
+
+GOOD = ["Trainer.learning_rate=0.001,batch_size=16", "Trainer.learning_rate=0.001,batch_size=8"]
+BAD = "Trainer.learning_rate=0.001,batch_size=many"
+
+
+def test_a_sweep_trains_evaluates_and_records(swept):
+    sweep_dir, _, result = swept
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    assert f"failed: {BAD} (exit status 2): batch_size must be a positive whole number" in result.stdout
+    assert f"{max(1, len(os.sched_getaffinity(0)) // 2)} threads each" in result.stdout
+    table = rows(sweep_dir)
+    assert sorted(table) == sorted([*GOOD, BAD])
+    for name in GOOD:
+        row, lines = table[name], (sweep_dir / name / "metrics.jsonl").read_text().splitlines()
+        assert (row["status"], row["exit_status"], row["step"], row["error"]) == ("finished", "0", "4", "")
+        report, held_out = json.loads(lines[-2]), json.loads(lines[-1])
+        assert float(row["bits_per_dim"]) == held_out["held_out_bits_per_dim/K=1"]
+        assert float(row["bits_per_dim_standard_error"]) == held_out["held_out_standard_error/K=1"] > 0
+        assert float(row["train/bits_per_dim"]) == report["bits_per_dim"]
+        evaluated = json.loads((sweep_dir / name / "evaluation.json").read_text())["rows"][0]
+        assert float(row["evaluation/bits/dim, K=1"]) == evaluated["value"]
+        assert float(row["evaluation/bits/dim, K=1 +-"]) == evaluated["spread"]
+        assert float(row["seconds"]) > 1
+        assert f"batch_size = {row['batch_size']}\n" in (Path(row["run_dir"]) / "config.gin").read_text()
+    assert (table[BAD]["status"], table[BAD]["exit_status"]) == ("failed", "2")
+    assert table[BAD]["error"].startswith("batch_size must be a positive whole number")
+    assert np.asarray(Image.open(sweep_dir / "sweep.png")).std() > 0
+    assert list(sweep_dir.glob("*.hparams"))
+
+
+def test_finished_trials_are_not_run_again_and_failed_ones_are(swept, run_command):
+    sweep_dir, arguments, _ = swept
+    before = {name: (sweep_dir / name / "output.log").stat() for name in [*GOOD, BAD]}
+    result = run_command("sweep", *arguments[::-1])
+    assert result.returncode == 0, result.stderr
+    assert f"{BAD}: running" in result.stdout
+    assert not any(f"{name}: running" in result.stdout for name in GOOD)
+    for name in GOOD:
+        after = (sweep_dir / name / "output.log").stat()
+        assert (after.st_mtime_ns, after.st_size) == (before[name].st_mtime_ns, before[name].st_size)
+    assert (sweep_dir / BAD / "output.log").stat().st_size == 2 * before[BAD].st_size
+    assert len(rows(sweep_dir)) == 3
+
+
+def test_a_folder_belongs_to_one_configuration_and_one_sweep(swept, plain):
+    sweep_dir, _, _ = swept
+    axes = [parse_axis("learning_rate=1e-3"), parse_axis("batch_size=8")]
+    with pytest.raises(UserError, match="was made with other --gin_file or --gin_param"):
+        plan([plain], ["Trainer.beta_1=0.5"], axes, "grid", None, 0, sweep_dir)
+    import fcntl
+
+    with open(sweep_dir / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another sweep is running"):
+            command.sweep([plain], [], ["seed=0"], sweep_dir=sweep_dir)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, "nothing to sweep: give --sweep"),
+        ({"axes": ["seed=0"], "sweep_dir": None}, "give --sweep_dir=DIR"),
+        ({"axes": ["sede=0,1"]}, "did you mean seed"),
+        ({"axes": ["Trainer.learning_rat=0.1"]}, "Trainer has no parameter 'learning_rat'; did you mean learning_rate"),
+        ({"axes": ["Trianer.learning_rate=0.1"]}, "no configurable named 'Trianer'; did you mean Trainer"),
+        ({"axes": ["train.dataset=@bundled,@bundld"]}, "no configurable named 'bundld'; did you mean bundled"),
+        ({"axes": ["learning_rate=0.1", "Trainer.learning_rate=0.2"]}, "Trainer.learning_rate is swept twice"),
+        ({"axes": ["plain_vae.top_channels=1,2"]}, "no trial reads plain_vae.top_channels"),
+        ({"axes": ["seed=0,(1"]}, "the configuration cannot be read"),
+        ({"axes": ["learning_rate=log(1e-4,1e-2)"]}, "--mode=random"),
+        ({"axes": ["seed=0,1"], "num_trials": 3}, "--num_trials belongs to --mode=random"),
+        ({"axes": ["learning_rate=log(1e-4,1e-2)"], "mode": "random"}, "--mode=random needs --num_trials"),
+        ({"axes": ["seed=0,1"], "metrics": ["fdi"]}, "unknown metric 'fdi'"),
+    ],
+)
+def test_mistakes_are_found_before_the_first_trial_starts(arguments, expected, tmp_path, plain):
+    given = {"axes": [], "sweep_dir": tmp_path / "sweep", **arguments}
+    with pytest.raises(UserError, match=expected) as caught:
+        command.sweep([plain], [], given.pop("axes"), **given)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("sweep/*/*"))
+
+
+def test_random_trials_are_planned_from_the_seed(tmp_path, plain):
+    axes = [parse_axis("learning_rate=log(1e-4,1e-2)"), parse_axis("stem_width=int(2,8)")]
+    trials = plan([plain], [], axes, "random", 4, 0, tmp_path)
+    assert list(trials.values()) == [4] * 4  # num_steps
+    for trial in trials:
+        settings = dict(trial.settings)
+        text = (trial.directory / "trial.gin").read_text()
+        assert f"learning_rate = {settings['Trainer.learning_rate']}\n" in text
+        assert f"stem_width = {settings['residual_vae.stem_width']}\n" in text
+    assert list(plan([plain], [], axes[::-1], "random", 4, 0, tmp_path)) == list(trials)
+
+
+def start(arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tf_pivae.sweep", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def has_metrics(run_dir):
+    path = run_dir / "metrics.jsonl"
+    return path.exists() and path.stat().st_size > 0
+
+
+def steps(run_dir):
+    return [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_stopped_and_killed_sweeps_go_on(tmp_path, run_command, plain):
+    """SIGTERM: the running trials save. SIGKILL: what it leaves behind is waited for. Then every step is there once."""
+    sweep_dir = tmp_path / "sweep"
+    arguments = [f"--gin_file={plain}", f"--sweep_dir={sweep_dir}", "--max_parallel=2", "--sweep=seed=0,1"]
+    arguments += ["--gin_param=num_steps=300", "--gin_param=train.log_every=10", "--gin_param=train.eval_examples=0"]
+    runs = [sweep_dir / "seed=0", sweep_dir / "seed=1"]
+    process = start(arguments)
+    wait_for(lambda: any(map(has_metrics, runs)), process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "2 stopped" in output
+    trained = [run for run in runs if has_metrics(run)]  # The other may not have begun.
+    for run in runs:
+        assert json.loads((run / "trial.json").read_text())["status"] == "stopped"
+    for run in trained:
+        (saved,) = (run / "checkpoints").iterdir()
+        assert 10 <= int(saved.name) < 300
+        assert "stopped by SIGTERM" in (run / "output.log").read_text()
+    reached = {run: steps(run)[-1] for run in trained}
+
+    process = start(arguments)
+    wait_for(lambda: any(has_metrics(run) and steps(run)[-1] > reached.get(run, 0) for run in runs), process)
+    process.kill()
+    process.wait()
+    result = run_command("sweep", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert "2 finished" in result.stdout
+    for run in runs:
+        assert steps(run) == list(range(10, 301, 10))

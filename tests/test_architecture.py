@@ -1,0 +1,155 @@
+"""What --describe says: arithmetic and memory of graphs against other counts, blocks against the whole model."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import gin
+import pytest
+import tensorflow as tf
+
+from tf_pivae import architecture, architecture_text, cli
+from tf_pivae.graph_cost import flops, peak_bytes
+from tf_pivae.models.critic import plain_critic
+
+
+def _graph(function, *shapes):
+    specifications = [tf.TensorSpec(shape) for shape in shapes]
+    return tf.function(function, autograph=False).get_concrete_function(*specifications).graph
+
+
+def _profiled(graph):
+    """TensorFlow's own count, of the same kinds of operations."""
+    builder = tf.compat.v1.profiler.ProfileOptionBuilder
+    total = 0
+    for kind in ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter", "MatMul"):
+        options = builder(builder.float_operation()).with_accounted_types([f"^{kind}$"]).with_empty_output().build()
+        total += tf.compat.v1.profiler.profile(graph, cmd="op", options=options).total_float_ops
+    return total
+
+
+def test_flops_are_those_of_tensorflows_profiler():
+    """Forward and backward, a transposed convolution and a matrix product among them."""
+    kernel, transposed = tf.Variable(tf.ones([3, 3, 2, 5])), tf.Variable(tf.ones([4, 4, 3, 5]))
+    dense = tf.Variable(tf.ones([3 * 64, 7]))
+
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            h = tf.nn.conv2d(x, kernel, 2, "SAME")
+            h = tf.nn.conv2d_transpose(h, transposed, [4, 8, 8, 3], 2, "SAME")
+            y = tf.matmul(tf.reshape(h, [4, -1]), dense)
+        return tape.gradient(y, [x, kernel, transposed, dense])
+
+    graph = _graph(step, [4, 8, 8, 2])
+    assert {"Conv2DBackpropFilter", "Conv2DBackpropInput"} <= {o.type for o in graph.get_operations()}
+    assert flops(graph.get_operations()) == _profiled(graph) > 0
+
+
+def test_flops_of_the_critic_by_hand():
+    critic = plain_critic(widths=(64, 128, 256, 512))
+    graph = _graph(critic, [1, 32, 32, 3])
+    convolutions = [  # side of the result, kernel, channels in and out
+        (32, 3, 3, 64),
+        (16, 4, 64, 64),
+        (16, 3, 64, 128),
+        (8, 4, 128, 128),
+        (8, 3, 128, 256),
+        (4, 4, 256, 256),
+        (4, 3, 256, 512),
+    ]
+    expected = sum(2 * side**2 * kernel**2 * a * b for side, kernel, a, b in convolutions) + 2 * 4 * 4 * 512
+    assert flops(graph.get_operations()) == expected
+
+
+def test_peak_bytes_of_a_chain():
+    """Two tensors of 1000 floats live at a time; a view is free."""
+
+    def chain(x):
+        for _ in range(5):
+            x = tf.reshape(tf.exp(x), [10, 100])
+        return x
+
+    assert peak_bytes(_graph(chain, [10, 100])) == 2 * 4000
+
+
+def test_peak_bytes_of_what_a_gradient_needs():
+    """exp's gradient needs every result: n of them live, and towards the end a gradient and the next one."""
+    count = 6
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = x
+            for _ in range(count):
+                y = tf.exp(y)
+        return tape.gradient(y, x)
+
+    peak = peak_bytes(_graph(gradient, [1000]))
+    assert count * 4000 <= peak <= (count + 3) * 4000
+
+
+@pytest.fixture(scope="module", params=["demo.gin", "paper/gan_conditional.gin"])
+def measured(request):
+    cli.parse_gin([request.param, *(["presets/tiny_gan.gin"] if "gan" in request.param else [])])
+    trainer, data, batch_size = architecture.configured()
+    yield trainer, architecture.measure(trainer, data, batch_size)
+    gin.clear_config()
+
+
+def test_blocks_add_up_to_the_model(measured):
+    trainer, found = measured
+    parts = {part: sum(b.parameters for b in found.blocks if b.part == part) for part in ("head", "VAE", "critic")}
+    parameters = found.parameters
+    assert parts["head"] == parameters.head
+    assert parts["VAE"] == parameters.vae - 1  # log sigma belongs to no block
+    assert parts["critic"] == parameters.critic
+    total = sum(variable.value.shape.num_elements() for variable in trainer.pivae.trainable_variables)
+    assert parameters.vae + parameters.head == total
+    assert sum(b.flops for b in found.blocks if b.part != "critic") == found.bound_flops
+
+
+def test_latents_and_shapes(measured):
+    trainer, found = measured
+    height, width, channels = found.data.image_shape
+    assert list(found.latents) == trainer.pivae.vae.group_names
+    assert found.latents["top"] == tuple(trainer.pivae.vae.top.latent_shape)
+    shapes = {block.name: block.shape for block in found.blocks if block.part == "VAE"}
+    assert shapes["output"] == (height, width, channels)
+    assert shapes["bottom_up_1"][:2] == (height // 2, width // 2)
+    assert found.step_flops > found.batch_size * found.sample_flops
+    assert found.state_bytes == sum(v.numpy().nbytes for group in trainer.state.values() for v in group)
+
+
+def test_text_has_every_block_and_latent(measured):
+    _, found = measured
+    text = architecture_text.describe(found, "NAME")
+    for block in found.blocks:
+        assert f"{block.name} " in text
+        assert f"{block.parameters:,}" in text
+    for name, shape in found.latents.items():
+        assert f"{name} " in text
+        assert "x".join(map(str, shape)) in text
+
+
+def test_needs_neither_network_nor_data(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    cli.parse_gin(["paper/lsun_bedroom64.gin"])
+    trainer, data, batch_size = architecture.configured()
+    assert data == ("lsun/bedroom", (64, 64, 3), 0)
+    assert batch_size == 32
+    assert trainer.pivae.image_shape == (64, 64, 3)
+
+
+def test_train_describes_and_leaves_nothing_behind(tmp_path):
+    command = [sys.executable, "-m", "tf_pivae.train", "--gin_file=paper/gan.gin", "--describe"]
+    environment = dict(os.environ, TFDS_DATA_DIR=str(tmp_path / "tfds"), XDG_CACHE_HOME=str(tmp_path / "cache"))
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "paper/gan.gin: 32x32x3 images of cifar10, unconditional" in result.stdout
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,151 @@
+"""Two hundred mutated gin files: each gives one line that says what is wrong, or a model; no traceback, no hang."""
+
+import concurrent.futures
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import gin
+import gin_mutations
+import pytest
+import tensorflow as tf
+
+from tf_pivae import cli
+from tf_pivae.errors import UserError
+from tf_pivae.training import loop, recorder
+
+COUNT = 200
+_PATIENCE_SECONDS = 60
+
+
+class Built(BaseException):
+    """Raised where the training would begin."""
+
+
+class _NoTraining:
+    """In place of the checkpoints, which come right after the model is built."""
+
+    def __init__(self, *_):
+        pass
+
+    def restore(self, state):
+        raise Built
+
+
+def _hangs(*_):
+    raise TimeoutError(f"no answer for {_PATIENCE_SECONDS} seconds")
+
+
+def outcome(entry, run_dir, strategy):
+    """What the train command would say: its line, None for a model that was built, or the exception that escapes it."""
+    signal.alarm(_PATIENCE_SECONDS)
+    try:
+        cli.parse_gin([entry.name])
+        loop.train(run_dir, strategy)
+    except Built:
+        return None
+    except Exception as error:
+        return cli.one_line(error) or error
+    finally:
+        signal.alarm(0)
+    raise AssertionError("trained")
+
+
+@pytest.fixture(scope="module")
+def mutants(tmp_path_factory):
+    """Of each mutated configuration: its entry file, a description, the outcome."""
+    strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
+    folder, here = tmp_path_factory.mktemp("mutants"), Path.cwd()
+    kept, handler = recorder.Checkpoints, signal.signal(signal.SIGALRM, _hangs)
+    recorder.Checkpoints = _NoTraining
+    found = []
+    try:
+        for seed in range(COUNT):
+            entry, description = gin_mutations.write(folder / f"{seed}", seed)
+            os.chdir(entry.parent)
+            found.append((entry, description, outcome(entry, folder / f"run{seed}", strategy)))
+    finally:
+        os.chdir(here)
+        recorder.Checkpoints = kept
+        signal.signal(signal.SIGALRM, handler)
+        gin.clear_config()
+    return found
+
+
+def test_two_hundred_mutated_files_give_a_line_or_a_model(mutants):
+    escaped = [f"{description}\n  {outcome!r}" for _, description, outcome in mutants if isinstance(outcome, Exception)]
+    assert not escaped, "\n".join(escaped)
+    lines = [outcome for _, _, outcome in mutants if outcome is not None]
+    for line in lines:
+        assert line.strip()
+        assert "\n" not in line
+        assert "Traceback" not in line
+    # The mutations are neither harmless nor all of one kind.
+    assert len(lines) > COUNT / 2
+    assert len({re.sub(r"'[^']*'|\d+", "", line)[:30] for line in lines}) > 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4_000_000, "kB: something large was allocated"
+
+
+def test_the_command_prints_that_line(mutants):
+    """The same path as a user takes it, for ten of them of different kinds."""
+    chosen = {}
+    for entry, _, outcome in mutants:
+        if outcome is not None:
+            chosen.setdefault(outcome[:12], (entry, outcome))
+    chosen = list(chosen.values())[:10]
+    assert len(chosen) == 10
+
+    def run(entry):
+        command = [sys.executable, "-m", "tf_pivae.train", f"--gin_file={entry.name}", "--run_dir=run"]
+        return subprocess.run(command, cwd=entry.parent, capture_output=True, text=True, timeout=300, check=False)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(run, [entry for entry, _ in chosen]))
+    for (_, line), result in zip(chosen, results, strict=True):
+        assert result.returncode == 2, result.stderr
+        printed = [text for text in result.stderr.splitlines() if text.strip()]
+        assert [re.sub("0x[0-9a-f]+", "", text) for text in printed] == [re.sub("0x[0-9a-f]+", "", f"error: {line}")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("include 'a.gin'", "the configuration cannot be read"),
+        ("include '.'", "no gin file '.'"),
+        ("import nowhere", "the configuration cannot be read"),
+        ("train.seed = %a\na = %b\nb = %a", None),
+        ("train.num_steps = 1", "the configuration has no train.dataset: add --gin_param=train.dataset"),
+        ("train.model = @train()", "the configuration leads back to itself"),
+        ("train.seed = 1\0", "the configuration cannot be read"),
+    ],
+)
+def test_particular_mistakes(text, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.gin").write_text(text + "\n")
+    monkeypatch.setattr(recorder, "Checkpoints", _NoTraining)
+    try:
+        line = outcome(tmp_path / "a.gin", tmp_path / "run", tf.distribute.MirroredStrategy(["/cpu:0"]))
+    finally:
+        gin.clear_config()
+    assert expected is None or line.startswith(expected)
+    assert isinstance(line, str)
+
+
+def test_a_folder_named_like_an_included_one_does_no_harm(tmp_path, monkeypatch):
+    """gin would take it for a Python package."""
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    cli.parse_gin(["demo.gin"])
+    assert gin.query_parameter("RealNVP.width") == 16
+    gin.clear_config()
+
+
+def test_binary_files_are_no_configurations(tmp_path):
+    (tmp_path / "x.gin").write_bytes(bytes(range(256)) * 10)
+    with pytest.raises(UserError, match="the configuration cannot be read"):
+        cli.parse_gin([str(tmp_path / "x.gin")])

@@ -1,0 +1,197 @@
+"""A whole table by command: killed in the middle, continued, repeated; and what is done when a part cannot be had."""
+
+import json
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tf_pivae import paper_runs, paper_table, published
+
+ARGUMENTS = ["--table=1", "--preset=tiny", "--rows=gan,pivae", "--only_metrics=bits_per_dim"]
+# Long enough to be killed within.
+ARGUMENTS += ["--gin_param=num_steps=80", "--gin_param=train.checkpoint_every=20"]
+
+
+def _command(output_dir):
+    return [sys.executable, "-m", "tf_pivae.paper", *ARGUMENTS, f"--output_dir={output_dir}"]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A folder with two rows of Table 1, interrupted within the GAN's second stage; what the two calls printed."""
+    folder = tmp_path_factory.mktemp("tables")
+    process = subprocess.Popen(_command(folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    metrics = folder / "runs/gan/seed_0/bound/metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while not (metrics.exists() and metrics.stat().st_size):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    before, _ = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not list(folder.glob("table_1.*"))
+    model = {path: path.stat().st_mtime_ns for path in (folder / "runs/gan/seed_0/model").rglob("*") if path.is_file()}
+    assert model
+    after = subprocess.run(_command(folder), capture_output=True, text=True, timeout=600, check=False)
+    assert after.returncode == 0, after.stderr
+    return folder, before, after.stdout, model
+
+
+def test_goes_on_where_it_was_killed(table):
+    folder, before, after, model = table
+    assert "GAN, seed 0: training (bound)" in before
+    assert "stopped by SIGTERM and saved" in before
+    assert "GAN, seed 0: training (model)" not in after
+    assert all(path.stat().st_mtime_ns == changed for path, changed in model.items())
+    steps = [json.loads(line)["step"] for line in (folder / "runs/gan/seed_0/bound/metrics.jsonl").open()]
+    assert steps == list(range(2, 81, 2)), "the second stage was continued, not started again"
+
+
+def test_table_has_ours_beside_the_published_numbers(table):
+    folder, _, after, _ = table
+    text = (folder / "table_1.md").read_text()
+    assert text in after
+    ours = {}
+    for name, stage in (("gan", "bound"), ("pivae", "model")):
+        evaluation = json.loads((folder / f"runs/{name}/seed_0/{stage}/evaluation.json").read_text())
+        ours[name] = evaluation["rows"][0]["value"]
+    assert f"| GAN | [{ours['gan']:.2f}] | [7.0] |" in text
+    assert f"| PiVAE | {ours['pivae']:.2f} | 3.5 |" in text
+    content = json.loads((folder / "table_1.json").read_text())
+    assert [row["bits_per_dim"]["mean"] for row in content["rows"]] == list(ours.values())
+    assert [row["bits_per_dim"]["published"] for row in content["rows"]] == [7.0, 3.5]
+
+
+def test_a_finished_table_is_only_printed(table):
+    folder = table[0]
+    files = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()}
+    result = subprocess.run(_command(folder), capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0
+    assert result.stdout == (folder / "table_1.md").read_text()
+    assert {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()} == files
+
+
+def test_a_misspelt_binding_is_refused_before_anything_is_trained(tmp_path, run_command):
+    result = run_command("paper", "--table=2", f"--output_dir={tmp_path}", "--gin_param=num_step=3")
+    assert result.returncode == 2
+    assert "did you mean num_steps" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+class _Commands:
+    """Stands in for the train and evaluate commands."""
+
+    def __init__(self, rows=(), refused=(), error=None):
+        self.rows, self.refused, self.error, self.seen = rows, list(refused), error, []
+
+    def __call__(self, command):
+        self.seen.append(command)
+        if command[0] == "tf_pivae.evaluate" and not self.error:
+            run_dir = next(a for a in command if a.startswith("--run_dir=")).removeprefix("--run_dir=")
+            text = json.dumps({"rows": self.rows, "refused": self.refused})
+            path = paper_runs.Path(run_dir) / "evaluation.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return self.error
+
+    def stages(self):
+        return [a.rsplit("/", 1)[1] for c in self.seen for a in c if a.startswith("--run_dir=")]
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    commands = _Commands([_row("bits/dim, K=1", 3.0), _row("FID", 20.0)], ["inception_score: no logits"])
+    monkeypatch.setattr(paper_runs, "_run", commands)
+    return commands
+
+
+def _row(metric, value):
+    return {"metric": metric, "value": value, "spread": 0.1, "protocol": "how"}
+
+
+def _find(table, name):
+    return next(row for row in published.TABLES[table].rows if row.name == name)
+
+
+def _quiet(*_):
+    pass
+
+
+def test_what_cannot_be_had_is_named_and_not_tried_again_unless_asked(commands, tmp_path):
+    def run(**options):
+        return paper_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, say=_quiet, **options).run()
+
+    result = {"value": 3.0, "spread": 0.1, "protocol": "how"}
+    expected = {"bits_per_dim": result, "inception_score": {"reason": "no logits"}, "fid": {**result, "value": 20.0}}
+    assert run() == expected
+    assert commands.stages() == ["model", "model"]  # trained, evaluated
+    assert run() == expected
+    assert len(commands.seen) == 2
+    commands.rows.append(_row("Inception Score", 8.0))
+    commands.refused.clear()
+    assert run(retry=True) == {**expected, "inception_score": {**result, "value": 8.0}}
+    assert commands.seen[2][-1] == "--metrics=inception_score"
+
+
+def test_other_weights_evaluate_again_and_do_not_train_again(commands, tmp_path):
+    for weights in ("a", "b"):
+        flags = [f"--inception_weights={weights}"]
+        paper_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, evaluation=flags, say=_quiet).run()
+    assert [command[0] for command in commands.seen] == ["tf_pivae.train", *2 * ["tf_pivae.evaluate"]]
+
+
+def test_stages(commands, tmp_path):
+    paper_runs.RowRun(_find("1", "gan"), "small", 0, tmp_path, say=_quiet).run()
+    paper_runs.RowRun(_find("8", "cqfg_2_2"), "small", 0, tmp_path, say=_quiet).run()
+    assert commands.stages() == ["model", "model", "bound", "bound", "likelihood", "model", "model"]
+    assert "--gin_file=presets/small_gan.gin" in commands.seen[0]
+    assert "--gin_file=gan_bits_per_dim.gin" in commands.seen[2]
+    assert f"--gin_param=initial_run='{tmp_path}/runs/gan/seed_0/model'" in commands.seen[2]
+    assert "--gin_param=train.critic=None" in commands.seen[4]
+    assert f"--gin_param=train.initial_run='{tmp_path}/runs/cqfg_2_2/seed_0/likelihood'" in commands.seen[5]
+
+
+def test_a_preset_with_its_own_data_shares_runs(commands, tmp_path):
+    for name in ("celeba_crop178", "imagenet64"):
+        row = paper_runs.RowRun(_find("4", name), "small", 1, tmp_path, say=_quiet)
+        row.run()
+        assert row.directory == tmp_path / "runs/cqfg_large_d/seed_1"
+        assert paper_runs.RowRun(_find("4", name), "full", 1, tmp_path).directory == tmp_path / f"runs/{name}/seed_1"
+    assert [command[0] for command in commands.seen].count("tf_pivae.train") == 1
+
+
+def test_a_row_that_cannot_be_trained_says_why(commands, tmp_path):
+    commands.error = "cannot download stl10"
+    row = _find("3", "stl10_48")
+    results = paper_runs.RowRun(row, "full", 0, tmp_path, say=_quiet).run()
+    assert set(results) == set(row.numbers)
+    assert all(result == {"reason": "cannot download stl10"} for result in results.values())
+    text = paper_table.markdown(
+        "T", published.TABLES["3"].metrics, [(row.label, paper_table.row_cells(row, [results]))], []
+    )
+    assert f"| {row.label} | none | 4.0 | none | 8.6 | none | 52.7 |" in text
+    assert f"- none, FID: cannot download stl10 ({row.label})" in text
+
+
+def test_mean_and_standard_deviation_over_seeds():
+    values = [3.5, 3.75, 3.0]
+    found = paper_table.cell(3.5, [{"value": value, "protocol": "how"} for value in values])
+    assert found.text == f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+    assert found.as_dict()["sd"] == pytest.approx(0.38188, abs=1e-5)  # sqrt(((1/12)^2 + (1/3)^2 + (5/12)^2) / 2)
+    assert paper_table.cell(3.5, [{"value": 3.0, "protocol": "how"}]).text == "3.00"
+    assert paper_table.cell(7.0, [{"value": 3.0, "protocol": "how"}], approximate=True).text == "[3.00]"
+    assert paper_table.cell(None, []).text == "-"
+    assert paper_table.cell(3.5, [{"reason": "why"}]).text == "none"
+
+
+def test_real_subsets_beside_table_7():
+    results = [{"inception_score": {"reason": "no logits"}, "fid": {"value": 2.2, "protocol": "how"}}]
+    rows = paper_table.real_subset_rows({10_000: results, 64: results})
+    text = paper_table.markdown("T", ("inception_score", "fid"), rows, [])
+    assert "| 10,000 images | none | 11.3219 | 2.20 | 2.1 |" in text
+    assert "| 64 images | none | - | 2.20 | - |" in text

@@ -1,0 +1,95 @@
+"""Mistakes in one line, and models that are refused before they take memory."""
+
+import resource
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_pivae.configurable import MAX_DEPTH, MAX_WIDTH, check_numbers, check_sizes
+from tf_pivae.errors import UserError
+from tf_pivae.training.building import (
+    bounded_variables,
+    check_batch,
+    check_whole_numbers,
+    explained,
+    physical_memory,
+)
+
+
+def test_any_exception_becomes_one_line():
+    for error, text in (
+        (KeyError("x\ny"), r"^a model: KeyError: 'x\\ny'$"),
+        (ValueError("first\nsecond"), "^a model: first$"),
+        (TypeError(""), "^a model: TypeError: no reason given$"),
+    ):
+        with pytest.raises(UserError, match=text), explained("a model"):
+            raise error
+    with pytest.raises(UserError, match=r"^already$"), explained("a model"):
+        raise UserError("already")
+    with pytest.raises(tf.errors.UnavailableError), explained("a model"):  # another worker's end
+        raise tf.errors.UnavailableError(None, None, "gone")
+    with pytest.raises(KeyboardInterrupt), explained("a model"):
+        raise KeyboardInterrupt
+
+
+def test_the_exception_itself_on_request(monkeypatch):
+    monkeypatch.setenv("TF_PIVAE_DEBUG", "1")
+    with pytest.raises(KeyError), explained("a model"):
+        raise KeyError("x")
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_variables_beyond_the_limit_are_refused_before_they_take_memory(devices):
+    strategy = tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(devices)])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    layer = keras.layers.Conv2D(1_000_000_000, 3)
+    with strategy.scope(), pytest.raises(UserError, match=r"more than .* GB, this machine's memory"):  # noqa: SIM117
+        with bounded_variables():
+            layer.build([None, 8, 8, 64])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+def test_the_sum_counts():
+    with bounded_variables(limit=4000):
+        tf.Variable(tf.zeros([500]))
+        keras.Variable(initializer="zeros", shape=[400])
+        with pytest.raises(UserError, match="4e-06 GB"):
+            keras.Variable(initializer="zeros", shape=[101])
+    tf.Variable(tf.zeros([5000]))
+
+
+def test_physical_memory_is_that_of_the_system():
+    with open("/proc/meminfo") as file:
+        kilobytes = int(file.readline().split()[1])
+    assert physical_memory() == pytest.approx(1024 * kilobytes, rel=0.1)
+
+
+def test_numbers():
+    check_whole_numbers(0, a=0, b=3)
+    for low, value, kind in (
+        (1, 0, "a positive whole number"),
+        (0, -1, "from 0"),
+        (1, True, "positive"),
+        (1, 2.0, "positive"),
+    ):
+        with pytest.raises(UserError, match=f"steps must be .*{kind}"):
+            check_whole_numbers(low, steps=value)
+    check_batch(64, (32, 32, 3))
+    with pytest.raises(UserError, match="batch_size = 1000000000000 takes"):
+        check_batch(10**12, (32, 32, 3))
+
+
+def test_sizes():
+    check_sizes(MAX_WIDTH, widths=(1, MAX_WIDTH), width=4)
+    for value in (0, -1, True, 2.0, "4", None, (), (4, 0), [MAX_WIDTH + 1], (4,) * (MAX_DEPTH + 1), 10**30):
+        with pytest.raises(ValueError, match=r"`widths` (= .* it )?takes"):
+            check_sizes(MAX_WIDTH, widths=value)
+
+
+def test_numbers_that_are_none():
+    check_numbers(a=0, b=1.5, c=np.float32(2))
+    for value in (-1, -0.5, float("nan"), float("inf"), True, "1", None, (1,)):
+        with pytest.raises(ValueError, match="`a` = "):
+            check_numbers(a=value)

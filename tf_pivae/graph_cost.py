@@ -1,0 +1,81 @@
+"""What a TensorFlow graph costs, read off its operations: arithmetic, and memory."""
+
+import math
+
+# Convolutions and matrix products: input and gradients of a convolution are convolutions as well.
+_CONVOLUTIONS = ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter")
+_PRODUCTS = ("MatMul", "BatchMatMulV2")
+# These hand a buffer on instead of filling another one.
+_VIEWS = ("Identity", "IdentityN", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient")
+_STATELESS_SOURCES = ("Const", "Placeholder", "ReadVariableOp", "VarHandleOp")
+
+
+def flops(operations):
+    """Floating-point operations of convolutions and matrix products; a multiplication and an addition are two.
+
+    Positions in the padding count, as they do in TensorFlow's profiler. Everything elementwise is left out: it costs
+    memory traffic, not arithmetic.
+
+    Args:
+      operations: `tf.Operation`s with static shapes.
+
+    Returns:
+      int.
+    """
+    return sum(_operation_flops(operation) for operation in operations)
+
+
+def _operation_flops(operation):
+    if operation.type in _CONVOLUTIONS:
+        # What slides is the kernel; it slides over what has the channels that it makes.
+        kernel = {"Conv2D": 1, "Conv2DBackpropInput": 1, "Conv2DBackpropFilter": None}[operation.type]
+        kernel = operation.outputs[0] if kernel is None else operation.inputs[kernel]
+        made = operation.outputs[0] if operation.type == "Conv2D" else operation.inputs[2]
+        height, width, channels, _ = kernel.shape
+        return 2 * math.prod(made.shape) * height * width * channels
+    if operation.type in _PRODUCTS:
+        transposed = operation.get_attr("transpose_a" if operation.type == "MatMul" else "adj_x")
+        return 2 * math.prod(operation.outputs[0].shape) * operation.inputs[0].shape[-2 if transposed else -1]
+    return 0
+
+
+def peak_bytes(graph):
+    """Most bytes that tensors hold at a time if a graph runs in the order in which it was written.
+
+    A tensor lives from the operation that makes it to the last one that reads it; a view lives in the buffer that it
+    shows. Variables, constants and arguments are not counted, nor is the workspace of the kernels. An elementwise
+    operation needs its result beside its arguments: in-place forwarding, which would save some, is not modelled.
+
+    Args:
+      graph: `tf.Graph` with static shapes.
+
+    Returns:
+      int.
+    """
+    operations = graph.get_operations()
+    buffers, last_use = {}, {}
+    for i, operation in enumerate(operations):
+        for j, tensor in enumerate(operation.outputs):
+            shown = operation.inputs[min(j, len(operation.inputs) - 1)] if operation.type in _VIEWS else None
+            buffers[id(tensor)] = buffers.get(id(shown)) if shown is not None else _buffer(tensor, operation)
+        for tensor in operation.inputs:
+            if buffers.get(id(tensor)) is not None:
+                last_use[buffers[id(tensor)][0]] = i
+    live = peak = 0
+    dying = {}
+    for i, operation in enumerate(operations):
+        for tensor in operation.outputs:
+            buffer = buffers[id(tensor)]
+            if buffer is not None and buffer[0] == tensor.name:  # It owns the buffer.
+                live += buffer[1]
+                dying.setdefault(last_use.get(tensor.name, i), []).append(buffer[1])
+        peak = max(peak, live)
+        live -= sum(dying.pop(i, ()))
+    return peak
+
+
+def _buffer(tensor, operation):
+    """Name and size of the buffer that a tensor fills, or None where it fills none."""
+    if operation.type in _STATELESS_SOURCES or not tensor.dtype.size or None in tensor.shape.as_list():
+        return None
+    return tensor.name, math.prod(tensor.shape) * tensor.dtype.size

@@ -1,0 +1,1 @@
+"""Sweeps: many trainings that differ in a few settings, each a process and a run directory of its own."""

@@ -1,0 +1,94 @@
+"""Putting a configuration's parts together: mistakes become one line, and a model that fits no memory is refused."""
+
+import contextlib
+import math
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from tf_pivae.errors import UserError
+
+# What the loss of another worker looks like: `workers.Workers.watched` deals with it.
+_FROM_OTHER_WORKERS = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.InternalError,
+    tf.errors.DeadlineExceededError,
+)
+
+
+@contextlib.contextmanager
+def explained(what):
+    """Turns whatever is raised within into a `UserError` of one line, "WHAT: REASON".
+
+    For calls whose arguments all come from the configuration. TF_PIVAE_DEBUG=1 lets the exception through.
+    """
+    try:
+        yield
+    except (UserError, *_FROM_OTHER_WORKERS):
+        raise
+    except Exception as error:  # A wrong type may fail anywhere below, in any way.
+        if os.environ.get("TF_PIVAE_DEBUG"):
+            raise
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise UserError(f"{what}: {kind}{lines[0]}") from error
+
+
+@contextlib.contextmanager
+def bounded_variables(limit=None):
+    """Refuses variables beyond a limit before their memory is taken.
+
+    Args:
+      limit: bytes that the variables created within may take together; default this machine's memory.
+
+    Raises:
+      UserError: within, from the first variable that goes beyond it.
+    """
+    limit = physical_memory() if limit is None else limit
+    taken = 0
+
+    def create(next_creator, **arguments):
+        nonlocal taken
+        taken += _num_bytes(arguments)
+        if taken > limit:
+            raise UserError(
+                f"the model's variables take more than {limit / 1e9:.3g} GB, this machine's memory: lower its widths "
+                "or its depth."
+            )
+        return next_creator(**arguments)
+
+    with tf.variable_creator_scope(create):
+        yield
+
+
+def _num_bytes(arguments):
+    """Bytes of the variable that these arguments of its creator make."""
+    value = arguments.get("initial_value")
+    if callable(value):
+        with tf.Graph().as_default():  # Shapes alone: nothing is computed.
+            value = tf.convert_to_tensor(value())
+            return value.dtype.size * (value.shape.num_elements() or 0)
+    return np.asarray(value).nbytes
+
+
+def physical_memory():
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_whole_numbers(low, **numbers):
+    """Raises UserError unless each of `numbers` is an int (no bool) of at least `low`."""
+    kind = {0: "a whole number from 0", 1: "a positive whole number"}[low]
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise UserError(f"{name} must be {kind}; got {value!r}.")
+
+
+def check_batch(batch_size, image_shape):
+    """Raises UserError for a batch that does not even fit into memory as the float32 images that it holds."""
+    needed = 4 * batch_size * math.prod(image_shape)
+    if needed > physical_memory():
+        raise UserError(f"batch_size = {batch_size} takes {needed / 1e9:.3g} GB for the images alone: lower it.")
