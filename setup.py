@@ -49,6 +49,8 @@ EXTRAS = {
     ],
     # Independent implementations of the metrics that tests compare with; those tests are skipped without them.
     "peers": ["torch>=2.6,<3", "torchvision>=0.21,<1", "torch-fidelity>=0.4,<0.5"],
+    # `make bench`: what users would pick instead. nflows too, but without what it depends on: see the Makefile.
+    "bench": ["torch>=2.6,<3", "normflows>=1.7,<2"],
     # Sweeps over a cluster: `--launcher=ray` leaves the scheduling to Ray. `make test` installs it too.
     "ray": ["ray>=2.40,<3"],
     # TensorFlow Serving's messages and stubs and the channel they use; the development server's REST and metrics.

@@ -1,0 +1,46 @@
+"""What is timed: sizes of models, and cases that travel between processes as JSON. Imports neither framework."""
+
+from typing import NamedTuple
+
+KINDS = ("table1", "iaf_res")
+TASKS = ("train", "log_prob", "log_prob_16", "sample", "reconstruct")
+FULL, SMALL, TINY = 1.0, 0.25, 0.0625  # Factors on the widths of the paper.
+
+
+class Size(NamedTuple):
+    """The widths of a model: those of `gin/models/plain.gin` or `residual.gin`, times a factor."""
+
+    residual: bool  # Table 6's blocks with IAF posteriors; otherwise Table 1's with Gaussian ones.
+    stem: int
+    widths: tuple
+    top: int
+    latents: int
+    head: int
+
+
+def size(kind, factor, latents=None):
+    """The `Size` of a kind, every width times `factor` (at least 4)."""
+    residual = {"table1": False, "iaf_res": True}[kind]
+
+    def scaled(width):
+        return max(4, round(width * factor))
+
+    widths = (32, 64, 128, 256) if residual else (64, 128, 256, 512)
+    return Size(
+        residual,
+        scaled(16),
+        tuple(2 * scaled(width // 2) for width in widths),
+        scaled(32 if residual else 128),
+        latents or scaled(32),
+        scaled(30),
+    )
+
+
+def case(task, kind="iaf_res", factor=SMALL, batch=16, side=32, **others):
+    """A case as a dict; `others`: `latents`, `scales`, `replicas`, or `importance_samples`."""
+    return {"task": task, "kind": kind, "factor": factor, "batch": batch, "side": side, **others}
+
+
+def head_options(case):
+    """Keyword arguments of the Real-NVP head of a case."""
+    return dict(width=size(case["kind"], case["factor"]).head, num_couplings=3, num_blocks=2)

@@ -1,0 +1,216 @@
+"""The package's side of every case."""
+
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import cases
+from tf_pivae import graph_cost
+from tf_pivae.bijectors.real_nvp import RealNVP
+from tf_pivae.data.arrays import ImageSplit
+from tf_pivae.data.batches import train_batches
+from tf_pivae.models.critic import plain_critic, residual_critic
+from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
+from tf_pivae.models.latents import Gaussian, GaussianPosterior, IAFPosterior, standard_gaussian
+from tf_pivae.models.pivae import PiVAE
+from tf_pivae.training.trainer import Trainer
+from tf_pivae.training.workers import local_strategy
+
+
+def setup(system, threads, logical_cpus):
+    """Threads and logical devices, before TensorFlow starts them."""
+    del system
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    if logical_cpus > 1:
+        parts = [tf.config.LogicalDeviceConfiguration()] * logical_cpus
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+
+
+def forget():
+    """Lets go of the last case's graphs."""
+    keras.backend.clear_session()
+
+
+def prepare(system, case):
+    """Returns a function that runs the case once and waits for it, and a function that counts its arithmetic."""
+    del system
+    return {
+        "train": _train,
+        "train_from_input": _train,
+        "input": _input,
+        "log_prob": _log_prob,
+        "log_prob_16": _log_prob,
+        "sample": _sample,
+        "reconstruct": _reconstruct,
+        "flow": _flow,
+        "flow_inverse": _flow_inverse,
+        "iaf": _iaf,
+        "convolution": _convolution,
+    }[case["task"]](case)
+
+
+def _uncounted():
+    raise ValueError("arithmetic is counted for training steps and convolutions alone.")
+
+
+def images_of(case, count=None):
+    """Random images, uint8 [count, side, side, 3]."""
+    shape = [count or case["batch"], case["side"], case["side"], 3]
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+
+
+def model_of(case):
+    """The case's `PiVAE`."""
+    size = cases.size(case["kind"], case["factor"], case.get("latents"))
+    options = dict(widths=size.widths, top_channels=size.top, latent_channels=size.latents)
+    if size.residual:
+        vae = functools.partial(residual_vae, stem_width=size.stem, posterior=IAFPosterior, **options)
+    else:
+        vae = functools.partial(plain_vae, posterior=GaussianPosterior, **options)
+    head = functools.partial(RealNVP, num_scales=case.get("scales", 1), **cases.head_options(case))
+    return PiVAE((case["side"], case["side"], 3), vae=vae, flow=head)
+
+
+def critic_of(case):
+    """The case's `Critic`."""
+    size = cases.size(case["kind"], case["factor"])
+    return residual_critic(size.stem, size.widths) if size.residual else plain_critic(size.widths)
+
+
+def _train(case):
+    replicas = case.get("replicas", 1)
+    devices = [f"/cpu:{i}" for i in range(replicas)]
+    strategy = local_strategy() if replicas == 1 else tf.distribute.MirroredStrategy(devices)
+    with strategy.scope():
+        trainer = Trainer(model_of(case), critic_of(case))
+    step = tf.function(lambda batch: strategy.run(trainer.train_step, args=(batch,)), autograph=False)
+    batches = strategy.distribute_datasets_from_function(lambda _: _batches(case, replicas))
+    batches = iter(batches)
+    fixed = next(batches)
+    following = (lambda: next(batches)) if case["task"] == "train_from_input" else lambda: fixed
+
+    def run():
+        metrics = step(following())
+        strategy.experimental_local_results(metrics["gradient_norm"])[0].numpy()
+
+    def flops():
+        return graph_cost.flops(_executed(step.get_concrete_function(fixed).graph))
+
+    return run, flops
+
+
+def _executed(graph):
+    """The operations that lead to a result or to a change of a variable; TensorFlow drops the others when it runs.
+
+    The gradient of a convolution is written down for its input and for its kernel, wanted or not.
+    """
+    waiting = [tensor.op for tensor in graph.outputs] + list(graph.control_outputs)
+    found = {}
+    while waiting:
+        operation = waiting.pop()
+        if operation.name not in found:
+            found[operation.name] = operation
+            waiting += [tensor.op for tensor in operation.inputs] + list(operation.control_inputs)
+    return found.values()
+
+
+def _batches(case, replicas=1):
+    split = ImageSplit(images_of(case, max(2 * case["batch"], 256)), None)
+    return train_batches(split, case["batch"], seed=0, num_replicas=replicas)
+
+
+def _input(case):
+    batches = iter(_batches(case))
+    return lambda: next(batches).numpy(), _uncounted
+
+
+def _log_prob(case):
+    model, images = model_of(case), images_of(case)
+    samples = case.get("importance_samples", 16 if case["task"] == "log_prob_16" else 1)
+    return lambda: model.log_prob(images, samples, batch_size=case["batch"]), _uncounted
+
+
+def _sample(case):
+    model = model_of(case)
+    return lambda: model.sample(case["batch"], batch_size=case["batch"]), _uncounted
+
+
+def _reconstruct(case):
+    model, images = model_of(case), images_of(case)
+    return lambda: model.reconstruct(images, batch_size=case["batch"]), _uncounted
+
+
+# Parts of the model.
+
+
+def _head(case):
+    head = RealNVP((case["side"], case["side"], 3), **cases.head_options(case))
+    x = tf.constant(np.random.default_rng(0).normal(size=[case["batch"], case["side"], case["side"], 3]), tf.float32)
+    head.bijector().forward(x[:1])
+    return head, x
+
+
+def _flow(case):
+    """The gradient of the mean negative log-density under a standard normal."""
+    head, x = _head(case)
+
+    @tf.function(autograph=False)
+    def gradient():
+        with tf.GradientTape() as tape:
+            bijector = head.bijector(training=True)
+            y = bijector.forward(x)
+            log_prob = tf.reduce_sum(standard_gaussian(y).log_prob(y), [1, 2, 3])
+            loss = -tf.reduce_mean(log_prob + bijector.forward_log_det_jacobian(x, event_ndims=3))
+        gradients = tape.gradient(loss, head.trainable_variables)
+        return tf.linalg.global_norm([g for g in gradients if g is not None])
+
+    return lambda: gradient().numpy(), _uncounted
+
+
+def _flow_inverse(case):
+    head, y = _head(case)
+    inverse = tf.function(lambda: head.bijector().inverse(y), autograph=False)
+    return lambda: inverse().numpy(), _uncounted
+
+
+def _iaf(case):
+    """The gradient of the mean log q of an IAF posterior whose latents are [side, side, latents]."""
+    latents, width = case["latents"], case["width"]
+    posterior = IAFPosterior(latents, width)
+    shape = [case["batch"], case["side"], case["side"]]
+    epsilon, mean, scale = (tf.random.stateless_normal([*shape, latents], [0, i]) for i in range(3))
+    context = tf.random.stateless_normal([*shape, width], [0, 3])
+
+    def log_q():
+        sample = posterior(Gaussian(mean, scale), context=context, epsilon=epsilon)
+        return tf.reduce_mean(tf.reduce_sum(sample.log_prob - tf.square(sample.z), [1, 2, 3]))
+
+    log_q()
+
+    @tf.function(autograph=False)
+    def gradient():
+        with tf.GradientTape() as tape:
+            loss = log_q()
+        return tf.linalg.global_norm(tape.gradient(loss, posterior.trainable_variables))
+
+    return lambda: gradient().numpy(), _uncounted
+
+
+def _convolution(case):
+    """`repeats` 3x3 convolutions of `channels` to `channels`, one after the other."""
+    channels, repeats = case["channels"], 8
+    x = tf.random.stateless_normal([case["batch"], case["side"], case["side"], channels], [0, 0])
+    kernel = 0.01 * tf.random.stateless_normal([3, 3, channels, channels], [0, 1])
+
+    @tf.function(autograph=False)
+    def convolutions():
+        h = x
+        for _ in range(repeats):
+            h = tf.nn.conv2d(h, kernel, 1, "SAME")
+        return tf.reduce_sum(h)
+
+    flops = 2 * repeats * case["batch"] * case["side"] ** 2 * 9 * channels**2
+    return lambda: convolutions().numpy(), lambda: flops

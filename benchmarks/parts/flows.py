@@ -1,0 +1,45 @@
+"""The flow head and the IAF by themselves, beside the twin's and beside normflows and nflows."""
+
+import importlib.util
+
+from benchmarks import cases
+from benchmarks.process import Competitor, compare
+from benchmarks.report import Section, against, failures, milliseconds
+
+NAMES = {
+    "flow": "head: density and gradient",
+    "flow_inverse": "head: inverse",
+    "iaf": "IAF: density and gradient",
+}
+
+
+def run(pool, options):
+    """A table of tasks by batch sizes."""
+    libraries = [name for name in ("normflows", "nflows") if importlib.util.find_spec(name)]
+    peers = [*options.peers, *libraries]
+    rows, notes = [], []
+    for factor in options.factors:
+        for batch in options.batches:
+            for task in NAMES:
+                case = cases.case(task, factor=factor, batch=batch, side=options.side)
+                if task == "iaf":  # The latents of the second smallest map at full size; dense networks end there.
+                    case |= {"side": 4, "latents": 32, "width": 64}
+                results = compare(
+                    pool, {name: Competitor(name, case) for name in ("ours", *peers)}, options.rounds, options.budget
+                )
+                ours = results["ours"]
+                shown = "failed" if isinstance(ours, str) else milliseconds(ours.median)
+                rows.append([NAMES[task], f"{factor:g}", str(batch), shown, *against(results, "ours", peers)])
+                notes += failures(results)
+                options.say(" | ".join(rows[-1]))
+    text = (
+        f"Three couplings with two residual blocks on {options.side}x{options.side} colour images. The couplings of "
+        "normflows and nflows split the colours, since neither has checkerboards with a network on the whole image; "
+        "their networks have the width, depth and batch normalisation of ours, but a 1x1 first convolution and no "
+        "weight normalisation. The IAF works on latents of 4x4x32: ours with masked convolutions of width 64, the "
+        "libraries' with the dense masked networks that they have, as wide as the latents."
+    )
+    if len(libraries) < 2:
+        notes.append("Not installed, hence left out: " + ", ".join({"normflows", "nflows"} - set(libraries)) + ".")
+    header = ["task", "width", "batch", "ours", *[f"{peer} / ours" for peer in peers]]
+    return Section("The flows by themselves", text, header, rows, tuple(dict.fromkeys(notes)))

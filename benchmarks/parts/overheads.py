@@ -1,0 +1,121 @@
+"""What should cost nothing: a second replica, the input pipeline, the start."""
+
+import subprocess
+import sys
+import tempfile
+import time
+
+from benchmarks import cases
+from benchmarks.process import ROOT, Competitor, compare_all, ratio
+from benchmarks.report import Section, milliseconds, worst_of
+
+
+def replicas(pool, options):
+    """Two logical replicas beside one at the same global batch."""
+    rows, ratios = [], []
+    for batch in (batch for batch in options.batches if batch > 1):
+        case = cases.case("train", factor=options.factors[0], batch=batch, side=options.side)
+        results = compare_all(
+            pool,
+            {"one": Competitor("ours", case), "two": Competitor("ours", case | {"replicas": 2}, logical_cpus=2)},
+            options.rounds,
+            options.budget,
+        )
+        ratios.append((ratio(results["two"], results["one"]).median, f"batch {batch}"))
+        rows.append([str(batch), milliseconds(results["one"].median), str(ratio(results["two"], results["one"]))])
+        options.say(" | ".join(rows[-1]))
+    text = (
+        f"A training step of `iaf_res` (width {options.factors[0]:g}) on two replicas that share the same cores and "
+        "the same threads, beside one replica with the whole batch."
+    )
+    targets = worst_of("two replicas / one at most 1.05", 1.05, ratios, at_least=False)
+    return Section("Two replicas", text, ["global batch", "one replica", "two / one"], rows, targets=tuple(targets))
+
+
+def input_pipeline(pool, options):
+    """Training from the pipeline beside training on one batch over and over."""
+    rows, ratios = [], []
+    for batch in options.batches:
+        case = cases.case("train", factor=options.factors[0], batch=batch, side=options.side)
+        results = compare_all(
+            pool,
+            {
+                "fixed": Competitor("ours", case),
+                "input": Competitor("ours", case | {"task": "train_from_input"}, copy=1),
+            },
+            options.rounds,
+            options.budget,
+        )
+        step = results["fixed"].median
+        ratios.append((ratio(results["input"], results["fixed"]).median, f"batch {batch}"))
+        alone = Competitor("ours", case | {"task": "input"})
+        alone = compare_all(pool, {"alone": alone}, options.rounds, options.budget)["alone"]
+        rows.append(
+            [
+                str(batch),
+                milliseconds(step),
+                str(ratio(results["input"], results["fixed"])),
+                f"{100.0 * alone.median / step:.2f} %",
+            ]
+        )
+        options.say(" | ".join(rows[-1]))
+    text = (
+        f"A training step of `iaf_res` (width {options.factors[0]:g}) fed by the input pipeline, beside one on a batch "
+        "that is already there; and how long the pipeline takes for a batch when nothing else runs."
+    )
+    header = ["batch", "step on a fixed batch", "fed / fixed", "a batch alone, of a step"]
+    targets = worst_of("step fed by the input pipeline / on a fixed batch at most 1.02", 1.02, ratios, at_least=False)
+    return Section("The input pipeline", text, header, rows, targets=tuple(targets))
+
+
+def start(pool, options):
+    """The demo from the command to its first step."""
+    pool.close()  # The command has the machine for itself.
+    seconds = sorted(_seconds_to_first_step(options.threads) for _ in range(1 if options.quick else 3))
+    options.say(f"start: {seconds}")
+    text = (
+        "`python -m tf_pivae.train --gin_file=demo.gin` in a new folder, from the start of the process to the end of "
+        f"its first step: {seconds[len(seconds) // 2]:.1f} s, the median of {len(seconds)}."
+    )
+    targets = worst_of(
+        "start to first step under 20 s for the demo", 20.0, [(seconds[len(seconds) // 2], "median")], False
+    )
+    return Section("Start", text, [], [], targets=tuple(targets))
+
+
+def _seconds_to_first_step(threads):
+    command = [sys.executable, "-m", "tf_pivae.train", "--gin_file=demo.gin", "--gin_param=train.log_every=1"]
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [*command, f"--run_dir={folder}/run"],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: _stay_on(threads),
+        )
+        try:
+            metrics = f"{folder}/run/metrics.jsonl"
+            while not _has_a_line(metrics):
+                if process.poll() is not None:
+                    raise RuntimeError("the demo ended before its first step.")
+                time.sleep(0.02)
+            return time.perf_counter() - started
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _stay_on(threads):
+    import os
+
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def _has_a_line(path):
+    try:
+        with open(path) as file:
+            return "\n" in file.read()
+    except FileNotFoundError:
+        return False

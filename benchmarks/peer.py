@@ -1,0 +1,135 @@
+"""The twin's side of every case, eager or through `torch.compile`."""
+
+import torch
+
+from benchmarks import cases
+from benchmarks.twin import critic, flow, latents, model, training, vae
+from benchmarks.twin.noise import Noise
+
+
+def setup(system, threads, logical_cpus):
+    """As many threads as asked for."""
+    del system, logical_cpus
+    torch.manual_seed(0)
+    torch.set_num_threads(threads)
+    torch.set_num_interop_threads(threads)
+
+
+def forget():
+    """Lets go of the last case's graphs."""
+    torch.compiler.reset()
+
+
+def prepare(system, case):
+    """Returns a function that runs the case once; the arithmetic is counted on our side alone."""
+    compiled = torch.compile(dynamic=False) if system == "compile" else None
+    tasks = {
+        "train": _train,
+        "log_prob": _log_prob,
+        "log_prob_16": _log_prob,
+        "sample": _sample,
+        "reconstruct": _reconstruct,
+        "flow": _flow,
+        "flow_inverse": _flow_inverse,
+        "iaf": _iaf,
+    }
+    return tasks[case["task"]](case, compiled or (lambda function: function)), None
+
+
+def _images(case):
+    return torch.randint(0, 256, (case["batch"], 3, case["side"], case["side"]), dtype=torch.uint8)
+
+
+def _model(case):
+    size, side = cases.size(case["kind"], case["factor"], case.get("latents")), case["side"]
+    stem = size.stem if size.residual else None
+    net = vae.VAE(side, side, size.widths, stem, size.top, size.latents, iaf=size.residual)
+    return model.PiVAE(flow.RealNVP(side, side, **cases.head_options(case)), net)
+
+
+def _critic(case):
+    size, side = cases.size(case["kind"], case["factor"]), case["side"]
+    if size.residual:
+        return critic.ResidualCritic(size.stem, size.widths)
+    return critic.PlainCritic(side, side, size.widths)
+
+
+def _train(case, compiled):
+    """The penalty's critic stays eager: compiled functions have no second derivative."""
+    pivae, judge, images, noise = _model(case), _critic(case), _images(case), Noise(case["batch"])
+    trainer = training.Trainer(
+        pivae,
+        judge,
+        bound=compiled(pivae.forward),
+        sample=compiled(pivae.sample_continuous),
+        judge=compiled(judge.forward),
+    )
+    return lambda: float(trainer.step(images, noise, noise, noise).coverage)
+
+
+def _log_prob(case, compiled):
+    pivae, images, noise = _model(case).eval(), _images(case), Noise(case["batch"])
+    samples = case.get("importance_samples", 16 if case["task"] == "log_prob_16" else 1)
+    bound = compiled(pivae.forward)
+    return torch.no_grad()(lambda: pivae.log_prob(images, samples, noise, bound).numpy())
+
+
+def _sample(case, compiled):
+    pivae, noise, shape = _model(case).eval(), Noise(case["batch"]), (3, case["side"], case["side"])
+    sample = compiled(lambda: model.to_uint8(pivae.sample_continuous(shape, noise)))
+    return torch.no_grad()(lambda: sample().numpy())
+
+
+def _reconstruct(case, compiled):
+    pivae, images, noise = _model(case).eval(), _images(case), Noise(case["batch"])
+    reconstruct = compiled(lambda: model.to_uint8(pivae.reconstruct(images, noise)))
+    return torch.no_grad()(lambda: reconstruct().numpy())
+
+
+# Parts of the model.
+
+
+def _flow(case, compiled):
+    head = flow.RealNVP(case["side"], case["side"], **cases.head_options(case))
+    return density_gradient(compiled(head), case)
+
+
+def density_gradient(transform, case):
+    """A function that computes the gradient of the mean negative log-density under a standard normal.
+
+    `transform` is a module, x [B, C, H, W] -> y of as many elements, log-det [B].
+    """
+    x = torch.randn(case["batch"], 3, case["side"], case["side"])
+
+    def gradient():
+        transform.zero_grad(set_to_none=True)
+        y, log_det = transform(x)
+        zeros = torch.zeros_like(y)
+        (-(latents.log_normal(y, zeros, zeros).flatten(1).sum(1) + log_det).mean()).backward()
+
+    return gradient
+
+
+def _flow_inverse(case, compiled):
+    head = flow.RealNVP(case["side"], case["side"], **cases.head_options(case)).eval()
+    y, inverse = torch.randn(case["batch"], 3, case["side"], case["side"]), compiled(head.inverse)
+    return torch.no_grad()(lambda: inverse(y).numpy())
+
+
+def _iaf(case, compiled):
+    iaf = latents.IAF(case["latents"], case["width"])
+    shape = (case["batch"], case["latents"], case["side"], case["side"])
+    epsilon, mean, scale = (torch.randn(shape) for _ in range(3))
+    context = torch.randn(case["batch"], case["width"], case["side"], case["side"])
+
+    def log_q():
+        z, elements = latents.draw_posterior(mean, scale, epsilon, iaf, context)
+        return (elements - z.square()).sum([1, 2, 3]).mean()
+
+    log_q = compiled(log_q)
+
+    def gradient():
+        iaf.zero_grad(set_to_none=True)
+        log_q().backward()
+
+    return gradient

@@ -1,0 +1,202 @@
+"""Workers as seen from the program that compares them, and the comparison itself."""
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+_VISIT_SECONDS = 1.0  # A system runs for about as long before the next one's turn.
+
+
+class WorkerFailed(Exception):
+    """A worker ended early; the last line that it wrote."""
+
+
+class Worker:
+    """A process of `benchmarks.worker`, asleep while it is not asked."""
+
+    def __init__(self, system, threads, logical_cpus=1):
+        self.system = system
+        self.fresh = True  # Until the first case.
+        self._started = time.perf_counter()
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
+        self._cache = tempfile.TemporaryDirectory()  # What `torch.compile` kept from other runs does not count.
+        environment = dict(os.environ, OMP_NUM_THREADS=str(threads), TF_CPP_MIN_LOG_LEVEL="3")
+        environment["TORCHINDUCTOR_CACHE_DIR"] = self._cache.name
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", system, str(threads), str(logical_cpus)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+        )
+
+    def ask(self, do, **request):
+        """One request and its answer.
+
+        Raises:
+          WorkerFailed: the process ended instead of answering.
+        """
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            self._process.wait()
+            self._errors.seek(0)
+            lines = self._errors.read().strip().splitlines() or ["ended without a word"]
+            raise WorkerFailed(f"{self.system}: {lines[-1]}")
+        return json.loads(answer)
+
+    def prepare(self, case):
+        """Builds a case and runs it once: seconds of that, and seconds since the start (see `Timing`)."""
+        seconds = self.ask("prepare", case=case)["seconds"]
+        since_start = time.perf_counter() - self._started if self.fresh else None
+        self.fresh = False
+        return seconds, since_start
+
+    def close(self):
+        """Ends the process."""
+        self._process.stdin.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+        self._cache.cleanup()
+
+
+class Competitor(NamedTuple):
+    """A system with a case, in a process of its own."""
+
+    system: str
+    case: dict
+    logical_cpus: int = 1
+    copy: int = 0  # Tells apart competitors that are the same in everything but the case.
+
+
+class Pool:
+    """Workers by what sets their processes apart, started when they are first needed."""
+
+    def __init__(self, threads):
+        self.threads = threads
+        self._workers = {}
+
+    def worker(self, system, logical_cpus=1, copy=0):
+        """The running worker, or a new one."""
+        key = system, logical_cpus, copy
+        if key not in self._workers:
+            self._workers[key] = Worker(system, self.threads, logical_cpus)
+        return self._workers[key]
+
+    def discard(self, worker):
+        """Ends a worker."""
+        self._workers = {key: kept for key, kept in self._workers.items() if kept is not worker}
+        worker.close()
+
+    def close(self):
+        """Ends all workers: the next ones start with fresh memory."""
+        for worker in list(self._workers.values()):
+            self.discard(worker)
+
+
+class Timing(NamedTuple):
+    """What one competitor took for a case."""
+
+    seconds: list  # of one call, a number each round
+    first: float  # seconds from `prepare` to the end of the first call
+    since_start: float | None  # seconds from the process's start to there; None if it had served another case before
+    peak_bytes: int | None
+
+    @property
+    def median(self):
+        return statistics.median(self.seconds)
+
+
+class Spread(NamedTuple):
+    """Median and quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self):
+        return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
+
+
+def ratio(timing, reference):
+    """The `Spread` of timing / reference, each round's by itself: what slows both down at once falls out."""
+    ratios = [a / b for a, b in zip(timing.seconds, reference.seconds, strict=True)]
+    if len(ratios) == 1:
+        return Spread(ratios[0], ratios[0], ratios[0])
+    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return Spread(median, low, high)
+
+
+def compare(pool, competitors, rounds, budget):
+    """Times competitors in turns, A B A B.
+
+    Args:
+      pool: `Pool`.
+      competitors: dict of a name -> `Competitor`.
+      rounds: turns of each; fewer, but at least 3, once `budget` seconds have gone by.
+      budget: seconds.
+
+    Returns:
+      dict of a name -> `Timing`, or the message of a competitor that failed.
+    """
+    workers, results, calls = {}, {}, {}
+    for name, (system, case, logical_cpus, copy) in competitors.items():
+        worker = pool.worker(system, logical_cpus, copy)
+        if worker in workers.values():
+            raise ValueError("two cases cannot take turns in one process.")
+        try:
+            first, since_start = worker.prepare(case)
+            worker.ask("time", calls=1)
+            peak = worker.ask("peak")["bytes"]
+            once = worker.ask("time", calls=1)["seconds"]
+        except WorkerFailed as failure:
+            pool.discard(worker)
+            results[name] = str(failure)
+            continue
+        workers[name], calls[name] = worker, max(1, math.ceil(_VISIT_SECONDS / max(once, 1e-6)))
+        if budget == 0:
+            calls[name] = 1
+        results[name] = Timing([], first, since_start, peak)
+    started = time.perf_counter()
+    for i in range(rounds):
+        if i >= min(rounds, 3) and time.perf_counter() - started > budget:
+            break
+        for name, worker in list(workers.items()):
+            try:
+                results[name].seconds.append(worker.ask("time", calls=calls[name])["seconds"] / calls[name])
+            except WorkerFailed as failure:
+                pool.discard(workers.pop(name))
+                results[name] = str(failure)
+    return results
+
+
+def compare_all(pool, competitors, rounds, budget):
+    """`compare` where nobody may fail.
+
+    Raises:
+      WorkerFailed: one did.
+    """
+    results = compare(pool, competitors, rounds, budget)
+    for result in results.values():
+        if isinstance(result, str):
+            raise WorkerFailed(result)
+    return results

@@ -1,0 +1,129 @@
+"""Measures everything and writes docs/performance.md: python -m benchmarks.run, or make bench.
+
+Takes hours on two cores; --quick goes through every part with tiny models in a minute or two and is a test of the
+program, not a measurement.
+"""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import cases
+from benchmarks.parts import flows, growth, model, overheads, roofline
+from benchmarks.process import ROOT, Pool, WorkerFailed
+from benchmarks.report import Section, load_average, render
+
+PARTS = {
+    "model": model.run,
+    "flows": flows.run,
+    "roofline": roofline.run,
+    "growth": growth.run,
+    "replicas": overheads.replicas,
+    "input": overheads.input_pipeline,
+    "start": overheads.start,
+}
+PEERS = ("eager", "compile")
+
+
+class Options(NamedTuple):
+    """What the parts need to know."""
+
+    arguments: str
+    quick: bool
+    threads: int
+    rounds: int
+    budget: float  # seconds of a comparison, after which three rounds are enough; 0: one call a turn
+    kinds: tuple
+    factors: tuple
+    batches: tuple
+    side: int
+    tasks: tuple
+    peers: tuple
+
+    @staticmethod
+    def say(text):
+        print(text, file=sys.stderr, flush=True)
+
+
+def main(arguments):
+    """Runs the chosen parts and writes the report; returns the exit status, 1 if a part could not be measured."""
+    options, parts, output = _parse(arguments)
+    load = load_average()
+    pool, sections, status = Pool(options.threads), [], 0
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        for part in parts:
+            options.say(f"== {part}")
+            try:
+                sections.append(PARTS[part](pool, options))
+            except WorkerFailed as failure:
+                print(f"error: {part}: {failure}", file=sys.stderr)
+                sections.append(Section(part.capitalize(), f"Not measured: {failure}", [], []))
+                status = 1
+            if not options.quick:
+                pool.close()
+            # After every part: hours of measuring are not lost with the last one.
+            output.write_text(render(sections, options, load), encoding="utf-8")
+    finally:
+        pool.close()
+    print(output)
+    return status
+
+
+def _parse(arguments):
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="tiny models, one round: a test of the program")
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}; default all")
+    parser.add_argument("--peers", help=f"of {', '.join(PEERS)}; default both (quick: eager)")
+    parser.add_argument("--kinds", default=",".join(cases.KINDS), help="models; default both")
+    parser.add_argument("--factors", help="factors on the paper's widths; default 0.25,1")
+    parser.add_argument("--batches", help="default 1,16,64")
+    parser.add_argument("--tasks", default=",".join(cases.TASKS), help=f"of {', '.join(cases.TASKS)}; default all")
+    parser.add_argument("--threads", type=int, default=2, help="cores, and threads on them; default 2")
+    parser.add_argument("--rounds", type=int, help="turns of each system; default 9")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds of a comparison; 3 rounds at least")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs/performance.md")
+    chosen = parser.parse_args(arguments)
+
+    def names(text, known, what):
+        found = tuple(text.split(","))
+        for name in found:
+            if name not in known:
+                parser.error(f"no {what} {name!r}; there are {', '.join(known)}.")
+        return found
+
+    def numbers(text, kind, what):
+        try:
+            found = tuple(kind(number) for number in text.split(","))
+        except ValueError:
+            parser.error(f"--{what} must be numbers with commas between them; got {text!r}.")
+        if min(found) <= 0:
+            parser.error(f"--{what} must be positive; got {text!r}.")
+        return found
+
+    quick = chosen.quick
+    if chosen.threads < 1 or (chosen.rounds is not None and chosen.rounds < 1):
+        parser.error("--threads and --rounds must be at least 1.")
+    parts = names(chosen.parts, PARTS, "part")
+    if not importlib.util.find_spec("torch") and {"model", "flows"} & set(parts):
+        parser.error("the parts model and flows need PyTorch: pip install -c constraints.txt -e .[bench]")
+    options = Options(
+        arguments=" ".join(arguments),
+        quick=quick,
+        threads=chosen.threads,
+        rounds=chosen.rounds or (1 if quick else 9),
+        budget=0.0 if quick else chosen.budget,
+        kinds=names(chosen.kinds, cases.KINDS, "kind"),
+        factors=numbers(chosen.factors or (f"{cases.TINY}" if quick else "0.25,1"), float, "factors"),
+        batches=numbers(chosen.batches or ("2" if quick else "1,16,64"), int, "batches"),
+        side=16 if quick else 32,
+        tasks=names(chosen.tasks, cases.TASKS, "task"),
+        peers=names(chosen.peers or ("eager" if quick else ",".join(PEERS)), PEERS, "peer"),
+    )
+    return options, parts, chosen.output
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

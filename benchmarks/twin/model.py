@@ -1,0 +1,80 @@
+"""The joint model: equation (6), and its sampler."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from benchmarks.twin.flow import inverse_logit, logit
+
+
+class Bound(NamedTuple):
+    """The bound on log P(x) and its terms, nats."""
+
+    log_prob: torch.Tensor  # [B]
+    reconstruction: torch.Tensor  # [B], log p(y|z)
+    kl: list  # of [B], the top first
+    flow_log_det: torch.Tensor  # [B]
+    preprocessing_log_det: torch.Tensor  # [B]
+
+
+class PiVAE(nn.Module):
+    """Dequantisation, logit, Real-NVP, VAE; images uint8 [B, 3, H, W].
+
+    `noise` gives a batch's random numbers: `normal(tag, shape)`, `uniform(tag, shape)` -> [B, *shape], and `fold_in(k)`
+    gives another, independent batch of them.
+    """
+
+    def __init__(self, flow, vae):
+        super().__init__()
+        self.flow, self.vae = flow, vae
+
+    def dequantize(self, images, noise):
+        """(x + u) / 256."""
+        return (images + noise.uniform("dequantisation", tuple(images.shape[1:]))) / 256.0
+
+    def bound(self, images, noise):
+        """One-sample `Bound`; batch statistics in training mode."""
+        t, preprocessing_log_det = logit(self.dequantize(images, noise))
+        y, flow_log_det = self.flow(t)
+        mean, kl = self.vae.infer(y, noise)
+        reconstruction = self.vae.log_likelihood(y, mean)
+        density = reconstruction - sum(kl) + flow_log_det + preprocessing_log_det
+        return Bound(
+            density - images[0].numel() * math.log(256.0), reconstruction, kl, flow_log_det, preprocessing_log_det
+        )
+
+    def forward(self, images, noise):
+        """The bound [B] alone."""
+        return self.bound(images, noise).log_prob
+
+    def sample_continuous(self, images_shape, noise, temperature=1.0, sample_noise=1.0):
+        """Samples v [B, C, H, W], images on [0, 1]; differentiable. `images_shape` is (C, H, W)."""
+        mean = self.vae.sample_mean(noise, temperature)
+        sigma = sample_noise * self.vae.log_sigma.exp()
+        return self.to_images(mean + sigma * noise.normal("observation", images_shape))
+
+    def to_images(self, y):
+        """y -> v, with running averages whatever the mode."""
+        training = self.flow.training
+        self.flow.eval()
+        v = inverse_logit(self.flow.inverse(y))
+        self.flow.train(training)
+        return v
+
+    def log_prob(self, images, num_importance_samples, noise, bound=None):
+        """log 1/K sum_k w_k, [B], in evaluation mode. `bound`: a compiled `forward`, if any."""
+        bound = bound or self
+        weights = [bound(images, noise.fold_in(k)) for k in range(num_importance_samples)]
+        return torch.logsumexp(torch.stack(weights), 0) - math.log(num_importance_samples)
+
+    def reconstruct(self, images, noise):
+        """The mean decoded from a posterior sample, as continuous images; in evaluation mode."""
+        y, _ = self.flow(logit(self.dequantize(images, noise))[0])
+        return self.to_images(self.vae.infer(y, noise)[0])
+
+
+def to_uint8(v):
+    """clip(floor(256 v)), uint8."""
+    return torch.floor(256.0 * v).clamp(0.0, 255.0).to(torch.uint8)

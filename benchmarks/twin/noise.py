@@ -1,0 +1,41 @@
+"""Where the twin's random numbers come from: its own generator, or arrays that somebody else drew."""
+
+import numpy as np
+import torch
+
+
+class Noise:
+    """Numbers of PyTorch's generator for a batch of B rows."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def fold_in(self, tag):
+        return self
+
+    def normal(self, tag, shape):
+        return torch.randn(self.rows, *shape)
+
+    def uniform(self, tag, shape):
+        return torch.rand(self.rows, *shape)
+
+
+class GivenNoise:
+    """The numbers of a `tf_pivae.noise.RowNoise`, images' axes moved into PyTorch's order."""
+
+    def __init__(self, row_noise):
+        self._row_noise = row_noise
+
+    def fold_in(self, tag):
+        return GivenNoise(self._row_noise.fold_in(tag))
+
+    def normal(self, tag, shape):
+        return self._converted(self._row_noise.normal, tag, shape)
+
+    def uniform(self, tag, shape):
+        return self._converted(self._row_noise.uniform, tag, shape)
+
+    @staticmethod
+    def _converted(draw, tag, shape):
+        drawn = np.asarray(draw(tag, [*shape[1:], shape[0]] if len(shape) == 3 else list(shape)))
+        return torch.from_numpy(np.moveaxis(drawn, -1, 1).copy() if len(shape) == 3 else drawn.copy())

@@ -1,0 +1,78 @@
+"""A process that times one system: it takes requests from standard input, a line of JSON each, and answers likewise.
+
+    {"do": "prepare", "case": {...}}    builds the case, runs it once       -> {"seconds": s}
+    {"do": "time", "calls": n}          runs it n times                     -> {"seconds": s of all calls}
+    {"do": "peak"}                      highest memory since `prepare`      -> {"bytes": b, or null where unknown}
+    {"do": "flops"}                     arithmetic of a call                -> {"flops": n}
+
+Started by `benchmarks.process.Worker`.
+"""
+
+import gc
+import importlib
+import json
+import os
+import sys
+import time
+
+MODULES = {
+    "ours": "benchmarks.ours",
+    "eager": "benchmarks.peer",
+    "compile": "benchmarks.peer",
+    "normflows": "benchmarks.libraries",
+    "nflows": "benchmarks.libraries",
+}
+
+
+def main(system, threads, logical_cpus):
+    """Answers until standard input ends."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # What libraries print must not get between the answers.
+    module = importlib.import_module(MODULES[system])
+    module.setup(system, threads, logical_cpus)
+    call = flops = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "prepare":
+            call = flops = None
+            module.forget()
+            gc.collect()
+            _reset_peak()
+            started = time.perf_counter()
+            call, flops = module.prepare(system, request["case"])
+            call()
+            answer = {"seconds": time.perf_counter() - started}
+        elif request["do"] == "time":
+            started = time.perf_counter()
+            for _ in range(request["calls"]):
+                call()
+            answer = {"seconds": time.perf_counter() - started}
+        elif request["do"] == "peak":
+            answer = {"bytes": _peak()}
+        else:
+            answer = {"flops": flops()}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _reset_peak():
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # Linux: the highest resident size starts again from the current one.
+    except OSError:
+        pass
+
+
+def _peak():
+    """Highest resident size in bytes; None where the system does not tell."""
+    try:
+        with open("/proc/self/status") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return 1024 * int(lines["VmHWM"].split()[0])
+    except (OSError, KeyError):
+        return None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,169 @@
+"""The program that measures: turns, ratios, and a run of it on tiny models."""
+
+import itertools
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import cases, process
+from benchmarks.process import Competitor, Timing, compare, ratio
+from benchmarks.report import Target, worst_of
+from benchmarks.run import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _needs_torch():
+    pytest.importorskip("torch", reason="the peers are in PyTorch (the extra `bench`)")
+
+
+class _Worker:
+    """Answers at once, and writes down what it was asked."""
+
+    def __init__(self, asked, name, seconds, fails=False):
+        self.asked, self.name, self.seconds, self.fails = asked, name, list(seconds), fails
+
+    def prepare(self, case):
+        if self.fails:
+            raise process.WorkerFailed(f"{self.name}: out of memory")
+        return 5.0, 7.0
+
+    def ask(self, do, **request):
+        if do == "peak":
+            return {"bytes": 10**9}
+        self.asked.append((self.name, request["calls"]))
+        return {"seconds": request["calls"] * self.seconds.pop(0)}
+
+
+class _Pool:
+    def __init__(self, **workers):
+        self.workers = workers
+
+    def worker(self, system, logical_cpus=1, copy=0):
+        return self.workers[system]
+
+    def discard(self, worker):
+        pass
+
+
+def test_competitors_take_turns():
+    asked = []
+    pool = _Pool(
+        a=_Worker(asked, "a", [0.0, 0.5, 0.1, 0.2, 0.3]),
+        b=_Worker(asked, "b", [0.0, 2.0, 0.4, 0.4, 0.9]),
+        c=_Worker(asked, "c", [], fails=True),
+    )
+    case = cases.case("train")
+    results = compare(pool, {name: Competitor(name, case) for name in "abc"}, rounds=3, budget=100.0)
+    # Half a second a call: two make up a turn.
+    assert asked[4:] == [("a", 2), ("b", 1)] * 3
+    assert results["a"].seconds == pytest.approx([0.1, 0.2, 0.3])
+    assert results["a"].first == 5.0
+    assert results["a"].since_start == 7.0
+    assert results["c"] == "c: out of memory"
+    # Round by round: 4, 2, 3.
+    assert tuple(ratio(results["b"], results["a"])) == pytest.approx((3.0, 2.5, 3.5))
+
+
+def test_a_long_comparison_ends_after_three_rounds():
+    asked = []
+    pool = _Pool(a=_Worker(asked, "a", [1.0] * 99))
+    results = compare(pool, {"a": Competitor("a", {})}, rounds=20, budget=-1.0)
+    assert len(results["a"].seconds) == 3
+
+
+@pytest.mark.parametrize(("at_least", "worst", "met"), [(True, "0.9 s (b)", False), (False, "1.4 s (a)", True)])
+def test_a_target_is_judged_by_its_worst_case(at_least, worst, met):
+    measured = [(1.4, "a"), (0.9, "b"), (1.2, "c")]
+    limit = 1.0 if at_least else 1.5
+    assert worst_of("fast", limit, measured, at_least, " s") == [Target("fast", worst, met)]
+    assert worst_of("fast", limit, []) == []
+
+
+def test_a_competitor_that_fails_on_the_way_is_left_out():
+    asked = []
+    pool = _Pool(a=_Worker(asked, "a", [1.0] * 9), b=_Worker(asked, "b", [1.0] * 3))
+    pool.workers["b"].ask = _failing_after(3, pool.workers["b"].ask)
+    competitors = {name: Competitor(name, {}) for name in "ab"}
+    results = compare(pool, competitors, rounds=5, budget=100.0)
+    assert len(results["a"].seconds) == 5
+    assert results["b"] == "b: killed"
+    pool.workers["b"] = _Worker(asked, "b", [], fails=True)
+    pool.workers["a"].seconds = [1.0] * 9
+    with pytest.raises(process.WorkerFailed, match="b: out of memory"):
+        process.compare_all(pool, competitors, rounds=1, budget=100.0)
+
+
+def _failing_after(calls, ask):
+    count = itertools.count()
+
+    def failing(do, **request):
+        if do == "time" and next(count) >= calls:
+            raise process.WorkerFailed("b: killed")
+        return ask(do, **request)
+
+    return failing
+
+
+def test_ratio_of_one_round():
+    assert tuple(ratio(Timing([3.0], 0.0, 0.0, 0), Timing([2.0], 0.0, 0.0, 0))) == (1.5, 1.5, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [("--parts=nothing", "no part 'nothing'"), ("--batches=0", "must be positive"), ("--factors=a", "must be numbers")],
+)
+def test_mistakes_end_in_one_line(argument, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([argument])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_quick_run_writes_a_report(tmp_path):
+    """By its command, with real workers: every cell of the table is a number, and memory is that of a process."""
+    _needs_torch()
+    output = tmp_path / "docs/performance.md"
+    command = [sys.executable, "-m", "benchmarks.run", "--quick", "--kinds=table1", "--tasks=train,sample"]
+    result = subprocess.run(
+        [*command, "--parts=model,flows", f"--output={output}"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert result.returncode == 0, result.stderr
+    tables = _tables(output.read_text())
+    assert [len(table) for table in tables] == [4, 2, 3]
+    assert {row["met"] for row in tables[0]} <= {"yes", "no"}
+    for row in tables[1]:
+        assert row["model"] == "table1"
+        assert float(row["images/s"]) > 0.0
+        assert float(row["eager / ours"].split()[0]) > 0.0
+        memory = [int(part) for part in row["peak memory, MB: ours, eager"].split(",")]
+        assert all(50 < megabytes < 20000 for megabytes in memory)
+    for row in tables[2]:
+        assert all(float(cell.split()[0]) > 0.0 for name, cell in row.items() if name.endswith("/ ours"))
+
+
+def _tables(text):
+    """Markdown tables as lists of rows, dicts by header."""
+    tables, header = [], None
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            header = None
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if header is None:
+            header = cells
+            tables.append([])
+        elif not set(line) <= set("|-"):
+            tables[-1].append(dict(zip(header, cells, strict=True)))
+    return tables
+
+
+def test_the_package_does_without():
+    """Nothing installed imports the benchmarks."""
+    sources = [path for folder in ("tf_pivae", "export") for path in (ROOT / folder).rglob("*.py")]
+    assert len(sources) > 50
+    imports = re.compile(r"^\s*(from|import) benchmarks\b", re.MULTILINE)
+    assert not [path for path in sources if imports.search(path.read_text())]
