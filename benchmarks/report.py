@@ -95,6 +95,8 @@ def render(sections, options, load_before):
     ]
     if load_before is not None and load_before > 0.3 * (os.cpu_count() or 1):
         lines += [f"**The machine was busy before the start (load {load_before:.1f}): distrust these numbers.**", ""]
+    if options.quick:
+        lines += ["**With --quick the program is tested, and nothing is measured: these numbers mean nothing.**", ""]
     targets = [target for section in sections for target in section.targets]
     if targets:
         lines += ["## Targets", "", "| target | worst case | met |", "|---|---|---|"]

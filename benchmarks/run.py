@@ -84,7 +84,7 @@ def _parse(arguments):
     parser.add_argument("--threads", type=int, default=2, help="cores, and threads on them; default 2")
     parser.add_argument("--rounds", type=int, help="turns of each system; default 9")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of a comparison; 3 rounds at least")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs/performance.md")
+    parser.add_argument("--output", type=Path, help="default docs/performance.md (quick: runs/performance.md)")
     chosen = parser.parse_args(arguments)
 
     def names(text, known, what):
@@ -122,7 +122,7 @@ def _parse(arguments):
         tasks=names(chosen.tasks, cases.TASKS, "task"),
         peers=names(chosen.peers or ("eager" if quick else ",".join(PEERS)), PEERS, "peer"),
     )
-    return options, parts, chosen.output
+    return options, parts, chosen.output or ROOT / ("runs" if quick else "docs") / "performance.md"
 
 
 if __name__ == "__main__":
