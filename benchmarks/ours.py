@@ -97,24 +97,9 @@ def _train(case):
         strategy.experimental_local_results(metrics["gradient_norm"])[0].numpy()
 
     def flops():
-        return graph_cost.flops(_executed(step.get_concrete_function(fixed).graph))
+        return graph_cost.flops(graph_cost.executed(step.get_concrete_function(fixed).graph))
 
     return run, flops
-
-
-def _executed(graph):
-    """The operations that lead to a result or to a change of a variable; TensorFlow drops the others when it runs.
-
-    The gradient of a convolution is written down for its input and for its kernel, wanted or not.
-    """
-    waiting = [tensor.op for tensor in graph.outputs] + list(graph.control_outputs)
-    found = {}
-    while waiting:
-        operation = waiting.pop()
-        if operation.name not in found:
-            found[operation.name] = operation
-            waiting += [tensor.op for tensor in operation.inputs] + list(operation.control_inputs)
-    return found.values()
 
 
 def _batches(case, replicas=1):

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tf_pivae import architecture, architecture_text, cli
-from tf_pivae.graph_cost import flops, peak_bytes
+from tf_pivae.graph_cost import executed, flops, peak_bytes
 from tf_pivae.models.critic import plain_critic
 
 
@@ -45,6 +45,20 @@ def test_flops_are_those_of_tensorflows_profiler():
     graph = _graph(step, [4, 8, 8, 2])
     assert {"Conv2DBackpropFilter", "Conv2DBackpropInput"} <= {o.type for o in graph.get_operations()}
     assert flops(graph.get_operations()) == _profiled(graph) > 0
+
+
+def test_what_leads_nowhere_is_not_executed():
+    variable, other = tf.Variable(tf.ones([2, 3])), tf.Variable(tf.ones([3, 4]))
+
+    def step(x):
+        tf.matmul(tf.ones([7, 7]), tf.ones([7, 7]))  # for nothing
+        other.assign(other * 2.0)
+        return tf.matmul(x, variable)
+
+    graph = _graph(step, [5, 2])
+    assert flops(graph.get_operations()) == 2 * (7**3 + 5 * 2 * 3)
+    assert flops(executed(graph)) == 2 * 5 * 2 * 3
+    assert "AssignVariableOp" in {operation.type for operation in executed(graph)}
 
 
 def test_flops_of_the_critic_by_hand():

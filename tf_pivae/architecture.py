@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_pivae.data.specification import specification
 from tf_pivae.errors import UserError
-from tf_pivae.graph_cost import flops, peak_bytes
+from tf_pivae.graph_cost import executed, flops, peak_bytes
 from tf_pivae.noise import RowNoise
 
 
@@ -140,7 +140,7 @@ def measure(trainer, data, batch_size):
         parameters=count_parameters(trainer),
         bound_flops=flops(bound_graph.get_operations()),
         sample_flops=flops(sample_graph.get_operations()),
-        step_flops=flops(step_graph.get_operations()),
+        step_flops=flops(executed(step_graph)),
         batch_size=batch_size,
         state_bytes=sum(math.prod(value.shape) * value.dtype.size for value in state),
         step_bytes=peak_bytes(step_graph),

@@ -30,7 +30,7 @@ Written by `python -m tf_pivae.describe --output=docs/architectures.md`; `python
   the paper's Table 6. **head**: the Real-NVP.
 - **bound**, **sample**: one image, one draw of the noise. **step**: a whole training step, critic and generator,
   forward and backward. Counted on TensorFlow's graph: convolutions and matrix products, a multiplication and an
-  addition as two, padding included. Elementwise work is not counted.
+  addition as two, padding included, and only what leads to a result. Elementwise work is not counted.
 - **memory**: weights, both optimisers' moments, and the most bytes that the tensors of one training step hold if its
   operations run in the order in which they are written (a tensor lives until it is last read; views are free; in-place
   forwarding, kernel workspace and TensorFlow itself are not counted). One device, the row's whole batch.

@@ -10,6 +10,27 @@ _VIEWS = ("Identity", "IdentityN", "Reshape", "Squeeze", "ExpandDims", "StopGrad
 _STATELESS_SOURCES = ("Const", "Placeholder", "ReadVariableOp", "VarHandleOp")
 
 
+def executed(graph):
+    """The operations that lead to a result or to a change of a variable; TensorFlow drops the others when it runs.
+
+    A gradient is written down for every input of an operation, wanted or not.
+
+    Args:
+      graph: `FuncGraph` of a `tf.function`.
+
+    Returns:
+      List of `tf.Operation`.
+    """
+    waiting = [tensor.op for tensor in graph.outputs] + list(graph.control_outputs)
+    found = {}
+    while waiting:
+        operation = waiting.pop()
+        if operation.name not in found:
+            found[operation.name] = operation
+            waiting += [tensor.op for tensor in operation.inputs] + list(operation.control_inputs)
+    return list(found.values())
+
+
 def flops(operations):
     """Floating-point operations of convolutions and matrix products; a multiplication and an addition are two.
 
