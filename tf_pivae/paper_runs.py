@@ -192,7 +192,7 @@ def _run(command):
         signal.signal(signal.SIGTERM, previous)
     if status in (130, 143, -signal.SIGTERM, -signal.SIGINT):
         sys.exit(130 if status in (130, -signal.SIGINT) else 143)
-    if status == cli.EXIT_USER_ERROR:
+    if status == UserError.exit_status:
         return error
     if status:
         raise UserError(f"`python -m {' '.join(command)}` ended with status {status}.")
