@@ -22,7 +22,7 @@ if importlib.util.find_spec("ray") is None:
 def test_trials_run_stop_and_go_on_as_tasks(tmp_path, run_command, plain):
     sweep_dir = tmp_path / "sweep"
     arguments = [f"--gin_file={plain}", f"--sweep_dir={sweep_dir}", "--launcher=ray", "--max_parallel=2"]
-    arguments += ["--sweep=batch_size=8,many", "--gin_param=num_steps=300", "--gin_param=train.log_every=10"]
+    arguments += ["--sweep=batch_size=8,many", "--gin_param=num_steps=3000", "--gin_param=train.log_every=100"]
     good, bad = sweep_dir / "batch_size=8", sweep_dir / "batch_size=many"
     process = subprocess.Popen(
         [sys.executable, "-m", "tf_pivae.sweep", *arguments, "--cpus_per_trial=1"],
@@ -40,17 +40,17 @@ def test_trials_run_stop_and_go_on_as_tasks(tmp_path, run_command, plain):
     assert process.returncode == 128 + signal.SIGTERM, output
     assert json.loads((good / "trial.json").read_text())["status"] == "stopped"
     (saved,) = (good / "checkpoints").iterdir()
-    assert 10 <= int(saved.name) < 300
+    assert 100 <= int(saved.name) < 3000
 
     result = run_command("sweep", *arguments)
     assert result.returncode == 0, result.stderr
     with open(sweep_dir / "results.csv", newline="") as file:
         rows = {row["batch_size"]: row for row in csv.DictReader(file)}
-    assert (rows["8"]["status"], rows["8"]["step"]) == ("finished", "300")
+    assert (rows["8"]["status"], rows["8"]["step"]) == ("finished", "3000")
     assert (rows["many"]["status"], rows["many"]["exit_status"]) == ("failed", "2")
     assert "batch_size must be" in rows["many"]["error"]
     steps = [json.loads(line)["step"] for line in (good / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [*range(10, 301, 10), 300]  # and the held-out bits/dim
+    assert steps == [*range(100, 3001, 100), 3000]  # and the held-out bits/dim
     assert "batch_size must be" in (bad / "output.log").read_text()
 
 
