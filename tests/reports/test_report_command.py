@@ -11,6 +11,8 @@ from document import Document
 def runs(finished, tmp_path_factory, tiny, run_command):
     """Folders of a whole run, of a class-conditional GAN, and of a run without a checkpoint yet."""
     folder = tmp_path_factory.mktemp("report")
+    whole = folder / "finished"
+    shutil.copytree(finished[0], whole, ignore=shutil.ignore_patterns("evaluation*"))  # Other tests evaluate it.
     gan = folder / "gan"
     parameters = [
         "train.class_conditional=True",
@@ -21,10 +23,10 @@ def runs(finished, tmp_path_factory, tiny, run_command):
     result = run_command("train", f"--gin_file={tiny}", f"--run_dir={gan}", *(f"--gin_param={p}" for p in parameters))
     assert result.returncode == 0, result.stderr
     unfinished = folder / "unfinished"
-    shutil.copytree(finished[0], unfinished, ignore=shutil.ignore_patterns("checkpoints", "samples"))
+    shutil.copytree(finished[0], unfinished, ignore=shutil.ignore_patterns("checkpoints", "samples", "evaluation*"))
     lines = (unfinished / "metrics.jsonl").read_text().splitlines(keepends=True)
     (unfinished / "metrics.jsonl").write_text(lines[0] + lines[1][:40])
-    return finished[0], gan, unfinished
+    return whole, gan, unfinished
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def document(runs, run_command):
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
     assert result.stdout == f"report: {output}\n"
-    assert {path.name for path in output.parent.iterdir()} == {"gan", "unfinished", "report.html"}
+    assert {path.name for path in output.parent.iterdir()} == {"finished", "gan", "unfinished", "report.html"}
     return Document(output.read_text("utf-8"))
 
 

@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import queue
+import signal
 import socket
 import threading
 
@@ -108,6 +109,12 @@ def _knock(address):
             pass
 
 
+def _run_as_task(trial, stages, environment):
+    """`run_trial` in a worker of Ray's, whose cancelling comes as SIGINT: ignored in whatever a background job starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return run_trial(trial, stages, environment)
+
+
 class RayLauncher:
     """Runs trials as tasks of a Ray cluster, whose machines must see the sweep's folder under the same path.
 
@@ -138,7 +145,7 @@ class RayLauncher:
         self._check_capacity(num_cpus, num_gpus)
         self._environment = thread_variables(num_cpus)
         # A lost worker is not retried by Ray: the sweep records it, and its next run continues the trial.
-        self._task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=0)(run_trial)
+        self._task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=0)(_run_as_task)
 
     def _check_capacity(self, num_cpus, num_gpus):
         largest = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
