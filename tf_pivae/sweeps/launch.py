@@ -110,7 +110,7 @@ def _knock(address):
 
 
 def _run_as_task(trial, stages, environment):
-    """`run_trial` in a worker of Ray's, whose cancelling comes as SIGINT: ignored in whatever a background job starts."""
+    """`run_trial` in a worker of Ray's, which is cancelled by SIGINT: whatever a background job starts ignores that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return run_trial(trial, stages, environment)
 
