@@ -61,3 +61,16 @@ def test_labels_and_saving(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     with pytest.raises(UserError, match="cannot write"):
         figures.save_png(picture, tmp_path / "missing" / "a.png")
+
+
+def test_stacked_pictures_keep_their_size_and_order():
+    picture = figures.stacked([Image.new("RGB", (4, 3), "red"), Image.new("RGB", (6, 2), "blue")])
+    assert picture.size == (6, 5)
+    assert picture.getpixel((3, 2)) == (255, 0, 0)
+    assert picture.getpixel((5, 3)) == (0, 0, 255)
+
+
+def test_every_curve_is_drawn_in_a_colour_of_its_own():
+    series = {"first": ([0, 1, 2], [3.0, 2.0, 1.0]), "second": ([0, 2], [1.0, 3.0])}
+    colours = [set(figures.line_chart(part, "x", "y", "t").get_flattened_data()) for part in ({}, series)]
+    assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)} <= colours[1] - colours[0]

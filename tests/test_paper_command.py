@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from PIL import Image
 
 from tf_pivae import paper_runs, paper_table, published
 
@@ -74,6 +75,33 @@ def test_a_finished_table_is_only_printed(table):
     assert result.returncode == 0
     assert result.stdout == (folder / "table_1.md").read_text()
     assert {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()} == files
+
+
+def test_pictures_of_a_table(table):
+    folder, *_ = table
+    command = [*_command(folder), "--pictures"]
+    subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    sizes = {path.name: Image.open(path).size for path in folder.glob("*.png")}
+    assert set(sizes) == {"table_1_samples.png", "table_1_reconstructions.png", "table_1_curves.png"}
+    # Three panels (held out, GAN, PiVAE) twice below each other, against two: the GAN reconstructs nothing.
+    assert sizes["table_1_samples.png"][0] > 1.4 * sizes["table_1_reconstructions.png"][0]
+    assert sizes["table_1_samples.png"][1] > 1.9 * sizes["table_1_reconstructions.png"][1]
+
+
+def test_time_of_training(table):
+    folder, _, after, _ = table
+    runs = [folder / f"runs/{name}" for name in ("gan/seed_0/model", "gan/seed_0/bound", "pivae/seed_0/model")]
+    seconds = []
+    for run in runs:
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+        seconds.append(sum(2 * 8 / line["images_per_second"] for line in lines))
+    assert f"minutes a seed with all its stages: GAN {sum(seconds[:2]) / 60:.1f}, PiVAE {seconds[2] / 60:.1f}." in after
+
+
+def test_further_gin_files_come_after_the_preset(commands, tmp_path):
+    paper_runs.RowRun(_find("1", "vae"), "small", 0, tmp_path, ["a.gin", "b.gin"], ["c=1"], say=_quiet).run()
+    expected = ["--gin_file=paper/vae.gin", "--gin_file=presets/small.gin", "--gin_file=a.gin", "--gin_file=b.gin"]
+    assert commands.seen[0][1:7] == [*expected, "--gin_param=seed=0", "--gin_param=c=1"]
 
 
 def test_a_misspelt_binding_is_refused_before_anything_is_trained(tmp_path, run_command):
@@ -187,6 +215,13 @@ def test_mean_and_standard_deviation_over_seeds():
     assert paper_table.cell(7.0, [{"value": 3.0, "protocol": "how"}], approximate=True).text == "[3.00]"
     assert paper_table.cell(None, []).text == "-"
     assert paper_table.cell(3.5, [{"reason": "why"}]).text == "none"
+
+
+def test_the_spread_of_single_numbers_is_told():
+    results = [{"value": 3.0, "spread": spread, "protocol": "how"} for spread in (0.0123, 0.0456)]
+    cells = {"bits_per_dim": paper_table.cell(3.9, results)}
+    text = paper_table.markdown("T", ["bits_per_dim"], [("CQFG", cells)], [])
+    assert "- bits/dim: each single number ± 0.012 to 0.046" in text
 
 
 def test_real_subsets_beside_table_7():

@@ -4,6 +4,7 @@
 
 Tables 1, 2, 3, 4, 5, 7 and 8. Writes DIR/table_N.md and DIR/table_N.json, and keeps the runs below DIR/runs. Run again
 with the same command to go on: finished parts are not redone, and tables share the runs of their common rows.
+--pictures draws samples, reconstructions and learning curves, too. --gin_file=FILE puts every row on other data, say.
 --preset=full is the paper's size, small is for two CPU cores (Fashion-MNIST), tiny is for tests. Exit status 2 where a
 number could not be had; the table says why.
 """
@@ -23,8 +24,10 @@ _OUTPUT_DIR = flags.DEFINE_string("output_dir", "tables", "Folder of the tables 
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "One training each.")
 _ROWS = flags.DEFINE_list("rows", [], "Names of rows (files in gin/paper/); all of the table's by default.")
 _METRICS = flags.DEFINE_list("only_metrics", [], "Of the table's metrics, these alone.")
+_FILES = flags.DEFINE_multi_string("gin_file", [], "A gin file for all trainings, after the preset's; repeatable.")
 _PARAMS = flags.DEFINE_multi_string("gin_param", [], "A binding for all trainings, such as num_steps=500; repeatable.")
 _INCEPTION = flags.DEFINE_string("inception_weights", None, "File with the FID Inception's weights, see evaluate.")
+_PICTURES = flags.DEFINE_bool("pictures", False, "Draw DIR/table_N_samples.png and others, of the first seed's runs.")
 _RETRY = flags.DEFINE_bool("retry", False, "Evaluate again what an earlier run could not.")
 
 
@@ -74,25 +77,46 @@ def _systems(table, metrics, seeds, notes):
         raise UserError(f"table {_TABLE.value} has no row {unknown[0]!r}; it has {', '.join(names)}.")
     chosen = [row for row in table.rows if not _ROWS.value or row.name in _ROWS.value]
     for row in chosen:  # Before anything is trained.
-        cli.parse_gin(gin_files(row.name, _PRESET.value), _PARAMS.value)
+        cli.parse_gin([*gin_files(row.name, _PRESET.value), *_FILES.value], _PARAMS.value)
     if PRESETS[_PRESET.value].own_data and any(row.elsewhere for row in chosen):
         notes.append("The preset's data stand for every data set: rows that differ in nothing else share their runs.")
-    rows = []
+    rows, drawn, minutes = [], {}, []
     for i, row in enumerate(chosen, 1):
         row = row._replace(numbers={metric: row.numbers[metric] for metric in metrics})
         inception = [f"--inception_weights={_INCEPTION.value}"] if _INCEPTION.value else []
-        options = dict(gin_params=_PARAMS.value, evaluation=inception, retry=_RETRY.value)
+        options = dict(
+            extra_files=_FILES.value, gin_params=_PARAMS.value, evaluation=inception, retry=_RETRY.value
+        )
         options["say"] = functools.partial(print, f"[{i}/{len(chosen)}]", flush=True)
-        results = [RowRun(row, _PRESET.value, seed, _OUTPUT_DIR.value, **options).run() for seed in seeds]
-        rows.append((row.label, paper_table.row_cells(row, results)))
+        runs = [RowRun(row, _PRESET.value, seed, _OUTPUT_DIR.value, **options) for seed in seeds]
+        rows.append((row.label, paper_table.row_cells(row, [run.run() for run in runs])))
+        if all(run.stages() for run in runs):
+            minutes.append(f"{row.label} {_minutes(runs):.1f}")
+            drawn[row.label] = runs[0].directory / "model"
+    if minutes:
+        notes.append(f"Training took, minutes a seed with all its stages: {', '.join(minutes)}.")
+    if _PICTURES.value and drawn:
+        from tf_pivae import paper_pictures
+
+        stem = Path(_OUTPUT_DIR.value) / f"table_{_TABLE.value}"
+        paper_pictures.draw(table.title.split(":")[0], list(drawn.items()), stem)
     return rows
+
+
+def _minutes(runs):
+    """Minutes of training, the mean over `RowRun`s, each with all its stages."""
+    from tf_pivae.reports.hardware import training_seconds
+    from tf_pivae.reports.run import read_runs
+
+    stages = [run for row_run in runs for run in read_runs(row_run.stages())]
+    return sum(training_seconds(run) or 0.0 for run in stages) / len(runs) / 60.0
 
 
 def _real_subsets(seeds):
     """Table 7: dict of a size -> every seed's dict of a metric -> result."""
     from tf_pivae.paper_runs import PRESETS, Parts, gin_files
 
-    files, sizes = gin_files("cqfg", _PRESET.value), PRESETS[_PRESET.value].real_subsets
+    files, sizes = [*gin_files("cqfg", _PRESET.value), *_FILES.value], PRESETS[_PRESET.value].real_subsets
     command = [*files, *_PARAMS.value, f"inception_weights={_INCEPTION.value}"]
     cli.parse_gin(files, _PARAMS.value)
     found = {size: [] for size in sizes}
@@ -139,6 +163,7 @@ def _write(text, title, seeds, rows):
         "title": title,
         "preset": _PRESET.value,
         "seeds": seeds,
+        "gin_file": _FILES.value,
         "gin_param": _PARAMS.value,
         "rows": [{"label": label, **{m: c.as_dict() for m, c in cells.items()}} for label, cells in rows],
     }

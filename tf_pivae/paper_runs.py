@@ -26,6 +26,7 @@ _NAMES = {
     "gan_test": "GAN-test %",
     "gan_train": "GAN-train %",
 }
+_STAGES = ("likelihood", "model", "bound")
 
 
 class Preset(NamedTuple):
@@ -82,23 +83,30 @@ class RowRun:
       preset: name of a `Preset`.
       seed: int.
       output_dir: DIR of the module's docstring.
-      gin_params: further bindings, of all trainings.
+      extra_files, gin_params: further gin files, after the preset's, and bindings, of all trainings.
       evaluation: further flags of the evaluate command.
       retry: evaluate again what was refused.
       say: a function of a line of text.
     """
 
-    def __init__(self, row, preset, seed, output_dir, gin_params=(), evaluation=(), retry=False, say=print):
+    def __init__(
+        self, row, preset, seed, output_dir, extra_files=(), gin_params=(), evaluation=(), retry=False, say=print
+    ):
         self.row, self.preset = row, preset
         self.name = row.elsewhere if row.elsewhere and PRESETS[preset].own_data else row.name
         self.directory = Path(output_dir) / "runs" / self.name / f"seed_{seed}"
         self.retry, self.say = retry, lambda text: say(f"{row.label}, seed {seed}: {text}")
-        files = [f"--gin_file={file}" for file in gin_files(self.name, preset)]
+        files = [f"--gin_file={file}" for file in [*gin_files(self.name, preset), *extra_files]]
         self._configuration = [*files, f"--gin_param=seed={seed}", *(f"--gin_param={p}" for p in gin_params)]
         self._evaluation = [*PRESETS[preset].evaluation, *evaluation]
         if preset != "full":
             self._evaluation.append(f"--gin_file=presets/{preset}_evaluation.gin")
         self._parts = Parts(self.directory)
+
+    def stages(self):
+        """The run directories of the finished trainings, in the order in which they were trained."""
+        paths = [self.directory / stage for stage in _STAGES]
+        return [path for path in paths if (path / "config.gin").is_file()]
 
     def run(self):
         """Trains and evaluates what is not finished yet.

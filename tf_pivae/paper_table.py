@@ -13,6 +13,7 @@ class Cell(NamedTuple):
     values: list  # one for each seed that has one
     protocols: list  # what each value was computed from, each once
     reasons: list  # why values are missing, each once
+    spreads: list  # of each value, where its protocol has one: a standard error over images, say
     approximate: bool = False  # shown in [square brackets], as the paper does
     wanted: bool = False  # shown although the paper has no number
 
@@ -49,6 +50,7 @@ def cell(published, results, approximate=False):
         [result["value"] for result in found],
         list(dict.fromkeys(result["protocol"] for result in found)),
         list(dict.fromkeys(result["reason"] for result in results if "reason" in result)),
+        [result["spread"] for result in found if result.get("spread") is not None],
         approximate,
     )
 
@@ -75,17 +77,24 @@ def markdown(title, metrics, rows, notes):
     for label, cells in rows:
         numbers = [part for metric in metrics for part in (cells[metric].text, cells[metric].published_text)]
         lines.append(f"| {label} | {' | '.join(numbers)} |")
-    protocols, reasons = {}, {}
+    protocols, reasons, spreads = {}, {}, {}
     for label, cells in rows:
         for metric in metrics:
             name = METRICS.get(metric, metric)
             for text in cells[metric].protocols:
                 protocols.setdefault(f"{name}: {text}", None)
+            spreads.setdefault(name, []).extend(cells[metric].spreads)
             for text in cells[metric].reasons:
                 reasons.setdefault(f"{name}: {text}", []).append(label)
     lines += ["", *(f"- {text}" for text in protocols)]
+    lines += [f"- {name}: each single number ± {_span(found)}" for name, found in spreads.items() if found]
     lines += [f"- none, {text} ({', '.join(labels)})" for text, labels in reasons.items()]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _span(values):
+    low, high = f"{min(values):.3f}", f"{max(values):.3f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def real_subset_rows(found):

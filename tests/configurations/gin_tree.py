@@ -12,6 +12,7 @@ _HOSTS = {
     "options/five_bit.gin": (["demo.gin"], ["reduced_levels.dataset=@bundled"]),
     "presets/": (["paper/cqfg.gin"], []),
     "presets/small_gan.gin": (["paper/gan.gin"], []),
+    "presets/photographs.gin": (["paper/cqfg.gin", "presets/small.gin"], []),
     "presets/tiny_gan.gin": (["paper/gan_res.gin"], []),
     "presets/small_cqg.gin": (["paper/cqg.gin"], []),
     "gan_bits_per_dim.gin": (["paper/gan.gin"], ["initial_run='RUN'"]),

@@ -13,6 +13,7 @@ from tf_pivae.data.specification import specification
 from tf_pivae.errors import UserError
 
 GIN = Path(__file__).resolve().parents[2] / "gin/datasets"
+_LOCAL = ("fashion_mnist", "photographs")  # Not from TFDS.
 
 
 @pytest.fixture(autouse=True)
@@ -29,13 +30,29 @@ def _agrees(source, dataset):
     return found
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in GIN.glob("*.gin") if path.stem != "fashion_mnist"))
+@pytest.mark.parametrize("name", sorted(path.stem for path in GIN.glob("*.gin") if path.stem not in _LOCAL))
 def test_tfds(name, tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
     gin.parse_config_file(str(GIN / f"{name}.gin"))
     with tfds.testing.mock_data(num_examples=3):
         dataset = gin.get_bindings("train")["dataset"](cache_dir=tmp_path)
     _agrees(gin.get_bindings("train")["dataset"], dataset)
+
+
+def test_photographs(tmp_path):
+    gin.parse_config_file(str(GIN / "photographs.gin"))
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        picture = Image.fromarray(rng.integers(0, 256, (300, 540, 3), np.uint8))
+        picture.save(tmp_path / f"{i}.jpg")
+    gin.bind_parameter("image_folder.path", str(tmp_path))
+    photographs = gin.get_bindings("train")["dataset"]
+    dataset = photographs(cache_dir=tmp_path / "cache")
+    _agrees(photographs, dataset)
+    assert dataset.image_shape == (32, 32, 3)
+    # Of each file 4x2 tiles at a fourth and 2x1 at an eighth of its size; at a sixteenth none.
+    assert len(dataset.train.images) + len(dataset.test.images) == 6 * (4 * 2 + 2 * 1)
+    assert len(dataset.test.images) % 10 == 0
 
 
 @pytest.mark.parametrize("size", [16, 28, 32])
