@@ -1,26 +1,58 @@
-"""Adamax that leaves a weight alone where the gradient is not a number."""
+"""Adamax whose step is taken whole or not at all."""
 
 import keras
 import tensorflow as tf
 
 
 class Adamax(keras.optimizers.Adamax):
-    """Keras' Adamax for gradients that are already summed over replicas, with non-finite ones skipped.
+    """Adamax (Kingma & Ba 2015, algorithm 2) in one operation a variable, for gradients already summed over replicas.
 
-    Where an element of the gradient is not finite, the weight and both moments keep their values. A caller that wants
-    to skip a whole step passes NaN everywhere.
+    A step whose gradients have no finite norm changes no weight, no moment, and not the bias correction; `iterations`
+    counts it nevertheless: it is the place in the streams of data and noise.
     """
 
-    def _all_reduce_sum_gradients(self, grads_and_vars):
-        return grads_and_vars  # The trainer has summed them: it needs the sum to judge the step.
+    def build(self, variables):
+        super().build(variables)
+        self.updates = self.add_variable(
+            [], "zeros", dtype="int64", aggregation="only_first_replica", name="updates"
+        )  # Steps taken and not skipped.
 
-    def update_step(self, gradient, variable, learning_rate):
-        index = self._get_variable_index(variable)
-        momentum, norm = self._m[index], self._u[index]
-        finite = tf.math.is_finite(gradient)
-        power = tf.pow(tf.cast(self.beta_1, variable.dtype), tf.cast(self.iterations + 1, variable.dtype))
-        new_momentum = momentum + (1.0 - self.beta_1) * (gradient - momentum)
-        new_norm = tf.maximum(self.beta_2 * norm, tf.abs(gradient))
-        update = learning_rate * new_momentum / ((1.0 - power) * (new_norm + self.epsilon))
-        for target, new in ((momentum, new_momentum), (norm, new_norm), (variable, variable - update)):
-            self.assign(target, tf.where(finite, new, target))
+    def apply(self, gradients, variables):
+        """Takes a step, in the replica context.
+
+        Args:
+          gradients: list of float32 tensors, the same on every replica.
+          variables: list of Keras variables among those that the optimiser was built with.
+
+        Returns:
+          Scalar float32, the norm of all gradients together; the step was skipped where it is not finite.
+        """
+        norm = tf.linalg.global_norm(gradients)
+        finite = tf.math.is_finite(norm)
+        # Without a finite norm, factors of 1 and a gradient and a learning rate of 0 leave all values as they are.
+        gradients = [tf.where(finite, gradient, 0.0) for gradient in gradients]
+        beta_1, beta_2 = (tf.where(finite, float(beta), 1.0) for beta in (self.beta_1, self.beta_2))
+        learning_rate = tf.where(finite, tf.convert_to_tensor(self.learning_rate), 0.0)
+        beta_1_power = tf.pow(float(self.beta_1), tf.cast(self.updates + 1, tf.float32))
+        scalars = dict(
+            lr=learning_rate, beta1=beta_1, beta2=beta_2, beta1_power=beta_1_power, epsilon=float(self.epsilon)
+        )
+        indices = [self._get_variable_index(variable) for variable in variables]
+        slots = [
+            (variable.value, self._m[i].value, self._u[i].value)
+            for i, variable in zip(indices, variables, strict=True)
+        ]
+
+        def update_one(weight, momentum, norm, gradient, scalars):
+            tf.raw_ops.ResourceApplyAdaMax(
+                var=weight.handle, m=momentum.handle, v=norm.handle, grad=gradient, **scalars
+            )
+
+        def update_all(strategy, gradients, scalars):
+            for (weight, *moments), gradient in zip(slots, gradients, strict=True):
+                strategy.extended.update(weight, update_one, args=(*moments, gradient, scalars), group=False)
+
+        tf.distribute.get_replica_context().merge_call(update_all, args=(gradients, scalars))
+        self.iterations.assign_add(1)
+        self.updates.assign_add(tf.cast(finite, tf.int64))
+        return norm

@@ -23,8 +23,8 @@ class Trainer(keras.Model):
     passes through the flow's inverse into the decoder.
 
     Noise and data of a step are functions of (seed, step, place in the global batch), so a step does not depend on the
-    number of replicas. A step whose loss or gradient is not finite changes no weight; its metric
-    `skipped_generator` or `skipped_critic` is 1.
+    number of replicas. A step whose loss or gradient is not finite changes no weight, no moment of the optimiser and no
+    moving average; its metric `skipped_generator` or `skipped_critic` is 1.
 
     Args:
       pivae: `PiVAE`, the model to train.
@@ -177,7 +177,7 @@ class Trainer(keras.Model):
 
         norm, skipped = self._apply(self.generator_optimizer, self._generator_variables(), gradients)
         metrics.update(gradient_norm=norm, skipped_generator=skipped, log_sigma=self.pivae.vae.log_sigma)
-        self._update_moving_average()
+        self._update_moving_average(skipped)
         values = replica_mean(tf.stack([tf.cast(value, tf.float32) for value in metrics.values()]))
         return dict(zip(metrics, tf.unstack(values), strict=True))
 
@@ -230,17 +230,16 @@ class Trainer(keras.Model):
         if context.num_replicas_in_sync > 1:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
             gradients = [g / context.num_replicas_in_sync for g in gradients]
-        norm = tf.linalg.global_norm(gradients)
-        finite = tf.math.is_finite(norm)
-        optimizer.apply([tf.where(finite, g, float("nan")) for g in gradients], variables)
-        return norm, 1.0 - tf.cast(finite, tf.float32)
+        norm = optimizer.apply(gradients, variables)
+        return norm, 1.0 - tf.cast(tf.math.is_finite(norm), tf.float32)
 
-    def _update_moving_average(self):
+    def _update_moving_average(self, skipped):
         if self.moving_average is None:
             return
         step = tf.cast(self.step, tf.float32)
         # The average forgets the first, untrained weights: its memory grows with the run.
         rate = 1.0 - tf.minimum(self.moving_average_decay, (1.0 + step) / (10.0 + step))
+        rate *= 1.0 - skipped
         pairs = [
             (average.value, variable.value)
             for average, variable in zip(self.moving_average.variables, self.pivae.variables, strict=True)
