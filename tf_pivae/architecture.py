@@ -79,6 +79,7 @@ def configured():
             moving_average=model(**shape) if bindings.get("moving_average") else None,
             seed=bindings.get("seed", 0),
         )
+        trainer.check_batch(bindings.get("batch_size", 64))
     except (ValueError, TypeError) as error:
         raise UserError(f"the model cannot be built for images of {list(data.image_shape)}: {error}") from error
     return trainer, data, bindings.get("batch_size", 64)

@@ -2,11 +2,14 @@
 
 import math
 
+import tensorflow as tf
+
 # Convolutions and matrix products: input and gradients of a convolution are convolutions as well.
 _CONVOLUTIONS = ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter")
 _PRODUCTS = ("MatMul", "BatchMatMulV2")
 # These hand a buffer on instead of filling another one.
 _VIEWS = ("Identity", "IdentityN", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient")
+_LOOPS = ("While", "StatelessWhile")
 _STATELESS_SOURCES = ("Const", "Placeholder", "ReadVariableOp", "VarHandleOp")
 
 
@@ -35,7 +38,7 @@ def flops(operations):
     """Floating-point operations of convolutions and matrix products; a multiplication and an addition are two.
 
     Positions in the padding count, as they do in TensorFlow's profiler. Everything elementwise is left out: it costs
-    memory traffic, not arithmetic.
+    memory traffic, not arithmetic. A loop counts as often as its `maximum_iterations`, once if it has none.
 
     Args:
       operations: `tf.Operation`s with static shapes.
@@ -46,7 +49,15 @@ def flops(operations):
     return sum(_operation_flops(operation) for operation in operations)
 
 
+def _body(loop):
+    """The graph of one turn of a loop."""
+    return loop.graph._get_function(loop.get_attr("body").name).graph
+
+
 def _operation_flops(operation):
+    if operation.type in _LOOPS:
+        turns = tf.get_static_value(operation.inputs[1])  # `maximum_iterations`; -1 if nobody said.
+        return max(1, turns or 1) * flops(executed(_body(operation)))
     if operation.type in _CONVOLUTIONS:
         # What slides is the kernel; it slides over what has the channels that it makes.
         kernel = {"Conv2D": 1, "Conv2DBackpropInput": 1, "Conv2DBackpropFilter": None}[operation.type]
@@ -65,7 +76,8 @@ def peak_bytes(graph):
 
     A tensor lives from the operation that makes it to the last one that reads it; a view lives in the buffer that it
     shows. Variables, constants and arguments are not counted, nor is the workspace of the kernels. An elementwise
-    operation needs its result beside its arguments: in-place forwarding, which would save some, is not modelled.
+    operation needs its result beside its arguments: in-place forwarding, which would save some, is not modelled. A loop
+    runs one turn at a time, and holds what a turn holds.
 
     Args:
       graph: `tf.Graph` with static shapes.
@@ -85,6 +97,8 @@ def peak_bytes(graph):
     live = peak = 0
     dying = {}
     for i, operation in enumerate(operations):
+        if operation.type in _LOOPS:
+            peak = max(peak, live + peak_bytes(_body(operation)))
         for tensor in operation.outputs:
             buffer = buffers[id(tensor)]
             if buffer is not None and buffer[0] == tensor.name:  # It owns the buffer.

@@ -34,9 +34,9 @@ def small_images(count=BATCH, seed=0):
     return np.random.default_rng(seed).integers(0, 4, [count, *SHAPE]).astype(np.uint8)
 
 
-def small_trainer(randomize, critic=small_critic, moving_average=False, norm="batch", **options):
+def small_trainer(randomize, critic=small_critic, moving_average=False, norm="batch", trainer=Trainer, **options):
     """A trainer whose weights are the same in every call, away from their initial values."""
-    trainer = Trainer(
+    trainer = trainer(
         randomize(small_model(norm), scale=0.05),
         critic=None if critic is None else critic(),
         moving_average=small_model(norm) if moving_average else None,

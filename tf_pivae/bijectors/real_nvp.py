@@ -1,5 +1,7 @@
 """The Real-NVP head f (section 4.1, appendices A.4 and C; Dinh et al. 2017)."""
 
+import functools
+
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -10,7 +12,9 @@ from tf_pivae.bijectors.normalization import ChannelAffine, ChannelNormalization
 from tf_pivae.bijectors.squeeze import Squeeze
 from tf_pivae.configurable import MAX_DEPTH, MAX_WIDTH, check_sizes, configurable_layer
 from tf_pivae.layers.composite import Composite
+from tf_pivae.layers.convolution import ConvolutionPrecision
 from tf_pivae.layers.moments import BatchNorm, RunningMoments
+from tf_pivae.layers.rematerialization import keep
 from tf_pivae.layers.weight_norm import WeightNormConv2D, initializing
 
 tfb = tfp.bijectors
@@ -25,6 +29,10 @@ class Conditioner(keras.layers.Layer):
     trainable vector. Weight normalisation, and batch normalisation unless `norm` is not "batch" (appendix A.4). The
     last layer starts at zero, hence the coupling as the identity. The network sees [x, -x, mask]: two rectified halves,
     and where the holes are.
+
+    The convolutions are float32 in mixed precision too. The inverse of several couplings feeds a conditioner what
+    differs from the forward pass by float32's rounding; rounded to bfloat16 a part of it would fall on another side,
+    and the inverse would miss by bfloat16's error.
     """
 
     def __init__(self, mask, width, num_blocks, norm, name=None):
@@ -36,18 +44,19 @@ class Conditioner(keras.layers.Layer):
             return BatchNorm(name=name) if norm == "batch" else None
 
         self.input_norm = normalization("input_norm")
-        self.input_conv = WeightNormConv2D(width, name="input_conv")
+        convolution = functools.partial(WeightNormConv2D, precision=ConvolutionPrecision("float32"))
+        self.input_conv = convolution(width, name="input_conv")
         self.blocks = [
             (
                 normalization(f"block_{i}_norm_0"),
-                WeightNormConv2D(width, name=f"block_{i}_conv_0"),
+                convolution(width, name=f"block_{i}_conv_0"),
                 normalization(f"block_{i}_norm_1"),
-                WeightNormConv2D(width, name=f"block_{i}_conv_1", init_scale=0.1),
+                convolution(width, name=f"block_{i}_conv_1", init_scale=0.1),
             )
             for i in range(num_blocks)
         ]
         self.output_norm = normalization("output_norm")
-        self.output_conv = WeightNormConv2D(2 * self._channels, kernel_size=1, init_scale=0.0, name="output_conv")
+        self.output_conv = convolution(2 * self._channels, kernel_size=1, init_scale=0.0, name="output_conv")
 
     def build(self, input_shape):
         self.log_scale_bound = self.add_weight(shape=[self._channels], initializer="ones", name="log_scale_bound")
@@ -69,8 +78,9 @@ class Conditioner(keras.layers.Layer):
 class _Couplings(Composite):
     """`num_couplings` couplings whose masks alternate, with invertible normalisation between them."""
 
-    def __init__(self, make_mask, shape, num_couplings, num_blocks, width, norm, name):
+    def __init__(self, make_mask, shape, num_couplings, num_blocks, width, norm, call_block, name):
         super().__init__(name=name)
+        self._call_block = call_block
         self._masks = [make_mask(*shape, parity=i % 2) for i in range(num_couplings)]
         self._norm = norm
         self._shape = shape
@@ -88,7 +98,7 @@ class _Couplings(Composite):
         """The bijectors in the order in which they are applied to an image."""
         steps = []
         for i, (conditioner, mask) in enumerate(zip(self.conditioners, self._masks, strict=True)):
-            steps.append(AffineCoupling(lambda x, net=conditioner: net(x, training=training), mask))
+            steps.append(AffineCoupling(functools.partial(self._call_block, conditioner, training=training), mask))
             if i < len(self.norms):
                 steps.append(self._normalization(self.norms[i], training))
         return steps
@@ -150,16 +160,26 @@ class RealNVP(Composite):
       width: channels of the conditioners.
       norm: "batch", "act" or "none": the invertible normalisation between couplings; "batch" also puts batch
         normalisation inside the conditioners, as the reference implementation of Real-NVP does.
+      call_block: `keep`, or `rematerialized`, which trades time for memory: how a conditioner is called.
     """
 
     def __init__(
-        self, image_shape, num_scales=1, num_couplings=3, num_blocks=2, width=32, norm="batch", name="real_nvp"
+        self,
+        image_shape,
+        num_scales=1,
+        num_couplings=3,
+        num_blocks=2,
+        width=32,
+        norm="batch",
+        call_block=keep,
+        name="real_nvp",
     ):
         super().__init__(name=name)
         if norm not in _NORMS:
             raise ValueError(f"`norm` must be one of {_NORMS}; got {norm!r}.")
         check_sizes(MAX_DEPTH, num_scales=num_scales, num_couplings=num_couplings, num_blocks=num_blocks or 1)
         check_sizes(MAX_WIDTH, width=width)
+        self.couples_images = norm == "batch"  # In training, when the moments are those of a batch.
         height, image_width, channels = image_shape
         stride = 2 ** (num_scales - 1)
         if height % stride or image_width % stride:
@@ -167,6 +187,7 @@ class RealNVP(Composite):
                 f"`num_scales` = {num_scales} needs image sides divisible by {stride}; got {height}x{image_width}."
             )
         options = dict(num_couplings=num_couplings, num_blocks=num_blocks, width=width, norm=norm)
+        options.update(call_block=call_block)
         self.scales = []
         shape = (height, image_width, channels)
         for i in range(num_scales):

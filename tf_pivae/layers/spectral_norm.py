@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_pivae.configurable import configurable_layer
+from tf_pivae.layers.convolution import Conv2D
 
 _INITIAL_UPDATES = 10
 # The paper has one, at a tenth of our learning rate: with one, the estimate lags behind when two values cross.
@@ -53,8 +54,8 @@ class SpectralNorm:
 
 
 @configurable_layer
-class SpectralNormConv2D(SpectralNorm, keras.layers.Conv2D):
-    """`keras.layers.Conv2D` with a spectrally normalised kernel; its bias is as it is."""
+class SpectralNormConv2D(SpectralNorm, Conv2D):
+    """`Conv2D` with a spectrally normalised kernel; its bias is as it is."""
 
     def __init__(self, filters, kernel_size, strides=1, padding="same", kernel_initializer="he_normal", name=None):
         super().__init__(

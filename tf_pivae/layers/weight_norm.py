@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_pivae.layers.convolution import ConvolutionPrecision
+
 _MIN_VARIANCE = 1e-4  # A channel that hardly varies over the first batch must not start with an enormous gain.
 _state = threading.local()
 
@@ -108,20 +110,25 @@ class WeightNormDense(WeightNormalized):
 
 
 class WeightNormConv2D(WeightNormalized):
-    """Convolution with 'SAME' padding, x float32 [B, H, W, I] -> [B, H / strides, W / strides, filters]."""
+    """Convolution with 'SAME' padding, x float32 [B, H, W, I] -> [B, H / strides, W / strides, filters].
+
+    Args:
+      precision: `ConvolutionPrecision`; None is what gin configures.
+    """
 
     _norm_axes = (0, 1, 2)
 
-    def __init__(self, filters, kernel_size=3, strides=1, **kwargs):
+    def __init__(self, filters, kernel_size=3, strides=1, precision=None, **kwargs):
         super().__init__(filters, **kwargs)
         self.kernel_size = kernel_size
         self.strides = strides
+        self.precision = precision or ConvolutionPrecision()
 
     def build(self, input_shape):
         self._add_weights([self.kernel_size, self.kernel_size, input_shape[-1], self.filters])
 
     def _linear(self, x, kernel):
-        return tf.nn.conv2d(x, kernel, self.strides, "SAME")
+        return self.precision(lambda x, kernel: tf.nn.conv2d(x, kernel, self.strides, "SAME"), x, kernel)
 
 
 class WeightNormConv2DTranspose(WeightNormalized):
@@ -137,6 +144,7 @@ class WeightNormConv2DTranspose(WeightNormalized):
         super().__init__(filters, **kwargs)
         self.kernel_size = kernel_size
         self.strides = strides
+        self.precision = ConvolutionPrecision()
 
     def build(self, input_shape):
         self._add_weights([self.kernel_size, self.kernel_size, self.filters, input_shape[-1]])
@@ -145,5 +153,7 @@ class WeightNormConv2DTranspose(WeightNormalized):
         return direction * gain[:, None]
 
     def _linear(self, x, kernel):
-        batch, height, width = tf.shape(x)[0], x.shape[1] * self.strides, x.shape[2] * self.strides
-        return tf.nn.conv2d_transpose(x, kernel, [batch, height, width, self.filters], self.strides, "SAME")
+        shape = [tf.shape(x)[0], x.shape[1] * self.strides, x.shape[2] * self.strides, self.filters]
+        return self.precision(
+            lambda x, kernel: tf.nn.conv2d_transpose(x, kernel, shape, self.strides, "SAME"), x, kernel
+        )

@@ -137,12 +137,13 @@ class TopDownBlock(Composite):
             self.residual_conv = widen(filters, name="residual_conv", **options)
             self.shortcut = WeightNormConv2D(filters, kernel_size=1, name="shortcut", **options)
 
-    def call(self, x, draw, labels=None):
+    def call(self, x, given, draw, labels=None):
         """Runs the block.
 
         Args:
           x: float32 [B, H, W, I].
-          draw: a function (block, parts, labels) -> `LatentSample`: from the prior or from the posterior.
+          given: what `draw` gets beside the block's own part: a nest of tensors, or None.
+          draw: a function (block, parts, given, labels) -> `LatentSample`: from the prior or from the posterior.
 
         Returns:
           features [B, H', W', filters] and the `LatentSample` (None without latents).
@@ -150,7 +151,7 @@ class TopDownBlock(Composite):
         parts = self.splitter(self.conv(tf.nn.elu(x), labels=labels))
         features, latents = parts["features"], None
         if self.latent_channels:
-            latents = draw(self, parts, labels)
+            latents = draw(self, parts, given, labels)
             features = tf.concat([features, latents.z], -1)
         if not self.residual:
             return features, latents

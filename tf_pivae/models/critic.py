@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_pivae.configurable import MAX_DEPTH, MAX_WIDTH, check_sizes
 from tf_pivae.layers.composite import Composite
+from tf_pivae.layers.convolution import Conv2D
 from tf_pivae.layers.spectral_norm import SpectralNorm
 
 
@@ -113,7 +114,7 @@ def _conv(conv, filters, kernel_size, strides=1, name=None):
 
 
 @gin.configurable
-def plain_critic(widths=(64, 128, 256, 512), num_classes=0, conv=keras.layers.Conv2D, dense=keras.layers.Dense):
+def plain_critic(widths=(64, 128, 256, 512), num_classes=0, conv=Conv2D, dense=keras.layers.Dense):
     """Table 1's critic (SNGAN's CIFAR net without spectral normalisation).
 
     Args:
@@ -131,7 +132,7 @@ def residual_critic(
     widths=(32, 64, 128, 256),
     blocks_per_width=1,
     num_classes=0,
-    conv=keras.layers.Conv2D,
+    conv=Conv2D,
     dense=keras.layers.Dense,
 ):
     """Table 6's critic; wider and deeper for `large-D`.

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_pivae.configurable import MAX_WIDTH, check_sizes
 from tf_pivae.layers.composite import Composite
+from tf_pivae.layers.rematerialization import keep
 from tf_pivae.layers.weight_norm import WeightNormConv2D
 from tf_pivae.models.blocks import BottomUpBlock, LatentSample, MapTop, TopDownBlock, VectorTop
 from tf_pivae.models.latents import GaussianPosterior, standard_gaussian
@@ -33,11 +34,13 @@ class HierarchicalVAE(keras.Model):
       top_down: `TopDownBlock`s, from the top downwards. Those with latents meet, last to first, the bottom-up blocks
         with latents.
       output: a layer features -> mu(z).
+      call_block: a function (block, *inputs, **others) that calls a block: `keep` or `rematerialized`.
     """
 
-    def __init__(self, image_shape, stem, bottom_up, top, top_down, output, name="vae"):
+    def __init__(self, image_shape, stem, bottom_up, top, top_down, output, call_block=keep, name="vae"):
         super().__init__(name=name)
         self.image_shape = tuple(image_shape)
+        self._call_block = call_block
         self.stem, self.bottom_up, self.top, self.top_down, self.output_conv = stem, bottom_up, top, top_down, output
         self.log_sigma = self.add_weight(shape=[], initializer="zeros", name="log_sigma")
 
@@ -56,7 +59,7 @@ class HierarchicalVAE(keras.Model):
         """Bottom-up pass: y [B, H, W, C] -> the last features, and the blocks' `Evidence`, the lowest first."""
         features, evidence = self.stem(y, labels=labels), []
         for block in self.bottom_up:
-            features, block_evidence = block(features, labels=labels)
+            features, block_evidence = self._call_block(block, features, labels=labels)
             if block_evidence is not None:
                 evidence.append(block_evidence)
         return features, evidence
@@ -83,38 +86,38 @@ class HierarchicalVAE(keras.Model):
         h = posterior.sample(noise.normal("latents/top", self.top.latent_shape))
         kl = posterior.log_prob(h) - standard_gaussian(h).log_prob(h)
 
-        def draw(block, parts, labels):
+        def draw(block, parts, evidence, labels):
             epsilon = noise.normal(f"latents/{block.name}", _latent_shape(block, parts))
-            return block.sample_posterior(parts, evidence.pop(), epsilon, labels)
+            return block.sample_posterior(parts, evidence, epsilon, labels)
 
-        groups, mean = self._descend(h, draw, labels)
+        groups, mean = self._descend(h, draw, evidence[::-1], labels)
         return [LatentSample(h, kl), *groups], mean
 
     def sample_mean(self, noise, temperature=1.0, labels=None):
         """mu(z) of z ~ p(z), float32 [B, H, W, C]; `temperature` scales every prior's standard deviation."""
         h = temperature * noise.normal("latents/top", self.top.latent_shape)
 
-        def draw(block, parts, labels):
+        def draw(block, parts, _, labels):
             epsilon = noise.normal(f"latents/{block.name}", _latent_shape(block, parts))
             return block.sample_prior(parts, epsilon, temperature)
 
-        return self._descend(h, draw, labels)[1]
+        return self._descend(h, draw, [None] * (len(self.group_names) - 1), labels)[1]
 
     def decode(self, latents, labels=None):
         """mu(z) of given latents: a list of tensors in the order of `group_names` -> float32 [B, H, W, C]."""
-        remaining = list(latents)
-        h = remaining.pop(0)
+        h, *below = latents
 
-        def draw(block, parts, labels):
-            z = remaining.pop(0)
+        def draw(block, parts, z, labels):
             return LatentSample(z, tf.zeros_like(z))
 
-        return self._descend(h, draw, labels)[1]
+        return self._descend(h, draw, below, labels)[1]
 
-    def _descend(self, h, draw, labels):
-        features, groups = self.top.decode(h, labels), []
+    def _descend(self, h, draw, given, labels):
+        """`given`: what `draw` gets beside a block's own part, for every block with latents, the highest first."""
+        features, groups, given = self.top.decode(h, labels), [], iter(given)
         for block in self.top_down:
-            features, latents = block(features, draw=draw, labels=labels)
+            own = next(given) if block.latent_channels else None
+            features, latents = self._call_block(block, features, own, draw=draw, labels=labels)
             if latents is not None:
                 groups.append(latents)
         return groups, self.output_conv(tf.nn.elu(features), labels=labels)
@@ -160,6 +163,7 @@ def plain_vae(
     latent_channels=32,
     posterior=GaussianPosterior,
     num_classes=0,
+    call_block=keep,
 ):
     """Table 1's net: dense, stride-2 deconvolutions, conv 3x3; the encoder mirrors it (method, section 5).
 
@@ -170,6 +174,7 @@ def plain_vae(
       latent_channels: latent feature maps in every decoder block; 0 for the GAN, which reads only the top noise.
       posterior: `GaussianPosterior` or `IAFPosterior`.
       num_classes: 0, or the number of classes of a class-conditional model.
+      call_block: `keep`, or `rematerialized`, which trades time for memory.
     """
     check_sizes(MAX_WIDTH, widths=widths, top_channels=top_channels, latent_channels=latent_channels or 1)
     resolution = _resolution(image_shape, len(widths) - 1)
@@ -199,9 +204,8 @@ def plain_vae(
         for i, width in enumerate(widths)
     ]
     top = VectorTop(resolution, top_channels, widths[-1], num_classes)
-    return HierarchicalVAE(
-        image_shape, _Identity(name="stem"), bottom_up, top, top_down, _output(image_shape, num_classes)
-    )
+    stem, output = _Identity(name="stem"), _output(image_shape, num_classes)
+    return HierarchicalVAE(image_shape, stem, bottom_up, top, top_down, output, call_block)
 
 
 @gin.configurable
@@ -213,6 +217,7 @@ def residual_vae(
     latent_channels=32,
     posterior=GaussianPosterior,
     num_classes=0,
+    call_block=keep,
 ):
     """Table 6's net: residual blocks on both sides, latents at each block's own resolution.
 
@@ -224,6 +229,7 @@ def residual_vae(
       latent_channels: latent feature maps of every block; 0 for the residual GAN.
       posterior: `GaussianPosterior` or `IAFPosterior`.
       num_classes: 0, or the number of classes of a class-conditional model.
+      call_block: `keep`, or `rematerialized`, which trades time for memory.
     """
     check_sizes(MAX_WIDTH, stem_width=stem_width, widths=widths, top_channels=top_channels)
     check_sizes(MAX_WIDTH, latent_channels=latent_channels or 1)  # 0: none
@@ -255,7 +261,8 @@ def residual_vae(
     ]
     stem = WeightNormConv2D(stem_width, num_classes=num_classes, name="stem")
     top = MapTop(resolution, top_channels, widths[-1], num_classes)
-    return HierarchicalVAE(image_shape, stem, bottom_up, top, top_down, _output(image_shape, num_classes))
+    output = _output(image_shape, num_classes)
+    return HierarchicalVAE(image_shape, stem, bottom_up, top, top_down, output, call_block)
 
 
 class _Identity(Composite):

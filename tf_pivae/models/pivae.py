@@ -26,6 +26,14 @@ class Bound(NamedTuple):
     preprocessing_log_det: tf.Tensor  # [B], log|det dt/dv|
 
 
+class Features(NamedTuple):
+    """Images in the space of the VAE."""
+
+    y: tf.Tensor  # [B, H, W, C]
+    flow_log_det: tf.Tensor  # [B], log|det df/dt|, nats
+    preprocessing_log_det: tf.Tensor  # [B], log|det dt/dv|, nats
+
+
 @gin.configurable
 class PiVAE(keras.Model):
     """A density and a sampler for images of `num_bins` levels, x in {0 ... num_bins - 1}^(H x W x C).
@@ -88,12 +96,21 @@ class PiVAE(keras.Model):
         Returns:
           `Bound`.
         """
+        return self.bound_of_features(self.features(images, noise, training), noise, labels)
+
+    def features(self, images, noise, training=False):
+        """The first half of `bound`, `Features`: the one that batch statistics may make a function of all images."""
         v = self.dequantize(images, noise)
         preprocessing = self.preprocessing()
         t = preprocessing.forward(v)
         preprocessing_log_det = preprocessing.forward_log_det_jacobian(v, event_ndims=3)
         preprocessing_log_det = tf.broadcast_to(preprocessing_log_det, [tf.shape(v)[0]])  # `affine`'s is one constant.
         y, flow_log_det = self._flow_forward(t, training)
+        return Features(y, flow_log_det, preprocessing_log_det)
+
+    def bound_of_features(self, features, noise, labels=None):
+        """The second half of `bound`: for each image, a function of that image's features alone."""
+        y, flow_log_det, preprocessing_log_det = features
         vae = self.vae.bound(y, noise, labels)
         kl = tf.add_n([tf.reduce_sum(group, -1) for group in vae.kl])
         log_density = vae.reconstruction - kl + flow_log_det + preprocessing_log_det  # of v, a density on [0, 1)^D

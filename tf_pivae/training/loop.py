@@ -104,6 +104,8 @@ def train(
         num_classes = _num_classes(data, class_conditional)
         with workers.watched(), strategy.scope():
             session = _build(model, critic, trainer, data, num_classes, moving_average, seed)
+        with explained(f"batch_size = {batch_size}"):
+            session.check_batch(batch_size // replicas)
         _check_levels(data, session.pivae)
         recorder.claim(
             {

@@ -135,6 +135,9 @@ class Trainer(keras.Model):
             for average, variable in zip(self.moving_average.variables, self.pivae.variables, strict=True):
                 average.assign(variable)
 
+    def check_batch(self, rows):
+        """Raises ValueError where a replica cannot take steps on so many images."""
+
     # One step.
 
     def train_step(self, data):
@@ -148,38 +151,57 @@ class Trainer(keras.Model):
         """
         images, labels = data if isinstance(data, tuple) else (data, None)
         labels = labels if self.pivae.num_classes else None
+        self.check_batch(images.shape[0])
         noise = self._step_noise(images.shape[0])
         gradients, metrics = {}, {}
-
         if self.likelihood_weight > 0.0:
-            with tf.GradientTape() as tape:
-                bound = self.pivae.bound(images, noise.fold_in("likelihood"), self._training, labels)
-                loss = losses.coverage_loss(bound, self.free_nats, self._kl_weight(), replica_mean)
-                loss *= self.likelihood_weight
-            _accumulate(gradients, tape, loss, self._generator_variables())
-            metrics.update(self._bound_metrics(bound))
-
+            metrics.update(self._likelihood(gradients, images, labels, noise))
         if self.critic is not None:
-            real = 2.0 * self.pivae.dequantize(images, noise.fold_in("critic")) - 1.0
-            for i in range(self.critic_steps):
-                critic_noise = noise.fold_in(f"adversary/{i}")
-                with tf.GradientTape() as tape:
-                    fake = 2.0 * self.pivae.sample_continuous(critic_noise, labels=labels) - 1.0
-                metrics.update(self._critic_step(real, tf.stop_gradient(fake), critic_noise, labels))
-            # The samples of the last critic step serve the generator too (Algorithm 1).
-            with tf.GradientTape(watch_accessed_variables=False) as logit_tape:
-                logit_tape.watch(fake)
-                seen = self._augmented(fake, critic_noise.fold_in("augment/generator"))
-                quality = losses.quality_loss(self.critic(seen, labels=labels))
-            pull = self.adversarial_weight * logit_tape.gradient(quality, fake)
-            _accumulate(gradients, tape, fake, self._adversarial_variables(), pull)
-            metrics["quality_loss"] = quality
-
+            metrics.update(self._adversary(gradients, images, labels, noise))
         norm, skipped = self._apply(self.generator_optimizer, self._generator_variables(), gradients)
         metrics.update(gradient_norm=norm, skipped_generator=skipped, log_sigma=self.pivae.vae.log_sigma)
         self._update_moving_average(skipped)
         values = replica_mean(tf.stack([tf.cast(value, tf.float32) for value in metrics.values()]))
         return dict(zip(metrics, tf.unstack(values), strict=True))
+
+    def _likelihood(self, gradients, images, labels, noise):
+        """Adds the gradient of L_C to `gradients`, a dict by the variable's id; returns metrics."""
+        with tf.GradientTape() as tape:
+            bound = self.pivae.bound(images, noise.fold_in("likelihood"), self._training, labels)
+            loss = self._coverage_loss(bound)
+        variables = self._generator_variables()
+        add_gradients(gradients, variables, tape.gradient(loss, variables))
+        return self._bound_metrics(bound)
+
+    def _coverage_loss(self, bound, reduce=replica_mean):
+        return self.likelihood_weight * losses.coverage_loss(bound, self.free_nats, self._kl_weight(), reduce)
+
+    def _adversary(self, gradients, images, labels, noise):
+        """Updates the critic and adds the gradient of L_Q to `gradients`; returns metrics."""
+        metrics = {}
+        for i in range(self.critic_steps):
+            critic_noise = noise.fold_in(f"adversary/{i}")
+            fake, tape = self._samples(critic_noise, labels)
+            metrics.update(self._update_critic(*self._critic_gradients(images, fake, noise, critic_noise, labels)))
+        # The samples of the last critic step serve the generator too (Algorithm 1).
+        quality, pull = self._quality(fake, critic_noise, labels)
+        variables = self._adversarial_variables()
+        add_gradients(gradients, variables, tape.gradient(fake, variables, output_gradients=pull))
+        return {**metrics, "quality_loss": quality}
+
+    def _samples(self, noise, labels):
+        """Samples on the [-1, 1] scale, and the tape that has seen them made."""
+        with tf.GradientTape() as tape:
+            fake = 2.0 * self.pivae.sample_continuous(noise, labels=labels) - 1.0
+        return fake, tape
+
+    def _quality(self, fake, noise, labels):
+        """L_Q of samples, and the gradient with respect to them of its part of the loss."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(fake)
+            seen = self._augmented(fake, noise.fold_in("augment/generator"))
+            quality = losses.quality_loss(self.critic(seen, labels=labels))
+        return quality, self.adversarial_weight * tape.gradient(quality, fake)
 
     def _step_noise(self, rows):
         context = tf.distribute.get_replica_context()
@@ -193,28 +215,32 @@ class Trainer(keras.Model):
             return 1.0
         return tf.minimum(1.0, tf.cast(self.step + 1, tf.float32) / self.kl_warmup_steps)
 
-    def _critic_step(self, real, fake, noise, labels):
+    def _critic_gradients(self, images, fake, noise, critic_noise, labels):
+        """The gradients of the critic's loss, a dict by the variable's id, and metrics."""
+
         def logits(v):
             return self.critic(v, labels=labels)
 
-        real = self._augmented(real, noise.fold_in("augment/real"))
-        fake = self._augmented(fake, noise.fold_in("augment/fake"))
+        real = 2.0 * self.pivae.dequantize(images, noise.fold_in("critic")) - 1.0
+        real = self._augmented(real, critic_noise.fold_in("augment/real"))
+        fake = self._augmented(tf.stop_gradient(fake), critic_noise.fold_in("augment/fake"))
         with tf.GradientTape() as tape:
             real_logits, fake_logits = logits(real), logits(fake)
             loss = self.critic_loss(real_logits, fake_logits)
-            regularization = self._regularization(logits, real, fake, noise)
+            regularization = self._regularization(logits, real, fake, critic_noise)
             total = loss + regularization
-        gradients = _accumulate({}, tape, total, self.critic.trainable_variables)
-        norm, skipped = self._apply(self.critic_optimizer, self.critic.trainable_variables, gradients)
-        self.critic.update_normalization()
-        return {
+        variables = self.critic.trainable_variables
+        return add_gradients({}, variables, tape.gradient(total, variables)), {
             "critic_loss": loss,
             "critic_regularization": regularization,
             "real_logit": tf.reduce_mean(real_logits),
             "fake_logit": tf.reduce_mean(fake_logits),
-            "critic_gradient_norm": norm,
-            "skipped_critic": skipped,
         }
+
+    def _update_critic(self, gradients, metrics):
+        norm, skipped = self._apply(self.critic_optimizer, self.critic.trainable_variables, gradients)
+        self.critic.update_normalization()
+        return {**metrics, "critic_gradient_norm": norm, "skipped_critic": skipped}
 
     def _augmented(self, images, noise):
         return images if self.augment is None else self.augment(images, noise)
@@ -270,11 +296,9 @@ class Trainer(keras.Model):
         return metrics
 
 
-def _accumulate(gradients, tape, target, variables, output_gradients=None):
-    """Adds d target / d variables to `gradients`, a dict by the variable's id; returns it."""
-    for variable, gradient in zip(
-        variables, tape.gradient(target, variables, output_gradients=output_gradients), strict=True
-    ):
+def add_gradients(gradients, variables, found):
+    """Adds what a tape has found for variables (tensors or None) to a dict by the variable's id; returns it."""
+    for variable, gradient in zip(variables, found, strict=True):
         if gradient is not None:
             gradient = tf.convert_to_tensor(gradient)  # Rows gathered by label come as `IndexedSlices`.
             known = gradients.get(id(variable))

@@ -1,0 +1,51 @@
+"""What convolutions compute in: float32, or bfloat16 for their two arguments (mixed precision)."""
+
+import gin
+import keras
+import tensorflow as tf
+
+from tf_pivae.configurable import configurable_layer
+
+_DTYPES = ("float32", "bfloat16")  # float16's range would need the losses to be scaled.
+
+
+@gin.configurable
+class ConvolutionPrecision:
+    """Rounds the arguments of a convolution to `dtype`, and returns its result in float32.
+
+    The one place that decides. Every convolutional layer makes its own of these when it is constructed, by the gin
+    configuration of that moment (a run's own `config.gin` where a run is loaded), and keeps it: models of different
+    precision live side by side in a process. Weights, gains, biases and all that is no convolution stay float32; so do
+    the gradients that leave a convolution, which is itself differentiated by convolutions of `dtype`. The head's
+    convolutions are float32 whatever gin says, see `tf_pivae.bijectors.real_nvp.Conditioner`.
+
+    Args:
+      dtype: "float32" or "bfloat16". bfloat16 has float32's range and 8 bits of precision; products are summed up in
+        float32 inside the convolution, and the sum is rounded once more.
+    """
+
+    def __init__(self, dtype="float32"):
+        if dtype not in _DTYPES:
+            raise ValueError(f"`dtype` of convolutions must be one of {_DTYPES}; got {dtype!r}.")
+        self.dtype = dtype
+
+    def __call__(self, convolve, x, kernel):
+        """convolve(x, kernel) for float32 tensors -> float32."""
+        if self.dtype == "float32":
+            return convolve(x, kernel)
+        return tf.cast(convolve(tf.cast(x, self.dtype), tf.cast(kernel, self.dtype)), tf.float32)
+
+
+@configurable_layer
+class Conv2D(keras.layers.Conv2D):
+    """`keras.layers.Conv2D` in the precision that the configuration asks for."""
+
+    def __init__(self, filters, kernel_size, strides=1, padding="same", kernel_initializer="he_normal", name=None):
+        super().__init__(
+            filters, kernel_size, strides, padding=padding, kernel_initializer=kernel_initializer, name=name
+        )
+        self.precision = ConvolutionPrecision()
+
+    def convolution_op(self, inputs, kernel):
+        """Keras' place for another convolution."""
+        return self.precision(super().convolution_op, inputs, tf.convert_to_tensor(kernel))

@@ -1,0 +1,153 @@
+"""Gradient accumulation: a batch that is too large for the memory, computed a part at a time."""
+
+import tensorflow as tf
+
+from tf_pivae.configurable import MAX_DEPTH, check_sizes, configurable_layer
+from tf_pivae.layers.moments import replica_mean
+from tf_pivae.training.trainer import Trainer, add_gradients
+
+
+@configurable_layer
+class AccumulatingTrainer(Trainer):
+    """A `Trainer` that computes each step in equal parts of the batch, one after the other.
+
+    The step is the same: the same images, noise and samples, the same losses, gradients and updates, up to the rounding
+    of a sum in another order. Memory for activations falls to that of one part. That holds because every loss is a mean
+    over images, apart from two that couple them:
+
+    - Batch normalisation in the head. The head is computed for the whole batch, whose moments it takes and sends
+      gradients through, and what follows it in parts. Its activations stay those of the whole batch: actnorm
+      (`options/actnorm.gin`) has no need of that, and rematerialisation (`options/rematerialization.gin`) leaves one
+      coupling's of them. (Moments of each part would be another model, moments of an earlier step another gradient.)
+    - Free bits, a floor under a channel's KL averaged over the batch. A first pass computes the averages.
+
+    A `critic_loss`, `regularizer` or `augment` of your own must be means over images, too. The price: samples are drawn
+    once more for the generator's update, and free bits cost another forward pass.
+
+    Args:
+      num_parts: into which a replica's share of the batch is divided.
+    """
+
+    def __init__(self, *args, num_parts=4, **kwargs):
+        check_sizes(MAX_DEPTH, num_parts=num_parts)
+        super().__init__(*args, **kwargs)
+        self.num_parts = num_parts
+
+    def check_batch(self, rows):
+        if rows % self.num_parts:
+            raise ValueError(
+                f"{rows} images on a replica cannot be computed in {self.num_parts} equal parts: choose another "
+                "batch_size or AccumulatingTrainer.num_parts."
+            )
+
+    def _likelihood(self, gradients, images, labels, noise):
+        noise, variables = noise.fold_in("likelihood"), self._generator_variables()
+        coupled = self._training and self.pivae.flow is not None and self.pivae.flow.couples_images
+        with tf.GradientTape() as head_tape:
+            rows = self.pivae.features(images, noise, training=True) if coupled else images
+
+        def bound(noise, rows, labels):
+            features = rows if coupled else self.pivae.features(rows, noise, self._training)
+            return self.pivae.bound_of_features(features, noise, labels)
+
+        kl = self._mean_kl(bound, noise, rows, labels) if self.free_nats > 0.0 else None
+
+        def part(noise, rows, labels):
+            inputs = list(rows) if coupled else []
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                found = bound(noise, rows, labels)
+                loss = self._coverage_loss(found, replica_mean if kl is None else _in_place_of_the_mean(kl))
+            pulled = tape.gradient(loss, [*variables, *inputs])
+            of_variables, of_inputs = pulled[: len(variables)], pulled[len(variables) :]
+            return (add_gradients({}, variables, of_variables), self._bound_metrics(found)), of_inputs
+
+        (found, metrics), pull = over_parts(part, self.num_parts, noise, (rows, labels))
+        gradients.update(found)
+        if coupled:
+            pull = [x / self.num_parts for x in pull]  # Of the mean over parts.
+            add_gradients(gradients, variables, head_tape.gradient(list(rows), variables, output_gradients=pull))
+        return metrics
+
+    def _mean_kl(self, bound, noise, rows, labels):
+        """Every channel's KL averaged over the global batch: a list of [C], one for each group."""
+
+        def part(noise, rows, labels):
+            return [tf.reduce_mean(group, 0) for group in bound(noise, rows, labels).kl], []
+
+        return [replica_mean(mean) for mean in over_parts(part, self.num_parts, noise, (rows, labels))[0]]
+
+    def _adversary(self, gradients, images, labels, noise):
+        metrics = {}
+        for i in range(self.critic_steps):
+            tag = f"adversary/{i}"
+
+            def critic_part(noise, images, labels, tag=tag):
+                critic_noise = noise.fold_in(tag)
+                fake, _ = self._samples(critic_noise, labels)
+                return self._critic_gradients(images, fake, noise, critic_noise, labels), []
+
+            found, _ = over_parts(critic_part, self.num_parts, noise, (images, labels))
+            metrics.update(self._update_critic(*found))
+
+        def generator_part(noise, labels):
+            fake, tape = self._samples(noise, labels)
+            quality, pull = self._quality(fake, noise, labels)
+            variables = self._adversarial_variables()
+            pulled = tape.gradient(fake, variables, output_gradients=pull)
+            return (add_gradients({}, variables, pulled), quality), []
+
+        (found, quality), _ = over_parts(generator_part, self.num_parts, noise.fold_in(tag), (labels,))
+        for key, gradient in found.items():
+            gradients[key] = gradients[key] + gradient if key in gradients else gradient
+        return {**metrics, "quality_loss": quality}
+
+
+def over_parts(function, num_parts, noise, per_row):
+    """Calls a function with one part of the rows after the other, and nothing of a part is kept but what it returns.
+
+    Args:
+      function: a function (noise, *per_row) -> (means, rows), nests of float32 tensors: means over the rows of a part,
+        of any shape; and [rows of a part, ...].
+      num_parts: int.
+      noise: `RowNoise` of all rows.
+      per_row: tuple of nests of tensors [B, ...], or None.
+
+    Returns:
+      The nests of the means over all rows, and of [B, ...].
+    """
+    count = noise.num_rows // num_parts
+
+    def cut(x):
+        return None if x is None else tf.reshape(x, [num_parts, count, *x.shape[1:]])
+
+    per_row = tf.nest.map_structure(cut, per_row)
+
+    def part(i):
+        own = tf.nest.map_structure(lambda x: None if x is None else x[i], per_row)
+        means, rows = function(noise.part(i * count, count), *own)
+        return tf.nest.map_structure(lambda x: tf.convert_to_tensor(x) / num_parts, means), rows
+
+    def body(i, total, kept):
+        means, rows = part(i)
+        total = tf.nest.map_structure(tf.add, total, means)
+        return i + 1, total, tf.nest.map_structure(lambda array, x: array.write(i, x), kept, rows)
+
+    # The first part on its own says what there is to add up.
+    total, rows = part(0)
+    kept = tf.nest.map_structure(lambda x: tf.TensorArray(x.dtype, num_parts, element_shape=x.shape).write(0, x), rows)
+    state = tf.constant(1), total, kept
+    _, total, kept = tf.while_loop(
+        lambda i, *_: i < num_parts, body, state, parallel_iterations=1, maximum_iterations=num_parts - 1
+    )
+    return total, tf.nest.map_structure(lambda array: array.concat(), kept)
+
+
+def _in_place_of_the_mean(means):
+    """A function that is called with each part's means in turn: the value of the whole batch, the part's gradient."""
+    remaining = iter(means)
+
+    def replace(x):
+        return x + tf.stop_gradient(next(remaining) - x)
+
+    return replace
