@@ -64,7 +64,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, variable, monkeypat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"No space left on device.*earlier checkpoints are intact"):
+    with pytest.raises(UserError, match=r"No space left on device.*Earlier checkpoints are intact"):
         checkpoints.save(2, {"model": [variable]})
     monkeypatch.undo()
     assert checkpoints.steps() == [1]

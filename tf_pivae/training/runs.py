@@ -8,6 +8,7 @@ RUN/metrics.jsonl       one line every `log_every` steps;  RUN/tensorboard/  the
 RUN/samples/NNNNNN.png  samples over time
 """
 
+import contextlib
 import difflib
 import fcntl
 import json
@@ -17,7 +18,7 @@ from pathlib import Path
 import gin
 
 from tf_pivae import cli
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, cannot_write
 from tf_pivae.training.checkpoints import Checkpoints
 
 
@@ -32,7 +33,9 @@ def write_atomically(path, text):
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}.") from error
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise UserError(cannot_write(path, error)) from error
 
 
 class RunDirectory:

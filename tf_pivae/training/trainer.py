@@ -23,8 +23,8 @@ class Trainer(keras.Model):
     passes through the flow's inverse into the decoder.
 
     Noise and data of a step are functions of (seed, step, place in the global batch), so a step does not depend on the
-    number of replicas. A step whose loss or gradient is not finite changes no weight; its metric
-    `skipped_generator` or `skipped_critic` is 1.
+    number of replicas. A step whose loss or gradient is not finite changes no weight, no moment of the optimiser and
+    no moving average; its metric `skipped_generator` or `skipped_critic` is 1.
 
     Args:
       pivae: `PiVAE`, the model to train.
@@ -177,7 +177,7 @@ class Trainer(keras.Model):
 
         norm, skipped = self._apply(self.generator_optimizer, self._generator_variables(), gradients)
         metrics.update(gradient_norm=norm, skipped_generator=skipped, log_sigma=self.pivae.vae.log_sigma)
-        self._update_moving_average()
+        self._update_moving_average(skipped)
         values = replica_mean(tf.stack([tf.cast(value, tf.float32) for value in metrics.values()]))
         return dict(zip(metrics, tf.unstack(values), strict=True))
 
@@ -235,10 +235,10 @@ class Trainer(keras.Model):
         optimizer.apply([tf.where(finite, g, float("nan")) for g in gradients], variables)
         return norm, 1.0 - tf.cast(finite, tf.float32)
 
-    def _update_moving_average(self):
+    def _update_moving_average(self, skipped):
         if self.moving_average is None:
             return
-        step = tf.cast(self.step, tf.float32)
+        step = tf.cast(self.generator_optimizer.updates, tf.float32)
         # The average forgets the first, untrained weights: its memory grows with the run.
         rate = 1.0 - tf.minimum(self.moving_average_decay, (1.0 + step) / (10.0 + step))
         pairs = [
@@ -248,12 +248,10 @@ class Trainer(keras.Model):
 
         def update(strategy):
             for average, variable in pairs:
-                strategy.extended.update(
-                    average, lambda a, v: a.assign_add(rate_of(a) * (v - a)), args=(variable,), group=False
-                )
+                strategy.extended.update(average, approach, args=(variable,), group=False)
 
-        def rate_of(a):
-            return tf.cast(rate, a.dtype)
+        def approach(a, v):
+            a.assign(tf.where(skipped > 0.0, a, a + tf.cast(rate, a.dtype) * (v - a)))
 
         tf.distribute.get_replica_context().merge_call(update)
 
