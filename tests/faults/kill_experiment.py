@@ -17,10 +17,11 @@ from pathlib import Path
 
 from killing import Training, curves, folder_bytes, random_kills, state_bytes, write_photos
 
-_TINY = Path(__file__).resolve().parent.parent / "tiny.gin"
-_NUM_STEPS, _NUM_STEPS_OF_TWO = 600, 400
-_LONGEST = {"start": 15.0, "preparation": 15.0, "step": 2.0, "checkpoint": 0.15, "end": 4.0}  # s, of random delays
-_LOGS = ("train.log_every=1", "train.checkpoint_every=5", "train.sample_every=50")
+TINY = Path(__file__).resolve().parent.parent / "tiny.gin"
+_NUM_STEPS = 400
+_PLAIN = TINY.parent / "sweeps" / "plain.gin"  # A net that two workers on two cores start within seconds.
+_LONGEST = {"start": 10.0, "preparation": 10.0, "step": 2.0, "checkpoint": 0.15, "end": 4.0}  # s, of random delays
+_LOGS = ("train.moving_average=True", "train.log_every=1", "train.checkpoint_every=5", "train.sample_every=100")
 
 
 def photos_arguments(folder, num_photos):
@@ -30,7 +31,7 @@ def photos_arguments(folder, num_photos):
     return [f"--gin_param={parameter}" for parameter in parameters]
 
 
-def one_process(folder, seed=0, num_photos=1500, counts=None, gin_file=_TINY, num_steps=_NUM_STEPS, parameters=_LOGS):
+def one_process(folder, seed=0, num_photos=1500, counts=None, gin_file=TINY, num_steps=_NUM_STEPS, parameters=_LOGS):
     """Kills a training that prepares its data itself; yields (kind of line, ...), see `_write`."""
     folder = Path(folder)
     arguments = [f"--gin_file={gin_file}", *photos_arguments(folder / "photos", num_photos)]
@@ -41,10 +42,10 @@ def one_process(folder, seed=0, num_photos=1500, counts=None, gin_file=_TINY, nu
 
 def two_workers(folder, seed=1):
     """Kills one of two workers, then the other, then both."""
-    arguments = [f"--gin_file={_TINY}"]
-    arguments += [f"--gin_param={parameter}" for parameter in (f"num_steps={_NUM_STEPS_OF_TWO}", *_LOGS)]
-    kills = random_kills(seed, _LONGEST, step=4, checkpoint=2)
-    yield from _compare(folder, arguments, kills, _NUM_STEPS_OF_TWO, workers=2, victims=((1,), (0,), (0, 1)))
+    parameters = (f"num_steps={_NUM_STEPS}", *_LOGS)
+    arguments = [f"--gin_file={_PLAIN}", *(f"--gin_param={parameter}" for parameter in parameters)]
+    kills = random_kills(seed, _LONGEST, step=3, checkpoint=2)
+    yield from _compare(folder, arguments, kills, _NUM_STEPS, workers=2, victims=((1,), (0,), (0, 1)))
 
 
 def _compare(folder, arguments, kills, num_steps, workers=1, victims=((0,),)):
@@ -67,10 +68,10 @@ def _compare(folder, arguments, kills, num_steps, workers=1, victims=((0,),)):
         yield "survivors", killed.survivors, set(killed.survivors) == {75}
 
 
-def prepare_command(folder, kills=6, seed=2, num_photos=4000):
+def prepare_command(folder, kills=6, seed=2, num_photos=1500):
     """Kills `prepare` at random moments until it is left alone."""
     folder = Path(folder)
-    command = [sys.executable, "-m", "tf_pivae.prepare", f"--gin_file={_TINY}"]
+    command = [sys.executable, "-m", "tf_pivae.prepare", f"--gin_file={TINY}"]
     command += photos_arguments(folder / "photos", num_photos)
 
     def start(name):
@@ -101,10 +102,10 @@ def prepare_command(folder, kills=6, seed=2, num_photos=4000):
 
 _HEADER = """# Faults
 
-What `python tests/faults/kill_experiment.py` printed on {date}, on {cores} cores. Every process below was killed by
-SIGKILL at a moment drawn at random: so many seconds after something began, for some of the kills something that is
-rare otherwise, such as the writing of a checkpoint. What it was doing is read from what it left on the disk. Nothing
-was mended by hand between a kill and the next start of the same command.
+What `python tests/faults/kill_experiment.py --gin_file={gin_file}` printed on {date}, on {cores} cores with a load of
+{load:.0f}. Every process below was killed by SIGKILL at a moment drawn at random: so many seconds after something
+began, for some of the kills something that is rare otherwise, such as the writing of a checkpoint. What it was doing is
+read from what it left on the disk. Nothing was mended by hand between a kill and the next start of the same command.
 """
 
 
@@ -158,23 +159,28 @@ def _write(lines, write):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", required=True, help="Markdown file to write.")
-    output = parser.parse_args().output
+    parser.add_argument("--gin_file", default=os.path.relpath(TINY), help="What the single process trains.")
+    arguments = parser.parse_args()
     text, good = [], True
 
     def write(part):
         text.append(part)
         print(part, end="", flush=True)
 
-    write(_HEADER.format(date=datetime.date.today(), cores=os.cpu_count()))
+    facts = {"date": datetime.date.today(), "cores": os.cpu_count(), "load": os.getloadavg()[2]}
+    write(_HEADER.format(gin_file=arguments.gin_file, **facts))
     for title, scenario in (
-        ("A training that prepares its data and is killed 20 times", one_process),
+        (
+            "A training that prepares its data and is killed 20 times",
+            lambda folder: one_process(folder, gin_file=Path(arguments.gin_file).absolute()),
+        ),
         ("`python -m tf_pivae.prepare`", prepare_command),
         ("A training of two workers on the loopback", two_workers),
     ):
         write(f"\n## {title}\n\n")
         with tempfile.TemporaryDirectory() as folder:
             good &= _write(scenario(Path(folder)), write)
-    Path(output).write_text("".join(text))
+        Path(arguments.output).write_text("".join(text))
     sys.exit(0 if good else 1)
 
 

@@ -1,5 +1,6 @@
 """Which variables of a training hold a value that is not a number."""
 
+import keras
 import numpy as np
 
 
@@ -19,7 +20,7 @@ def describe_non_finite(groups):
 
 def _first(group, variables):
     for variable in variables:
-        value = np.asarray(variable)
+        value = keras.ops.convert_to_numpy(variable)
         bad = value[~np.isfinite(value)]
         if bad.size:
             path = variable.path if variable.path.startswith(f"{group}/") else f"{group}/{variable.path}"

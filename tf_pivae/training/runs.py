@@ -56,7 +56,9 @@ class RunDirectory:
                 f"another process is training in {self.path}: wait for it, or choose another --run_dir."
             ) from None
         except OSError as error:
-            raise UserError(f"cannot use {self.path} as a run directory: {error.strerror}.") from error
+            raise UserError(
+                f"cannot use {self.path} as a run directory: {error.strerror}; choose another --run_dir."
+            ) from error
 
     def close(self):
         """Lets go of the lock."""
