@@ -15,12 +15,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from killing import Training, curves, folder_bytes, random_kills, state_bytes, write_photos
+from killing import Training, curves, folder_bytes, noted, preparing, random_kills, state_bytes, write_photos
 
 TINY = Path(__file__).resolve().parent.parent / "tiny.gin"
 _NUM_STEPS = 400
 _PLAIN = TINY.parent / "sweeps" / "plain.gin"  # A net that two workers on two cores start within seconds.
 _LONGEST = {"start": 10.0, "preparation": 10.0, "step": 2.0, "checkpoint": 0.15, "end": 4.0}  # s, of random delays
+_COUNTS = {"start": 4, "preparation": 3, "step": 6, "checkpoint": 6, "end": 1}
 _LOGS = ("train.moving_average=True", "train.log_every=1", "train.checkpoint_every=5", "train.sample_every=100")
 
 
@@ -31,13 +32,12 @@ def photos_arguments(folder, num_photos):
     return [f"--gin_param={parameter}" for parameter in parameters]
 
 
-def one_process(folder, seed=0, num_photos=1500, counts=None, gin_file=TINY, num_steps=_NUM_STEPS, parameters=_LOGS):
+def one_process(folder, seed=0, num_photos=1500, counts=_COUNTS, gin_file=TINY, num_steps=_NUM_STEPS, longest=_LONGEST):
     """Kills a training that prepares its data itself; yields (kind of line, ...), see `_write`."""
     folder = Path(folder)
     arguments = [f"--gin_file={gin_file}", *photos_arguments(folder / "photos", num_photos)]
-    arguments += [f"--gin_param={parameter}" for parameter in (f"num_steps={num_steps}", *parameters)]
-    counts = counts or {"start": 4, "preparation": 3, "step": 6, "checkpoint": 6, "end": 1}
-    yield from _compare(folder, arguments, random_kills(seed, _LONGEST, **counts), num_steps)
+    arguments += [f"--gin_param={parameter}" for parameter in (f"num_steps={num_steps}", *_LOGS)]
+    yield from _compare(folder, arguments, random_kills(seed, longest, **counts), num_steps)
 
 
 def two_workers(folder, seed=1):
@@ -68,7 +68,7 @@ def _compare(folder, arguments, kills, num_steps, workers=1, victims=((0,),)):
         yield "survivors", killed.survivors, set(killed.survivors) == {75}
 
 
-def prepare_command(folder, kills=6, seed=2, num_photos=1500):
+def prepare_command(folder, kills=6, seed=2, num_photos=1500, longest=10.0):
     """Kills `prepare` at random moments until it is left alone."""
     folder = Path(folder)
     command = [sys.executable, "-m", "tf_pivae.prepare", f"--gin_file={TINY}"]
@@ -82,9 +82,10 @@ def prepare_command(folder, kills=6, seed=2, num_photos=1500):
     assert start("undisturbed").wait() == 0, (folder / "undisturbed.log").read_text()
     generator = random.Random(seed)
     for i in range(kills):
-        process, started = start("killed"), time.monotonic()
-        aim, delay = ("start", "preparation")[i % 3 > 0], generator.uniform(0.0, 10.0)
-        while aim == "preparation" and not any((folder / "killed").glob("*.partial")):
+        launched, started = time.time_ns(), time.monotonic()
+        process = start("killed")
+        aim, delay = ("start", "preparation")[i % 3 > 0], generator.uniform(0.0, longest)
+        while aim == "preparation" and not preparing(folder / "killed", launched):
             time.sleep(0.01)
         time.sleep(delay)
         if process.poll() is not None:
@@ -92,8 +93,8 @@ def prepare_command(folder, kills=6, seed=2, num_photos=1500):
         process.kill()
         process.wait()
         seconds = time.monotonic() - started
-        notes = [line for line in (folder / "killed.log").read_text().splitlines() if "continuing" in line]
-        yield "prepare", aim, delay, seconds, notes[-1].split("continuing ")[1] if notes else "from the beginning"
+        doing = "preparing" if preparing(folder / "killed", launched) else "starting"
+        yield "prepare", aim, delay, seconds, f"{doing}, {noted(folder / 'killed')}"
         assert not any((folder / "killed").glob("*/meta.json")), "a killed preparation counts as whole"
     assert start("killed").wait() == 0, (folder / "killed.log").read_text()
     one, other = folder_bytes(folder / "undisturbed"), folder_bytes(folder / "killed")
@@ -132,7 +133,7 @@ def _write(lines, write):
             good &= line.continued is None or line.continued == line.checkpoint
         elif kind == "prepare":
             if not number:
-                write("| # | delay drawn, from | s after its start | had begun |\n|---|---|---|---|\n")
+                write("| # | delay drawn, from | s after its start | was doing, on the disk |\n|---|---|---|---|\n")
             number += 1
             write(f"| {number} | {values[1]:.3f} s, {values[0]} | {values[2]:.1f} | {values[3]} |\n")
         elif kind == "variables":

@@ -3,6 +3,7 @@
 What it was doing when it was killed is read from the disk afterwards, as its successor has to.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -132,7 +133,7 @@ class Training:
     def _wait(self, aim, launched, processes):
         begun = {
             "start": lambda: True,
-            "preparation": lambda: any((self.folder / "cache").glob("*.partial")),
+            "preparation": lambda: preparing(self.folder / "cache", launched),
             "step": lambda: self._steps_said() > 0,
             "checkpoint": lambda: self._writing(launched) is not None,
             "end": lambda: "held-out" in (self.folder / "log-0").read_text(),
@@ -151,12 +152,8 @@ class Training:
             return "evaluating and drawing at the end"
         if self._steps_said():
             return f"step {self._step() + 1}"
-        if partial := list((self.folder / "cache").glob("*.partial")):
-            try:
-                progress = json.loads((partial[0] / "progress.json").read_text())
-                return f"preparing data, {progress['train']['records']} files noted"
-            except (OSError, ValueError, KeyError):
-                return "preparing data, nothing noted yet"
+        if preparing(self.folder / "cache", launched):
+            return f"preparing data, {noted(self.folder / 'cache')}"
         return "starting, or its first step" if self._environments(launched) else "starting"
 
     def _writing(self, launched):
@@ -193,6 +190,22 @@ class Training:
     def _checkpoint(self):
         names = (path.name for path in (self.run / "checkpoints").glob("[0-9]*"))
         return max(map(int, names), default=0)
+
+
+def preparing(cache, launched):
+    """Whether a process started at `launched` (ns) is writing a data set below the folder `cache`, or was."""
+    with contextlib.suppress(FileNotFoundError):  # Labels that there are none of are removed at the end of a split.
+        return any(path.stat().st_mtime_ns > launched for path in Path(cache).glob("*.partial/*.npy"))
+    return True
+
+
+def noted(cache):
+    """What a killed preparation left a note of."""
+    try:
+        (path,) = Path(cache).glob("*.partial/progress.json")
+        return f"{json.loads(path.read_text())['train']['records']} files noted"
+    except (OSError, ValueError, KeyError):
+        return "nothing noted yet"
 
 
 def _free_ports(count):
