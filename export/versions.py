@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, cannot_write
 
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
@@ -35,7 +35,7 @@ def new_version(export_dir):
         Path(export_dir).mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=export_dir))
     except OSError as error:
-        raise UserError(f"cannot write to {export_dir}: {error.strerror}.") from error
+        raise UserError(cannot_write(f"to {export_dir}", error)) from error
     publication = Publication(folder)
     try:
         yield publication
@@ -43,7 +43,7 @@ def new_version(export_dir):
         _synchronize(folder)
         publication.version = _rename(folder, Path(export_dir))
     except OSError as error:
-        raise UserError(f"cannot write to {export_dir}: {error.strerror}.") from error
+        raise UserError(cannot_write(f"to {export_dir}", error)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

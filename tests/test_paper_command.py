@@ -21,20 +21,32 @@ def _command(output_dir):
     return [sys.executable, "-m", "tf_pivae.paper", *ARGUMENTS, f"--output_dir={output_dir}"]
 
 
+def _last_step(metrics):
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """A folder with two rows of Table 1, interrupted within the GAN's second stage; what the two calls printed."""
+    """A folder with two rows of Table 1, interrupted within the GAN's second stage; what the two calls printed.
+
+    It is interrupted twice: by SIGTERM, which the command hands on, and by SIGKILL, which it cannot.
+    """
     folder = tmp_path_factory.mktemp("tables")
-    process = subprocess.Popen(_command(folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     metrics = folder / "runs/gan/seed_0/bound/metrics.jsonl"
-    deadline = time.monotonic() + 300
-    while not (metrics.exists() and metrics.stat().st_size):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    before, _ = process.communicate(timeout=300)
-    assert process.returncode == 128 + signal.SIGTERM
+    before, reached = "", 0
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        process = subprocess.Popen(_command(folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        deadline = time.monotonic() + 300
+        while _last_step(metrics) <= reached:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=300)  # The pipe ends when the training, which holds it too, has ended.
+        assert process.returncode == (128 + number if number == signal.SIGTERM else -number)
+        assert "stopped by SIGTERM and saved" in said
+        before, reached = before + said, _last_step(metrics)
     assert not list(folder.glob("table_1.*"))
     model = {path: path.stat().st_mtime_ns for path in (folder / "runs/gan/seed_0/model").rglob("*") if path.is_file()}
     assert model

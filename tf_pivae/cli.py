@@ -17,7 +17,8 @@ from pathlib import Path
 from absl import app, flags
 from absl import logging as absl_logging
 
-from tf_pivae.errors import UserError
+from tf_pivae import children
+from tf_pivae.errors import UserError, disk_message
 
 
 def define_gin_flags():
@@ -38,6 +39,8 @@ def define_gin_flags():
 
 def run(main):
     """Runs a command's `main()` under absl: a mistake becomes one line on stderr and exit status 2."""
+
+    children.end_with_parent()
 
     @functools.wraps(main)
     def guarded(argv):
@@ -69,6 +72,9 @@ def one_line(error):
     first_line = (str(error).strip().splitlines() or [""])[0]  # gin adds lines on where the call was configured.
     if isinstance(error, UserError):
         return first_line
+    disk = disk_message(error)
+    if disk is not None:
+        return disk
     if os.environ.get("TF_PIVAE_DEBUG"):
         return None
     if isinstance(error, RecursionError):

@@ -1,4 +1,8 @@
-"""The exceptions that commands turn into a single line."""
+"""The exceptions that commands turn into a single line, and what they say of a disk."""
+
+import errno
+import os
+import re
 
 
 class UserError(Exception):
@@ -14,3 +18,35 @@ class WorkerLost(UserError):
     """Another worker of a training on several machines is gone: nothing is wrong with the command, start it again."""
 
     exit_status = 75  # EX_TEMPFAIL of sysexits.h: a scheduler may tell it from a mistake and restart.
+
+
+_MAKE_ROOM = "make room, then run the same command again"
+_WRITABLE = "choose a folder that can be written, or mend its permissions"
+_HINTS = {
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EDQUOT: _MAKE_ROOM,
+    errno.EFBIG: _MAKE_ROOM,
+    errno.EROFS: _WRITABLE,
+    errno.EACCES: _WRITABLE,
+    errno.EPERM: _WRITABLE,
+    errno.EIO: "the disk does not answer as it should",
+}
+
+
+def cannot_write(path, error):
+    """The message for an `OSError` met with on writing `path`."""
+    hint = _HINTS.get(error.errno)
+    return f"cannot write {path}: {error.strerror}{f'; {hint}' if hint else ''}."
+
+
+def disk_message(error):
+    """The message for an exception of Python's or TensorFlow's that comes from the disk, or None for any other."""
+    if isinstance(error, OSError) and error.errno in _HINTS:
+        number, path = error.errno, error.filename
+    else:
+        reasons = {os.strerror(number): number for number in _HINTS}
+        found = re.search(rf"(\S+); ({'|'.join(reasons)})", str(error))  # How TensorFlow's file system says it.
+        if not found:
+            return None
+        number, path = reasons[found[2]], found[1]
+    return f"cannot use {path or 'the disk'}: {os.strerror(number)}; {_HINTS[number]}."

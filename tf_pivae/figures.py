@@ -1,5 +1,6 @@
 """Every picture that the program draws."""
 
+import contextlib
 import io
 import math
 import os
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, cannot_write
 
 _BACKGROUND = (250, 250, 250)
 _INK = (40, 40, 40)
@@ -159,4 +160,6 @@ def save_png(picture, path):
         partial.write_bytes(encoded.getvalue())
         os.replace(partial, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another --output.") from error
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise UserError(cannot_write(path, error)) from error

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from tf_pivae import cli
+from tf_pivae import children, cli
 from tf_pivae.errors import UserError
 from tf_pivae.training.runs import write_atomically
 
@@ -137,6 +137,7 @@ class RowRun:
         command = ["tf_pivae.train", *self._configuration, *extra, f"--run_dir={run_dir}"]
         if self._parts.finished(stage, command) is None:
             self.say(f"training ({stage})")
+            children.wait_for_lock(run_dir)
             error = _run(command)
             if error:
                 raise Failure(error)
@@ -183,7 +184,8 @@ def _run(command):
 
     SIGTERM is handed on, and ends this process when the command has saved and ended. Its messages pass through.
     """
-    process = subprocess.Popen([sys.executable, "-m", *command], stderr=subprocess.PIPE, text=True)
+    arguments = [sys.executable, "-m", *command]
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=children.environment())
     previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     error = None
     try:

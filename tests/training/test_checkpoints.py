@@ -56,6 +56,41 @@ def test_every_damage_is_noticed(tmp_path, variable, caplog, damage):
     assert variable.numpy().tolist() == [1.0, 2.0]
 
 
+def test_what_is_not_finite_is_neither_saved_nor_restored(tmp_path, variable, caplog, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    other = keras.Variable([3, 4], dtype="int64", name="counter")
+    groups = {"model": [other, variable]}
+    checkpoints.save(1, groups)
+    variable.assign([float("inf"), 2.0])
+    with pytest.raises(UserError, match=r"step 2 is not saved: model/\S+ holds inf \(1 of 2 values are not finite\)"):
+        checkpoints.save(2, groups)
+    assert checkpoints.steps() == [1]
+    # Written all the same, by another program say.
+    with monkeypatch.context() as patch:
+        patch.setattr("tf_pivae.training.checkpoints.describe_non_finite", lambda _: None)
+        checkpoints.save(2, groups)
+    with caplog.at_level(logging.WARNING):
+        assert checkpoints.restore(groups) == 1
+    assert "checkpoint 2 is damaged (model/" in caplog.text
+    assert "holds inf" in caplog.text
+    assert variable.numpy().tolist() == [1.0, 2.0]
+    with pytest.raises(UserError, match="no whole checkpoint"):
+        checkpoints.restore(groups, 2)
+
+
+def test_checkpoints_that_were_passed_over_make_no_others_go(tmp_path, variable):
+    """Damaged ones of later steps count no more once the training has gone on from before them."""
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for step in (4, 8, 12):
+        Checkpoints(tmp_path, keep=9).save(step, {"model": [variable]})
+    for step in (8, 12):
+        (tmp_path / f"{step:08d}" / "manifest.json").write_text("{")
+    assert checkpoints.restore({"model": [variable]}) == 4
+    checkpoints.save(6, {"model": [variable]})
+    assert checkpoints.steps() == [6]
+    assert checkpoints.restore({"model": [variable]}) == 6
+
+
 def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, variable, monkeypatch):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, {"model": [variable]})
@@ -64,7 +99,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, variable, monkeypat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"No space left on device.*earlier checkpoints are intact"):
+    with pytest.raises(UserError, match=r"No space left on device.*Earlier checkpoints are intact"):
         checkpoints.save(2, {"model": [variable]})
     monkeypatch.undo()
     assert checkpoints.steps() == [1]

@@ -39,6 +39,23 @@ def test_adamax_against_numpy_and_keras():
         assert int(optimizer.iterations) == 20
 
 
+def test_a_skipped_step_is_no_step():
+    """The bias correction goes by the updates, not by the calls: the same weights as without the bad gradients."""
+    rng = np.random.default_rng(1)
+    start, gradients = rng.normal(size=[5, 3]), rng.normal(size=[4, 5, 3])
+    weight = keras.Variable(start.astype(np.float32))
+    optimizer = Adamax(0.1)
+    optimizer.build([weight])
+    bad = np.full([5, 3], np.nan)
+    for gradient in (bad, gradients[0], bad, bad, gradients[1], gradients[2], bad, gradients[3]):
+        optimizer.apply([tf.constant(gradient, tf.float32)], [weight])
+    assert (int(optimizer.iterations), int(optimizer.updates)) == (8, 4)
+    np.testing.assert_allclose(weight, _numpy_adamax(start, gradients, learning_rate=0.1), atol=2e-6)
+    # It matters: counted by calls, the first step would have been half as long.
+    counted = _numpy_adamax(start, np.concatenate([np.zeros([1, 5, 3]), gradients]), learning_rate=0.1)
+    assert np.abs(counted - np.array(weight)).max() > 1e-2
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
 def test_adamax_skips_a_step_without_a_finite_norm(bad):
     """Neither weights nor moments change, nor what the next step does: only the steps taken count."""

@@ -35,6 +35,23 @@ def test_moving_average(randomize):
     assert min(0.3, 5 / 14) == 0.3  # Both branches were taken: 2/11 at the first step.
 
 
+def test_a_skipped_step_leaves_the_moving_average_alone(randomize):
+    """Bit for bit; and the average's memory grows with the updates, not with the calls."""
+    trainer = small_trainer(randomize, critic=None, moving_average=True, norm="act")
+    log_sigma = float(trainer.pivae.vae.log_sigma)
+    for _ in range(5):
+        trainer.pivae.vae.log_sigma.assign(float("nan"))
+        before = [v.tobytes() for v in values_of(trainer.moving_average.variables)]
+        assert take_step(trainer, small_images())["skipped_generator"] == 1.0
+        assert [v.tobytes() for v in values_of(trainer.moving_average.variables)] == before
+    trainer.pivae.vae.log_sigma.assign(log_sigma)
+    start = values_of(trainer.moving_average.variables)
+    assert take_step(trainer, small_images(seed=1))["skipped_generator"] == 0.0
+    weights, decay = values_of(trainer.pivae.variables), 2.0 / 11.0  # (1 + 1) / (10 + 1): the first update
+    expected = [decay * a + (1.0 - decay) * w for a, w in zip(start, weights, strict=True)]
+    assert_same(values_of(trainer.moving_average.variables), expected, rtol=1e-5, atol=1e-6)
+
+
 def _run_replicas(randomize, replicas, steps, **options):
     """Runs the same global batches on so many replicas; returns the trainer, the strategy and every step's metrics."""
     strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])

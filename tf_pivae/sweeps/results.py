@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, cannot_write
 from tf_pivae.sweeps.trials import FINISHED
 
 _HELD_OUT = "held_out_bits_per_dim/K=1"
@@ -82,7 +82,7 @@ def write_csv(path, rows):
         partial.write_text(text.getvalue())
         os.replace(partial, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}.") from error
+        raise UserError(cannot_write(path, error)) from error
 
 
 def metric_columns(rows):

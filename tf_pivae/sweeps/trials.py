@@ -9,7 +9,6 @@ Nothing here imports TensorFlow: a cluster's worker that starts trials stays sma
 """
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -20,8 +19,9 @@ import sys
 import time
 from pathlib import Path
 
+from tf_pivae import children
 from tf_pivae.data.split_writer import write_json
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, cannot_write
 
 WAITING, RUNNING, FINISHED, FAILED, STOPPED = "waiting", "running", "finished", "failed", "stopped"
 _STOPPED_BY = (-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM)  # caught, or not
@@ -97,7 +97,7 @@ class Trial:
             partial.write_text(config)
             os.replace(partial, path)
         except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror}.") from error
+            raise UserError(cannot_write(path, error)) from error
 
     def read(self):
         """The trial's `Record`; a fresh one where there is none that can be read."""
@@ -123,7 +123,7 @@ def run_trial(trial, stages, environment, stopped=lambda: False):
     record = dataclasses.replace(trial.read(), status=RUNNING, exit_status=None, error=None)
     try:
         trial.write(record)
-        _wait_for_lock(trial.directory, stopped)
+        children.wait_for_lock(trial.directory, stopped)
         for stage in stages:
             if stage.name in record.done:
                 continue
@@ -146,7 +146,7 @@ def _run_stage(trial, stage, record, environment, stopped):
     if stage.module == "train":
         command.append(f"--gin_file={trial.directory / 'trial.gin'}")
     # A trial is a training of its own, also where the sweep is a task of a cluster's job.
-    inherited = {name: value for name, value in os.environ.items() if name != "TF_CONFIG"}
+    inherited = {name: value for name, value in children.environment().items() if name != "TF_CONFIG"}
     started = time.monotonic()
     with open(trial.directory / "output.log", "ab") as log:
         start = log.tell()
@@ -180,17 +180,6 @@ def _run(command, log, environment, stopped):
     except KeyboardInterrupt:  # How Ray cancels a task.
         process.terminate()
         return process.wait()
-
-
-def _wait_for_lock(directory, stopped):
-    """Waits for the training that a killed sweep may have left behind in the folder."""
-    with open(directory / "lock", "a") as lock:
-        while not stopped():
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                time.sleep(_POLL_SECONDS)
 
 
 def _last_error(path, start):

@@ -2,7 +2,8 @@
 
 `RUN/checkpoints/00001000/` holds TensorFlow's own checkpoint files and a manifest with their sizes and SHA-256 sums. It
 is written under another name, flushed to the disk, and renamed: a run killed at any moment leaves no half checkpoint
-under a final name. A checkpoint whose files no longer match the manifest is passed over, aloud.
+under a final name. A checkpoint whose files no longer match the manifest is passed over, aloud, and so is one with a
+value that is not finite; none such is written.
 """
 
 import hashlib
@@ -15,7 +16,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, disk_message
+from tf_pivae.training.finite import describe_non_finite
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
@@ -47,8 +49,15 @@ class Checkpoints:
           groups: dict of a name ("pivae", "critic_optimizer", ...) -> list of Keras variables, in a fixed order.
 
         Raises:
-          UserError: the disk is full or the folder cannot be written; earlier checkpoints are intact.
+          UserError: a value is not finite, the disk is full, or the folder cannot be written; earlier checkpoints are
+            intact.
         """
+        bad = describe_non_finite(groups)
+        if bad is not None:
+            raise UserError(
+                f"step {step} is not saved: {bad}. The same command goes on from the last checkpoint; lower "
+                "Trainer.learning_rate if it comes to this again."
+            )
         final = self._path(step)
         partial = final.with_name(f".{final.name}.partial")
         try:
@@ -66,16 +75,18 @@ class Checkpoints:
             _flush(self.directory)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(partial, ignore_errors=True)
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            reason = disk_message(error) or f"{str(error).splitlines()[0]}."
             raise UserError(
-                f"cannot write a checkpoint in {self.directory}: {reason}. Make room or mend the permissions, then run "
-                "the same command again; earlier checkpoints are intact."
+                f"cannot write the checkpoint of step {step}: {reason} Earlier checkpoints are intact."
             ) from error
-        for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self._path(old), ignore_errors=True)
+        steps = self.steps()
+        # Later ones were passed over when this training was restored: left there, they would count among the newest.
+        newer = [other for other in steps if other > step]
+        for other in [*newer, *steps[: len(steps) - len(newer)][: -self.keep]]:
+            shutil.rmtree(self._path(other), ignore_errors=True)
 
     def restore(self, groups, step=None):
-        """Restores variables from the newest checkpoint that is whole, or from the one at `step`.
+        """Restores variables from the newest checkpoint that is whole and finite, or from the one at `step`.
 
         Args:
           groups: as for `save`; a checkpoint may hold others as well.
@@ -85,7 +96,7 @@ class Checkpoints:
           Its step, or None if there is none.
 
         Raises:
-          UserError: there are checkpoints, but none (or not the one asked for) is whole.
+          UserError: there are checkpoints, but none (or not the one asked for) is whole and finite.
         """
         steps = self.steps() if step is None else [step]
         for candidate in reversed(steps):
@@ -98,7 +109,9 @@ class Checkpoints:
                     raise UserError(
                         f"{self._path(candidate)} holds a model of another architecture: {str(error).splitlines()[0]}"
                     ) from error
-                return candidate
+                damage = describe_non_finite(groups)
+                if damage is None:
+                    return candidate
             _log.warning("checkpoint %s is damaged (%s): falling back to the one before it.", candidate, damage)
         if steps:
             raise UserError(f"no whole checkpoint in {self.directory}: train again in a fresh run directory.")

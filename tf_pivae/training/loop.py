@@ -13,6 +13,7 @@ from tf_pivae.data.batches import batch_indices, train_batches
 from tf_pivae.errors import UserError
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.training.building import bounded_variables, check_batch, check_whole_numbers, explained
+from tf_pivae.training.finite import describe_non_finite
 from tf_pivae.training.recorder import NoRecorder, Recorder
 from tf_pivae.training.runs import restore_model
 from tf_pivae.training.trainer import Trainer
@@ -256,7 +257,7 @@ class _Loop:
             self.recorder.report(step, values)
 
     def _judge(self, step, values):
-        """Counts skipped steps; ends the run when too many come in a row."""
+        """Counts skipped steps; ends the run when too many come in a row, or when no later one can be better."""
         if not any(values.get(name) for name in ("skipped_generator", "skipped_critic")):
             self._consecutive_skips = 0
             return
@@ -264,6 +265,12 @@ class _Loop:
         terms = [name for name, value in values.items() if not math.isfinite(value)]
         term = terms[0] if terms else "gradient_norm"
         self.recorder.say(f"step {step} skipped: {term} is not finite.")
+        bad = describe_non_finite(self.trainer.state)
+        if bad is not None:
+            raise UserError(
+                f"step {step} was skipped because {bad}; it was not saved. The same command goes on from the last "
+                "checkpoint; lower Trainer.learning_rate or Trainer.adversarial_weight if it comes to this again."
+            )
         if self._consecutive_skips >= self.max_consecutive_skips:
             raise UserError(
                 f"{self._consecutive_skips} steps in a row were not finite, the last at step {step} in {term}; nothing "

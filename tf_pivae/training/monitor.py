@@ -9,7 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 import tqdm
 
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, cannot_write
 from tf_pivae.training.runs import write_atomically
 
 # What fits beside the bar, in the order of importance: metric, its short name.
@@ -22,7 +22,7 @@ _ON_THE_BAR = (
 
 
 class Monitor:
-    """Reports a run's metrics; the lines of steps after `start_step` (of a run that was cut off) are dropped.
+    """Reports a run's metrics; what a run that was cut off wrote of later steps, or of its evaluation, is dropped.
 
     Args:
       run_dir: folder.
@@ -52,7 +52,8 @@ class Monitor:
             lines = []
             for line in self._path.read_text().splitlines():
                 try:
-                    if json.loads(line)["step"] <= step:
+                    values = json.loads(line)
+                    if values["step"] <= step and "evaluation_seconds" not in values:  # It will be evaluated again.
                         lines.append(line)
                 except (ValueError, KeyError):
                     continue  # Half a line, written when the run was killed.
@@ -87,7 +88,7 @@ class Monitor:
             with open(self._path, "a") as file:
                 file.write(json.dumps({"step": int(step), **finite}) + "\n")
         except OSError as error:
-            raise UserError(f"cannot write {self._path}: {error.strerror}.") from error
+            raise UserError(cannot_write(self._path, error)) from error
         with self._writer.as_default(step=step):
             for name, value in metrics.items():
                 tf.summary.scalar(name, value)

@@ -8,6 +8,7 @@ RUN/metrics.jsonl       one line every `log_every` steps;  RUN/tensorboard/  the
 RUN/samples/NNNNNN.png  samples over time
 """
 
+import contextlib
 import difflib
 import fcntl
 import json
@@ -17,7 +18,7 @@ from pathlib import Path
 import gin
 
 from tf_pivae import cli
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, cannot_write
 from tf_pivae.training.checkpoints import Checkpoints
 
 
@@ -32,7 +33,9 @@ def write_atomically(path, text):
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}.") from error
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise UserError(cannot_write(path, error)) from error
 
 
 class RunDirectory:
@@ -53,7 +56,9 @@ class RunDirectory:
                 f"another process is training in {self.path}: wait for it, or choose another --run_dir."
             ) from None
         except OSError as error:
-            raise UserError(f"cannot use {self.path} as a run directory: {error.strerror}.") from error
+            raise UserError(
+                f"cannot use {self.path} as a run directory: {error.strerror}; choose another --run_dir."
+            ) from error
 
     def close(self):
         """Lets go of the lock."""

@@ -262,10 +262,9 @@ class Trainer(keras.Model):
     def _update_moving_average(self, skipped):
         if self.moving_average is None:
             return
-        step = tf.cast(self.step, tf.float32)
+        step = tf.cast(self.generator_optimizer.updates, tf.float32)
         # The average forgets the first, untrained weights: its memory grows with the run.
         rate = 1.0 - tf.minimum(self.moving_average_decay, (1.0 + step) / (10.0 + step))
-        rate *= 1.0 - skipped
         pairs = [
             (average.value, variable.value)
             for average, variable in zip(self.moving_average.variables, self.pivae.variables, strict=True)
@@ -273,12 +272,10 @@ class Trainer(keras.Model):
 
         def update(strategy):
             for average, variable in pairs:
-                strategy.extended.update(
-                    average, lambda a, v: a.assign_add(rate_of(a) * (v - a)), args=(variable,), group=False
-                )
+                strategy.extended.update(average, approach, args=(variable,), group=False)
 
-        def rate_of(a):
-            return tf.cast(rate, a.dtype)
+        def approach(a, v):
+            a.assign(tf.where(skipped > 0.0, a, a + tf.cast(rate, a.dtype) * (v - a)))
 
         tf.distribute.get_replica_context().merge_call(update)
 

@@ -1,0 +1,153 @@
+"""A full disk and a read-only one: one line that says so, the last good checkpoint intact, and on afterwards."""
+
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from in_process import checkpoint_steps, train
+from killing import curves, state_bytes
+from PIL import Image
+
+from tf_pivae import cli, figures
+from tf_pivae.errors import UserError
+from tf_pivae.export.versions import new_version
+from tf_pivae.training.checkpoints import Checkpoints
+from tf_pivae.training.monitor import Monitor
+from tf_pivae.training.runs import RunDirectory, write_atomically
+
+FULL = "No space left on device; make room, then run the same command again."
+READ_ONLY = "Read-only file system; choose a folder that can be written, or mend its permissions."
+
+
+def line_of(action):
+    """What a command prints of the exception that `action` raises; None would be a traceback."""
+    with pytest.raises((UserError, OSError, tf.errors.OpError)) as error:
+        action()
+    line = cli.one_line(error.value)
+    assert line is not None
+    assert "\n" not in line
+    return line
+
+
+def save(folder, value):
+    Checkpoints(folder / "checkpoints").save(value, {"model": [keras.Variable(np.full(100_000, value, np.float32))]})
+
+
+def write_samples(folder, seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, [100, 100, 3], np.uint8)  # Noise does not compress.
+    figures.save_png(Image.fromarray(pixels), folder / "000001.png")
+
+
+def write_evaluation(folder, value):
+    write_atomically(folder / "evaluation.json", json.dumps({"rows": [value] * 20_000}))
+
+
+def export(folder, value):
+    module = tf.Module()
+    module.weights = tf.Variable(tf.fill([100_000], float(value)))
+    with new_version(folder / "exports") as publication:
+        tf.saved_model.save(module, str(publication.folder))
+
+
+WRITERS = {
+    "checkpoint": (save, "checkpoints/00000001"),
+    "samples": (write_samples, "000001.png"),
+    "evaluation": (write_evaluation, "evaluation.json"),
+    "export": (export, "exports/1"),
+}
+
+
+def contents(path):
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return {str(file): file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_what_is_written_whole_or_not_at_all(disk, writer):
+    """Full: one line, what was there is intact, nothing half-written lies about, and the next try succeeds."""
+    write, first = WRITERS[writer]
+    write(disk.path, 1)
+    before = contents(disk.path / first)
+    assert before
+    disk.fill()
+    assert FULL in line_of(lambda: write(disk.path, 2))
+    assert contents(disk.path / first) == before
+    assert not [path for path in disk.path.rglob("*") if "partial" in path.name]
+    disk.make_room()
+    write(disk.path, 2)
+    newest = {"checkpoint": "checkpoints/00000002", "export": "exports/2"}.get(writer, first)
+    assert contents(disk.path / newest) != before
+    disk.make_read_only()
+    kept = contents(disk.path)
+    assert READ_ONLY in line_of(lambda: write(disk.path, 3))
+    assert contents(disk.path) == kept
+
+
+def test_metrics_and_tensorboard(disk):
+    """What is appended to: a later start drops the half line and goes on."""
+    monitor = Monitor(disk.path, 0, 10, 8)
+    monitor.report(1, {"loss": 1.0})
+    disk.fill()
+    line = line_of(lambda: [monitor.report(2, {f"loss/{i}": 1.0 for i in range(200)}) for _ in range(50)])
+    assert FULL in line
+    assert "metrics.jsonl" in line
+    disk.make_room()
+    monitor.close()
+    again = Monitor(disk.path, 1, 10, 8)
+    again.report(2, {"loss": 2.0})
+    lines = [json.loads(line) for line in (disk.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in lines] == [1.0, 2.0]
+    disk.fill()
+    images = np.random.default_rng(0).integers(0, 256, [600, 600, 3], np.uint8)
+    assert f"{disk.path}/tensorboard/events" in (line := line_of(lambda: [again.image(3, "x", images), again.close()]))
+    assert FULL in line
+
+
+def test_a_training_on_a_disk_that_fills_up_and_is_given_room(disk, tmp_path):
+    train(tmp_path / "undisturbed")
+
+    def after(step, state):
+        if step == 3:  # The next checkpoint is due one step later.
+            disk.fill()
+
+    assert FULL in line_of(lambda: train(disk.path / "run", after_step=after))
+    assert checkpoint_steps(disk.path / "run") == [2]
+    before = state_bytes(disk.path / "run", 2)
+    assert FULL in line_of(lambda: train(disk.path / "run"))  # Still full.
+    assert state_bytes(disk.path / "run", 2) == before
+    disk.make_room()
+    train(disk.path / "run")
+    assert state_bytes(disk.path / "run", 8) == state_bytes(tmp_path / "undisturbed", 8)
+    assert curves(disk.path / "run") == curves(tmp_path / "undisturbed")
+
+
+def test_a_run_directory_that_has_become_read_only(disk):
+    train(disk.path / "run", num_steps=4)
+    kept = contents(disk.path)
+    disk.make_read_only()
+    assert line_of(lambda: train(disk.path / "run", num_steps=4)) == (
+        f"cannot use {disk.path}/run as a run directory: Read-only file system; choose another --run_dir."
+    )
+    assert contents(disk.path) == kept
+
+
+def test_a_locked_run_directory_is_refused_whatever_its_dates(tmp_path):
+    held = RunDirectory(tmp_path / "run")
+    for date in (0, 4.2e9):
+        os.utime(tmp_path / "run" / "lock", (date, date))
+        with pytest.raises(UserError, match="another process is training"):
+            RunDirectory(tmp_path / "run")
+    held.close()
+    RunDirectory(tmp_path / "run").close()
+
+
+def test_the_command_ends_with_status_2_and_one_line(disk, tiny, run_command):
+    disk.make_read_only()
+    result = run_command("train", f"--gin_file={tiny}", f"--run_dir={disk.path}/run")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith(f"error: cannot use {disk.path}/run as a run directory: Read-only")
+    assert result.stderr.count("error: ") == 1
+    assert "Traceback" not in result.stderr

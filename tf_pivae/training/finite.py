@@ -1,0 +1,28 @@
+"""Which variables of a training hold a value that is not a number."""
+
+import keras
+import numpy as np
+
+
+def describe_non_finite(groups):
+    """Names what is not finite.
+
+    Args:
+      groups: dict of a group's name ("pivae", "critic_optimizer", ...) -> list of Keras variables.
+
+    Returns:
+      The first such variable of each group, "critic_optimizer/..._momentum holds nan (3 of 64 values are not finite)",
+      joined by commas; or None if every value is finite.
+    """
+    found = [_first(group, variables) for group, variables in groups.items()]
+    return ", ".join(text for text in found if text) or None
+
+
+def _first(group, variables):
+    for variable in variables:
+        value = keras.ops.convert_to_numpy(variable)
+        bad = value[~np.isfinite(value)]
+        if bad.size:
+            path = variable.path if variable.path.startswith(f"{group}/") else f"{group}/{variable.path}"
+            return f"{path} holds {bad.flat[0]} ({bad.size} of {value.size} values are not finite)"
+    return None
