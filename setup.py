@@ -82,6 +82,7 @@ setup(
     ],
     package_dir=MAPPED,
     package_data={
+        "tf_pivae": ["pretrained/*/*", "pretrained/*/checkpoints/*/*"],
         "tf_pivae.gin_files": ["**/*.gin"],
         "tf_pivae.data.bundled": ["*.npz"],
         "tf_pivae.export": ["serving/*"],
