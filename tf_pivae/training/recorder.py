@@ -70,7 +70,13 @@ class Recorder:
         self._monitor.image(step, "samples", np.asarray(picture))
 
     def evaluate(self, step, model, test, importance_samples):
-        """Bits per dimension of a split at K = 1, and K = `importance_samples` beside it.
+        """Bits per dimension of a split at K = 1, and K = `importance_samples` beside it, said and written.
+
+        Args:
+          step: int, that of the weights.
+          model: `PiVAE`.
+          test: `ImageSplit`.
+          importance_samples: int.
 
         Returns:
           Mean and standard error over images at K = 1.

@@ -23,7 +23,7 @@ from tf_pivae.training.pretrained import pretrained, resolve
 
 
 def write_atomically(path, text):
-    """Writes a text file that is either the old one or the new one, whatever happens."""
+    """Writes a text file that is either the old one or the new one, whatever happens; UserError if it cannot."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -124,7 +124,18 @@ def load_with_step(run_dir, step=None, moving_average=True):
 
 
 def restore_model(run_dir, model, step=None, moving_average=True):
-    """Reads a run's weights into a `PiVAE` of the same architecture; returns the checkpoint's step."""
+    """Reads a run's weights.
+
+    Args:
+      run_dir, step, moving_average: as for `load`.
+      model: `PiVAE` of the same architecture, which gets them.
+
+    Returns:
+      int, the checkpoint's step.
+
+    Raises:
+      UserError: no whole checkpoint, or one of another architecture.
+    """
     checkpoints = Checkpoints(resolve(run_dir) / "checkpoints")
     averaged = moving_average and load_facts(run_dir)["moving_average"]
     step = checkpoints.restore({"moving_average" if averaged else "pivae": model.variables}, step)
