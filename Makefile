@@ -2,11 +2,13 @@
 # make test    lint, then the test suite but its slowest tests
 # make test-slow   those: every configuration at full size, some minutes
 # make lint    ruff alone
+# make docs    write the reference, the table of architectures and the README's picture again
 # make bench   measure speed and memory beside PyTorch's (hours); writes docs/performance.md
 # make clean   remove the virtual environment and build products; runs/ is kept
 #
 # Variables: PYTHON (3.10 to 3.13), VENV (where the virtual environment goes), PYTEST_ARGS, PEERS (empty: without PyTorch;
 # the tests that compare with it are skipped), as in: make test PEERS= PYTEST_ARGS="-x tests/data"; BENCH_ARGS, as in:
+# make docs    write the reference, the table of architectures and the README's picture again
 # make bench BENCH_ARGS=--quick
 # On Linux the PyTorch of PyPI brings CUDA libraries of several GB along; pip's own settings can point it at other builds.
 
@@ -21,7 +23,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constra
 EXTRAS = dev,ray,serving$(if $(PEERS),$(comma)peers)
 comma = ,
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint docs bench clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -36,6 +38,11 @@ test-slow: $(VENV)/.installed-$(EXTRAS)
 
 lint: $(BIN)/ruff
 	$(BIN)/ruff check .
+
+docs: $(VENV)/.installed-$(EXTRAS)
+	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/pictures.py
+	$(BIN)/python -m tf_pivae.describe --output=docs/architectures.md
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)

@@ -40,7 +40,8 @@ REQUIREMENTS = [
 
 EXTRAS = {
     # `make test`: the runner, the linter, SciPy as a second opinion on distances, OpenVINO as one on exported models,
-    # PyYAML for the serving manifests, setuptools to build the wheel under test without a network.
+    # PyYAML for the serving manifests, setuptools to build the wheel under test without a network, Griffe to read the
+    # docstrings for the reference, nbclient and a kernel to run the notebook.
     "dev": [
         "pytest>=8,<10",
         "ruff>=0.12",
@@ -48,6 +49,9 @@ EXTRAS = {
         "openvino>=2026.2",
         "PyYAML>=6.0.2,<7",
         "setuptools>=77",
+        "griffelib>=2,<3",
+        "nbclient>=0.10,<1",
+        "ipykernel>=7,<8",
     ],
     # Independent implementations of the metrics that tests compare with; those tests are skipped without them.
     "peers": ["torch>=2.6,<3", "torchvision>=0.21,<1", "torch-fidelity>=0.4,<0.5"],
@@ -84,6 +88,7 @@ setup(
     ],
     package_dir=MAPPED,
     package_data={
+        "tf_pivae": ["pretrained/*/*", "pretrained/*/checkpoints/*/*"],
         "tf_pivae.gin_files": ["**/*.gin"],
         "tf_pivae.data.bundled": ["*.npz"],
         "tf_pivae.export": ["serving/*"],

@@ -8,7 +8,7 @@ from absl import flags
 
 from tf_pivae import cli
 
-_RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True)
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Where the versions go; a server watches it.", required=True)
 _STEP = flags.DEFINE_integer("step", None, "The checkpoint to export; the newest by default.", 0)
 _IMPORTANCE_SAMPLES = flags.DEFINE_integer("importance_samples", 16, "K of the bound that log_prob gives.", 1)
@@ -20,11 +20,20 @@ _SAMPLE_NOISE = flags.DEFINE_float(
 
 def main():
     cli.import_tensorflow_quietly()
-    from tf_pivae.export.saved_model import export_run
+    import tqdm
+
+    from tf_pivae.export.saved_model import PARTS, export_run
     from tf_pivae.export.signatures import Options
 
     options = Options(_IMPORTANCE_SAMPLES.value, _TEMPERATURE.value, _SAMPLE_NOISE.value)
-    version, step = export_run(_RUN_DIR.value, _EXPORT_DIR.value, options, _STEP.value)
+    with tqdm.tqdm(total=PARTS, desc="export", unit="part", disable=None) as bar:
+
+        def progress(what):
+            bar.update(bool(bar.postfix))  # The part before this one is done.
+            bar.set_postfix_str(what)
+
+        version, step = export_run(_RUN_DIR.value, _EXPORT_DIR.value, options, _STEP.value, progress)
+        bar.update()
     print(f"{_RUN_DIR.value} at step {step}: {_EXPORT_DIR.value}/{version}")
 
 

@@ -38,7 +38,7 @@ class TensorSpec(NamedTuple):
 
 
 def check_shape(name, shape, spec, max_rows):
-    """Refuses a shape that is not [N, *spec.shape] with 1 <= N <= max_rows.
+    """Refuses a shape that is not [N, *spec.shape] with 1 <= N <= max_rows; `name` is that of the input.
 
     Raises:
       RequestError: INVALID_ARGUMENT.

@@ -12,10 +12,12 @@ from tf_pivae.export.versions import new_version
 from tf_pivae.export.warmup import write_warmup_requests
 from tf_pivae.training import runs
 from tf_pivae.training.checkpoints import Checkpoints
+from tf_pivae.training.pretrained import resolve
 
 MODEL_NAME = "pivae"
 _TOLERANCE = 1e-5  # relative, of log_prob: float32 rounding in another order.
 _NUM_CHECKED = 8
+PARTS = 4  # What `export_run` announces.
 
 
 def write_saved_model(model, folder, options=Options()):  # noqa: B008  a NamedTuple never changes
@@ -33,16 +35,17 @@ def write_saved_model(model, folder, options=Options()):  # noqa: B008  a NamedT
     return functions
 
 
-def export_run(run_dir, export_dir, options=Options(), step=None):  # noqa: B008
+def export_run(run_dir, export_dir, options=Options(), step=None, progress=lambda what: None):  # noqa: B008
     """Exports a run's moving-average weights under the next version number.
 
     Before it is published, the written model is read back and compared with the original on held-out images.
 
     Args:
-      run_dir: folder of the run.
+      run_dir: folder of the run, or the name of a pretrained model.
       export_dir: the folder that a server watches.
       options: `Options`.
       step: int, a checkpoint; None is the newest.
+      progress: a function that is told, in a word or two, which of the `PARTS` comes next.
 
     Returns:
       (version, step): two ints.
@@ -50,15 +53,20 @@ def export_run(run_dir, export_dir, options=Options(), step=None):  # noqa: B008
     Raises:
       UserError: no run, no checkpoint, `export_dir` not writable, or the written model gives other numbers.
     """
+    run_dir = resolve(run_dir)
     _check_step(run_dir, step)
+    progress("loading the model")
     model, step = runs.load_with_step(run_dir, step)
     images, labels = _held_out(run_dir, model)
     with new_version(export_dir) as publication:
+        progress("writing it")
         try:
             functions = write_saved_model(model, publication.folder, options)
         except ValueError as error:
             raise UserError(f"the model cannot be exported: {error}") from error
+        progress("warm-up requests")
         write_warmup_requests(publication.folder, MODEL_NAME, model, functions, images, labels)
+        progress("comparing")
         check = _compare(model, publication.folder, options, images, labels)
         write_model_card(publication.folder, model_card(run_dir, step, options, functions, check))
     return publication.version, step

@@ -18,6 +18,9 @@ GIN_FILES = sorted(path.relative_to(ROOT / "gin").as_posix() for path in (ROOT /
 BUNDLED = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/data/bundled").glob("*.npz"))
 FOLDERS = ("benchmarks", "docs", "export", "gin", "tests", "tf_pivae")  # that have BUILD files
 ASSETS = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/reports/assets").iterdir()}
+PRETRAINED = {
+    path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/pretrained").rglob("*") if path.is_file()
+}
 
 
 # The wheel.
@@ -62,7 +65,9 @@ def test_wheel_has_every_source_gin_file_and_data_file(wheel):
     assert BUNDLED
     assert ASSETS
     assert {"tf_pivae/export/__init__.py", "tf_pivae/export/serving/batching.config"} <= exports
-    expected = sources | exports | set(BUNDLED) | ASSETS | {f"tf_pivae/gin_files/{name}" for name in GIN_FILES}
+    assert "tf_pivae/pretrained/fashion_mnist/model_card.md" in PRETRAINED
+    data = set(BUNDLED) | ASSETS | PRETRAINED
+    expected = sources | exports | data | {f"tf_pivae/gin_files/{name}" for name in GIN_FILES}
     assert expected <= names
     rest = {name for name in names - expected if ".dist-info/" not in name}
     assert not rest, "neither code, configuration nor data"

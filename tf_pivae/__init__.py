@@ -3,7 +3,7 @@
 The public names are loaded on first use, so that `import tf_pivae` (and `--help` of every command) does not pay for
 TensorFlow:
 
-    model = tf_pivae.load(run_dir)         # a trained `PiVAE`
+    model = tf_pivae.load(run_dir)         # a trained `PiVAE`, or one of tf_pivae.pretrained()
     model.log_prob(images)                 # [B] float32, nats
     model.sample(16, seed=0)               # uint8 [16, H, W, C]
 """
@@ -22,6 +22,7 @@ _PUBLIC = {
     "UserError": "tf_pivae.errors",
     "load": "tf_pivae.training.runs",
     "metrics": None,
+    "pretrained": "tf_pivae.training.pretrained",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

@@ -65,6 +65,8 @@ def _parse_flags(argv):
         return flags.FLAGS(argv)
     except flags.Error as error:
         _fail(f"{error} See --help.")
+    except SystemExit:
+        sys.exit(0)  # absl has printed the help that was asked for, and calls that a failure.
 
 
 def one_line(error):

@@ -75,8 +75,10 @@ def main():
     elif _WATCH.value:
         _watch(_RUN_DIR.value, settings)
     else:
+        from tf_pivae.training.pretrained import check_own
         from tf_pivae.training.runs import write_atomically
 
+        check_own(_RUN_DIR.value)
         result = evaluation.evaluate_run(_RUN_DIR.value, settings, _STEP.value)
         _show(_RUN_DIR.value, result)
         write_atomically(Path(_RUN_DIR.value) / "evaluation.json", evaluation.as_json(result) + "\n")

@@ -78,6 +78,11 @@ class Evaluation(NamedTuple):
 def evaluate_run(run_dir, settings, step=None):
     """Evaluates a checkpoint of a run (the newest by default).
 
+    Args:
+      run_dir: folder of the run.
+      settings: `Settings`.
+      step: int, or None.
+
     Returns:
       `Evaluation`. A metric that this model or machine cannot give does not keep the others from being computed.
 
@@ -210,7 +215,15 @@ def _digest(images):
 
 
 def sampler(model, count, seed, labels=None, batch_size=100):
-    """A function of the number of samples already drawn that yields the rest in batches, for `metrics.extract`."""
+    """A function of the number of samples already drawn that yields the rest in batches, for `metrics.extract`.
+
+    Args:
+      model: `PiVAE`.
+      count: int, samples in all.
+      seed: int; sample i is a function of it and of i.
+      labels: int [count] for a class-conditional model.
+      batch_size: samples at a time, which are uint8 [B, H, W, C] on the full scale whatever the model's levels.
+    """
 
     def batches(start):
         for first in range(start, count, batch_size):
@@ -297,7 +310,11 @@ def real_subset_rows(data, counts, settings):
 
 
 def folder_rows(images, reference_images, settings):
-    """Scores of a folder of PNGs against another (or alone, for the Inception Score)."""
+    """Scores of a folder of PNGs against another (or alone, for the Inception Score).
+
+    Raises:
+      UserError: none of the settings' metrics can be had of images alone.
+    """
     wanted = [name for name in settings.metrics if name in IMAGE_METRICS]
     if not wanted:
         raise UserError("--images can be scored by fid, kid and inception_score: say so with --metrics.")

@@ -78,7 +78,16 @@ def class_rows(count, num_classes, columns=None):
 
 
 def reconstruction_grid(images, reconstructions, pairs_in_row=4, num_bins=256):
-    """Real images beside their reconstructions: real, reconstruction, real, reconstruction, ..."""
+    """Real images beside their reconstructions: real, reconstruction, real, reconstruction, ...
+
+    Args:
+      images, reconstructions: uint8 [N, H, W, C].
+      pairs_in_row: int.
+      num_bins: number of levels.
+
+    Returns:
+      `PIL.Image`, RGB.
+    """
     pairs = np.stack([images, reconstructions], 1).reshape(-1, *images.shape[1:])
     return image_grid(pairs, columns=2 * pairs_in_row, num_bins=num_bins)
 

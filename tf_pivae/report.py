@@ -7,7 +7,9 @@ from absl import flags
 
 from tf_pivae import cli
 
-_RUN_DIRS = flags.DEFINE_multi_string("run_dir", None, "Folder of a run; repeat for others.", required=True)
+_RUN_DIRS = flags.DEFINE_multi_string(
+    "run_dir", None, "Folder of a run, or a pretrained model; repeat for others.", required=True
+)
 _OUTPUT = flags.DEFINE_string("output", "report.html", "The HTML page to write.")
 _NUM_EXAMPLES = flags.DEFINE_integer("num_examples", 200, "Images of each set for the likelihoods.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of all noise.")

@@ -1,6 +1,7 @@
 """Draws samples from a trained model: python -m tf_pivae.sample --run_dir=runs/demo --output=grid.png
 
-The same seed gives the same picture. A class-conditional model gets one class a row, or those that --labels names.
+The same seed gives the same picture. --run_dir=fashion_mnist is the model that comes with the package. A
+class-conditional model gets one class a row, or those that --labels names.
 """
 
 from absl import flags
@@ -8,7 +9,8 @@ from absl import flags
 from tf_pivae import cli
 from tf_pivae.errors import UserError
 
-_RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
+_BATCH = 64  # Images at a time.
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of (seed, i).")
 _OUTPUT = flags.DEFINE_string("output", "samples.png", "The PNG to write.")
@@ -35,9 +37,24 @@ def main():
     if classes:
         rows, columns = figures.class_rows(_NUM_SAMPLES.value, len(classes), columns)
         labels = np.asarray(classes)[rows]
-    images = model.sample(_NUM_SAMPLES.value, _SEED.value, _TEMPERATURE.value, _SAMPLE_NOISE.value, labels=labels)
+    images = np.concatenate(list(_batches(model, labels)))
     figures.save_png(figures.image_grid(images, columns, num_bins=model.num_bins), _OUTPUT.value)
     print(f"{_NUM_SAMPLES.value} samples of {_RUN_DIR.value} at step {step}: {_OUTPUT.value}")
+
+
+def _batches(model, labels):
+    """uint8 [b, H, W, C], batch by batch, with a bar on a terminal; sample i is the same whatever the batches."""
+    import tqdm
+
+    count = _NUM_SAMPLES.value
+    with tqdm.tqdm(total=count, desc="samples", unit="img", leave=False, disable=None) as bar:
+        for first in range(0, count, _BATCH):
+            size = min(_BATCH, count - first)
+            chosen = None if labels is None else labels[first : first + size]
+            yield model.sample(
+                size, _SEED.value, _TEMPERATURE.value, _SAMPLE_NOISE.value, chosen, batch_size=_BATCH, first_row=first
+            )
+            bar.update(size)
 
 
 def _classes(wanted, num_classes):

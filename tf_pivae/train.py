@@ -1,7 +1,8 @@
 """Trains a PiVAE: python -m tf_pivae.train --gin_file=demo.gin --run_dir=runs/demo
 
 Run again with the same command to continue a run that was cut off. --describe prints what the configuration builds, at
-full size and without its data, and trains nothing. Exit status: 0 finished, 2 a mistake that the message explains, 143
+full size and without its data, and trains nothing; --dry_run does everything up to the first step, says what it would
+do and writes nothing. Exit status: 0 finished, 2 a mistake that the message explains, 75 another worker is gone, 143
 (130) stopped by SIGTERM (SIGINT) after saving.
 """
 
@@ -14,6 +15,9 @@ from tf_pivae import cli
 cli.define_gin_flags()
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/NAME for --gin_file=NAME.gin.")
 _DESCRIBE = flags.DEFINE_bool("describe", False, "Print blocks, weights, FLOPs, latents and memory; train nothing.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Build everything, check data, disk and run directory, say what would be done; write nothing."
+)
 
 
 def main():
@@ -24,9 +28,15 @@ def main():
         title = ", ".join(flags.FLAGS.gin_file)
         print(architecture_text.describe(architecture.measure(*architecture.configured()), title))
         return
+    run_dir = _RUN_DIR.value or cli.default_run_dir(flags.FLAGS.gin_file)
+    if _DRY_RUN.value:
+        from tf_pivae import dry_run
+
+        print(dry_run.rehearse(run_dir))
+        return
     from tf_pivae.training import loop
 
-    outcome = loop.train(_RUN_DIR.value or cli.default_run_dir(flags.FLAGS.gin_file))
+    outcome = loop.train(run_dir)
     if outcome.signal is not None:
         sys.exit(128 + outcome.signal)
 

@@ -127,11 +127,13 @@ def test_mistakes_are_one_line_and_leave_nothing(exported, run_command, tmp_path
 
 def test_a_model_that_differs_when_read_back_is_not_published(exported, tmp_path, monkeypatch):
     """The check before publication, with a model whose own numbers are off."""
-    from tf_pivae.export.saved_model import export_run
+    from tf_pivae.export.saved_model import PARTS, export_run
     from tf_pivae.models.pivae import PiVAE
 
     true_log_prob = PiVAE.log_prob
     monkeypatch.setattr(PiVAE, "log_prob", lambda self, *args, **kwargs: 1.001 * true_log_prob(self, *args, **kwargs))
+    announced = []
     with pytest.raises(tf_pivae.UserError, match="differs"):
-        export_run(exported[0], tmp_path)
+        export_run(exported[0], tmp_path, progress=announced.append)
     assert list(tmp_path.iterdir()) == []
+    assert len(announced) == PARTS  # It went through all of them before it was refused.

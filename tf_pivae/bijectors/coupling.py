@@ -7,13 +7,13 @@ from tf_pivae.bijectors.base import ImageBijector, event_sum
 
 
 def checkerboard_mask(height, width, channels, parity):
-    """float32 [H, W, C] of 0/1: 1 where (row + column + parity) is even."""
+    """float32 [height, width, channels] of 0/1: 1 where (row + column + parity) is even."""
     rows, columns = np.indices([height, width])
     return np.repeat(((rows + columns + parity) % 2 == 0)[..., None], channels, -1).astype(np.float32)
 
 
 def channel_mask(height, width, channels, parity):
-    """float32 [H, W, C] of 0/1: 1 on the first half of the channels (`parity` 0) or on the second (1)."""
+    """float32 [height, width, channels] of 0/1: 1 on the first half of the channels (`parity` 0) or the second (1)."""
     first = np.arange(channels) < channels // 2
     return np.broadcast_to(first if parity == 0 else ~first, [height, width, channels]).astype(np.float32)
 

@@ -20,6 +20,9 @@ def logit(a=0.05):
 
     Returns:
       A `tfb.Bijector`.
+
+    Raises:
+      ValueError: another `a`.
     """
     if not 0.0 < a < 0.5:
         raise ValueError(f"`a` must lie in (0, 0.5); got {a}.")

@@ -111,7 +111,14 @@ def check_num_examples(num_examples):
 
 
 def labelled(name, train, test, num_classes=None, class_names=()):
-    """Builds an `ImageDataset`, counting the classes in the labels where `num_classes` is not given."""
+    """Builds an `ImageDataset`, counting the classes in the labels where their number is not given.
+
+    Args:
+      name: for people and folders.
+      train, test: `ImageSplit`s.
+      num_classes: int, or None.
+      class_names: their names, or empty.
+    """
     class_names = tuple(class_names)
     if train.labels is None:
         return ImageDataset(name, train, test)

@@ -6,6 +6,7 @@ same bytes as an uninterrupted one. A lock file keeps two processes from prepari
 """
 
 import contextlib
+import contextvars
 import errno
 import fcntl
 import hashlib
@@ -24,6 +25,21 @@ FORMAT_VERSION = 1  # part of every hash: raise it when the form on disk or the 
 _SPLITS = ("train", "test")
 _NAMED_CLASSES = 10
 _log = logging.getLogger(__name__)
+_reading_only = contextvars.ContextVar("reading_only", default=False)
+
+
+class NotPrepared(UserError):
+    """Within `reading_only`: the data set would first have to be prepared."""
+
+
+@contextlib.contextmanager
+def reading_only():
+    """A context in which a data set that is not prepared yet is `NotPrepared`, and nothing is downloaded or written."""
+    token = _reading_only.set(True)
+    try:
+        yield
+    finally:
+        _reading_only.reset(token)
 
 
 def default_cache_dir():
@@ -46,12 +62,15 @@ def prepare(name, specification, open_source, num_examples=None, cache_dir=None)
 
     Raises:
       UserError: if the cache folder cannot be written, or the disk is or would be full.
+      NotPrepared: within `reading_only`.
     """
     limits = arrays.check_num_examples(num_examples)
     folder = _folder(name, {**specification, "num_examples": limits}, cache_dir)
     with _disk_errors(folder.parent):
         if (dataset := _open(name, folder)) is not None:
             return dataset
+        if _reading_only.get():
+            raise NotPrepared(f"{name} is not prepared yet: python -m tf_pivae.prepare does it, as training would.")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder):
             # Another process may have finished it while this one waited for the lock.

@@ -201,7 +201,11 @@ def _is_size(value):
 
 
 def preprocess_array(preprocess, images, rows=1024):
-    """Applies a `Preprocess` to `[N, H, W, C]` a slab of rows at a time, which bounds the memory its sums take."""
+    """Applies a `Preprocess` to `[N, H, W, C]` a slab of rows at a time, which bounds the memory its sums take.
+
+    Raises:
+      UserError: no images.
+    """
     if not len(images):
         raise UserError("there are no images: the array or file is empty")
     return np.concatenate([preprocess(images[i : i + rows]) for i in range(0, len(images), rows)])

@@ -42,6 +42,8 @@ def bits_per_dim(images, terms, log_prob, num_importance_samples, *, classes=Non
         of the whole set these are: noise should depend on it, so that the result does not depend on `batch_size`.
       num_importance_samples: K.
       classes: int [N], the images' classes, for the mean of each; or None.
+      batch_size: images at a time.
+      progress: show a bar.
       state_path: file for the state, written every 20 batches and removed at the end; an interrupted pass goes on.
       key: names model and images; a state under another key is ignored.
 

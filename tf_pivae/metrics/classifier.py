@@ -58,7 +58,10 @@ def residual_network(image_shape: tuple[int, int, int], num_classes: int, depth:
 
 
 def augmented(images: np.ndarray, crop_padding: int, flip: bool, random: np.random.Generator) -> np.ndarray:
-    """Random crops of images padded with zeros, and random left-right flips; uint8 [B, H, W, C] -> same shape."""
+    """Random crops of images padded with `crop_padding` zeros on each side, and (with `flip`) random left-right flips.
+
+    uint8 [B, H, W, C] -> the same shape, drawn from `random`.
+    """
     batch, height, width, _ = images.shape
     if crop_padding:
         pad = [(0, 0), (crop_padding, crop_padding), (crop_padding, crop_padding), (0, 0)]

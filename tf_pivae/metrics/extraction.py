@@ -47,7 +47,10 @@ def extract(images: np.ndarray | Iterable | Callable[[int], Iterable], network: 
         function of the number of images already done that returns such an iterable of the rest, which spares a
         resumed pass from making them again.
       batch_size: batches are cut to this size whatever the source's are, so that they never depend on it.
-      keep_features: bound on the features kept for KID: a reservoir sample (Vitter 1985, algorithm R), seeded.
+      keep_features: bound on the features kept for KID: a reservoir sample (Vitter 1985, algorithm R).
+      keep_logits: keep those of every image, for the Inception Score.
+      seed: int, of the reservoir.
+      progress, description: show a bar, and what it says.
       total: number of images, for the progress bar, where `images` does not say.
       state_path: file for the state, written atomically every `save_every` batches and removed at the end. If it
         exists, the pass goes on where it stopped, and its result is the same bit by bit.

@@ -72,6 +72,7 @@ def callable_network(function: Callable, name: str, *, example: np.ndarray, chec
       name: what its scores are named after; not that of the Inception network.
       example: one or more images, uint8 [B, H, W, C], which show the dimensions.
       checksum: identifies the function's numbers; without one, reference statistics cannot be cached.
+      resize: how it resizes images, for the protocol.
 
     Raises:
       UserError: a reserved or empty name, or outputs of other ranks.

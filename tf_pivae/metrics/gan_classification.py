@@ -79,8 +79,11 @@ def gan_train_test(sample_images, sample_labels, train_images, train_labels, tes
     """Trains one classifier on the samples and one on real images, with the same recipe and seed.
 
     Args:
-      *_images: uint8 [N, H, W, C]; *_labels: integers [N].
+      sample_images, train_images, test_images: uint8 [N, H, W, C].
+      sample_labels, train_labels, test_labels: integers [N].
       config: `ClassifierConfig()` by default, so gin's bindings of it hold.
+      num_classes: int; by default one more than the largest label.
+      progress: show bars.
       state_dir: folder for both trainings' states, which makes them resumable.
       real_state_dir: folder of the real classifier, `state_dir/real` by default; share it between evaluations of
         different samples, and it is trained once.
@@ -114,6 +117,13 @@ def train_classifier(images, labels, num_classes: int, config: ClassifierConfig 
     SGD with momentum on the cross-entropy; a step's batch and augmentation depend on (seed, step) only, so that a
     training resumed from `state_dir` sees what it would have seen. The state of a finished training stays there:
     the same call again returns it at once.
+
+    Args:
+      images, labels: uint8 [N, H, W, C] and integers [N].
+      num_classes: int.
+      config: as for `gan_train_test`.
+      state_dir: folder of the state, or None.
+      progress, description: show a bar, and what it says.
 
     Raises:
       UserError: images or labels of a wrong kind, a state of other data or another recipe, or a loss that is not

@@ -53,6 +53,11 @@ def kernel_distance_subsets(features_a, features_b, *, num_subsets: int = NUM_SU
     Each subset draws `subset_size` rows of either set without replacement, from one NumPy `RandomState(seed)`.
     The standard error of the mean is std / sqrt(num_subsets) when the sets are much larger than the subsets.
 
+    Args:
+      features_a, features_b: float [N, D] and [M, D].
+      num_subsets, subset_size, seed: ints.
+      degree, gamma, coef0: the kernel's, as for `kernel_distance`.
+
     Raises:
       UserError: as `kernel_distance`, and when a set is smaller than a subset.
     """

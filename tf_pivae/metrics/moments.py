@@ -50,7 +50,7 @@ class StreamingMoments:
         return self
 
     def merge(self, other: StreamingMoments) -> StreamingMoments:
-        """Adds everything `other` has seen; returns itself."""
+        """Adds everything `other` has seen; returns itself. Raises UserError for another number of dimensions."""
         if other.feature_dim != self.feature_dim:
             raise UserError(f"cannot merge moments of {other.feature_dim} and {self.feature_dim} dimensions")
         if other.count:
@@ -76,7 +76,11 @@ class StreamingMoments:
 
     @classmethod
     def from_state(cls, state) -> StreamingMoments:
-        """The inverse of `state`: any mapping with its three arrays, an open npz included."""
+        """The inverse of `state`: any mapping with its three arrays, an open npz included.
+
+        Raises:
+          UserError: arrays of other shapes.
+        """
         mean, scatter = np.array(state["mean"], np.float64), np.array(state["scatter"], np.float64)
         if mean.ndim != 1 or scatter.shape != (len(mean), len(mean)):
             raise UserError(f"not a state of moments: mean {mean.shape}, scatter {scatter.shape}")
@@ -86,7 +90,11 @@ class StreamingMoments:
 
 
 def moments_of(features: np.ndarray, chunk: int = 4096) -> Moments:
-    """Moments of an array [N, D], read `chunk` rows at a time so that it may be a memory map."""
+    """Moments of an array [N, D], read `chunk` rows at a time so that it may be a memory map.
+
+    Raises:
+      UserError: an array of another rank, or fewer than two rows.
+    """
     features = np.asarray(features)
     if features.ndim != 2:
         raise UserError(f"features must be an array [N, D]; got shape {features.shape}")

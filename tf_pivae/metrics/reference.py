@@ -44,6 +44,7 @@ def reference_statistics(images, network: FeatureNetwork, key: ReferenceKey, *,
       images: as for `extract`; looked at only when nothing is cached.
       key: names the images; it must change with them, and `key.count` must be their number.
       cache_dir: `default_cache_dir()` by default.
+      keep_features, keep_logits, batch_size, seed, progress: as for `extract`.
 
     Raises:
       UserError: the number of images is not `key.count`, the network has no checksum, or what `extract` raises.

@@ -69,8 +69,12 @@ def image_scores(samples, reference, network: FeatureNetwork, metrics: Sequence[
       reference: likewise (`reference_statistics` gives one from the cache); None if only 'inception_score' is asked.
       metrics: of 'fid', 'kid', 'inception_score'; by default all that the network and the reference allow.
       reference_name: data set and split, for the protocol.
+      num_splits, shuffle_seed: as for `inception_score`.
+      num_subsets, subset_size, subset_seed: those of `kernel_distance_subsets`; `keep_features` bounds what it draws
+        from.
+      allow_rank_deficient: as for `frechet_distance`.
+      batch_size, progress: as for `extract`.
       state_path, key: make the pass over `samples` resumable, see `extract`.
-      The rest: see `frechet_distance`, `kernel_distance_subsets` and `inception_score`.
 
     Returns:
       One `Score` for each metric, in the order asked for.
@@ -135,6 +139,11 @@ def real_subsets(images, counts: Iterable[int], network: FeatureNetwork, seed: i
     Args:
       images: uint8 [N, H, W, C] or a folder's path. All N features are kept: N x D x 4 bytes.
       counts: sizes of the subsets, each at most N.
+      network: `FeatureNetwork`.
+      seed: int, of the random order.
+      name: what the protocol calls the whole set.
+      num_splits, allow_rank_deficient: as for `inception_score` and `frechet_distance`.
+      batch_size, progress, state_path: as for `extract`.
 
     Raises:
       UserError: a count out of range, and what `frechet_distance` and `inception_score` raise.

@@ -166,7 +166,17 @@ class TopDownBlock(Composite):
         return gaussian(parts["prior_mean"], parts["prior_log_scale"])
 
     def sample_posterior(self, parts, evidence, epsilon, labels=None):
-        """A `LatentSample` of q(z|y): top-down and bottom-up statistics summed, then the posterior's own flow."""
+        """Draws from q(z|y): top-down and bottom-up statistics summed, then the posterior's own flow.
+
+        Args:
+          parts: dict of the block's top-down features by name, float32 [B, H, W, ...].
+          evidence: the bottom-up part of the statistics, with `mean`, `log_scale` [B, H, W, C] and `context`.
+          epsilon: float32 [B, H, W, C], standard normal noise.
+          labels: int [B] for a class-conditional model.
+
+        Returns:
+          `LatentSample`, log q(z|y) - log p(z) by element, nats.
+        """
         base = gaussian(parts["posterior_mean"] + evidence.mean, parts["posterior_log_scale"] + evidence.log_scale)
         context = None if parts["context"] is None else parts["context"] + evidence.context
         posterior = self.posterior(base, context=context, epsilon=epsilon, labels=labels)

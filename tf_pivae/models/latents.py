@@ -57,7 +57,7 @@ class GaussianPosterior(Composite):
         del channels, width, num_classes  # The signature that all posteriors share.
 
     def call(self, base, context, epsilon, labels=None):
-        """base: `Gaussian`; context: None; epsilon: standard noise in the shape of z -> `Posterior`."""
+        """base: `Gaussian`; context: None; epsilon: standard noise in the shape of z; labels: unused -> `Posterior`."""
         z = base.sample(epsilon)
         return Posterior(z, base.log_prob(z))
 
@@ -81,7 +81,17 @@ class IAFPosterior(Composite):
         self.network = AutoregressiveNetwork(channels, width, num_layers, num_classes=num_classes, name="network")
 
     def call(self, base, context, epsilon, labels=None):
-        """base: `Gaussian`; context [B, H, W, width]; epsilon: standard noise in the shape of z -> `Posterior`."""
+        """One step.
+
+        Args:
+          base: `Gaussian` of z0.
+          context: float32 [B, H, W, width].
+          epsilon: standard normal noise in the shape of z.
+          labels: int [B] for a class-conditional model.
+
+        Returns:
+          `Posterior`, log q(z|y) by element, nats.
+        """
         z0 = base.sample(epsilon)
         flow = InverseAutoregressiveFlow(lambda z: self.network(z, context=context, labels=labels))
         z = flow.forward(z0)

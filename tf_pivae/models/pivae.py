@@ -132,7 +132,11 @@ class PiVAE(keras.Model):
         """log 1/K sum_k w_k over K samples of (u, z), float32 [B], nats: at least as tight as one sample's bound.
 
         Sample k draws from a stream of its own, `noise.fold_in(k)`, so that the first K samples are the same for every
-        larger K. The arguments are those of `bound`; K is an int or a scalar tensor.
+        larger K.
+
+        Args:
+          images, noise, labels: as for `bound`.
+          num_importance_samples: K, an int or a scalar tensor.
         """
 
         def log_weights(k):
@@ -208,12 +212,19 @@ class PiVAE(keras.Model):
         return self._log_prob_rows(len(images), first_row, batch_size, (images, labels), shared)
 
     def bits_per_dim(self, images, num_importance_samples=1, seed=0, labels=None, **options):
-        """-log_prob / (D log 2), NumPy float32 [B]; the arguments of `log_prob`."""
+        """-log_prob / (D log 2), NumPy float32 [B].
+
+        Args:
+          images, num_importance_samples, seed, labels, options: as for `log_prob`, its keywords among them.
+        """
         log_prob = self.log_prob(images, num_importance_samples, seed, labels, **options)
         return -log_prob / np.float32(self.dimensions * math.log(2.0))
 
     def bound_terms(self, images, seed=0, labels=None, first_row=0):
         """The terms whose sum is `log_prob` with one importance sample, for one batch.
+
+        Args:
+          images, seed, labels, first_row: as for `log_prob`.
 
         Returns:
           dict of NumPy float32 [B], nats: "reconstruction", "kl/GROUP" (negative KLs, so that all terms add up),

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from tf_pivae.training import runs
+from tf_pivae.training.pretrained import resolve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,7 @@ def read_runs(run_dirs):
     Raises:
       UserError: no run in one of them, or a configuration that cannot be read.
     """
-    paths = [Path(run_dir) for run_dir in run_dirs]
+    paths = [resolve(run_dir) for run_dir in run_dirs]
     return [_read(path, name) for path, name in zip(paths, _names(paths), strict=True)]
 
 

@@ -31,10 +31,11 @@ class Outcome(NamedTuple):
     standard_error: float | None
 
 
-@gin.configurable(denylist=["run_dir", "strategy"])
+@gin.configurable(denylist=["run_dir", "strategy", "recorder"])
 def train(
     run_dir,
     strategy=None,
+    recorder=Recorder,
     dataset=gin.REQUIRED,
     model=PiVAE,
     critic=None,
@@ -61,6 +62,8 @@ def train(
       run_dir: folder of the run.
       strategy: `tf.distribute.Strategy`; None is `workers.default_strategy()`: all GPUs of this machine, or the workers
         of TF_CONFIG, each of which runs the same command. Only the chief needs `run_dir`.
+      recorder: a function of `run_dir` and `keep_checkpoints` that returns the chief's pen: `Recorder`, or
+        `tf_pivae.dry_run.Rehearsal`, which writes nothing and ends before the first step.
       dataset: a function that returns an `ImageDataset`.
       model: a function of `image_shape` and `num_classes` that returns a `PiVAE`.
       critic: None, or a function of `num_classes` that returns a `Critic`.
@@ -94,7 +97,7 @@ def train(
         raise UserError(f"shown_temperature must be a number; got {shown_temperature!r}.")
     strategy = strategy or default_strategy()
     workers = Workers(strategy)
-    recorder = Recorder(run_dir, keep_checkpoints) if workers.is_chief else NoRecorder()
+    recorder = recorder(run_dir, keep_checkpoints) if workers.is_chief else NoRecorder()
     try:
         with explained("the data set cannot be opened"):
             data = _opened(dataset)
@@ -128,7 +131,8 @@ def train(
                 session.initialize(data.train.images[first], labels, weights=initial_run is None)
         workers.share([variable for group in session.state.values() for variable in group])
         start_step = int(keras.ops.convert_to_numpy(session.step))
-        recorder.start(start_step, num_steps, batch_size)
+        if not recorder.start(start_step, num_steps, batch_size):
+            return Outcome(start_step, None, None, None)
         loop = _Loop(strategy, workers, session, data, recorder, max_consecutive_skips)
         step = loop.run(start_step, num_steps, batch_size, seed, flip, log_every, sample_every, checkpoint_every)
         if loop.stopped_by is not None:

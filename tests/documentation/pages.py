@@ -1,0 +1,78 @@
+"""What the documentation asks its reader to type."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# docs/api/ has docstrings alone, and is written by a program.
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(page for page in (ROOT / "docs").rglob("*.md") if "api" not in page.parts),
+]
+_PROGRAMS = r"python3?|make|pip|kubectl|sbatch|docker|apt-get|tensorboard|curl|cp"
+
+
+class Block(NamedTuple):
+    """A fenced block."""
+
+    page: str  # relative to the root
+    info: str  # such as "sh" or "python file=mixing.py"
+    text: str
+
+
+def name(page):
+    """The page's path from the root."""
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks():
+    """Every fenced block, in the order of pages and text."""
+    found = []
+    for page in PAGES:
+        for info, text in re.findall(r"^```([^\n]*)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+            found.append(Block(name(page), info, text))
+    return found
+
+
+def files():
+    """Name -> text of the files that the pages tell the reader to write."""
+    named = [(re.fullmatch(r"\w+ file=(\S+)", block.info), block.text) for block in blocks()]
+    return {match[1]: text for match, text in named if match}
+
+
+def python_blocks():
+    """ "PAGE, python block I" -> program, of the blocks that are not files."""
+    found, counts = {}, {}
+    for block in blocks():
+        if block.info == "python":
+            number = counts[block.page] = counts.get(block.page, -1) + 1
+            found[f"{block.page}, python block {number}"] = block.text
+    return found
+
+
+def block_commands():
+    """(page, command) of the blocks of shell."""
+    return [(block.page, command) for block in blocks() if block.info == "sh" for command in split(block.text)]
+
+
+def inline_commands():
+    """(page, command) of `commands within a text`."""
+    found = []
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for command in re.findall(rf"(?<!`)`((?:[A-Z_]+=\S+\s)?(?:{_PROGRAMS})\s[^`]+)`", text):
+            found.append((name(page), plain(command)))
+    return found
+
+
+def split(text):
+    """The commands of a block, one a line, without comments and line ends."""
+    lines = text.replace("\\\n", " ").splitlines()
+    return [plain(line) for line in lines if plain(line)]
+
+
+def plain(line):
+    """A command without its comment and superfluous spaces."""
+    return " ".join(re.sub(r"(^|\s)#.*$", "", line).split())

@@ -1,0 +1,75 @@
+"""docs/commands.md: every command is there, and its exit statuses are those of the program."""
+
+import re
+import signal
+import subprocess
+import sys
+
+import pages
+import pytest
+
+from tf_pivae.errors import UserError, WorkerLost
+
+PAGE = (pages.ROOT / "docs/commands.md").read_text("utf-8")
+STATUSES = {int(status) for status in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)}
+
+# What a command's `main` does -> how it ends.
+ENDINGS = {
+    "pass": 0,
+    "raise RuntimeError('a defect')": 1,
+    "raise UserError('a mistake')": 2,
+    "raise WorkerLost('gone')": 75,
+    "raise KeyboardInterrupt": 130,
+    "os.kill(os.getpid(), signal.SIGTERM)": -signal.SIGTERM,  # What a shell calls 128 + 15.
+}
+
+
+def ends(*arguments):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_every_command_is_in_the_table():
+    programs = [*(pages.ROOT / "tf_pivae").glob("*.py"), *(pages.ROOT / "export").glob("*.py")]
+    found = {path.relative_to(pages.ROOT) for path in programs if "cli.run(main)" in path.read_text("utf-8")}
+    names = {path.with_suffix("").as_posix().removeprefix("tf_pivae/").replace("/", ".") for path in found}
+    names = {name.removesuffix(".__main__") for name in names}
+    table = PAGE.split("## Exit status")[0]
+    assert names == set(re.findall(r"^\| `([\w.]+)` \|", table, re.MULTILINE))
+
+
+def test_the_table_has_every_status():
+    assert {status if status >= 0 else 128 - status for status in ENDINGS.values()} == STATUSES
+    assert {UserError.exit_status, WorkerLost.exit_status} <= STATUSES
+
+
+@pytest.mark.parametrize("what", ENDINGS)
+def test_how_a_command_ends(what):
+    program = (
+        "import os, signal\nfrom tf_pivae import cli\nfrom tf_pivae.errors import UserError, WorkerLost\n"
+        f"def main():\n    {what}\ncli.run(main)\n"
+    )
+    result = ends("-c", program)
+    assert result.returncode == ENDINGS[what]
+    assert ("Traceback" in result.stderr) == (ENDINGS[what] == 1)
+    if ENDINGS[what] in (2, 75):
+        assert re.fullmatch(r"error: [^\n]+\n", result.stderr)
+
+
+@pytest.mark.parametrize("flag", ["--help", "--helpshort", "--helpfull"])
+def test_help_is_no_failure(flag):
+    result = ends("-m", "tf_pivae.sample", flag)
+    assert result.returncode == 0
+    assert "--run_dir" in result.stdout
+
+
+def test_a_misspelt_flag_is_a_mistake():
+    result = ends("-m", "tf_pivae.sample", "--run_dirr=x")
+    assert result.returncode == 2
+    assert re.fullmatch(r"error: [^\n]+\n", result.stderr)
+
+
+def test_links_lead_somewhere():
+    for page in pages.PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text("utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page}: {target}"

@@ -1,0 +1,131 @@
+"""Every command and program of the documentation is run, or is listed in `commands` with the reason why not."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+
+import commands
+import numpy as np
+import pages
+import pytest
+from PIL import Image
+
+BLOCKS = pages.block_commands()
+# A bare `python -m MODULE` speaks of a program; it is no command to type.
+MENTIONS = [(page, c) for page, c in pages.inline_commands() if re.fullmatch(r"python -m [\w.]+", c)]
+COMMANDS = [*BLOCKS, *(pair for pair in pages.inline_commands() if pair not in MENTIONS)]
+PROGRAMS = {
+    key: text for key, text in pages.python_blocks().items() if key.split(",")[0] not in commands.PAGES_ELSEWHERE
+}
+
+
+class Workspace:
+    """A folder in which a reader works, and what was run in it already."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self._results = {}
+        (folder / "bin").mkdir()
+        for name, text in pages.files().items():
+            (folder / name).write_text(text)
+        (folder / "photos").mkdir()
+        for i in range(10):
+            pixels = np.random.default_rng(i).integers(0, 256, [40, 48, 3], np.uint8)
+            Image.fromarray(pixels).save(folder / f"photos/{i}.png")
+        (folder / "bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        (folder / "bin/python").chmod(0o755)
+        self._environment = {
+            **os.environ,
+            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+            "TF_PIVAE_CACHE": str(folder / "cache"),
+        }
+
+    def run(self, command):
+        """Runs a command once, after those that it needs; returns its output."""
+        if command not in self._results:
+            if command in PROGRAMS:
+                arguments = [sys.executable, "-c", PROGRAMS[command]]
+            else:
+                entry = commands.RUN[command]
+                for need in entry.needs:
+                    self.run(need)
+                arguments = ["sh", "-e", "-c", f"{command} {entry.appended}"]
+            self._results[command] = subprocess.run(
+                arguments,
+                cwd=self.folder,
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                timeout=900,
+                check=False,
+            )
+        result = self._results[command]
+        assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
+        return result.stdout
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return Workspace(tmp_path_factory.mktemp("reader"))
+
+
+def test_every_command_is_run_or_listed_with_a_reason():
+    known = {*commands.RUN, *commands.ELSEWHERE, *commands.NOT_RUN}
+    new = [f"{page}: {c}" for page, c in COMMANDS if c not in known and page not in commands.PAGES_ELSEWHERE]
+    assert not new, "say in tests/documentation/commands.py how they are run"
+    gone = known - {command for _, command in COMMANDS}
+    assert not gone, "no page has these any more"
+    assert len(known) == len(commands.RUN) + len(commands.ELSEWHERE) + len(commands.NOT_RUN)
+    assert len(BLOCKS) > 20
+
+
+def test_every_block_says_what_it_is():
+    infos = {block.info.split(" file=")[0] for block in pages.blocks() if block.page not in commands.PAGES_ELSEWHERE}
+    assert infos == {"sh", "python", "gin", "text"}
+
+
+def test_tests_that_stand_for_commands_exist():
+    for test in [*commands.ELSEWHERE.values(), *commands.PAGES_ELSEWHERE.values()]:
+        file, function = test.split("::")
+        assert f"def {function}(" in (pages.ROOT / file).read_text(), test
+    # What is not in a block must not hide behind the test of the blocks.
+    pairs = set(pages.inline_commands()) - set(MENTIONS)
+    inline = {command for page, command in pairs if page in commands.PAGES_ELSEWHERE}
+    assert inline <= {*commands.RUN, *commands.ELSEWHERE, *commands.NOT_RUN}
+
+
+def test_modules_that_are_spoken_of_exist():
+    assert MENTIONS
+    for page, command in MENTIONS:
+        assert importlib.util.find_spec(command.split()[-1]), f"{page}: {command}"
+
+
+def _cases(slow):
+    return [command for command, entry in commands.RUN.items() if entry.slow == slow]
+
+
+@pytest.mark.parametrize("command", _cases(slow=False))
+def test_command(workspace, command):
+    workspace.run(command)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", _cases(slow=True))
+def test_command_that_takes_long(workspace, command):
+    workspace.run(command)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_program(workspace, program):
+    workspace.run(program)
+
+
+def test_outputs_are_where_the_pages_say(workspace):
+    workspace.run("python -m tf_pivae.sample --run_dir=runs/demo --num_samples=64 --seed=0 --output=grid.png")
+    # 8x8 tiles of 16x16 images, four times as large, two pixels apart.
+    assert Image.open(workspace.folder / "grid.png").size == (8 * 66 - 2, 8 * 66 - 2)
+    workspace.run("python -m tf_pivae.publish --run_dir=runs/demo --output=published/demo")
+    assert "# demo" in (workspace.folder / "published/demo/model_card.md").read_text()
+    assert "8 training, 2 test" in workspace.run("python -m tf_pivae.prepare --gin_file=photos.gin")

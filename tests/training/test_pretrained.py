@@ -1,0 +1,137 @@
+"""Published models: the run's own numbers from a fraction of its files; the one that comes with the package."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tf_pivae
+from tf_pivae.data import bundled
+from tf_pivae.errors import UserError
+from tf_pivae.training import pretrained, publishing, runs
+
+SHIPPED = "fashion_mnist"
+
+
+@pytest.fixture(scope="module")
+def published(finished, tmp_path_factory):
+    """A run with an evaluation of its last step, and the folder made of it."""
+    run_dir = tmp_path_factory.mktemp("evaluated") / "run"
+    shutil.copytree(finished[0], run_dir)
+    row = dict(metric="bits/dim, K=1", value=7.25, spread=0.125, protocol="32 test images", approximate=False)
+    (run_dir / "evaluation.json").write_text(json.dumps({"step": 12, "rows": [row], "refused": []}))
+    folder = tmp_path_factory.mktemp("published") / "tiny"
+    assert publishing.publish(run_dir, folder) == 12
+    return run_dir, folder
+
+
+def test_the_published_model_is_the_runs(published):
+    run_dir, folder = published
+    images = bundled(16).test.images[:8]
+    model, copy = tf_pivae.load(run_dir), tf_pivae.load(folder)
+    np.testing.assert_array_equal(model.log_prob(images, 2), copy.log_prob(images, 2))
+    np.testing.assert_array_equal(model.sample(4, seed=3), copy.sample(4, seed=3))
+
+
+def test_it_holds_the_model_alone(published):
+    run_dir, folder = published
+    names = {path.relative_to(folder).parts[0] for path in folder.rglob("*")}
+    assert names == {"config.gin", "data.json", "environment.json", "evaluation.json", "checkpoints", "model_card.md"}
+
+    def size(path):
+        return sum(file.stat().st_size for file in (path / "checkpoints/00000012").iterdir())
+
+    assert size(folder) < size(run_dir) / 3  # Generator, average and two moments of each weight, and the critic's.
+
+
+def test_the_card_says_what_the_run_says(published):
+    _, folder = published
+    card = (folder / "model_card.md").read_text()
+    model = tf_pivae.load(folder)
+    weights = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+    assert card.startswith("# tiny\n")
+    assert f"**Weights**: {weights:,}" in card
+    assert "16x16x1, 256 levels" in card
+    assert "12 steps of 8 images by likelihood and by an adversary; the weights are their moving average" in card
+    assert "| bits/dim, K=1 | 7.2500 | 0.1250 | 32 test images |" in card
+    assert runs.load_environments(folder)[-1]["processor"] in card
+
+
+def test_an_evaluation_of_another_step_is_not_the_models(published, tmp_path):
+    run_dir, _ = published
+    publishing.publish(run_dir, tmp_path / "early", step=8)
+    assert "It was not evaluated." in (tmp_path / "early/model_card.md").read_text()
+    assert not (tmp_path / "early/evaluation.json").exists()
+
+
+def test_nothing_is_overwritten_or_left_half_written(published, tmp_path):
+    run_dir, folder = published
+    with pytest.raises(UserError, match="exists already"):
+        publishing.publish(run_dir, folder)
+    with pytest.raises(UserError, match="no run in"):
+        publishing.publish(tmp_path, tmp_path / "new")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write"):
+        publishing.publish(run_dir, tmp_path / "file" / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_names_stand_for_folders_of_the_package(published, tmp_path, monkeypatch):
+    _, folder = published
+    monkeypatch.setattr(pretrained, "FOLDER", folder.parent)
+    monkeypatch.chdir(tmp_path)
+    assert pretrained.pretrained() == ["tiny"]
+    assert runs.load_with_step("tiny")[1] == 12
+    with pytest.raises(UserError, match=r"comes with the package.*cp -r .*tiny runs/tiny"):
+        pretrained.check_own("tiny")
+    with pytest.raises(UserError, match="The models that come with the package: tiny"):
+        tf_pivae.load("tinny")
+    # A folder of that name is meant where there is one.
+    (tmp_path / "tiny").mkdir()
+    assert pretrained.resolve("tiny") == Path("tiny")
+    pretrained.check_own("tiny")
+
+
+# The one that comes with the package.
+
+
+def test_shipped_model_is_listed_and_small():
+    assert SHIPPED in tf_pivae.pretrained()
+    files = [path for path in (pretrained.FOLDER / SHIPPED).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 8e6
+
+
+def test_shipped_model_knows_clothes():
+    """Held-out images it has never seen are far more probable than the same pixels in another order."""
+    model = tf_pivae.load(SHIPPED)
+    side = model.image_shape[0]
+    images = bundled(side).test.images[:32]
+    bits = model.bits_per_dim(images).mean()
+    shuffled = np.random.default_rng(0).permuted(images.reshape(32, -1), axis=1).reshape(images.shape)
+    assert bits < 5.0  # 8 is a model that knows nothing.
+    assert bits + 1.0 < model.bits_per_dim(shuffled).mean()
+    samples = model.sample(16, seed=0)
+    assert samples.shape == (16, *model.image_shape)
+    assert samples.std(axis=0).mean() > 10  # They differ.
+    rebuilt = model.reconstruct(images).astype(np.float64)
+    other = images[::-1].astype(np.float64)
+    assert np.abs(rebuilt - images).mean() < 0.5 * np.abs(other - images).mean()
+
+
+def test_shipped_card_has_the_numbers_of_its_evaluation():
+    folder = pretrained.FOLDER / SHIPPED
+    card = (folder / "model_card.md").read_text()
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert (folder / "checkpoints" / f"{evaluation['step']:08d}").is_dir()
+    (row,) = [row for row in evaluation["rows"] if row["metric"] == "bits/dim, K=1"]
+    assert f"| bits/dim, K=1 | {row['value']:.4f} |" in card
+    assert f"Trained** for {evaluation['step']:,} steps" in card
+
+
+def test_shipped_files_name_no_folder_of_anyones():
+    for path in (pretrained.FOLDER / SHIPPED).glob("*.*"):
+        absolute = re.findall(r"""['"](/[\w/.-]+)""", path.read_text())
+        assert all(name.startswith("/usr/share/datasets/") for name in absolute), path

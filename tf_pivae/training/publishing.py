@@ -1,0 +1,138 @@
+"""Makes of a finished run a folder of a few MB: the weights of the model alone, and a model card."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+import tf_pivae
+from tf_pivae.errors import UserError
+from tf_pivae.training import runs
+from tf_pivae.training.checkpoints import Checkpoints
+from tf_pivae.training.pretrained import resolve
+
+_COPIED = ("config.gin", "data.json", "environment.json")
+
+
+def publish(run_dir, output, step=None):
+    """Writes a run directory in miniature, which `tf_pivae.load` and the commands that read runs take.
+
+    It has the moving-average weights where they were kept, and neither critic nor optimisers: training cannot go on
+    from it, but `initial_run` can begin with it.
+
+    Args:
+      run_dir: folder of the run.
+      output: the folder to write, which must not exist yet; it appears whole or not at all.
+      step: int, the checkpoint; None is the newest.
+
+    Returns:
+      int, the checkpoint's step.
+
+    Raises:
+      UserError: no run, no checkpoint, or `output` exists or cannot be written.
+    """
+    run_dir, output = resolve(run_dir), Path(output)
+    if output.exists():
+        raise UserError(f"{output} exists already: remove it, or choose another --output.")
+    model, step = runs.load_with_step(run_dir, step)
+    facts = runs.load_facts(run_dir)
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for name in _COPIED:
+            if (run_dir / name).exists():
+                shutil.copyfile(run_dir / name, partial / name)
+        group = "moving_average" if facts["moving_average"] else "pivae"
+        Checkpoints(partial / "checkpoints").save(step, {group: model.variables})
+        evaluation = _evaluation(run_dir, step)
+        if evaluation is not None:
+            runs.write_atomically(partial / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
+        runs.write_atomically(partial / "model_card.md", model_card(output.name, run_dir, step, model, evaluation))
+        partial.rename(output)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror}.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return step
+
+
+def model_card(name, run_dir, step, model, evaluation=None):
+    """What a model is, where it comes from, how good it was found to be and what it is not for, as Markdown.
+
+    Args:
+      name: str, how it is loaded.
+      run_dir: folder of the run.
+      step: int, the checkpoint.
+      model: the `PiVAE` at this step.
+      evaluation: what RUN/evaluation.json says of this step, or None.
+    """
+    facts = runs.load_facts(run_dir)
+    height, width, channels = facts["image_shape"]
+    conditional = f", one of {model.num_classes} classes" if model.num_classes else ""
+    weights = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+    head = sum(int(np.prod(variable.shape)) for variable in model.flow.trainable_variables) if model.flow else 0
+    batch_size = runs.load_batch_size(run_dir)
+    average = "; the weights are their moving average" if facts["moving_average"] else ""
+    return f"""\
+# {name}
+
+A partially invertible variational autoencoder (Lucas et al. 2019) of {facts["name"]}: a lower bound on the
+log-probability of an image, and samples. `tf_pivae.load("{name}")` loads it.
+It was published by tf_pivae {tf_pivae.__version__}.
+
+## What it is
+
+- **Images**: {height}x{width}x{channels}, {facts["num_bins"]} levels{conditional}.
+- **Weights**: {weights:,}, of which {head:,} are the invertible head's.
+- **Latent groups**: {", ".join(model.vae.group_names)}.
+- **Trained** for {step:,} steps of {batch_size} images by {_objectives(run_dir, facts)}{average}.
+- **Configuration**: `config.gin` in this folder has every setting; `python -m tf_pivae.train --gin_file=config.gin
+  --run_dir=RUN` trains it again.
+- **Machine**: {_machine(run_dir)}.
+
+## How good it was found to be
+
+{_table(evaluation)}
+
+## What to mind
+
+- Log-probabilities are lower bounds: with more importance samples they come closer to the truth from below.
+- They are of images of exactly this shape and these levels, prepared as the training images were. A high probability
+  does not mean that an image resembles the data: generative models are known to give simple images of other kinds more
+  than their own.
+- The model knows {facts["name"]} and nothing else. It is there to try the program out and to compare with, not to
+  decide anything about people or things.
+"""
+
+
+def _objectives(run_dir, facts):
+    if facts["inference_only"]:
+        return "likelihood, around a generator that stays as it is"
+    losses = ["likelihood"] * facts["likelihood"] + ["an adversary"] * runs.has_critic(run_dir)
+    return " and by ".join(losses)
+
+
+def _machine(run_dir):
+    found = [", ".join(f"{key} {value}" for key, value in start.items() if key not in ("started", "from_step"))
+             for start in runs.load_environments(run_dir)]  # fmt: skip
+    return found[-1] if found else "not recorded"
+
+
+def _evaluation(run_dir, step):
+    """What RUN/evaluation.json says, or None where it is missing or speaks of another checkpoint."""
+    path = Path(run_dir) / "evaluation.json"
+    found = json.loads(path.read_text()) if path.is_file() else None
+    return found if found is not None and found["step"] == step else None
+
+
+def _table(evaluation):
+    if evaluation is None:
+        return "It was not evaluated."
+    lines = ["| | | ± | |", "|---|---|---|---|"]
+    for row in evaluation["rows"]:
+        spread = "" if row["spread"] is None else f"{row['spread']:.4f}"
+        value = f"[{row['value']:.4f}]" if row["approximate"] else f"{row['value']:.4f}"
+        lines.append(f"| {row['metric'].strip()} | {value} | {spread} | {row['protocol']} |")
+    return "\n".join(lines)
