@@ -8,7 +8,6 @@
 #
 # Variables: PYTHON (3.10 to 3.13), VENV (where the virtual environment goes), PYTEST_ARGS, PEERS (empty: without PyTorch;
 # the tests that compare with it are skipped), as in: make test PEERS= PYTEST_ARGS="-x tests/data"; BENCH_ARGS, as in:
-# make docs    write the reference, the table of architectures and the README's picture again
 # make bench BENCH_ARGS=--quick
 # On Linux the PyTorch of PyPI brings CUDA libraries of several GB along; pip's own settings can point it at other builds.
 
