@@ -31,18 +31,21 @@ _HINTS = {
     errno.EPERM: _WRITABLE,
     errno.EIO: "the disk does not answer as it should",
 }
+_HINTS_ON_WRITING = dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR), "choose a file in a folder that exists")
 
 
 def cannot_write(path, error):
     """The message for an `OSError` met with on writing `path`."""
-    hint = _HINTS.get(error.errno)
+    hint = (_HINTS | _HINTS_ON_WRITING).get(error.errno)
     return f"cannot write {path}: {error.strerror}{f'; {hint}' if hint else ''}."
 
 
 def disk_message(error):
     """The message for an exception of Python's or TensorFlow's that comes from the disk, or None for any other."""
-    if isinstance(error, OSError) and error.errno in _HINTS:
+    if isinstance(error, OSError):
         number, path = error.errno, error.filename
+        if number not in _HINTS or (path is None and _HINTS[number] == _WRITABLE):  # A port is refused like that too.
+            return None
     else:
         reasons = {os.strerror(number): number for number in _HINTS}
         found = re.search(rf"(\S+); ({'|'.join(reasons)})", str(error))  # How TensorFlow's file system says it.

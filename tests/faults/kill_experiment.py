@@ -157,10 +157,19 @@ def _write(lines, write):
     return good
 
 
+_PARTS = {
+    "training": ("A training that prepares its data and is killed 20 times", one_process),
+    "prepare": ("`python -m tf_pivae.prepare`", prepare_command),
+    "workers": ("A training of two workers on the loopback", two_workers),
+}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", required=True, help="Markdown file to write.")
-    parser.add_argument("--gin_file", default=os.path.relpath(TINY), help="What the single process trains.")
+    parser.add_argument("--gin_file", default=os.path.relpath(TINY), help="What the part `training` trains.")
+    parser.add_argument("--parts", nargs="+", choices=_PARTS, default=list(_PARTS), help="All by default.")
+    parser.add_argument("--append", action="store_true", help="Add the parts to what the output holds already.")
     arguments = parser.parse_args()
     text, good = [], True
 
@@ -168,19 +177,17 @@ def main():
         text.append(part)
         print(part, end="", flush=True)
 
-    facts = {"date": datetime.date.today(), "cores": os.cpu_count(), "load": os.getloadavg()[2]}
-    write(_HEADER.format(gin_file=arguments.gin_file, **facts))
-    for title, scenario in (
-        (
-            "A training that prepares its data and is killed 20 times",
-            lambda folder: one_process(folder, gin_file=Path(arguments.gin_file).absolute()),
-        ),
-        ("`python -m tf_pivae.prepare`", prepare_command),
-        ("A training of two workers on the loopback", two_workers),
-    ):
+    if arguments.append:
+        text.append(Path(arguments.output).read_text())
+    else:
+        facts = {"date": datetime.date.today(), "cores": os.cpu_count(), "load": os.getloadavg()[2]}
+        write(_HEADER.format(gin_file=arguments.gin_file, **facts))
+    options = {"training": {"gin_file": Path(arguments.gin_file).absolute()}}
+    for name in arguments.parts:
+        title, scenario = _PARTS[name]
         write(f"\n## {title}\n\n")
         with tempfile.TemporaryDirectory() as folder:
-            good &= _write(scenario(Path(folder)), write)
+            good &= _write(scenario(Path(folder), **options.get(name, {})), write)
         Path(arguments.output).write_text("".join(text))
     sys.exit(0 if good else 1)
 

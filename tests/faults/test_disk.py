@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from in_process import checkpoint_steps, train
-from killing import curves, state_bytes
+from killing import curves, read_metrics, state_bytes
 from PIL import Image
 
 from tf_pivae import cli, figures
@@ -86,24 +86,31 @@ def test_what_is_written_whole_or_not_at_all(disk, writer):
     assert contents(disk.path) == kept
 
 
-def test_metrics_and_tensorboard(disk):
-    """What is appended to: a later start drops the half line and goes on."""
+def test_metrics(disk, monkeypatch):
+    """They are appended to: the next start drops the half line that did fit, and goes on."""
+    monkeypatch.setattr(tf.summary, "scalar", lambda *_: None)
     monitor = Monitor(disk.path, 0, 10, 8)
     monitor.report(1, {"loss": 1.0})
     disk.fill()
-    line = line_of(lambda: [monitor.report(2, {f"loss/{i}": 1.0 for i in range(200)}) for _ in range(50)])
-    assert FULL in line
-    assert "metrics.jsonl" in line
+    line = line_of(lambda: [monitor.report(step, {f"loss/{i}": 1.0 for i in range(200)}) for step in range(2, 9)])
+    assert line == f"cannot write {disk.path}/metrics.jsonl: {FULL}"
+    written = (disk.path / "metrics.jsonl").read_text()
+    assert len(written) % 4096 == 0  # Up to the last byte of what it had of the disk.
+    assert not written.endswith("\n")
     disk.make_room()
-    monitor.close()
     again = Monitor(disk.path, 1, 10, 8)
     again.report(2, {"loss": 2.0})
-    lines = [json.loads(line) for line in (disk.path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["loss"] for line in lines] == [1.0, 2.0]
+    assert [line["loss"] for line in read_metrics(disk.path)] == [1.0, 2.0]
+
+
+def test_tensorboard(disk, tmp_path):
+    """Where metrics.jsonl still has room, TensorFlow's own writer is heard of too."""
+    (disk.path / "metrics.jsonl").symlink_to(tmp_path / "elsewhere.jsonl")
+    monitor = Monitor(disk.path, 0, 10, 8)
     disk.fill()
-    images = np.random.default_rng(0).integers(0, 256, [600, 600, 3], np.uint8)
-    assert f"{disk.path}/tensorboard/events" in (line := line_of(lambda: [again.image(3, "x", images), again.close()]))
-    assert FULL in line
+    line = line_of(lambda: [monitor.report(step, {f"loss/{i}": 1.0 for i in range(200)}) for step in range(1, 9)])
+    assert line.startswith(f"cannot use {disk.path}/tensorboard/events")
+    assert line.endswith(FULL)
 
 
 def test_a_training_on_a_disk_that_fills_up_and_is_given_room(disk, tmp_path):
