@@ -38,7 +38,6 @@ OPTIONS = {
     ),
     "likelihood_alone": dict(norm="none", critic=None, likelihood_weight=2.0),
     "inference_alone": dict(norm="batch", critic=None, inference_only=True),
-    "adversary_alone": dict(likelihood_weight=0.0),
 }
 
 
