@@ -24,10 +24,17 @@ BINDS = {
     "differentiable_augmentation": {"Trainer.augment": "@DifferentiableAugmentation"},
     "five_bit": {"PiVAE.num_bins": 32, "train.dataset": "@reduced_levels", "reduced_levels.num_bins": 32},
     "free_bits": {"Trainer.free_nats": 0.25},
+    "gradient_accumulation": {"train.trainer": "@AccumulatingTrainer", "AccumulatingTrainer.num_parts": 4},
     "hinge_loss": {"Trainer.critic_loss": "@hinge_loss"},
     "kl_warmup": {"Trainer.kl_warmup_steps": 10000},
+    "mixed_precision": {"ConvolutionPrecision.dtype": "bfloat16"},
     "moving_average": {"train.moving_average": True, "Trainer.moving_average_decay": 0.999},
     "r1": {"Trainer.regularizer": "@R1", "R1.weight": 10.0},
+    "rematerialization": {
+        "plain_vae.call_block": "@rematerialized",
+        "residual_vae.call_block": "@rematerialized",
+        "RealNVP.call_block": "@rematerialized",
+    },
     "spectral_normalization": {
         "plain_critic.conv": "@SpectralNormConv2D",
         "plain_critic.dense": "@SpectralNormDense",
@@ -99,6 +106,8 @@ def test_all_options_train_together(together):
     # The run's own configuration holds every choice: it is what the run is continued and loaded from.
     config = (run_dir / "config.gin").read_text()
     for chosen in ("@hinge_loss", "@R1", "R1.weight", "@DifferentiableAugmentation", "@SpectralNormConv2D", "'act'"):
+        assert chosen in config
+    for chosen in ("@AccumulatingTrainer", "'bfloat16'", "RealNVP.call_block = @rematerialized"):
         assert chosen in config
 
 

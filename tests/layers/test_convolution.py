@@ -1,0 +1,133 @@
+"""Mixed precision: what is rounded, what is not, and that it belongs to a layer."""
+
+import gin
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.signal import correlate
+
+from tf_pivae.bijectors.real_nvp import RealNVP
+from tf_pivae.layers.convolution import Conv2D, ConvolutionPrecision
+from tf_pivae.layers.masked import AutoregressiveNetwork, MaskedConv2D, autoregressive_mask
+from tf_pivae.layers.spectral_norm import SpectralNormConv2D
+from tf_pivae.layers.weight_norm import WeightNormConv2D, WeightNormConv2DTranspose
+from tf_pivae.models.critic import residual_critic
+from tf_pivae.noise import RowNoise
+from tf_pivae.training.regularizers import GradientPenalty
+
+MASK = autoregressive_mask(3, np.arange(3), np.arange(4), strict=False)
+LAYERS = {
+    "weight norm": lambda: WeightNormConv2D(4),
+    "weight norm, by class": lambda: WeightNormConv2D(4, num_classes=2),
+    "transposed": lambda: WeightNormConv2DTranspose(4),
+    "masked": lambda: MaskedConv2D(4, MASK),
+    "critic": lambda: Conv2D(4, 3),
+    "critic, spectral norm": lambda: SpectralNormConv2D(4, 3),
+}
+
+
+@pytest.fixture
+def bfloat16():
+    with gin.unlock_config():
+        gin.bind_parameter("ConvolutionPrecision.dtype", "bfloat16")
+    yield
+    gin.clear_config()
+
+
+def _rounded(x):
+    return tf.cast(tf.cast(x, tf.bfloat16), tf.float32).numpy().astype(np.float64)
+
+
+@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
+def test_a_layer_rounds_its_convolution_and_nothing_else(bfloat16, make, randomize):
+    layer, x = make(), tf.random.stateless_normal([2, 6, 6, 3], [1, 2])
+    extra = {"labels": tf.constant([0, 1])} if getattr(layer, "num_classes", 0) else {}
+    layer(x, **extra)
+    randomize(layer)
+    y = layer(x, **extra)
+    assert y.dtype == tf.float32
+    assert all(v.dtype == "float32" for v in layer.variables)
+    layer.precision = ConvolutionPrecision("float32")
+    exact = layer(x, **extra)
+    error = np.sqrt(np.mean(np.square(y - exact)) / np.mean(np.square(exact)))
+    assert 1e-4 < error < 1e-2  # Two factors and a sum, 2^-9 each at most.
+
+
+def test_the_arguments_are_rounded_and_the_sum_is_once(bfloat16):
+    """Against SciPy's correlation of the rounded arguments, in double precision."""
+    layer, x = Conv2D(1, 3), tf.random.stateless_normal([1, 8, 8, 1], [1, 2])
+    y = layer(x)[0, :, :, 0]
+    sums = correlate(_rounded(x)[0, :, :, 0], _rounded(layer.kernel)[:, :, 0, 0], mode="same")
+    np.testing.assert_allclose(y, sums, rtol=2.0**-8, atol=1e-6)
+    assert np.mean(_rounded(sums.astype(np.float32)) == y) > 0.9  # float32's sum may fall on the other side of a step.
+
+
+def test_layers_of_different_precision_live_side_by_side(bfloat16):
+    rounded = WeightNormConv2D(2)
+    gin.clear_config()
+    exact = WeightNormConv2D(2)
+    assert (rounded.precision.dtype, exact.precision.dtype) == ("bfloat16", "float32")
+    x = tf.random.stateless_normal([1, 4, 4, 2], [1, 2])
+    for layer in (rounded, exact):
+        layer(x)
+        layer.v.assign(tf.ones_like(layer.v))
+    assert np.any(rounded(x) != exact(x))
+
+
+def test_other_types_are_refused():
+    with pytest.raises(ValueError, match=r"must be one of .*; got 'float16'"):
+        ConvolutionPrecision("float16")
+
+
+def test_the_head_is_float32(bfloat16, randomize):
+    """Its log-dets and its inverse are bitwise those of a float32 model."""
+    shape = (8, 8, 2)
+    heads = [RealNVP(shape, num_blocks=1, width=8)]
+    gin.clear_config()
+    heads.append(RealNVP(shape, num_blocks=1, width=8))
+    x = tf.random.stateless_normal([4, *shape], [1, 2])
+    for head in heads:
+        head.bijector().forward(x)
+    randomize(heads[0])
+    for a, b in zip(heads[0].variables, heads[1].variables, strict=True):
+        b.assign(a)
+    y, log_det = heads[0].bijector().forward(x), heads[0].bijector().forward_log_det_jacobian(x, event_ndims=3)
+    np.testing.assert_array_equal(heads[0].bijector().inverse(y), heads[1].bijector().inverse(y))
+    np.testing.assert_array_equal(log_det, heads[1].bijector().forward_log_det_jacobian(x, event_ndims=3))
+
+
+def test_the_autoregressive_network_stays_autoregressive(bfloat16, randomize):
+    """Bitwise: what an element does not depend on in float32 it does not in bfloat16, so the IAF's log-det is exact."""
+    network = AutoregressiveNetwork(2, 6)
+    z, context = (tf.random.stateless_normal([1, 3, 3, c], [1, c]) for c in (2, 6))
+    network(z, context)
+    randomize(network)
+    assert network.output_layer.precision.dtype == "bfloat16"
+    before = [np.reshape(x, -1) for x in network(z, context)]
+    for i in range(18):
+        moved = tf.reshape(tf.tensor_scatter_nd_add(tf.reshape(z, [-1]), [[i]], [1.0]), z.shape)
+        for old, new in zip(before, network(moved, context), strict=True):
+            np.testing.assert_array_equal(old[: i + 1], np.reshape(new, -1)[: i + 1])
+    assert np.any(before[0] != np.reshape(network(moved * 2.0, context)[0], -1))
+
+
+def test_gradient_penalty_differentiates_twice(bfloat16):
+    """The penalty's gradient is that of float32 up to bfloat16's error; norm, logits and gradients are float32."""
+    critics = [residual_critic(stem_width=4, widths=(4, 8))]
+    gin.clear_config()
+    critics.append(residual_critic(stem_width=4, widths=(4, 8)))
+    for critic in critics:
+        critic.build((8, 8, 3))
+    for a, b in zip(critics[0].variables, critics[1].variables, strict=True):
+        b.assign(a)
+    real, fake = (tf.random.stateless_normal([4, 8, 8, 3], [i, 2]) for i in range(2))
+    found = []
+    for critic in critics:
+        with tf.GradientTape() as tape:
+            penalty = GradientPenalty(1.0)(critic, real, fake, RowNoise(0, 4))
+        gradients = tape.gradient(penalty, [v for v in critic.trainable_variables if v.path.endswith("kernel")])
+        assert {x.dtype for x in (penalty, critic(real), *gradients)} == {tf.float32}
+        found.append(np.concatenate([np.reshape(g, -1) for g in gradients]))
+    rounded, exact = found
+    error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+    assert 1e-5 < error < 5e-2
