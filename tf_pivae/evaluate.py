@@ -72,13 +72,20 @@ def main():
         print(evaluation.table(evaluation.folder_rows(_IMAGES.value, _REFERENCE_IMAGES.value, settings)))
     elif not _RUN_DIR.value:
         raise UserError("give --run_dir=RUN (or --images, or --real_subsets; see --help).")
-    elif _WATCH.value:
+    else:
+        _evaluate(settings)
+
+
+def _evaluate(settings):
+    """Evaluates the run, once or whenever it has a new checkpoint."""
+    from tf_pivae import evaluation
+    from tf_pivae.training.pretrained import check_own
+    from tf_pivae.training.runs import write_atomically
+
+    check_own(_RUN_DIR.value)
+    if _WATCH.value:
         _watch(_RUN_DIR.value, settings)
     else:
-        from tf_pivae.training.pretrained import check_own
-        from tf_pivae.training.runs import write_atomically
-
-        check_own(_RUN_DIR.value)
         result = evaluation.evaluate_run(_RUN_DIR.value, settings, _STEP.value)
         _show(_RUN_DIR.value, result)
         write_atomically(Path(_RUN_DIR.value) / "evaluation.json", evaluation.as_json(result) + "\n")

@@ -57,12 +57,16 @@ def block_commands():
     return [(block.page, command) for block in blocks() if block.info == "sh" for command in split(block.text)]
 
 
+def prose(page):
+    """The page's text without its blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
 def inline_commands():
     """(page, command) of `commands within a text`."""
     found = []
     for page in PAGES:
-        text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
-        for command in re.findall(rf"(?<!`)`((?:[A-Z_]+=\S+\s)?(?:{_PROGRAMS})\s[^`]+)`", text):
+        for command in re.findall(rf"(?<!`)`((?:[A-Z_]+=\S+\s)?(?:{_PROGRAMS})\s[^`]+)`", prose(page)):
             found.append((name(page), plain(command)))
     return found
 

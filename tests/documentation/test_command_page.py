@@ -70,6 +70,6 @@ def test_a_misspelt_flag_is_a_mistake():
 
 def test_links_lead_somewhere():
     for page in pages.PAGES:
-        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text("utf-8")):
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", pages.prose(page)):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page}: {target}"

@@ -1,0 +1,23 @@
+"""The README's picture is what the model that comes with the package draws."""
+
+import importlib.util
+
+import numpy as np
+import pages
+from PIL import Image
+
+import tf_pivae
+from tf_pivae.data import bundled
+
+SPECIFICATION = importlib.util.spec_from_file_location("pictures", pages.ROOT / "docs/pictures.py")
+pictures = importlib.util.module_from_spec(SPECIFICATION)
+SPECIFICATION.loader.exec_module(pictures)
+
+
+def test_picture_is_drawn_by_the_shipped_model():
+    model = tf_pivae.load("fashion_mnist")
+    drawn = np.asarray(pictures.overview(model, bundled(model.image_shape[0]).test.images), np.float64)
+    kept = np.asarray(Image.open(pictures.OUTPUT), np.float64)
+    assert drawn.shape == kept.shape, "run `make docs`"
+    # Another processor rounds differently: a level more or less here and there.
+    assert np.abs(drawn - kept).mean() < 0.5, "run `make docs`"
