@@ -37,20 +37,20 @@ def table(tmp_path_factory):
     before, reached = "", 0
     for number in (signal.SIGTERM, signal.SIGKILL):
         process = subprocess.Popen(_command(folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while _last_step(metrics) <= reached:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(number)
-        said, _ = process.communicate(timeout=300)  # The pipe ends when the training, which holds it too, has ended.
+        said, _ = process.communicate(timeout=900)  # The pipe ends when the training, which holds it too, has ended.
         assert process.returncode == (128 + number if number == signal.SIGTERM else -number)
         assert "stopped by SIGTERM and saved" in said
         before, reached = before + said, _last_step(metrics)
     assert not list(folder.glob("table_1.*"))
     model = {path: path.stat().st_mtime_ns for path in (folder / "runs/gan/seed_0/model").rglob("*") if path.is_file()}
     assert model
-    after = subprocess.run(_command(folder), capture_output=True, text=True, timeout=600, check=False)
+    after = subprocess.run(_command(folder), capture_output=True, text=True, timeout=1800, check=False)
     assert after.returncode == 0, after.stderr
     return folder, before, after.stdout, model
 
