@@ -2,6 +2,7 @@
 
 import functools
 
+import gin
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -101,6 +102,18 @@ def test_a_batch_that_does_not_divide_is_refused(randomize):
         take_step(trainer, small_images())
     with pytest.raises(ValueError, match="num_parts"):
         AccumulatingTrainer(trainer.pivae, num_parts=0)
+
+
+def test_what_is_configured_for_the_trainer_is_for_this_one_too(randomize):
+    pivae = small_trainer(randomize, critic=None).pivae
+    try:
+        with gin.unlock_config():
+            gin.bind_parameter("Trainer.free_nats", 0.7)
+            gin.bind_parameter("AccumulatingTrainer.num_parts", 4)
+        trainer = AccumulatingTrainer(pivae, seed=5)
+    finally:
+        gin.clear_config()
+    assert (trainer.free_nats, trainer.num_parts, trainer.seed) == (0.7, 4, 5)
 
 
 def test_two_replicas_in_parts_are_one_in_one_piece(randomize):
