@@ -145,7 +145,7 @@ def test_memory_falls_and_arithmetic_does_not(randomize):
         step = tf.function(trainer.train_step, autograph=False)
         return step.get_concrete_function(tf.TensorSpec([batch, *SHAPE], tf.uint8)).graph
 
-    batch = 64 * BATCH
+    batch = 64 * BATCH  # Beside which the weights are small.
     whole, parts = graph(batch, Trainer), graph(batch, functools.partial(AccumulatingTrainer, num_parts=8))
     assert peak_bytes(parts) < 0.2 * peak_bytes(whole)
     assert flops(executed(whole)) < flops(executed(parts)) < 1.3 * flops(executed(whole))  # Samples are drawn again.
