@@ -116,12 +116,12 @@ def test_what_is_configured_for_the_trainer_is_for_this_one_too(randomize):
     assert (trainer.free_nats, trainer.num_parts, trainer.seed) == (0.7, 4, 5)
 
 
-def test_two_replicas_in_parts_are_one_in_one_piece(randomize):
+def test_two_replicas_in_parts_are_one_in_one_piece(randomize, two_replicas):
     """Their first step's gradients; the moments, and the mean KL under free bits, are those of both."""
     options = dict(free_nats=0.3, adversarial_weight=3.0)
     whole = small_trainer(randomize, **options)
     expected = take_step(whole, small_images())
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = two_replicas
     with strategy.scope():
         trainer = small_trainer(randomize, trainer=functools.partial(AccumulatingTrainer, num_parts=2), **options)
     halves = np.split(small_images(), 2)
