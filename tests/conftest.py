@@ -1,5 +1,6 @@
 """What all tests share. The processor is split in two before TensorFlow starts, for the tests on two replicas."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.distribute import cross_device_utils
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -24,6 +26,20 @@ def _seed():
 def _seed_of_module():
     """For fixtures of a module's scope, which come before those of a test's."""
     keras.utils.set_random_seed(0)
+
+
+_first_numbers = itertools.count(1_000_000, 1_000_000)
+
+
+@pytest.fixture
+def two_replicas(monkeypatch):
+    """A strategy over both halves of the processor.
+
+    TensorFlow numbers the collective operations of every strategy of a process alike, and refuses one whose shape is not
+    that of an earlier strategy's of the same number: this one has numbers of its own.
+    """
+    monkeypatch.setattr(cross_device_utils, "INSTANCE_KEY_START_NUMBER", next(_first_numbers))
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
 @pytest.fixture(scope="session")

@@ -61,6 +61,18 @@ def test_what_leads_nowhere_is_not_executed():
     assert "AssignVariableOp" in {operation.type for operation in executed(graph)}
 
 
+def test_a_loop_counts_every_turn_and_holds_one():
+    def loop(x):
+        def turn(i, total):
+            return i + 1, total + tf.reduce_sum(tf.matmul(tf.exp(x) * tf.cast(i, tf.float32), x))
+
+        return tf.while_loop(lambda i, _: i < 5, turn, (0, 0.0), parallel_iterations=1, maximum_iterations=5)
+
+    graph = _graph(loop, [100, 100])
+    assert flops(executed(graph)) == 5 * 2 * 100**3
+    assert 2 * 40_000 <= peak_bytes(graph) <= 3 * 40_000 + 100
+
+
 def test_flops_of_the_critic_by_hand():
     critic = plain_critic(widths=(64, 128, 256, 512))
     graph = _graph(critic, [1, 32, 32, 3])

@@ -57,7 +57,7 @@ def _body(loop):
 def _operation_flops(operation):
     if operation.type in _LOOPS:
         turns = tf.get_static_value(operation.inputs[1])  # `maximum_iterations`; -1 if nobody said.
-        return max(1, turns or 1) * flops(executed(_body(operation)))
+        return max(1, int(turns or 1)) * flops(executed(_body(operation)))
     if operation.type in _CONVOLUTIONS:
         # What slides is the kernel; it slides over what has the channels that it makes.
         kernel = {"Conv2D": 1, "Conv2DBackpropInput": 1, "Conv2DBackpropFilter": None}[operation.type]

@@ -92,6 +92,34 @@ def test_running_averages_move(randomize):
     assert any(np.any(a != b) for a, b in zip(before, flow.non_trainable_variables, strict=True))
 
 
+def test_two_replicas_have_the_gradient_of_one(randomize, two_replicas):
+    """Batch normalisation over both, in the second run as in the first; running averages that move once on each."""
+    x = tf.random.stateless_normal([4, *SHAPE], [1, 2])
+
+    def gradient(flow, x):
+        with tf.GradientTape() as tape:
+            y, log_det = _through_the_flow(flow, x)
+            loss = tf.reduce_mean(tf.reduce_sum(tf.sin(y), [1, 2, 3]) - log_det)
+        return [tf.convert_to_tensor(g) for g in tape.gradient(loss, flow.trainable_variables)]
+
+    keras.utils.set_random_seed(0)
+    one = _flow(keep, randomize)
+    expected = gradient(one, x)
+    with two_replicas.scope():
+        keras.utils.set_random_seed(0)
+        both = _flow(rematerialized, randomize)
+    halves = two_replicas.experimental_distribute_values_from_function(
+        lambda context: x[2 * context.replica_id_in_sync_group :][:2]
+    )
+    step = tf.function(lambda x: two_replicas.run(gradient, args=(both, x)), autograph=False)
+    found = [two_replicas.experimental_local_results(g) for g in step(halves)]
+    scale = max(np.abs(g).max() for g in expected)
+    for g, parts in zip(expected, found, strict=True):
+        np.testing.assert_allclose(np.mean(parts, axis=0), g, rtol=1e-4, atol=1e-5 * scale)
+    for a, b in zip(one.non_trainable_variables, both.non_trainable_variables, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_data_dependent_initialization_is_that_of_keep():
     x = tf.random.stateless_normal([64, 5], [1, 2], mean=3.0)
     layers = [WeightNormDense(4, name="a"), WeightNormDense(4, name="b")]

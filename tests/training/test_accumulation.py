@@ -2,6 +2,7 @@
 
 import functools
 
+import gin
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -103,12 +104,24 @@ def test_a_batch_that_does_not_divide_is_refused(randomize):
         AccumulatingTrainer(trainer.pivae, num_parts=0)
 
 
-def test_two_replicas_in_parts_are_one_in_one_piece(randomize):
+def test_what_is_configured_for_the_trainer_is_for_this_one_too(randomize):
+    pivae = small_trainer(randomize, critic=None).pivae
+    try:
+        with gin.unlock_config():
+            gin.bind_parameter("Trainer.free_nats", 0.7)
+            gin.bind_parameter("AccumulatingTrainer.num_parts", 4)
+        trainer = AccumulatingTrainer(pivae, seed=5)
+    finally:
+        gin.clear_config()
+    assert (trainer.free_nats, trainer.num_parts, trainer.seed) == (0.7, 4, 5)
+
+
+def test_two_replicas_in_parts_are_one_in_one_piece(randomize, two_replicas):
     """Their first step's gradients; the moments, and the mean KL under free bits, are those of both."""
     options = dict(free_nats=0.3, adversarial_weight=3.0)
     whole = small_trainer(randomize, **options)
     expected = take_step(whole, small_images())
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = two_replicas
     with strategy.scope():
         trainer = small_trainer(randomize, trainer=functools.partial(AccumulatingTrainer, num_parts=2), **options)
     halves = np.split(small_images(), 2)
@@ -132,7 +145,7 @@ def test_memory_falls_and_arithmetic_does_not(randomize):
         step = tf.function(trainer.train_step, autograph=False)
         return step.get_concrete_function(tf.TensorSpec([batch, *SHAPE], tf.uint8)).graph
 
-    batch = 64 * BATCH
+    batch = 64 * BATCH  # Beside which the weights are small.
     whole, parts = graph(batch, Trainer), graph(batch, functools.partial(AccumulatingTrainer, num_parts=8))
     assert peak_bytes(parts) < 0.2 * peak_bytes(whole)
     assert flops(executed(whole)) < flops(executed(parts)) < 1.3 * flops(executed(whole))  # Samples are drawn again.
