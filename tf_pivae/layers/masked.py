@@ -38,9 +38,8 @@ class MaskedConv2D(WeightNormConv2D):
         super().__init__(filters, kernel_size=mask.shape[0], **kwargs)
         self._mask = mask
 
-    def _direction(self):
-        v = tf.convert_to_tensor(self.v) * self._mask
-        return v * tf.math.rsqrt(tf.reduce_sum(tf.square(v), self._norm_axes, keepdims=True) + 1e-12)
+    def _unnormalized(self):
+        return tf.convert_to_tensor(self.v) * self._mask
 
 
 class AutoregressiveNetwork(Composite):

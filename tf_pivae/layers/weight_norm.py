@@ -65,30 +65,34 @@ class WeightNormalized(keras.layers.Layer):
         )
         self.b = self.add_weight(shape=shape, initializer="zeros", name="b")
 
-    def _direction(self):
-        """`v / ||v||`, with the norm over the weights of one output channel."""
-        v = tf.convert_to_tensor(self.v)
-        return v * tf.math.rsqrt(tf.reduce_sum(tf.square(v), self._norm_axes, keepdims=True) + 1e-12)
+    def _kernel(self, gain=1.0):
+        """`gain / ||v|| * v`, with the norm over the weights of one output channel; `gain` float32 [filters]."""
+        v = self._unnormalized()
+        norm = tf.sqrt(tf.reduce_sum(tf.square(v), self._norm_axes) + 1e-12)
+        return v * self._of_output_channels(gain / norm)
 
-    def _scaled(self, direction, gain):
-        """`gain * direction` along the output channel's axis."""
-        return direction * gain
+    def _unnormalized(self):
+        """`v`, less what a mask takes from it."""
+        return tf.convert_to_tensor(self.v)
+
+    def _of_output_channels(self, factor):
+        """[filters] in a shape that multiplies `v`."""
+        return factor
 
     def _linear(self, x, kernel):
         raise NotImplementedError  # Each subclass: the linear map itself.
 
     def call(self, x, labels=None):
-        direction = self._direction()
         if initializing():
-            self._initialize(self._linear(x, direction))
+            self._initialize(self._linear(x, self._kernel()))
         if self.num_classes:
             if labels is None:
                 raise ValueError(f"layer '{self.name}' is class-conditional: pass `labels`, int [B].")
             broadcast = [-1] + [1] * (len(x.shape) - 2) + [self.filters]
             gain = tf.reshape(tf.gather(self.g, labels), broadcast)
             bias = tf.reshape(tf.gather(self.b, labels), broadcast)
-            return self._linear(x, direction) * gain + bias
-        return self._linear(x, self._scaled(direction, tf.convert_to_tensor(self.g))) + self.b
+            return self._linear(x, self._kernel()) * gain + bias
+        return self._linear(x, self._kernel(tf.convert_to_tensor(self.g))) + self.b
 
     def _initialize(self, unscaled):
         mean, variance = tf.nn.moments(unscaled, list(range(len(unscaled.shape) - 1)))
@@ -149,8 +153,8 @@ class WeightNormConv2DTranspose(WeightNormalized):
     def build(self, input_shape):
         self._add_weights([self.kernel_size, self.kernel_size, self.filters, input_shape[-1]])
 
-    def _scaled(self, direction, gain):
-        return direction * gain[:, None]
+    def _of_output_channels(self, factor):
+        return factor[:, None]
 
     def _linear(self, x, kernel):
         shape = [tf.shape(x)[0], x.shape[1] * self.strides, x.shape[2] * self.strides, self.filters]

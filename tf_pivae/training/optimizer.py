@@ -39,8 +39,7 @@ class Adamax(keras.optimizers.Adamax):
         )
         indices = [self._get_variable_index(variable) for variable in variables]
         slots = [
-            (variable.value, self._m[i].value, self._u[i].value)
-            for i, variable in zip(indices, variables, strict=True)
+            (variable.value, self._m[i].value, self._u[i].value) for i, variable in zip(indices, variables, strict=True)
         ]
 
         def update_one(weight, momentum, norm, gradient, scalars):
