@@ -57,6 +57,18 @@ RUN = {
     "python -m tf_pivae.evaluate --run_dir=runs/cqfg --metrics=bits_per_dim,fid,inception_score": Run(
         "--metrics=bits_per_dim --num_examples=8 --importance_samples=2", (CQFG,), slow=True
     ),
+    "python -m tf_pivae.train --gin_file=cifar.gin --gin_file=options/mixed_precision.gin --run_dir=RUN": Run(
+        "--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/mixed", slow=True
+    ),
+    "python -m benchmarks.precision --run_dir=runs/demo": Run("--num_examples=4", (TRAIN,), slow=True),
+    "python -m tf_pivae.train --gin_file=paper/cqfg.gin --gin_file=options/gradient_accumulation.gin --run_dir=RUN": Run(
+        "--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/parts", slow=True
+    ),
+    "python -m tf_pivae.train --gin_file=paper/celeba_crop96.gin --gin_file=options/rematerialization.gin "
+    "--run_dir=RUN": Run("--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/remat", slow=True),
+    "python -m tf_pivae.train --gin_file=paper/cqfg.gin --gin_file=options/rematerialization.gin --describe": Run(
+        slow=True
+    ),
     # docs/guides/
     f"python -m tf_pivae.train --gin_file=demo.gin {FOLDER} --run_dir=runs/photos --dry_run": Run(slow=True),
     "python -m tf_pivae.prepare --gin_file=photos.gin": Run(),

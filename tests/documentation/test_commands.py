@@ -39,6 +39,7 @@ class Workspace:
         self._environment = {
             **os.environ,
             "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+            "PYTHONPATH": str(pages.ROOT),  # benchmarks/ is not installed.
             "TF_PIVAE_CACHE": str(folder / "cache"),
         }
 
