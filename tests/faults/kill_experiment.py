@@ -149,7 +149,7 @@ def _write(lines, write):
             good &= values[1]
         elif kind == "data":
             same = "the same bytes" if values[2] else "NOT THE SAME"
-            write(f"{'' if number else ' '}Prepared data: {values[0]} files of {values[1]:,} bytes, {same}.\n")
+            write(f"\nPrepared data: {values[0]} files of {values[1]:,} bytes, {same}.\n")
             good &= values[2]
         else:
             write(f"Exit statuses of the workers that were not killed: {', '.join(map(str, values[0]))}.\n")
