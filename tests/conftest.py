@@ -35,8 +35,8 @@ _first_numbers = itertools.count(1_000_000, 1_000_000)
 def two_replicas(monkeypatch):
     """A strategy over both halves of the processor.
 
-    TensorFlow numbers the collective operations of every strategy of a process alike, and refuses one whose shape is not
-    that of an earlier strategy's of the same number: this one has numbers of its own.
+    TensorFlow numbers the collective operations of every strategy of a process alike, and refuses one whose shape is
+    not that of an earlier strategy's of the same number: this one has numbers of its own.
     """
     monkeypatch.setattr(cross_device_utils, "INSTANCE_KEY_START_NUMBER", next(_first_numbers))
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
