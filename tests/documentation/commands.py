@@ -61,9 +61,8 @@ RUN = {
         "--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/mixed", slow=True
     ),
     "python -m benchmarks.precision --run_dir=runs/demo": Run("--num_examples=4", (TRAIN,), slow=True),
-    "python -m tf_pivae.train --gin_file=paper/cqfg.gin --gin_file=options/gradient_accumulation.gin --run_dir=RUN": Run(
-        "--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/parts", slow=True
-    ),
+    "python -m tf_pivae.train --gin_file=paper/cqfg.gin --gin_file=options/gradient_accumulation.gin "
+    "--run_dir=RUN": Run("--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/parts", slow=True),
     "python -m tf_pivae.train --gin_file=paper/celeba_crop96.gin --gin_file=options/rematerialization.gin "
     "--run_dir=RUN": Run("--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/remat", slow=True),
     "python -m tf_pivae.train --gin_file=paper/cqfg.gin --gin_file=options/rematerialization.gin --describe": Run(
@@ -122,6 +121,9 @@ NOT_RUN = {
     "make bench": "hours; tests/benchmarks/ runs its parts",
     ".venv/bin/python -m pytest tests/bijectors": "the tests run themselves",
     "python tests/mutations.py": "hours: it runs the tests once for each mistake that it makes",
+    "python tests/faults/kill_experiment.py --gin_file=tests/sweeps/plain.gin": (
+        "half an hour; tests/faults/test_killed.py runs its parts with fewer kills"
+    ),
     "python -m tf_pivae.train --gin_file=cifar.gin": _DOWNLOADS,
     "python -m tf_pivae.prepare --gin_file=cifar.gin": _DOWNLOADS,
     "python -m tf_pivae.prepare --gin_file=demo.gin --gin_param=train.dataset=@tfds_images "
