@@ -8,7 +8,7 @@ import numpy as np
 from tf_pivae import cli, figures
 
 OUTPUT = Path(__file__).resolve().parent / "pictures" / "overview.png"
-_ROWS, _STEPS, _CELL = 6, 6, 48
+_ROWS, _STEPS, _CELL = 6, 6, 64
 
 
 def overview(model, images):

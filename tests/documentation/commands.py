@@ -68,6 +68,12 @@ RUN = {
     "python -m tf_pivae.train --gin_file=paper/cqfg.gin --gin_file=options/rematerialization.gin --describe": Run(
         slow=True
     ),
+    "python -m tf_pivae.paper --table=1 --preset=small --output_dir=tables --only_metrics=bits_per_dim,fid "
+    "--pictures": Run(
+        "--preset=tiny --rows=vae --only_metrics=bits_per_dim --gin_param=num_steps=2 --gin_param=train.log_every=1 "
+        "--output_dir=results",
+        slow=True,
+    ),
     # docs/guides/
     f"python -m tf_pivae.train --gin_file=demo.gin {FOLDER} --run_dir=runs/photos --dry_run": Run(slow=True),
     "python -m tf_pivae.prepare --gin_file=photos.gin": Run(),

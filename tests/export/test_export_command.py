@@ -137,3 +137,20 @@ def test_a_model_that_differs_when_read_back_is_not_published(exported, tmp_path
         export_run(exported[0], tmp_path, progress=announced.append)
     assert list(tmp_path.iterdir()) == []
     assert len(announced) == PARTS  # It went through all of them before it was refused.
+
+
+def test_without_its_data_a_model_is_compared_on_its_own_samples(exported, tmp_path, monkeypatch):
+    from tf_pivae.export.saved_model import export_run
+    from tf_pivae.training import runs
+
+    def missing(run_dir):
+        raise tf_pivae.UserError(f"the data of {run_dir} are elsewhere")
+
+    monkeypatch.setattr(runs, "load_dataset", missing)
+    version, _ = export_run(exported[0], tmp_path)
+    (request, *_) = tf.data.TFRecordDataset(str(tmp_path / f"{version}/assets.extra/tf_serving_warmup_requests"))
+    log = prediction_log_pb2.PredictionLog.FromString(request.numpy())
+    assert log.predict_log.request.model_spec.signature_name
+    samples = runs.load(exported[0]).sample(8)
+    found = tf.saved_model.load(str(tmp_path / str(version))).signatures["log_prob"](images=tf.constant(samples))
+    np.testing.assert_allclose(found["log_prob"], _own(exported[0], samples, 16, None, True), rtol=1e-5)
