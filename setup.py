@@ -30,8 +30,6 @@ REQUIREMENTS = [
     "numpy>=2,<3",
     # Reads image files, draws the grids.
     "pillow>=11",
-    # Learning curves.
-    "matplotlib>=3.9,<4",
     # Progress bars.
     "tqdm>=4.66,<5",
     # The live table of a sweep; Keras brings it along anyway.

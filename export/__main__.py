@@ -4,6 +4,8 @@ Writes exports/demo/<version>/, a SavedModel with the moving-average weights tha
 TensorFlow Serving, tf.saved_model.load, the C API, OpenVINO. See docs/serving.md.
 """
 
+import itertools
+
 from absl import flags
 
 from tf_pivae import cli
@@ -28,8 +30,10 @@ def main():
     options = Options(_IMPORTANCE_SAMPLES.value, _TEMPERATURE.value, _SAMPLE_NOISE.value)
     with tqdm.tqdm(total=PARTS, desc="export", unit="part", disable=None) as bar:
 
+        parts = itertools.count()
+
         def progress(what):
-            bar.update(bool(bar.postfix))  # The part before this one is done.
+            bar.update(next(parts) - bar.n)  # Those before this one are done.
             bar.set_postfix_str(what)
 
         version, step = export_run(_RUN_DIR.value, _EXPORT_DIR.value, options, _STEP.value, progress)

@@ -70,7 +70,31 @@ def test_stacked_pictures_keep_their_size_and_order():
     assert picture.getpixel((5, 3)) == (0, 0, 255)
 
 
-def test_every_curve_is_drawn_in_a_colour_of_its_own():
-    series = {"first": ([0, 1, 2], [3.0, 2.0, 1.0]), "second": ([0, 2], [1.0, 3.0])}
-    colours = [set(figures.line_chart(part, "x", "y", "t").get_flattened_data()) for part in ({}, series)]
-    assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)} <= colours[1] - colours[0]
+def test_curves_are_drawn_where_their_numbers_are():
+    series = {"falls": ([0, 50, 100], [3.0, 2.0, 1.0]), "rises": ([0, 100], [1.0, 3.0])}
+    picture = np.asarray(figures.line_chart(series, "step", "bits", "title")).astype(int)
+    blue, orange = (np.abs(picture - color).sum(-1) < 40 for color in ([0x00, 0x72, 0xB2], [0xD5, 0x5E, 0x00]))
+    inside = slice(75, 745)  # Between the axes, without the names at the right.
+    height = {}
+    for name, mask in (("falls", blue), ("rises", orange)):
+        rows, columns = np.nonzero(mask[:, inside])
+        assert columns.min() < 10  # From the first step to the last.
+        assert columns.max() > 660
+        height[name] = rows[columns < 60].mean(), rows[columns > 610].mean()
+    assert height["falls"][0] < 120  # Rows count downwards.
+    assert height["falls"][1] > 400
+    assert height["rises"][0] > 400
+    assert height["rises"][1] < 120
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([50, 1500], [0, 500, 1000, 1500]),
+        ([3.1, 8.3], [2, 4, 6, 8, 10]),
+        ([0.02, 0.11], [0.02, 0.04, 0.06, 0.08, 0.10, 0.12]),
+        ([7.0], [7, 8]),
+    ],
+)
+def test_ticks_are_round(values, expected):
+    np.testing.assert_allclose(figures._ticks(values), expected)
