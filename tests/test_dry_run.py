@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import gin
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,6 +19,8 @@ from tf_pivae.training.checkpoints import Checkpoints
 @pytest.fixture(autouse=True)
 def _gin(tiny):
     cli.parse_gin([tiny])
+    yield
+    gin.clear_config()  # Not for the tests of other files.
 
 
 def contents(folder):
