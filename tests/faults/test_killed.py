@@ -28,8 +28,8 @@ def test_a_training_killed_four_times(tmp_path, tiny):
     """While it prepares its data, within a step, and twice while it writes a checkpoint."""
     plain = tiny.replace("tiny.gin", "sweeps/plain.gin")
     counts = {"preparation": 1, "step": 1, "checkpoint": 2}
-    longest = {"preparation": 0.2, "step": 0.5, "checkpoint": 0.03}
-    scenario = one_process(tmp_path, 0, num_photos=200, counts=counts, gin_file=plain, num_steps=80, longest=longest)
+    longest = {"preparation": 0.1, "step": 0.5, "checkpoint": 0.03}
+    scenario = one_process(tmp_path, 0, num_photos=1500, counts=counts, gin_file=plain, num_steps=80, longest=longest)
     kills = check(scenario)
     assert len(kills) == 4
     assert kills[0].doing.startswith("preparing data")
@@ -38,7 +38,7 @@ def test_a_training_killed_four_times(tmp_path, tiny):
 
 
 def test_a_preparation_killed_twice(tmp_path):
-    lines = list(prepare_command(tmp_path, kills=2, num_photos=300, longest=0.2))
+    lines = list(prepare_command(tmp_path, kills=2, num_photos=1500, longest=0.1))
     assert sum(kind == "prepare" for kind, *_ in lines) == 2
     check(lines)
 
