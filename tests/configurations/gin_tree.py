@@ -9,6 +9,8 @@ GIN = ROOT / "gin"
 # Fragments that are added to a configuration, after these files (and with these bindings).
 _HOSTS = {
     "options/": (["demo.gin"], []),
+    # Tests of the whole tree take steps of two images.
+    "options/gradient_accumulation.gin": (["demo.gin"], ["AccumulatingTrainer.num_parts=2"]),
     "options/five_bit.gin": (["demo.gin"], ["reduced_levels.dataset=@bundled"]),
     "presets/": (["paper/cqfg.gin"], []),
     "presets/small_gan.gin": (["paper/gan.gin"], []),
