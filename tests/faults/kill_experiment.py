@@ -20,7 +20,7 @@ from killing import Training, curves, folder_bytes, noted, preparing, random_kil
 TINY = Path(__file__).resolve().parent.parent / "tiny.gin"
 _NUM_STEPS = 400
 _PLAIN = TINY.parent / "sweeps" / "plain.gin"  # A net that two workers on two cores start within seconds.
-_LONGEST = {"start": 10.0, "preparation": 0.3, "step": 2.0, "checkpoint": 0.15, "end": 4.0}  # s, of random delays
+_LONGEST = {"start": 10.0, "preparation": 0.3, "step": 2.0, "checkpoint": 0.15, "end": 0.5}  # s, of random delays
 _COUNTS = {"start": 4, "preparation": 3, "step": 6, "checkpoint": 6, "end": 1}
 _LOGS = ("train.moving_average=True", "train.log_every=1", "train.checkpoint_every=5", "train.sample_every=100")
 
