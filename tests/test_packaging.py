@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -155,7 +156,16 @@ class Rules:
         kinds = ("py_library", "py_binary", "py_test", "filegroup", "genrule")
         ignored = ("package", "licenses", "exports_files")
         names = {kind: rule(kind) for kind in kinds} | dict.fromkeys(ignored, lambda *args, **named: None)
-        exec(compile(file.read_text(), str(file), "exec"), names | {"glob": glob})
+        names["glob"] = glob
+
+        def load(label, *symbols):
+            loaded = {"native": types.SimpleNamespace(**names)}
+            path = ROOT / label.removeprefix("//").replace(":", "/")
+            exec(compile(path.read_text(), str(path), "exec"), loaded)
+            scope.update({symbol: loaded[symbol] for symbol in symbols})
+
+        scope = names | {"load": load}
+        exec(compile(file.read_text(), str(file), "exec"), scope)
 
     @staticmethod
     def _label(label, package):
