@@ -33,11 +33,11 @@ def _largest(kernel):
 
 
 def test_largest_singular_value_is_one(layer):
-    assert _largest(layer.normalized_kernel()) == pytest.approx(1.0, abs=1e-2)
+    assert _largest(layer.normalized_kernel()) == pytest.approx(1.0, abs=1e-4)
     layer.kernel.assign(10.0 * layer.kernel + 0.5)  # Other weights: the estimate follows them.
-    for _ in range(10):
+    for _ in range(50):  # Until the power method has converged to float32's rounding.
         layer.update_normalization()
-    assert _largest(layer.normalized_kernel()) == pytest.approx(1.0, abs=1e-2)
+    assert _largest(layer.normalized_kernel()) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_output_is_that_of_the_normalised_kernel(layer):

@@ -59,7 +59,9 @@ def test_all_images_of_one_pixel_counted():
     bounds = model.log_prob(np.tile(images, (64, 1, 1, 1)), 64, batch_size=LEVELS * 64)
     probabilities = np.exp(bounds.astype(np.float64)).reshape(64, LEVELS).mean(0)
     edges = scipy.stats.norm.cdf((np.linspace(-1.0, 1.0, LEVELS + 1) - 0.2) / 0.3)
-    np.testing.assert_allclose(probabilities, np.diff(edges), rtol=0.02)
+    # Means of the density over 4,096 places in each bin. It varies most over the outermost, four standard deviations
+    # out: a relative standard error of 0.00364. Five of them.
+    np.testing.assert_allclose(probabilities, np.diff(edges), rtol=5 * 0.00364)
     np.testing.assert_allclose(probabilities.sum(), edges[-1] - edges[0], rtol=2e-3)
 
 
