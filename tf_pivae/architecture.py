@@ -12,6 +12,7 @@ from tf_pivae.data.specification import specification
 from tf_pivae.errors import UserError
 from tf_pivae.graph_cost import executed, flops, peak_bytes
 from tf_pivae.noise import RowNoise
+from tf_pivae.training.building import num_elements
 
 
 class Block(NamedTuple):
@@ -151,13 +152,9 @@ def measure(trainer, data, batch_size):
 def count_parameters(trainer):
     """The `Parameters` of a `Trainer`."""
     pivae, critic = trainer.pivae, trainer.critic
-    inference, head = _count(pivae.inference_variables), _count(pivae.flow_variables)
-    generative = _count(pivae.trainable_variables) - inference - head
-    return Parameters(inference, generative, head, 0 if critic is None else _count(critic.trainable_variables))
-
-
-def _count(variables):
-    return sum(math.prod(variable.shape) for variable in variables)
+    inference, head = num_elements(pivae.inference_variables), num_elements(pivae.flow_variables)
+    generative = num_elements(pivae.trainable_variables) - inference - head
+    return Parameters(inference, generative, head, 0 if critic is None else num_elements(critic.trainable_variables))
 
 
 def _traced(function, *arguments):
@@ -215,7 +212,7 @@ def _blocks(calls, names, part):
     """One `Block` for each layer that has weights, in the order of the first calls."""
     blocks = {}
     for call in calls:
-        layer, count = call.layer, _count(call.layer.trainable_variables)
+        layer, count = call.layer, num_elements(call.layer.trainable_variables)
         if not count:
             continue
         known = blocks.get(id(layer))

@@ -6,13 +6,12 @@ import shutil
 from pathlib import Path
 
 import gin
-import numpy as np
 
 from tf_pivae import architecture
 from tf_pivae.data import cache
 from tf_pivae.errors import UserError
 from tf_pivae.training import runs
-from tf_pivae.training.building import check_whole_numbers
+from tf_pivae.training.building import check_whole_numbers, num_elements
 from tf_pivae.training.checkpoints import Checkpoints
 from tf_pivae.training.loop import train
 from tf_pivae.training.recorder import NoRecorder
@@ -44,8 +43,7 @@ class Rehearsal(NoRecorder):
 
     def restore(self, state):
         """Reads the checkpoint from which the run would go on, and checks that the disk has room for the next ones."""
-        self.weights = {name: _size(state[name]) for name in ("pivae", "critic") if name in state}
-        self.checkpoint_bytes = sum(v.value.dtype.size * _size([v]) for group in state.values() for v in group)
+        self.weights, self.checkpoint_bytes = _sizes(state)
         _check_disk(self.path, self.checkpoint_bytes * (self.keep_checkpoints + 1))
         self.restored = Checkpoints(self.path / "checkpoints").restore(state)
         return self.restored
@@ -109,9 +107,8 @@ def _unprepared(run_dir):
     bindings = gin.get_bindings("train")
     steps, keep = bindings["num_steps"], bindings.get("keep_checkpoints", 3)
     check_whole_numbers(1, num_steps=steps, keep_checkpoints=keep)
-    num_bytes = sum(v.value.dtype.size * _size([v]) for group in trainer.state.values() for v in group)
+    weights, num_bytes = _sizes(trainer.state)
     _check_disk(Path(run_dir), num_bytes * (keep + 1))
-    weights = {name: _size(trainer.state[name]) for name in ("pivae", "critic") if name in trainer.state}
     return "\n".join(
         [
             f"would prepare {data.name} first (python -m tf_pivae.prepare does that alone), then train in {run_dir}",
@@ -128,8 +125,10 @@ def _shape(image_shape):
     return "x".join(map(str, image_shape))
 
 
-def _size(variables):
-    return sum(int(np.prod(variable.shape)) for variable in variables)
+def _sizes(state):
+    """How many numbers model and critic have, a dict, and the bytes of a checkpoint of a `Trainer`'s state."""
+    weights = {name: num_elements(state[name]) for name in ("pivae", "critic") if name in state}
+    return weights, sum(v.value.dtype.size * num_elements([v]) for group in state.values() for v in group)
 
 
 def _disk_line(path, num_bytes, keep):
@@ -153,9 +152,7 @@ def _check_folder(path):
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # Let go of at once.
             except BlockingIOError:
-                raise UserError(
-                    f"another process is training in {path}: wait for it, or choose another --run_dir."
-                ) from None
+                raise runs.in_use(path) from None
 
 
 def _check_disk(path, needed):

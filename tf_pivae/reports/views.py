@@ -7,6 +7,7 @@ import numpy as np
 from tf_pivae.errors import UserError
 from tf_pivae.reports import latents, likelihoods, pictures
 from tf_pivae.training import runs as run_directories
+from tf_pivae.training.building import num_elements
 
 _NO_LIKELIHOOD = "trained without likelihood: it has no bits per dimension."
 _NO_ENCODER = "trained without likelihood: its encoder learnt nothing that could place an image among the latents."
@@ -42,7 +43,7 @@ def gather(run, num_examples, seed, progress=lambda what: None):
         model, step = run_directories.load_with_step(run.path)
     except UserError as error:
         return Views(None, None, *[str(error)] * 4)
-    num_weights = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+    num_weights = num_elements(model.trainable_variables)
     progress("traversals")
     label = 0 if model.num_classes else None
     traversals = _traversals(model, seed, label)

@@ -92,3 +92,8 @@ def check_batch(batch_size, image_shape):
     needed = 4 * batch_size * math.prod(image_shape)
     if needed > physical_memory():
         raise UserError(f"batch_size = {batch_size} takes {needed / 1e9:.3g} GB for the images alone: lower it.")
+
+
+def num_elements(variables):
+    """How many numbers a list of variables holds, an int."""
+    return sum(math.prod(variable.shape) for variable in variables)

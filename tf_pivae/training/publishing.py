@@ -4,11 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
-
 import tf_pivae
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, cannot_write
 from tf_pivae.training import runs
+from tf_pivae.training.building import num_elements
 from tf_pivae.training.checkpoints import Checkpoints
 from tf_pivae.training.pretrained import resolve
 
@@ -52,7 +51,7 @@ def publish(run_dir, output, step=None):
         runs.write_atomically(partial / "model_card.md", model_card(output.name, run_dir, step, model, evaluation))
         partial.rename(output)
     except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror}.") from error
+        raise UserError(cannot_write(output, error)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return step
@@ -71,8 +70,7 @@ def model_card(name, run_dir, step, model, evaluation=None):
     facts = runs.load_facts(run_dir)
     height, width, channels = facts["image_shape"]
     conditional = f", one of {model.num_classes} classes" if model.num_classes else ""
-    weights = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-    head = sum(int(np.prod(variable.shape)) for variable in model.flow.trainable_variables) if model.flow else 0
+    weights, head = num_elements(model.trainable_variables), num_elements(model.flow_variables)
     batch_size = runs.load_batch_size(run_dir)
     average = "; the weights are their moving average" if facts["moving_average"] else ""
     return f"""\

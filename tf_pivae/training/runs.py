@@ -39,6 +39,11 @@ def write_atomically(path, text):
         raise UserError(cannot_write(path, error)) from error
 
 
+def in_use(path):
+    """The `UserError` for a run directory whose lock another process holds."""
+    return UserError(f"another process is training in {path}: wait for it, or choose another --run_dir.")
+
+
 class RunDirectory:
     """A run's folder, held by one process at a time.
 
@@ -53,9 +58,7 @@ class RunDirectory:
             self._lock = open(self.path / "lock", "w")  # noqa: SIM115  held until the process ends
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(
-                f"another process is training in {self.path}: wait for it, or choose another --run_dir."
-            ) from None
+            raise in_use(self.path) from None
         except OSError as error:
             raise UserError(
                 f"cannot use {self.path} as a run directory: {error.strerror}; choose another --run_dir."
