@@ -1,11 +1,14 @@
 """Small exported models: grey with IAF and flow, and a class-conditional one in colour."""
 
 import functools
+import shutil
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import pytest
+import servers
+import talking
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
@@ -145,3 +148,18 @@ def published(randomize, tmp_path_factory):
         images = np.arange(8 * 16, dtype=np.uint8).reshape(8, 4, 4, 1)
         write_warmup_requests(folder, "pivae", model, functions, images, None)
     return Published(tuple(folders), tuple(_table(str(folder)) for folder in folders))
+
+
+@pytest.fixture(scope="module")
+def export_dir(published, tmp_path_factory):
+    """A folder that a server watches, with the first version of the small model."""
+    folder = tmp_path_factory.mktemp("exports")
+    shutil.copytree(published.folders[0], folder / "1")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(export_dir):
+    """A development server of `export_dir`, one for all tests of a file."""
+    with servers.development(export_dir, f"--max_message_bytes={talking.MAX_BYTES}") as server:
+        yield server
