@@ -75,6 +75,38 @@ class RowNoise:
         return tf.reshape(flat[:, :size], [self._num_rows, *shape])
 
 
+class NoiseOfSamples:
+    """Noise for several samples of the same rows, one sample's rows behind the other's.
+
+    Args:
+      noise: the rows' noise, such as `RowNoise`.
+      samples: int32 [K]; sample k gets the numbers of `noise.fold_in(k)`.
+    """
+
+    def __init__(self, noise, samples):
+        self._noise, self._samples = noise, samples
+
+    @property
+    def num_rows(self):
+        return self._noise.num_rows * tf.size(self._samples)
+
+    def normal(self, tag, shape):
+        """Standard normal noise, float32 [K B, *shape]."""
+        return self._draw("normal", tag, shape)
+
+    def uniform(self, tag, shape):
+        """Uniform noise in [0, 1), float32 [K B, *shape]."""
+        return self._draw("uniform", tag, shape)
+
+    def _draw(self, kind, tag, shape):
+        drawn = tf.map_fn(
+            lambda k: getattr(self._noise.fold_in(k), kind)(tag, shape),
+            self._samples,
+            fn_output_signature=tf.TensorSpec([None, *shape], tf.float32),
+        )
+        return tf.reshape(drawn, [-1, *shape])
+
+
 class SeededRowNoise:
     """Noise for rows that carry a seed each, so that a row's numbers depend on its own seed alone.
 

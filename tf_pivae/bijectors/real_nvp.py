@@ -65,12 +65,17 @@ class Conditioner(keras.layers.Layer):
         def normalized(norm, h):
             return h if norm is None else norm(h, training=training)
 
+        def normalized_conv(conv, norm, h):
+            # Running averages make the normalisation a part of the convolution before it.
+            folds = norm is not None and not training and norm.built
+            return conv(h, then=norm.affine()) if folds else normalized(norm, conv(h))
+
         x = normalized(self.input_norm, x) * self._mask  # The holes stay holes: they show up in `mask` alone.
         mask = tf.broadcast_to(self._mask[..., :1], [*tf.unstack(tf.shape(x))[:3], 1])
         h = self.input_conv(tf.concat([x, -x, mask], -1))
         for norm_0, conv_0, norm_1, conv_1 in self.blocks:
-            r = conv_0(tf.nn.relu(normalized(norm_0, h)))
-            h += conv_1(tf.nn.relu(normalized(norm_1, r)))
+            r = normalized_conv(conv_0, norm_1, tf.nn.relu(normalized(norm_0, h)))
+            h += conv_1(tf.nn.relu(r))
         log_scale, shift = tf.split(self.output_conv(tf.nn.relu(normalized(self.output_norm, h))), 2, axis=-1)
         return self.log_scale_bound * tf.tanh(log_scale), shift
 

@@ -6,12 +6,17 @@ import tensorflow as tf
 from tf_pivae.layers.weight_norm import initializing
 
 
+def num_replicas():
+    """How many replicas compute what is computed now; 1 outside of any."""
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
+
+
 def replica_mean(x):
     """The mean over replicas of a tensor that each replica holds; differentiable, and `x` itself on one replica."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
+    if num_replicas() == 1:
         return x
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, x) / context.num_replicas_in_sync
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, x) / num_replicas()
 
 
 @tf.custom_gradient
@@ -57,18 +62,31 @@ class RunningMoments(keras.layers.Layer):
 
     def call(self, x, training=False):
         if not training:
-            return tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.variance)
+            return self.averages()
         mean, variance = moments(x)
+        self.update(mean, variance)
+        return mean, variance
+
+    def averages(self):
+        """The running averages of mean and variance, [C] each."""
+        return tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.variance)
+
+    def update(self, mean, variance):
+        """Moves the running averages towards the moments of a global batch, [C] each."""
         rate = 1.0 if initializing() else self.update_rate
         for average, value in ((self.mean, mean), (self.variance, variance)):
             old = tf.convert_to_tensor(average)
             finite = tf.reduce_all(tf.math.is_finite(value))
             average.assign(tf.where(finite, old + rate * (tf.stop_gradient(value) - old), old))
-        return mean, variance
 
 
 class BatchNorm(keras.layers.Layer):
-    """Batch normalisation with synchronised moments; a trainable scale (from 1) and offset (from 0)."""
+    """Batch normalisation with synchronised moments; a trainable scale (from 1) and offset (from 0).
+
+    On one replica TensorFlow's fused operation does in one pass over the tensor, forwards and backwards, what takes
+    several otherwise, at less than half the time. oneDNN has it for channels in multiples of 8; others go to a
+    reference code slower than our several passes (35 channels: more than twice as slow).
+    """
 
     def __init__(self, epsilon=1e-4, name=None):
         super().__init__(name=name)
@@ -78,8 +96,36 @@ class BatchNorm(keras.layers.Layer):
     def build(self, input_shape):
         self.gamma = self.add_weight(shape=[input_shape[-1]], initializer="ones", name="gamma")
         self.beta = self.add_weight(shape=[input_shape[-1]], initializer="zeros", name="beta")
+        self._fusible = input_shape[-1] % 8 == 0
 
     def call(self, x, training=False):
-        mean, variance = self.moments(x, training=training)
+        if self._fusible and (not training or num_replicas() == 1):
+            return self._fused(x, training)
+        scale, offset = self._affine(*self.moments(x, training=training))
+        return x * scale + offset
+
+    def affine(self):
+        """(scale, offset), float32 [C] each: what this layer is outside training."""
+        return self._affine(*self.moments.averages())
+
+    def _affine(self, mean, variance):
         scale = self.gamma * tf.math.rsqrt(variance + self.epsilon)
-        return x * scale + (self.beta - mean * scale)
+        return scale, self.beta - mean * scale
+
+    def _fused(self, x, training):
+        if not self.moments.built:
+            self.moments.build(x.shape)
+        mean, variance = ([], []) if training else self.moments.averages()
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            mean=mean,
+            variance=variance,
+            epsilon=self.epsilon,
+            is_training=training,
+        )
+        if training:
+            count = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
+            self.moments.update(mean, variance * (count - 1.0) / count)  # The operation's is the unbiased one.
+        return y

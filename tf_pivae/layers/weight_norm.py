@@ -48,6 +48,7 @@ class WeightNormalized(keras.layers.Layer):
     """
 
     _norm_axes: tuple  # Of `v`: every axis but the output channel's.
+    _output_axis = -1  # Of `v`: the output channel's.
 
     def __init__(self, filters, *, init_scale=1.0, num_classes=0, name=None):
         super().__init__(name=name)
@@ -65,9 +66,9 @@ class WeightNormalized(keras.layers.Layer):
         )
         self.b = self.add_weight(shape=shape, initializer="zeros", name="b")
 
-    def _kernel(self, gain=1.0):
+    def _kernel(self, gain=1.0, channels=None):
         """`gain / ||v|| * v`, with the norm over the weights of one output channel; `gain` float32 [filters]."""
-        v = self._unnormalized()
+        v = _chosen(self._unnormalized(), channels, self._output_axis)
         norm = tf.sqrt(tf.reduce_sum(tf.square(v), self._norm_axes) + 1e-12)
         return v * self._of_output_channels(gain / norm)
 
@@ -82,23 +83,47 @@ class WeightNormalized(keras.layers.Layer):
     def _linear(self, x, kernel):
         raise NotImplementedError  # Each subclass: the linear map itself.
 
-    def call(self, x, labels=None):
+    def call(self, x, labels=None, channels=None, then=None):
+        """The layer's map, or a part of it, or more.
+
+        Args:
+          x: float32 [B, ..., I].
+          labels: int [B], for a class-conditional layer.
+          channels: None, or the output channels to compute, a list of ranges (start, stop): the others cost nothing.
+          then: None, or (scale, offset), float32 [filters] each, an affine map of the output channels that is made part
+            of the kernel. Not for a class-conditional layer, nor with `channels`.
+
+        Returns:
+          float32 [B, ..., number of output channels].
+        """
         if initializing():
             self._initialize(self._linear(x, self._kernel()))
+        gain, bias = (_chosen(tf.convert_to_tensor(variable), channels, -1) for variable in (self.g, self.b))
         if self.num_classes:
             if labels is None:
                 raise ValueError(f"layer '{self.name}' is class-conditional: pass `labels`, int [B].")
-            broadcast = [-1] + [1] * (len(x.shape) - 2) + [self.filters]
-            gain = tf.reshape(tf.gather(self.g, labels), broadcast)
-            bias = tf.reshape(tf.gather(self.b, labels), broadcast)
-            return self._linear(x, self._kernel()) * gain + bias
-        return self._linear(x, self._kernel(tf.convert_to_tensor(self.g))) + self.b
+            broadcast = [-1] + [1] * (len(x.shape) - 2) + [gain.shape[-1]]
+            gain, bias = (tf.reshape(tf.gather(table, labels), broadcast) for table in (gain, bias))
+            return self._linear(x, self._kernel(channels=channels)) * gain + bias
+        if then is not None:
+            scale, offset = then
+            gain, bias = gain * scale, bias * scale + offset
+        return self._linear(x, self._kernel(gain, channels)) + bias
 
     def _initialize(self, unscaled):
         mean, variance = tf.nn.moments(unscaled, list(range(len(unscaled.shape) - 1)))
         gain = self.init_scale * tf.math.rsqrt(tf.maximum(variance, _MIN_VARIANCE))
         self.g.assign(tf.broadcast_to(gain, self.g.shape))
         self.b.assign(tf.broadcast_to(-mean * gain, self.b.shape))
+
+
+def _chosen(tensor, ranges, axis):
+    """The ranges (start, stop) of one axis of a tensor, one behind the other; all of it for None."""
+    if ranges is None:
+        return tensor
+    sizes = [size for start, stop in ranges for size in (start, stop)]
+    edges = [0, *sizes, tensor.shape[axis]]
+    return tf.concat(tf.split(tensor, np.diff(edges), axis)[1::2], axis)
 
 
 class WeightNormDense(WeightNormalized):
@@ -143,6 +168,7 @@ class WeightNormConv2DTranspose(WeightNormalized):
     """
 
     _norm_axes = (0, 1, 3)
+    _output_axis = 2
 
     def __init__(self, filters, kernel_size=4, strides=2, **kwargs):
         super().__init__(filters, **kwargs)
@@ -157,7 +183,7 @@ class WeightNormConv2DTranspose(WeightNormalized):
         return factor[:, None]
 
     def _linear(self, x, kernel):
-        shape = [tf.shape(x)[0], x.shape[1] * self.strides, x.shape[2] * self.strides, self.filters]
+        shape = [tf.shape(x)[0], x.shape[1] * self.strides, x.shape[2] * self.strides, kernel.shape[2]]
         return self.precision(
             lambda x, kernel: tf.nn.conv2d_transpose(x, kernel, shape, self.strides, "SAME"), x, kernel
         )

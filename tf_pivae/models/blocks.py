@@ -41,9 +41,24 @@ class Splitter:
         self.filters = sum(self.channels)
         self.init_scale = np.concatenate([np.full(channels, scale, np.float32) for channels, scale in parts.values()])
 
-    def __call__(self, x):
-        pieces = tf.split(x, self.channels, axis=-1)
-        return {n: p if c else None for n, c, p in zip(self.names, self.channels, pieces, strict=True)}
+    def ranges(self, names):
+        """The ranges (start, stop) of channels that the named parts take, neighbours as one; None if that is all."""
+        stops = np.cumsum(self.channels)
+        ranges = []
+        for name, channels, stop in zip(self.names, self.channels, stops, strict=True):
+            if name not in names or not channels:
+                continue
+            if ranges and ranges[-1][1] == stop - channels:
+                ranges[-1] = (ranges[-1][0], int(stop))
+            else:
+                ranges.append((int(stop) - channels, int(stop)))
+        return None if ranges == [(0, self.filters)] else ranges
+
+    def __call__(self, x, names=None):
+        """A dict of the parts by name; x has the channels of all, or of those in `names` alone: the others are None."""
+        sizes = [c if names is None or n in names else 0 for n, c in zip(self.names, self.channels, strict=True)]
+        pieces = tf.split(x, sizes, axis=-1)
+        return {n: p if c else None for n, c, p in zip(self.names, sizes, pieces, strict=True)}
 
 
 class BottomUpBlock(Composite):
@@ -96,6 +111,10 @@ class BottomUpBlock(Composite):
         return features, evidence
 
 
+# What sampling needs of a top-down block; the rest is the posterior's.
+GENERATIVE_PARTS = ("prior_mean", "prior_log_scale", "features")
+
+
 class TopDownBlock(Composite):
     """Features from above and latents of this block -> features below; shared by prior and posterior.
 
@@ -137,18 +156,20 @@ class TopDownBlock(Composite):
             self.residual_conv = widen(filters, name="residual_conv", **options)
             self.shortcut = WeightNormConv2D(filters, kernel_size=1, name="shortcut", **options)
 
-    def call(self, x, given, draw, labels=None):
+    def call(self, x, given, draw, parts=None, labels=None):
         """Runs the block.
 
         Args:
           x: float32 [B, H, W, I].
           given: what `draw` gets beside the block's own part: a nest of tensors, or None.
           draw: a function (block, parts, given, labels) -> `LatentSample`: from the prior or from the posterior.
+          parts: None, or the names of those of the block's parts that `draw` needs: the others are not computed.
 
         Returns:
           features [B, H', W', filters] and the `LatentSample` (None without latents).
         """
-        parts = self.splitter(self.conv(tf.nn.elu(x), labels=labels))
+        channels = None if parts is None else self.splitter.ranges(parts)
+        parts = self.splitter(self.conv(tf.nn.elu(x), labels=labels, channels=channels), parts)
         features, latents = parts["features"], None
         if self.latent_channels:
             latents = draw(self, parts, given, labels)

@@ -11,7 +11,7 @@ from tf_pivae.configurable import MAX_WIDTH, check_sizes
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.rematerialization import keep
 from tf_pivae.layers.weight_norm import WeightNormConv2D
-from tf_pivae.models.blocks import BottomUpBlock, LatentSample, MapTop, TopDownBlock, VectorTop
+from tf_pivae.models.blocks import GENERATIVE_PARTS, BottomUpBlock, LatentSample, MapTop, TopDownBlock, VectorTop
 from tf_pivae.models.latents import GaussianPosterior, standard_gaussian
 
 
@@ -101,7 +101,7 @@ class HierarchicalVAE(keras.Model):
             epsilon = noise.normal(f"latents/{block.name}", _latent_shape(block, parts))
             return block.sample_prior(parts, epsilon, temperature)
 
-        return self._descend(h, draw, [None] * (len(self.group_names) - 1), labels)[1]
+        return self._descend(h, draw, [None] * (len(self.group_names) - 1), labels, GENERATIVE_PARTS)[1]
 
     def decode(self, latents, labels=None):
         """mu(z) of given latents: a list of tensors in the order of `group_names` -> float32 [B, H, W, C]."""
@@ -110,14 +110,14 @@ class HierarchicalVAE(keras.Model):
         def draw(block, parts, z, labels):
             return LatentSample(z, tf.zeros_like(z))
 
-        return self._descend(h, draw, below, labels)[1]
+        return self._descend(h, draw, below, labels, ("features",))[1]
 
-    def _descend(self, h, draw, given, labels):
+    def _descend(self, h, draw, given, labels, parts=None):
         """`given`: what `draw` gets beside a block's own part, for every block with latents, the highest first."""
         features, groups, given = self.top.decode(h, labels), [], iter(given)
         for block in self.top_down:
             own = next(given) if block.latent_channels else None
-            features, latents = self._call_block(block, features, own, draw=draw, labels=labels)
+            features, latents = self._call_block(block, features, own, draw=draw, parts=parts, labels=labels)
             if latents is not None:
                 groups.append(latents)
         return groups, self.output_conv(tf.nn.elu(features), labels=labels)

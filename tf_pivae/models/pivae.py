@@ -13,7 +13,9 @@ from tf_pivae.bijectors import preprocessing as preprocessing_lib
 from tf_pivae.layers.weight_norm import data_dependent_initialization
 from tf_pivae.models.hierarchical_vae import residual_vae
 from tf_pivae.models.rows import RowFunction
-from tf_pivae.noise import RowNoise
+from tf_pivae.noise import NoiseOfSamples, RowNoise
+
+_ROWS_SIDE_BY_SIDE = 64  # Larger batches cost as much an image.
 
 
 class Bound(NamedTuple):
@@ -77,6 +79,7 @@ class PiVAE(keras.Model):
         self.vae = vae(image_shape=self.image_shape, num_classes=num_classes)
         self.flow = None if flow is None else flow(image_shape=self.image_shape)
         self._create_variables()
+        self._bound_rows = RowFunction(self._bound_batch)
         self._log_prob_rows = RowFunction(self._log_prob_batch)
         self._terms_rows = RowFunction(self._terms_batch)
         self._sample_rows = RowFunction(self._sample_batch)
@@ -132,19 +135,26 @@ class PiVAE(keras.Model):
         """log 1/K sum_k w_k over K samples of (u, z), float32 [B], nats: at least as tight as one sample's bound.
 
         Sample k draws from a stream of its own, `noise.fold_in(k)`, so that the first K samples are the same for every
-        larger K.
+        larger K. Samples of small batches are computed side by side.
 
         Args:
           images, noise, labels: as for `bound`.
           num_importance_samples: K, an int or a scalar tensor.
         """
+        count, rows = tf.convert_to_tensor(num_importance_samples), tf.shape(images)[0]
+        num_blocks = -(-count // tf.clip_by_value(_ROWS_SIDE_BY_SIDE // rows, 1, count))
+        side_by_side = -(-count // num_blocks)  # Samples of a block; the last block may be left with fewer than that.
 
-        def log_weights(k):
-            return self.bound(images, noise.fold_in(k), labels=labels).log_prob
+        def log_weights(block):
+            samples = block * side_by_side + tf.range(side_by_side)
+            tiled = tf.tile(images, [side_by_side, 1, 1, 1])
+            tiled_labels = None if labels is None else tf.tile(labels, [side_by_side])
+            bound = self.bound(tiled, NoiseOfSamples(noise, samples), labels=tiled_labels)
+            weights = tf.reshape(bound.log_prob, [side_by_side, rows])
+            return tf.reduce_logsumexp(tf.where(samples[:, None] < count, weights, -math.inf), 0)
 
-        num_importance_samples = tf.convert_to_tensor(num_importance_samples)
-        weights = tf.map_fn(log_weights, tf.range(num_importance_samples), fn_output_signature=tf.float32)
-        return tf.reduce_logsumexp(weights, 0) - tf.math.log(tf.cast(num_importance_samples, tf.float32))
+        blocks = tf.map_fn(log_weights, tf.range(num_blocks), fn_output_signature=tf.float32)
+        return tf.reduce_logsumexp(blocks, 0) - tf.math.log(tf.cast(count, tf.float32))
 
     def infer(self, images, noise, labels=None):
         """Posterior samples of the latent groups and the mean of p(y|z) decoded from them.
@@ -208,8 +218,10 @@ class PiVAE(keras.Model):
         images, labels = self._checked(images, labels)
         if num_importance_samples < 1:
             raise ValueError(f"`num_importance_samples` must be at least 1; got {num_importance_samples}.")
-        shared = tf.constant(num_importance_samples), _seed(seed)
-        return self._log_prob_rows(len(images), first_row, batch_size, (images, labels), shared)
+        rows = len(images), first_row, batch_size, (images, labels)
+        if num_importance_samples == 1:
+            return self._bound_rows(*rows, (_seed(seed),))
+        return self._log_prob_rows(*rows, (tf.constant(num_importance_samples), _seed(seed)))
 
     def bits_per_dim(self, images, num_importance_samples=1, seed=0, labels=None, **options):
         """-log_prob / (D log 2), NumPy float32 [B].
@@ -268,6 +280,9 @@ class PiVAE(keras.Model):
         return self._reconstruct_rows(len(images), 0, batch_size, (images, labels), (_seed(seed),))
 
     # What is computed at a time; see `RowFunction`.
+
+    def _bound_batch(self, first_row, count, images, labels, seed):
+        return self.bound(images, RowNoise(seed, count, first_row).fold_in(0), labels=labels).log_prob
 
     def _log_prob_batch(self, first_row, count, images, labels, num_importance_samples, seed):
         return self.importance_weighted_bound(images, num_importance_samples, RowNoise(seed, count, first_row), labels)
