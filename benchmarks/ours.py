@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import cases
-from tf_pivae import graph_cost
+from tf_pivae import graph_cost, memory
 from tf_pivae.bijectors.real_nvp import RealNVP
 from tf_pivae.data.arrays import ImageSplit
 from tf_pivae.data.batches import train_batches
@@ -20,8 +20,9 @@ from tf_pivae.training.workers import local_strategy
 
 
 def setup(system, threads, logical_cpus):
-    """Threads and logical devices, before TensorFlow starts them."""
+    """Memory as the commands have it; threads and logical devices, before TensorFlow starts them."""
     del system
+    memory.keep_freed_memory()
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     if logical_cpus > 1:

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from tf_pivae.noise import RowNoise, SeededRowNoise, fold_in
+from tf_pivae.noise import NoiseOfSamples, RowNoise, SeededRowNoise, fold_in
 
 SHAPES = [[], [1], [3], [4], [5], [2, 3], [3, 3, 1], [4, 4, 3]]  # Sizes on both sides of Philox' four.
 DRAWS = ["normal", "uniform"]
@@ -31,6 +31,15 @@ def test_a_graph_draws_what_eager_execution_draws(draw):
 
     eager = getattr(RowNoise(7, 6, 11).fold_in(2), draw)("tag", [5])
     np.testing.assert_array_equal(graph(tf.constant(6), tf.constant(11)), eager)
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize("noise", [RowNoise(7, 3, 5), SeededRowNoise([4, 2, 4])], ids=["row", "seeded"])
+def test_samples_side_by_side_draw_what_each_alone_draws(noise, draw):
+    both = NoiseOfSamples(noise, tf.constant([3, 1]))
+    assert both.num_rows == 6
+    alone = [getattr(noise.fold_in(k), draw)("tag", [2, 5]) for k in (3, 1)]
+    np.testing.assert_array_equal(getattr(both, draw)("tag", [2, 5]), np.concatenate(alone))
 
 
 @pytest.mark.parametrize("draw", DRAWS)

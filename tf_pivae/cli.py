@@ -17,7 +17,7 @@ from pathlib import Path
 from absl import app, flags
 from absl import logging as absl_logging
 
-from tf_pivae import children
+from tf_pivae import children, memory
 from tf_pivae.errors import UserError, disk_message
 
 
@@ -101,6 +101,7 @@ def import_tensorflow_quietly():
 
     It writes some of them to the file descriptor before any log level counts, hence the detour of stderr.
     """
+    memory.keep_freed_memory()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -51,12 +51,21 @@ def test_initialisation_sets_the_averages():
     np.testing.assert_allclose(layer.variance, x.var((0, 1, 2)), rtol=1e-5)
 
 
-def test_batch_norm_against_numpy(randomize):
+CHANNELS = pytest.mark.parametrize("copies", [1, 4], ids=["2_channels", "8_channels_fused"])
+
+
+def _wide_batch(seed, copies):
+    """Of 2 * copies channels, no two alike."""
+    return np.concatenate([_batch(seed + 100 * i) * (1.0 + 0.1 * i) for i in range(copies)], -1)
+
+
+@CHANNELS
+def test_batch_norm_against_numpy(copies, randomize):
     layer = BatchNorm(epsilon=0.01)
-    layer(_batch(0))
+    layer(_wide_batch(0, copies))
     randomize(layer)
     gamma, beta = layer.gamma.numpy(), layer.beta.numpy()
-    x = _batch(1)
+    x = _wide_batch(1, copies)
     mean, variance = layer.moments.mean.numpy(), layer.moments.variance.numpy()
     expected = gamma * (x - mean) / np.sqrt(variance + 0.01) + beta
     np.testing.assert_allclose(layer(x, training=False), expected, rtol=1e-5, atol=1e-5)
@@ -64,19 +73,60 @@ def test_batch_norm_against_numpy(randomize):
     np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-5, atol=2e-5)
 
 
-def test_gradients_pass_through_the_moments_in_training_alone():
+@CHANNELS
+def test_batch_norm_moves_its_averages(copies):
+    layer, x = BatchNorm(), _wide_batch(0, copies)
+    with data_dependent_initialization():
+        layer(x, training=True)
+    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    np.testing.assert_allclose(layer.moments.mean, mean, rtol=1e-5)
+    np.testing.assert_allclose(layer.moments.variance, variance, rtol=1e-5)
+    x = _wide_batch(1, copies)
+    layer(x, training=True)
+    np.testing.assert_allclose(layer.moments.mean, 0.9 * mean + 0.1 * x.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(layer.moments.variance, 0.9 * variance + 0.1 * x.var((0, 1, 2)), rtol=1e-5)
+
+
+@CHANNELS
+def test_affine_is_the_layer_outside_training(copies, randomize):
+    layer, x = BatchNorm(), _wide_batch(0, copies)
+    layer(x)
+    randomize(layer)
+    scale, offset = layer.affine()
+    np.testing.assert_allclose(x * scale + offset, layer(x), rtol=1e-5, atol=1e-5)
+
+
+def test_fused_gradients_are_those_of_the_moments(randomize):
+    """Also for gamma and beta, and of an output whose gradient differs from element to element."""
+    layer, x = BatchNorm(), tf.constant(_wide_batch(0, 4))
+    layer(x)
+    randomize(layer)
+    weights = tf.constant(_wide_batch(1, 4))
+    gradients = []
+    for fusible in (True, False):
+        layer._fusible = fusible
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(weights * tf.sin(layer(x, training=True)))
+        gradients.append(tape.gradient(loss, [x, layer.gamma.value, layer.beta.value]))
+    for fused, separate in zip(*gradients, strict=True):
+        np.testing.assert_allclose(fused, separate, rtol=1e-4, atol=1e-5 * np.abs(separate).max())
+
+
+@CHANNELS
+def test_gradients_pass_through_the_moments_in_training_alone(copies):
     """The output's batch sum is constant in training: its gradient vanishes only if the moments are differentiated."""
     layer = BatchNorm()
-    x = tf.constant(_batch(0))
-    weights = tf.constant([1.0, 2.0])
+    x = tf.constant(_wide_batch(0, copies))
+    weights = tf.range(1.0, 2.0 * copies + 1.0)
     gradients = {}
     for training in (True, False):
         with tf.GradientTape() as tape:
             tape.watch(x)
             total = tf.reduce_sum(layer(x, training=training) * weights)
         gradients[training] = tape.gradient(total, x).numpy()
-    np.testing.assert_allclose(gradients[True], 0.0, atol=2e-5)
-    assert np.all(gradients[False] > 0.3)
+    np.testing.assert_allclose(gradients[True], 0.0, atol=2e-5 * copies)
+    assert np.all(gradients[False] > 0.2)
 
 
 def test_gradient_of_the_moments_against_automatic_and_numerical_differentiation():

@@ -133,3 +133,27 @@ def test_initialisation_ends_with_its_context():
     before = layer.g.numpy()
     layer(_noise([4, *shape]))
     np.testing.assert_array_equal(layer.g, before)
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_chosen_channels_are_those_of_the_whole(name, num_classes, randomize):
+    layer, shape = _built(name, num_classes=num_classes)
+    randomize(layer)
+    labels = dict(labels=tf.constant([2, 0])) if num_classes else {}
+    x = _noise([2, *shape])
+    whole = layer(x, **labels).numpy()
+    for ranges in ([(0, 1)], [(1, 4)], [(0, 1), (2, 4)]):
+        wanted = np.concatenate([whole[..., start:stop] for start, stop in ranges], -1)
+        chosen = layer(x, channels=ranges, **labels)
+        assert chosen.shape[-1] == wanted.shape[-1]
+        np.testing.assert_allclose(chosen, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_affine_map_becomes_part_of_the_kernel(name, randomize):
+    layer, shape = _built(name)
+    randomize(layer)
+    x = _noise([2, *shape])
+    scale, offset = tf.constant([0.5, -2.0, 1.0, 3.0]), tf.constant([1.0, 0.0, -0.3, 2.0])
+    np.testing.assert_allclose(layer(x, then=(scale, offset)), layer(x) * scale + offset, rtol=1e-5, atol=1e-5)

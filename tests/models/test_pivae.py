@@ -9,6 +9,7 @@ import tensorflow_probability as tfp
 
 from tf_pivae.bijectors.preprocessing import affine
 from tf_pivae.bijectors.real_nvp import RealNVP
+from tf_pivae.models import pivae
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
 from tf_pivae.models.latents import IAFPosterior
 from tf_pivae.models.pivae import PiVAE
@@ -103,6 +104,36 @@ def test_importance_weighting_is_the_mean_of_the_weights(model):
     assert np.ptp(one, axis=0).min() > 1e-3
     np.testing.assert_allclose(model.log_prob(images, 5), np.log(np.mean(np.exp(one), 0)), rtol=1e-5)
     np.testing.assert_allclose(model.log_prob(images), one[0], rtol=1e-5)
+
+
+def test_importance_samples_side_by_side_are_those_one_after_the_other(model, monkeypatch):
+    """Three images, five samples: alone, in blocks of two (the last one not full), all at once."""
+    images, noise = _images(3), RowNoise(0, 3)
+    bounds = []
+    for rows in (1, 8, 64):
+        monkeypatch.setattr(pivae, "_ROWS_SIDE_BY_SIDE", rows)
+        bounds.append(model.importance_weighted_bound(images, 5, noise).numpy())
+    np.testing.assert_allclose(bounds[1:], [bounds[0]] * 2, rtol=1e-5)
+
+
+def test_sampling_computes_nothing_of_the_posterior(model):
+    """The posterior's part of the top-down weights does not lead to a sample."""
+    noise = RowNoise(0, 2)
+    with tf.GradientTape(persistent=True) as tape:
+        sample = tf.reduce_sum(tf.square(model.sample_continuous(noise)))
+        bound = tf.reduce_sum(model.bound(_images(2), noise).log_prob)
+    for block in model.vae.top_down:
+        posterior = np.zeros(block.splitter.filters, bool)
+        for start, stop in block.splitter.ranges(("posterior_mean", "posterior_log_scale", "context")):
+            posterior[start:stop] = True
+        assert posterior.any()
+        gain = block.conv.g.value
+        np.testing.assert_array_equal(tape.gradient(sample, gain).numpy() == 0.0, posterior)
+        assert np.all(tape.gradient(bound, gain) != 0.0)
+
+    sampling = tf.function(lambda: model.vae.sample_mean(noise)).get_concrete_function().graph
+    channels = {op.outputs[0].shape[-1] for op in sampling.get_operations() if op.type.startswith("Conv2D")}
+    assert not channels & {block.splitter.filters for block in model.vae.top_down}
 
 
 # What people call.
