@@ -3,7 +3,7 @@
 # make test-slow   those: every configuration at full size, some minutes
 # make lint    ruff alone
 # make docs    write the reference, the table of architectures and the README's picture again
-# make bench   measure speed and memory beside PyTorch's (hours); writes docs/performance.md
+# make bench   measure speed and memory beside PyTorch's (an hour); writes docs/performance.md
 # make clean   remove the virtual environment and build products; runs/ is kept
 #
 # Variables: PYTHON (3.10 to 3.13), VENV (where the virtual environment goes), PYTEST_ARGS, PEERS (empty: without PyTorch;

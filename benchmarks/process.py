@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-_VISIT_SECONDS = 1.0  # A system runs for about as long before the next one's turn.
+_VISIT_SECONDS = 0.5  # A system runs for about as long before the next one's turn.
 
 
 class WorkerFailed(Exception):
@@ -120,6 +120,7 @@ class Timing(NamedTuple):
     first: float  # seconds from `prepare` to the end of the first call
     since_start: float | None  # seconds from the process's start to there; None if it had served another case before
     peak_bytes: int | None
+    libraries_bytes: int | None  # of the peak: what the process held before its first case
 
     @property
     def median(self):
@@ -166,7 +167,7 @@ def compare(pool, competitors, rounds, budget):
         try:
             first, since_start = worker.prepare(case)
             worker.ask("time", calls=1)
-            peak = worker.ask("peak")["bytes"]
+            memory = worker.ask("peak")
             once = worker.ask("time", calls=1)["seconds"]
         except WorkerFailed as failure:
             pool.discard(worker)
@@ -175,7 +176,7 @@ def compare(pool, competitors, rounds, budget):
         workers[name], calls[name] = worker, max(1, math.ceil(_VISIT_SECONDS / max(once, 1e-6)))
         if budget == 0:
             calls[name] = 1
-        results[name] = Timing([], first, since_start, peak)
+        results[name] = Timing([], first, since_start, memory["bytes"], memory["libraries"])
     started = time.perf_counter()
     for i in range(rounds):
         if i >= min(rounds, 3) and time.perf_counter() - started > budget:

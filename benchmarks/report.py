@@ -46,10 +46,12 @@ class Section(NamedTuple):
 
 
 def against(results, reference, peers):
-    """Cells: how many times as long each peer takes as `reference`, with quartiles over rounds."""
+    """Cells: how many times as long each peer takes as `reference`, with quartiles over rounds; "-": not measured."""
     cells = []
     for peer in peers:
-        if not _is_timing(results.get(peer)) or not _is_timing(results[reference]):
+        if peer not in results:
+            cells.append("-")
+        elif not _is_timing(results[peer]) or not _is_timing(results[reference]):
             cells.append("failed")
         else:
             cells.append(str(ratio(results[peer], results[reference])))
@@ -62,7 +64,7 @@ def failures(results):
 
 
 def _is_timing(result):
-    return result is not None and not isinstance(result, str)
+    return not isinstance(result, str)
 
 
 def milliseconds(seconds):

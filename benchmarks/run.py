@@ -1,7 +1,7 @@
 """Measures everything and writes docs/performance.md: python -m benchmarks.run, or make bench.
 
-Takes hours on two cores; --quick goes through every part with tiny models in a minute or two and is a test of the
-program, not a measurement.
+Takes about an hour on two cores; --quick goes through every part with tiny models in a minute or two and is a test of
+the program, not a measurement.
 """
 
 import argparse
@@ -41,6 +41,11 @@ class Options(NamedTuple):
     side: int
     tasks: tuple
     peers: tuple
+    compile_batches: tuple
+
+    def peers_at(self, batch):
+        """The peers at a batch size."""
+        return [peer for peer in self.peers if peer != "compile" or batch in self.compile_batches]
 
     @staticmethod
     def say(text):
@@ -80,10 +85,11 @@ def _parse(arguments):
     parser.add_argument("--kinds", default=",".join(cases.KINDS), help="models; default both")
     parser.add_argument("--factors", help="factors on the paper's widths; default 0.25,1")
     parser.add_argument("--batches", help="default 1,16,64")
+    parser.add_argument("--compile_batches", default="16", help="those at which compile is measured; default 16")
     parser.add_argument("--tasks", default=",".join(cases.TASKS), help=f"of {', '.join(cases.TASKS)}; default all")
     parser.add_argument("--threads", type=int, default=2, help="cores, and threads on them; default 2")
-    parser.add_argument("--rounds", type=int, help="turns of each system; default 9")
-    parser.add_argument("--budget", type=float, default=60.0, help="seconds of a comparison; 3 rounds at least")
+    parser.add_argument("--rounds", type=int, help="turns of each system; default 7")
+    parser.add_argument("--budget", type=float, default=15.0, help="seconds of a comparison; 3 rounds at least")
     parser.add_argument("--output", type=Path, help="default docs/performance.md (quick: runs/performance.md)")
     chosen = parser.parse_args(arguments)
 
@@ -113,13 +119,14 @@ def _parse(arguments):
         arguments=" ".join(arguments),
         quick=quick,
         threads=chosen.threads,
-        rounds=chosen.rounds or (1 if quick else 9),
+        rounds=chosen.rounds or (1 if quick else 7),
         budget=0.0 if quick else chosen.budget,
         kinds=names(chosen.kinds, cases.KINDS, "kind"),
         factors=numbers(chosen.factors or (f"{cases.TINY}" if quick else "0.25,1"), float, "factors"),
         batches=numbers(chosen.batches or ("2" if quick else "1,16,64"), int, "batches"),
         side=16 if quick else 32,
         tasks=names(chosen.tasks, cases.TASKS, "task"),
+        compile_batches=numbers(chosen.compile_batches, int, "compile_batches"),
         peers=names(chosen.peers or ("eager" if quick else ",".join(PEERS)), PEERS, "peer"),
     )
     return options, parts, chosen.output or ROOT / ("runs" if quick else "docs") / "performance.md"

@@ -2,7 +2,8 @@
 
     {"do": "prepare", "case": {...}}    builds the case, runs it once       -> {"seconds": s}
     {"do": "time", "calls": n}          runs it n times                     -> {"seconds": s of all calls}
-    {"do": "peak"}                      highest memory since `prepare`      -> {"bytes": b, or null where unknown}
+    {"do": "peak"}                      highest memory since `prepare`      -> {"bytes": b, or null where unknown,
+                                        and that of the libraries alone         "libraries": b, or null}
     {"do": "flops"}                     arithmetic of a call                -> {"flops": n}
 
 Started by `benchmarks.process.Worker`.
@@ -32,6 +33,7 @@ def main(system, threads, logical_cpus):
     os.dup2(2, 1)  # What libraries print must not get between the answers.
     module = importlib.import_module(MODULES[system])
     module.setup(system, threads, logical_cpus)
+    libraries = _memory("VmRSS")
     call = flops = None
     for line in sys.stdin:
         request = json.loads(line)
@@ -50,7 +52,7 @@ def main(system, threads, logical_cpus):
                 call()
             answer = {"seconds": time.perf_counter() - started}
         elif request["do"] == "peak":
-            answer = {"bytes": _peak()}
+            answer = {"bytes": _memory("VmHWM"), "libraries": libraries}
         else:
             answer = {"flops": flops()}
         print(json.dumps(answer), file=answers, flush=True)
@@ -64,12 +66,12 @@ def _reset_peak():
         pass
 
 
-def _peak():
-    """Highest resident size in bytes; None where the system does not tell."""
+def _memory(which):
+    """The resident size in bytes, now ("VmRSS") or the highest ("VmHWM"); None where the system does not tell."""
     try:
         with open("/proc/self/status") as file:
             lines = dict(line.split(":", 1) for line in file)
-        return 1024 * int(lines["VmHWM"].split()[0])
+        return 1024 * int(lines[which].split()[0])
     except (OSError, KeyError):
         return None
 

@@ -24,9 +24,9 @@ def run(pool, options):
                 case = cases.case(task, factor=factor, batch=batch, side=options.side)
                 if task == "iaf":  # The latents of the second smallest map at full size; dense networks end there.
                     case |= {"side": 4, "latents": 32, "width": 64}
-                results = compare(
-                    pool, {name: Competitor(name, case) for name in ("ours", *peers)}, options.rounds, options.budget
-                )
+                systems = ("ours", *options.peers_at(batch), *libraries)
+                competitors = {name: Competitor(name, case) for name in systems}
+                results = compare(pool, competitors, options.rounds, options.budget)
                 ours = results["ours"]
                 shown = "failed" if isinstance(ours, str) else milliseconds(ours.median)
                 rows.append([NAMES[task], f"{factor:g}", str(batch), shown, *against(results, "ours", peers)])

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import cases, process
 from benchmarks.process import Competitor, Timing, compare, ratio
 from benchmarks.report import Target, worst_of
-from benchmarks.run import main
+from benchmarks.run import _parse, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,7 +33,7 @@ class _Worker:
 
     def ask(self, do, **request):
         if do == "peak":
-            return {"bytes": 10**9}
+            return {"bytes": 10**9, "libraries": 10**8}
         self.asked.append((self.name, request["calls"]))
         return {"seconds": request["calls"] * self.seconds.pop(0)}
 
@@ -52,13 +52,13 @@ class _Pool:
 def test_competitors_take_turns():
     asked = []
     pool = _Pool(
-        a=_Worker(asked, "a", [0.0, 0.5, 0.1, 0.2, 0.3]),
+        a=_Worker(asked, "a", [0.0, 0.25, 0.1, 0.2, 0.3]),
         b=_Worker(asked, "b", [0.0, 2.0, 0.4, 0.4, 0.9]),
         c=_Worker(asked, "c", [], fails=True),
     )
     case = cases.case("train")
     results = compare(pool, {name: Competitor(name, case) for name in "abc"}, rounds=3, budget=100.0)
-    # Half a second a call: two make up a turn.
+    # A quarter of a second a call: two make up a turn.
     assert asked[4:] == [("a", 2), ("b", 1)] * 3
     assert results["a"].seconds == pytest.approx([0.1, 0.2, 0.3])
     assert results["a"].first == 5.0
@@ -109,7 +109,7 @@ def _failing_after(calls, ask):
 
 
 def test_ratio_of_one_round():
-    assert tuple(ratio(Timing([3.0], 0.0, 0.0, 0), Timing([2.0], 0.0, 0.0, 0))) == (1.5, 1.5, 1.5)
+    assert tuple(ratio(Timing([3.0], 0.0, 0.0, 0, 0), Timing([2.0], 0.0, 0.0, 0, 0))) == (1.5, 1.5, 1.5)
 
 
 @pytest.mark.parametrize(
@@ -123,6 +123,12 @@ def test_mistakes_end_in_one_line(argument, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_compiling_is_measured_at_some_batches_alone():
+    options = _parse(["--compile_batches=2,16"])[0]
+    assert options.peers_at(16) == ["eager", "compile"]
+    assert options.peers_at(64) == ["eager"]
+
+
 def test_quick_run_writes_a_report(tmp_path):
     """By its command, with real workers: every cell of the table is a number, and memory is that of a process."""
     _needs_torch()
@@ -133,14 +139,17 @@ def test_quick_run_writes_a_report(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     tables = _tables(output.read_text())
-    assert [len(table) for table in tables] == [4, 2, 3]
+    assert [len(table) for table in tables] == [5, 2, 3]
     assert {row["met"] for row in tables[0]} <= {"yes", "no"}
     for row in tables[1]:
         assert row["model"] == "table1"
         assert float(row["images/s"]) > 0.0
         assert float(row["eager / ours"].split()[0]) > 0.0
-        memory = [int(part) for part in row["peak memory, MB: ours, eager"].split(",")]
-        assert all(50 < megabytes < 20000 for megabytes in memory)
+        memory = re.fullmatch(
+            r"(\d+) \((\d+)\), (\d+) \((\d+)\)", row["peak memory (libraries), MB: ours, eager"]
+        )
+        peaks, libraries = ([int(memory[i]) for i in pair] for pair in ((1, 3), (2, 4)))
+        assert all(50 < before < peak < 20000 for before, peak in zip(libraries, peaks, strict=True))
     for row in tables[2]:
         assert all(float(cell.split()[0]) > 0.0 for name, cell in row.items() if name.endswith("/ ours"))
 

@@ -19,6 +19,15 @@ def replica_mean(x):
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, x) / num_replicas()
 
 
+def _of_all_replicas(x):
+    """What every replica holds, one behind the other, [replicas, ...]: in one exchange."""
+    if num_replicas() == 1:
+        return x[None]
+    context = tf.distribute.get_replica_context()
+    place = tf.one_hot(context.replica_id_in_sync_group, num_replicas(), dtype=x.dtype)
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.tensordot(place, x, 0))
+
+
 @tf.custom_gradient
 def moments(x):
     """Mean and variance of each channel over the global batch of all replicas, [C] each, of x float32 [B, ..., C].
@@ -28,8 +37,11 @@ def moments(x):
     seven passes over the tensor. It has no derivative of its own: no loss here differentiates a batch's moments twice.
     """
     axes = list(range(len(x.shape) - 1))
-    mean = replica_mean(tf.reduce_mean(x, axes))
-    variance = replica_mean(tf.reduce_mean(tf.math.squared_difference(x, mean), axes))
+    own_mean = tf.reduce_mean(x, axes)
+    own_variance = tf.reduce_mean(tf.math.squared_difference(x, own_mean), axes)
+    means, variances = tf.unstack(_of_all_replicas(tf.stack([own_mean, own_variance])), axis=1)
+    mean = tf.reduce_mean(means, 0)
+    variance = tf.reduce_mean(variances + tf.math.squared_difference(means, mean), 0)
 
     def gradient(of_mean, of_variance):
         of_mean, of_variance = tf.unstack(replica_mean(tf.stack([of_mean, of_variance])))
