@@ -1,6 +1,10 @@
 """The package's side of every case."""
 
+import collections
 import functools
+import re
+import tempfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -51,6 +55,27 @@ def prepare(system, case):
         "iaf": _iaf,
         "convolution": _convolution,
     }[case["task"]](case)
+
+
+def profile(call, calls):
+    """TensorFlow's profiler over some calls: a dict of an operation's type -> its seconds a call, kernels alone."""
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder):
+            for _ in range(calls):
+                call()
+        (path,) = Path(folder).rglob("*.xplane.pb")
+        space = xplane_pb2.XSpace.FromString(path.read_bytes())
+    seconds = collections.Counter()
+    for plane in space.planes:
+        for line in plane.lines:
+            for event in line.events:
+                # A kernel's event is called NAME:TYPE; those of the runtime are not, or have no operation's name.
+                found = re.fullmatch(r"[\w/.-]+:([A-Z_]\w+)(#.*)?", plane.event_metadata[event.metadata_id].name)
+                if found:
+                    seconds[found[1]] += event.duration_ps / 1e12 / calls
+    return dict(seconds)
 
 
 def _uncounted():

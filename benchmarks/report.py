@@ -1,12 +1,16 @@
 """The report as Markdown, and the machine it was written on."""
 
+import json
 import os
 import platform
 import time
 from importlib import metadata
+from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.process import ratio
+
+FINDINGS = Path(__file__).parent / "findings.md"  # Written by hand: what holds back where a target is missed.
 
 
 class Target(NamedTuple):
@@ -43,6 +47,7 @@ class Section(NamedTuple):
     rows: list  # of lists of str
     notes: tuple = ()  # of str, below the table
     targets: tuple = ()  # of `Target`
+    how: str = ""  # it was measured
 
 
 def against(results, reference, peers):
@@ -72,45 +77,70 @@ def milliseconds(seconds):
     return f"{1000.0 * seconds:.3g} ms"
 
 
-def render(sections, options, load_before):
+def save_sections(sections, path):
+    """Keeps a dict of a part's name -> `Section` as JSON."""
+    content = {
+        part: {**section._asdict(), "targets": [target._asdict() for target in section.targets]}
+        for part, section in sections.items()
+    }
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_sections(path):
+    """What `save_sections` has kept."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        part: Section(**{**section, "targets": tuple(Target(**target) for target in section["targets"])})
+        for part, section in content.items()
+    }
+
+
+def how_measured(options, load_before):
+    """A line under a section.
+
+    Args:
+      options: `benchmarks.run.Options`.
+      load_before: load average before the first measurement, None where the system does not tell.
+    """
+    threads = f"{options.threads} core{'s' if options.threads > 1 else ''}, as many threads"
+    line = f"`python -m benchmarks.run {options.arguments}`, {time.strftime('%Y-%m-%d')}: {_processor()}, {threads}."
+    if load_before is not None and load_before > 0.3 * (os.cpu_count() or 1):
+        line += f" **The machine was busy before the start (load {load_before:.1f}).**"
+    return line
+
+
+def render(sections, options):
     """The whole report.
 
     Args:
       sections: list of `Section`.
       options: `benchmarks.run.Options`.
-      load_before: load average before the first measurement, None where the system does not tell.
     """
+    versions = (f"{name} {_version(name)}" for name in ("tensorflow", "keras", "torch", "normflows", "nflows"))
     lines = [
         "# Performance",
         "",
-        f"Written by `python -m benchmarks.run {options.arguments}` on {time.strftime('%Y-%m-%d')}; do not edit.",
+        "Written by `python -m benchmarks.run` (`make bench`); do not edit. " + ", ".join(versions) + ".",
         "",
-        f"{_processor()}; every system on the same {options.threads} core{'s' if options.threads > 1 else ''} with "
-        f"{options.threads} thread{'s' if options.threads > 1 else ''}. "
-        + ", ".join(f"{name} {_version(name)}" for name in ("tensorflow", "keras", "torch", "normflows", "nflows"))
-        + ".",
-        "",
-        "Every system runs in a process of its own; the processes take turns, A B A B, and sleep in between. A ratio "
-        "is the median over rounds of the times of one round, in parentheses the quartiles; above 1 the other "
-        "system is the slower one.",
+        "Every system runs in a process of its own, on the same cores with as many threads; the processes take turns, "
+        "A B A B, and sleep in between. A ratio is the median over rounds of the times of one round, in parentheses "
+        "the quartiles; above 1 the other system is the slower one.",
         "",
     ]
-    if load_before is not None and load_before > 0.3 * (os.cpu_count() or 1):
-        lines += [f"**The machine was busy before the start (load {load_before:.1f}): distrust these numbers.**", ""]
     if options.quick:
         lines += ["**With --quick the program is tested, and nothing is measured: these numbers mean nothing.**", ""]
     targets = [target for section in sections for target in section.targets]
     if targets:
         lines += ["## Targets", "", "| target | worst case | met |", "|---|---|---|"]
         lines += [f"| {target.wanted} | {target.worst} | {'yes' if target.met else 'no'} |" for target in targets]
-        lines.append("")
+        lines += ["", FINDINGS.read_text(encoding="utf-8")]
     for section in sections:
         lines += [f"## {section.title}", "", section.text, ""]
         if section.rows:
             lines += ["| " + " | ".join(section.header) + " |", "|" + "---|" * len(section.header)]
             lines += ["| " + " | ".join(row) + " |" for row in section.rows]
             lines.append("")
-        for note in section.notes:
+        for note in (*section.notes, section.how):
             lines += [note, ""]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import cases
-from benchmarks.parts import flows, growth, model, overheads, roofline
+from benchmarks.parts import flows, growth, model, overheads, profile, roofline
 from benchmarks.process import ROOT, Pool, WorkerFailed
-from benchmarks.report import Section, load_average, render
+from benchmarks.report import Section, how_measured, load_average, load_sections, render, save_sections
 
 PARTS = {
     "model": model.run,
     "flows": flows.run,
     "roofline": roofline.run,
+    "profile": profile.run,
     "growth": growth.run,
     "replicas": overheads.replicas,
     "input": overheads.input_pipeline,
@@ -53,26 +54,33 @@ class Options(NamedTuple):
 
 
 def main(arguments):
-    """Runs the chosen parts and writes the report; returns the exit status, 1 if a part could not be measured."""
+    """Measures the chosen parts and writes the report; returns the exit status, 1 if a part could not be measured.
+
+    What was measured lies beside the report as JSON. Parts that are not chosen stay there as they are.
+    """
     options, parts, output = _parse(arguments)
     load = load_average()
-    pool, sections, status = Pool(options.threads), [], 0
+    pool, status = Pool(options.threads), 0
     output.parent.mkdir(parents=True, exist_ok=True)
+    kept = output.with_suffix(".json")
+    measured = load_sections(kept) if kept.exists() else {}
     try:
         for part in parts:
             options.say(f"== {part}")
             try:
-                sections.append(PARTS[part](pool, options))
+                section = PARTS[part](pool, options)
             except WorkerFailed as failure:
                 print(f"error: {part}: {failure}", file=sys.stderr)
-                sections.append(Section(part.capitalize(), f"Not measured: {failure}", [], []))
+                section = Section(part.capitalize(), f"Not measured: {failure}", [], [])
                 status = 1
+            measured[part] = section._replace(how=how_measured(options, load))
             if not options.quick:
                 pool.close()
-            # After every part: hours of measuring are not lost with the last one.
-            output.write_text(render(sections, options, load), encoding="utf-8")
+            # After every part: an hour of measuring is not lost with the last one.
+            save_sections(measured, kept)
     finally:
         pool.close()
+    output.write_text(render([measured[part] for part in PARTS if part in measured], options), encoding="utf-8")
     print(output)
     return status
 
@@ -80,7 +88,7 @@ def main(arguments):
 def _parse(arguments):
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="tiny models, one round: a test of the program")
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}; default all")
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}, or none; default all")
     parser.add_argument("--peers", help=f"of {', '.join(PEERS)}; default both (quick: eager)")
     parser.add_argument("--kinds", default=",".join(cases.KINDS), help="models; default both")
     parser.add_argument("--factors", help="factors on the paper's widths; default 0.25,1")
@@ -112,7 +120,7 @@ def _parse(arguments):
     quick = chosen.quick
     if chosen.threads < 1 or (chosen.rounds is not None and chosen.rounds < 1):
         parser.error("--threads and --rounds must be at least 1.")
-    parts = names(chosen.parts, PARTS, "part")
+    parts = () if chosen.parts == "none" else names(chosen.parts, PARTS, "part")
     if not importlib.util.find_spec("torch") and {"model", "flows"} & set(parts):
         parser.error("the parts model and flows need PyTorch: pip install -c constraints.txt -e .[bench]")
     options = Options(

@@ -5,6 +5,7 @@
     {"do": "peak"}                      highest memory since `prepare`      -> {"bytes": b, or null where unknown,
                                         and that of the libraries alone         "libraries": b, or null}
     {"do": "flops"}                     arithmetic of a call                -> {"flops": n}
+    {"do": "profile", "calls": n}       per-operation totals of n calls     -> {"seconds": {type: s of a call}}
 
 Started by `benchmarks.process.Worker`.
 """
@@ -53,6 +54,8 @@ def main(system, threads, logical_cpus):
             answer = {"seconds": time.perf_counter() - started}
         elif request["do"] == "peak":
             answer = {"bytes": _memory("VmHWM"), "libraries": libraries}
+        elif request["do"] == "profile":
+            answer = {"seconds": module.profile(call, request["calls"])}
         else:
             answer = {"flops": flops()}
         print(json.dumps(answer), file=answers, flush=True)

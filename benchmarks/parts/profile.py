@@ -1,0 +1,49 @@
+"""Where the time goes: the kernels' seconds by TensorFlow's profiler, in kinds."""
+
+import re
+
+from benchmarks import cases
+from benchmarks.process import Competitor, compare_all
+from benchmarks.report import Section, milliseconds
+
+# The first kind whose pattern is in an operation's type.
+KINDS = {
+    "convolutions": r"Conv2D",
+    "matrix products": r"MatMul",
+    "batch norm": r"BatchNorm",
+    "random numbers": r"Random",
+    "split, concat, copy": r"Split|Concat|Slice|Pad|Pack|Transpose|Tile",
+    "sums": r"^(Sum|Mean|AddN|L2Loss|SquaredDifference)$",
+    "optimiser": r"ResourceApply|Assign",
+    "other, element by element": r"",
+}
+_CALLS = 5
+
+
+def run(pool, options):
+    """A row for each of a few cases."""
+    rows = []
+    for task, kind, factor, batch in (
+        ("train", "table1", options.factors[0], options.batches[0]),
+        ("train", "table1", options.factors[0], options.batches[-1]),
+        ("train", "iaf_res", options.factors[-1], options.batches[-1]),
+        ("log_prob", "table1", options.factors[0], options.batches[-1]),
+        ("log_prob", "table1", options.factors[-1], options.batches[-1]),
+        ("sample", "table1", options.factors[0], options.batches[-1]),
+    ):
+        case = cases.case(task, kind, factor, batch, options.side)
+        seconds = compare_all(pool, {"ours": Competitor("ours", case)}, options.rounds, options.budget)["ours"].median
+        kernels = pool.worker("ours").ask("profile", calls=_CALLS)["seconds"]
+        total = sum(kernels.values())
+        shares = dict.fromkeys(KINDS, 0.0)
+        for operation, spent in kernels.items():
+            shares[next(name for name, pattern in KINDS.items() if re.search(pattern, operation))] += spent
+        rows.append([task, kind, f"{factor:g}", str(batch), milliseconds(seconds), milliseconds(total)])
+        rows[-1] += [f"{100.0 * share / total:.0f} %" for share in shares.values()]
+        options.say(" | ".join(rows[-1]))
+    text = (
+        f"TensorFlow's profiler over {_CALLS} calls. `kernels` is the sum over all operations; two of them run at a "
+        f"time, on {options.threads} threads that they share, so that it is more than the time of a call. The columns "
+        "behind it are shares of that sum."
+    )
+    return Section("Where the time goes", text, ["task", "model", "width", "batch", "time", "kernels", *KINDS], rows)
