@@ -94,10 +94,12 @@ def test_pictures_of_a_table(table):
     command = [*_command(folder), "--pictures"]
     subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     sizes = {path.name: Image.open(path).size for path in folder.glob("*.png")}
-    assert set(sizes) == {"table_1_samples.png", "table_1_reconstructions.png", "table_1_curves.png"}
+    kinds = ("samples", "neighbours", "reconstructions", "curves")
+    assert set(sizes) == {f"table_1_{kind}.png" for kind in kinds}
     # Three panels (held out, GAN, PiVAE) twice below each other, against two: the GAN reconstructs nothing.
     assert sizes["table_1_samples.png"][0] > 1.4 * sizes["table_1_reconstructions.png"][0]
     assert sizes["table_1_samples.png"][1] > 1.9 * sizes["table_1_reconstructions.png"][1]
+    assert sizes["table_1_neighbours.png"][0] > sizes["table_1_samples.png"][0]  # For the gaps.
 
 
 def test_time_of_training(table):
