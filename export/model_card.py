@@ -23,7 +23,7 @@ def model_card(run_dir, step, options, functions, check):
       functions: what `signatures` returned.
       check: dict, how the export compared with the model.
     """
-    evaluation = _evaluation(run_dir, step)
+    evaluation = (runs.load_evaluation(run_dir, step) or {}).get("rows", [])
     facts = runs.load_facts(run_dir)
     return {
         "format": 1,
@@ -54,15 +54,6 @@ def write_model_card(folder, card):
     sums = {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({**card, "sha256": sums}, indent=1, allow_nan=False) + "\n")
-
-
-def _evaluation(run_dir, step):
-    """The rows of RUN/evaluation.json, or none where it is missing or speaks of another checkpoint."""
-    path = Path(run_dir) / "evaluation.json"
-    if not path.is_file():
-        return []
-    evaluation = json.loads(path.read_text())
-    return evaluation["rows"] if evaluation["step"] == step else []
 
 
 def _first(rows, prefix):

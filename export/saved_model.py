@@ -1,7 +1,5 @@
 """Writes a trained model as a SavedModel version: DIR/<version>/, which needs none of this project's code."""
 
-from pathlib import Path
-
 import numpy as np
 import tensorflow as tf
 
@@ -11,7 +9,6 @@ from tf_pivae.export.signatures import Options, signatures
 from tf_pivae.export.versions import new_version
 from tf_pivae.export.warmup import write_warmup_requests
 from tf_pivae.training import runs
-from tf_pivae.training.checkpoints import Checkpoints
 from tf_pivae.training.pretrained import resolve
 
 MODEL_NAME = "pivae"
@@ -54,7 +51,6 @@ def export_run(run_dir, export_dir, options=Options(), step=None, progress=lambd
       UserError: no run, no checkpoint, `export_dir` not writable, or the written model gives other numbers.
     """
     run_dir = resolve(run_dir)
-    _check_step(run_dir, step)
     progress("loading the model")
     model, step = runs.load_with_step(run_dir, step)
     images, labels = _held_out(run_dir, model)
@@ -70,13 +66,6 @@ def export_run(run_dir, export_dir, options=Options(), step=None, progress=lambd
         check = _compare(model, publication.folder, options, images, labels)
         write_model_card(publication.folder, model_card(run_dir, step, options, functions, check))
     return publication.version, step
-
-
-def _check_step(run_dir, step):
-    runs.load_facts(run_dir)
-    steps = Checkpoints(Path(run_dir) / "checkpoints").steps()
-    if step is not None and step not in steps:
-        raise UserError(f"no checkpoint of step {step} in {run_dir}; there are {', '.join(map(str, steps)) or 'none'}.")
 
 
 def _held_out(run_dir, model):

@@ -1,12 +1,13 @@
-"""What is said of a disk."""
+"""What is said of a disk, and of a value that is missing."""
 
 import errno
 import os
 
+import gin
 import pytest
 import tensorflow as tf
 
-from tf_pivae.errors import cannot_write, disk_message
+from tf_pivae.errors import UserError, cannot_write, check_output, disk_message, missing_setting
 
 
 def os_error(number, *filename):
@@ -44,3 +45,47 @@ def test_what_to_do():
     )
     assert cannot_write("x", os_error(errno.EDQUOT)).endswith("; make room, then run the same command again.")
     assert cannot_write("x", os_error(errno.EBUSY)) == "cannot write x: Device or resource busy."
+
+
+@pytest.mark.parametrize("path", ["", "/", ".", "missing/x.png", "file/x.png"])
+def test_what_is_no_place_for_a_file_is_refused(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"^cannot write '.*': choose a file in a folder"):
+        check_output(path)
+
+
+def test_a_new_file_and_an_old_one_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    check_output("file")
+    check_output("new")
+    check_output(tmp_path / "new")
+
+
+class _Needs:
+    def __init__(self, size):
+        self.size = size
+
+
+def _function(path, image_size):
+    return path, image_size
+
+
+@pytest.mark.parametrize(
+    ("needs", "expected"),
+    [(_Needs, "_Needs.size"), (_function, "_function.path")],
+)
+def test_a_missing_value_is_asked_for_by_its_name(needs, expected):
+    with pytest.raises(TypeError) as caught:
+        gin.external_configurable(needs, module=f"{__name__}.missing")()
+    assert missing_setting(caught.value) == f"the configuration has no {expected}: add --gin_param={expected}=..."
+    with pytest.raises(TypeError) as caught:
+        needs()  # Called by the program itself.
+    assert missing_setting(caught.value) is None
+
+
+def test_other_mistakes_in_a_configured_call_are_not_put_down_to_a_missing_value():
+    with pytest.raises(TypeError) as caught:
+        gin.external_configurable(len, name="_len", module=f"{__name__}.missing")(1)
+    assert missing_setting(caught.value) is None

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -108,6 +109,16 @@ def test_watch_evaluates_every_checkpoint(finished, evaluate):
     assert list((run_dir / "tensorboard" / "evaluation").iterdir())
     evaluate(*arguments)  # Everything is done already: nothing is added.
     assert len((run_dir / "evaluations.jsonl").read_text().splitlines()) == 3
+
+
+def test_watch_says_that_it_waits(tmp_path):
+    """A misspelt --run_dir would be waited for in silence."""
+    command = [sys.executable, "-m", "tf_pivae.evaluate", f"--run_dir={tmp_path / 'none'}", "--watch"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+        try:
+            assert watching.stdout.readline() == f"waiting for a training to begin in {tmp_path / 'none'}\n"
+        finally:
+            watching.terminate()
 
 
 def test_watch_beside_a_running_training(tmp_path, tiny, evaluate):
@@ -238,9 +249,11 @@ def test_two_folders_without_a_run(tmp_path, network, evaluate):
     ("arguments", "expected"),
     [
         (["--metrics=fidd", "--run_dir=x"], "choose from bits_per_dim"),
+        (["--metrics=", "--run_dir=x"], "--metrics names none: choose from bits_per_dim"),
         (["--run_dir=missing"], "no run in missing"),
         ([], "--run_dir"),
         (["--real_subsets=many", "--gin_file=demo.gin"], "whole numbers"),
+        (["--real_subsets=64", "--gin_file=models/no_flow.gin"], "add train.dataset=@bundled"),
         (["--images=nowhere", "--metrics=fid"], "nowhere"),
     ],
 )
@@ -259,6 +272,17 @@ def test_without_inception_weights_every_other_metric_is_given(finished, evaluat
     assert "bits/dim, K=1" in result.stdout
     assert "error: fid: " in result.stderr
     assert json.loads((run_dir / "evaluation.json").read_text())["rows"]
+
+
+def test_a_mistake_does_not_take_earlier_numbers_away(finished, tmp_path, evaluate):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished[0], run_dir, ignore=shutil.ignore_patterns("evaluation*"))
+    for rows in ([], [{"metric": "FID"}]):
+        result = evaluate(f"--run_dir={run_dir}", "--metrics=fid", "--inception_weights=nowhere.tgz")
+        assert result.returncode == 2
+        written = json.loads((run_dir / "evaluation.json").read_text())
+        assert written["rows"] == rows
+        (run_dir / "evaluation.json").write_text(json.dumps({"rows": [{"metric": "FID"}]}))
 
 
 def test_gan_train_and_test_want_classes(finished):

@@ -54,6 +54,19 @@ def test_reconstructions_stand_beside_their_originals():
     assert grid[0, width + 2].tolist() == [200, 200, 200]
 
 
+def test_neighbours_stand_in_the_row_of_their_image():
+    images = np.arange(2, dtype=np.uint8).reshape(2, 1, 1, 1).repeat(8, 1).repeat(8, 2)
+    others = np.stack([images + 10, images + 20, images + 30], 1)
+    grid = np.asarray(figures.neighbour_grid(images, others))[:, :, 0]
+    tile, gap = 64, 2
+    columns = [0] + [tile + figures._NEIGHBOUR_GAP + (tile + gap) * i for i in range(3)]
+    assert grid.shape == (2 * tile + gap, columns[-1] + tile)
+    for row in range(2):
+        for column, expected in zip(columns, [row, row + 10, row + 20, row + 30], strict=True):
+            assert (grid[row * (tile + gap) :, column : column + tile][:tile] == expected).all()
+    assert (grid[:, tile : columns[1]] == figures._BACKGROUND[0]).all()
+
+
 def test_labels_and_saving(tmp_path):
     picture = figures.labelled([("left", Image.new("RGB", (40, 40))), ("right", Image.new("RGB", (40, 60)))], "title")
     figures.save_png(picture, tmp_path / "a.png")

@@ -94,10 +94,12 @@ def test_pictures_of_a_table(table):
     command = [*_command(folder), "--pictures"]
     subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     sizes = {path.name: Image.open(path).size for path in folder.glob("*.png")}
-    assert set(sizes) == {"table_1_samples.png", "table_1_reconstructions.png", "table_1_curves.png"}
+    kinds = ("samples", "neighbours", "reconstructions", "curves")
+    assert set(sizes) == {f"table_1_{kind}.png" for kind in kinds}
     # Three panels (held out, GAN, PiVAE) twice below each other, against two: the GAN reconstructs nothing.
     assert sizes["table_1_samples.png"][0] > 1.4 * sizes["table_1_reconstructions.png"][0]
     assert sizes["table_1_samples.png"][1] > 1.9 * sizes["table_1_reconstructions.png"][1]
+    assert sizes["table_1_neighbours.png"][0] > sizes["table_1_samples.png"][0]  # For the gaps.
 
 
 def test_time_of_training(table):
@@ -120,6 +122,25 @@ def test_a_misspelt_binding_is_refused_before_anything_is_trained(tmp_path, run_
     result = run_command("paper", "--table=2", f"--output_dir={tmp_path}", "--gin_param=num_step=3")
     assert result.returncode == 2
     assert "did you mean num_steps" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--seeds="], "--seeds names none"),
+        (["--seeds=x"], "expected whole numbers"),
+        (["--rows=nope"], "it has gan, vae, pivae, cqg, cqfg"),
+        (["--only_metrics=bits_per_dim,nope"], "table 1 has bits_per_dim, inception_score, fid"),
+        (["--output_dir=/dev/null"], "choose another --output_dir"),
+        (["--table=7", "--output_dir=/dev/null/tables"], "choose another --output_dir"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, expected, tmp_path, run_command):
+    result = run_command("paper", "--table=1", "--preset=tiny", f"--output_dir={tmp_path}", *arguments)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert expected in result.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -183,6 +204,14 @@ def test_other_weights_evaluate_again_and_do_not_train_again(commands, tmp_path)
         flags = [f"--inception_weights={weights}"]
         paper_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, evaluation=flags, say=_quiet).run()
     assert [command[0] for command in commands.seen] == ["tf_pivae.train", *2 * ["tf_pivae.evaluate"]]
+
+
+def test_a_bar_of_a_part_stays_a_bar(tmp_path, monkeypatch, capfd):
+    said = "\\r 50%\\r100%\\na warning\\nerror: no weights\\n"
+    (tmp_path / "part.py").write_text(f"import sys\nsys.stderr.write('{said}')\nsys.exit(2)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert paper_runs._run(["part"]) == "no weights"
+    assert capfd.readouterr().err == "\r 50%\r100%\na warning\n"
 
 
 def test_stages(commands, tmp_path):

@@ -217,7 +217,13 @@ def test_a_run_directory_serves_one_process(finished, tmp_path):
         (["--gin_file=demo.gin", "--gin_param=RealNVP.num_scale=2"], "did you mean num_scales"),
         (["--gin_file=demo.gin", "--gin_param=RealNPV.num_scales=2"], "did you mean RealNVP"),
         (["--gin_file=demo.gin", "--gin_param=train.dataset=@bundle"], "did you mean bundled"),
-        (["--gin_file=demo.gin", "--gin_param=num_steps"], "NAME=VALUE"),
+        (["--gin_file=demo.gin", "--gin_param=num_steps"], "error: --gin_param=num_steps: expected NAME=VALUE"),
+        (["--gin_file=demo.gin", "--gin_param=learning_rate=0.1"], "write Trainer.learning_rate."),
+        (
+            ["--gin_file=demo.gin", "--gin_param=train.dataset=@image_folder", "--gin_param=image_folder.path=x"],
+            "add --gin_param=image_folder.image_size=...",
+        ),
+        (["--gin_file=demo.gin", "--describe=7"], "--describe=7: Non-boolean argument to boolean flag '7'. See"),
         (["--gin_file=demo.gin", "--gin_param=num_steps='many'"], "num_steps must be a positive whole number"),
         (["--gin_file=demo.gin", "--num_steps=4"], "num_steps"),
         ([], "--gin_file=NAME"),
@@ -227,6 +233,14 @@ def test_typing_errors_get_one_line_with_the_nearest_names(arguments, expected, 
     result = run("train", *arguments, f"--run_dir={tmp_path / 'run'}")
     assert expected in error_line(result)
     assert not (tmp_path / "run" / "config.gin").exists()
+
+
+def test_a_mistake_before_the_first_step_can_be_corrected_in_the_same_run_directory(finished, tmp_path):
+    short = ("num_steps=1", "train.eval_examples=0", "train.sample_every=0")
+    assert "no run in nowhere" in error_line(train(tmp_path / "run", "train.initial_run='nowhere'", *short))
+    result = train(tmp_path / "run", f"train.initial_run='{finished[0]}'", *short)
+    assert result.returncode == 0, result.stderr
+    assert f"initial_run = '{finished[0]}'" in (tmp_path / "run" / "config.gin").read_text()
 
 
 def test_cifar_without_network_says_how_to_point_at_local_files(tmp_path):

@@ -8,6 +8,7 @@ import difflib
 import functools
 import importlib.util
 import logging
+import math
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from tf_pivae import children, memory
-from tf_pivae.errors import UserError, disk_message
+from tf_pivae.errors import UserError, disk_message, missing_setting
 
 
 def define_gin_flags():
@@ -62,11 +63,26 @@ def run(main):
 
 def _parse_flags(argv):
     try:
-        return flags.FLAGS(argv)
+        arguments = flags.FLAGS(argv)
+        for name in flags.FLAGS:
+            value = flags.FLAGS[name].value
+            if isinstance(value, float) and not math.isfinite(value):  # A lower bound lets nan pass.
+                raise flags.Error(f"flag --{name}={value}: expected a finite number")
+        return arguments
     except flags.Error as error:
-        _fail(f"{error} See --help.")
+        _fail(f"{_flag_message(error)} See --help.")
     except SystemExit:
         sys.exit(0)  # absl has printed the help that was asked for, and calls that a failure.
+
+
+def _flag_message(error):
+    """absl's message, with a missing flag asked for and without the tuples that stand in it."""
+    missing = re.search(r"Flag --(\w+) must have a value other than None", str(error))
+    if missing:
+        about = flags.FLAGS[missing[1]].help.splitlines()[0]  # absl adds a line to the help of a repeatable flag.
+        return f"give --{missing[1]}: {about.rstrip(';')}"
+    message = re.sub(r"\('([^']*)', ('[^']*')\)", r"\1 \2", str(error))
+    return message if message.endswith((".", "?")) else f"{message}."
 
 
 def one_line(error):
@@ -84,6 +100,9 @@ def one_line(error):
     missing = re.match(r"Required bindings for `(\w+)` not provided in config: \['(\w+)'", first_line)
     if missing:
         return f"the configuration has no {missing[1]}.{missing[2]}: add --gin_param={missing[1]}.{missing[2]}=..."
+    missing = missing_setting(error)
+    if missing:
+        return missing
     # gin marks what went wrong in a configured call: a value in the configuration, most of the time.
     where = re.search(r"In call to configurable '(\w+)'", str(error))
     if isinstance(error, (ValueError, TypeError)) and where:
@@ -181,6 +200,8 @@ def parse_gin(files, parameters=(), required=True):
             gin.parse_config_file(file)
         for parameter in parameters:
             gin.parse_config(_binding(parameter))
+    except UserError:
+        raise
     except Exception as error:  # A file may hold anything, and gin's parser and its imports raise what they like.
         raise UserError(_explain(error)) from error
     finally:
@@ -269,11 +290,19 @@ def _check_macros():
     used = set(re.findall(r"%(\w+)", text))
     for name in defined:
         if name not in used:
-            known = sorted(used)
-            raise UserError(f"nothing uses the macro {name!r}{_did_you_mean(name, known)}")
+            owners = _owners(name, text)
+            if owners:
+                raise UserError(f"{name} is no setting by itself: write {' or '.join(f'{o}.{name}' for o in owners)}.")
+            raise UserError(f"nothing uses the macro {name!r}{_did_you_mean(name, sorted(used))}")
     undefined = used - set(defined)
     if undefined:
         raise UserError(f"the macro {sorted(undefined)[0]!r} has no value: add --gin_param={sorted(undefined)[0]}=...")
+
+
+def _owners(parameter, text):
+    """Names of the configurables that have a parameter of this name and stand in the configuration; else of all."""
+    owners = [name for name in _configurable_names() if parameter in _parameters(name)]
+    return [name for name in owners if re.search(rf"\b{re.escape(name)}\b", text)] or owners
 
 
 def _did_you_mean(name, known):

@@ -12,7 +12,7 @@ import tqdm
 from absl import flags
 
 from tf_pivae import cli
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, cannot_write, check_output
 
 _OUTPUT = flags.DEFINE_string("output", None, "The Markdown file to write; printed by default.")
 _ROWS = flags.DEFINE_list("rows", [], "Names of rows, the files in gin/paper/; all by default.")
@@ -49,6 +49,12 @@ def main():
     unknown = [name for name in _ROWS.value if name not in names]
     if unknown:
         raise UserError(f"no row {unknown[0]!r}; there are {', '.join(names)}.")
+    if _OUTPUT.value is not None:
+        try:
+            Path(_OUTPUT.value).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(cannot_write(_OUTPUT.value, error)) from error
+        check_output(_OUTPUT.value)
     lines = []
     for name in tqdm.tqdm(_ROWS.value or names, unit="row", disable=not sys.stderr.isatty()):
         cli.parse_gin([f"paper/{name}.gin"])
@@ -61,7 +67,6 @@ def main():
         return
     from tf_pivae.training.runs import write_atomically
 
-    Path(_OUTPUT.value).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(_OUTPUT.value, _TEXT.format(table=table))
     print(f"{len(lines)} rows: {_OUTPUT.value}")
 

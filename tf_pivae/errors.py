@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -32,12 +33,30 @@ _HINTS = {
     errno.EIO: "the disk does not answer as it should",
 }
 _HINTS_ON_WRITING = dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR), "choose a file in a folder that exists")
+_HINTS_ON_WRITING[errno.EEXIST] = "there is a file where a folder is wanted: choose another place"
+
+
+def missing_setting(error):
+    """The message for a `TypeError` of a configurable that no value was given for, or None for any other exception."""
+    argument = r"(\w+)(?:\.__init__)?\(\) missing \d+ required [\w-]+ arguments?: '(\w+)'"
+    found = re.match(argument, str(error))
+    # gin marks the call that was configured: elsewhere it is a defect of the program.
+    if not isinstance(error, TypeError) or not found or f"In call to configurable '{found[1]}'" not in str(error):
+        return None
+    return f"the configuration has no {found[1]}.{found[2]}: add --gin_param={found[1]}.{found[2]}=..."
 
 
 def cannot_write(path, error):
     """The message for an `OSError` met with on writing `path`."""
     hint = (_HINTS | _HINTS_ON_WRITING).get(error.errno)
     return f"cannot write {path}: {error.strerror}{f'; {hint}' if hint else ''}."
+
+
+def check_output(path):
+    """Raises UserError where no file could be written at `path`: before the minutes of work, not after them."""
+    folder = Path(path).absolute().parent
+    if not Path(path).name or Path(path).is_dir() or not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
+        raise UserError(f"cannot write {str(path)!r}: choose a file in a folder that exists and can be written.")
 
 
 def disk_message(error):

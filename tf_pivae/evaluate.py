@@ -82,13 +82,17 @@ def _evaluate(settings):
     from tf_pivae.training.pretrained import check_own
     from tf_pivae.training.runs import write_atomically
 
+    if not settings.metrics:
+        raise UserError(f"--metrics names none: choose from {', '.join(evaluation.METRICS)}.")
     check_own(_RUN_DIR.value)
     if _WATCH.value:
         _watch(_RUN_DIR.value, settings)
     else:
         result = evaluation.evaluate_run(_RUN_DIR.value, settings, _STEP.value)
         _show(_RUN_DIR.value, result)
-        write_atomically(Path(_RUN_DIR.value) / "evaluation.json", evaluation.as_json(result) + "\n")
+        path = Path(_RUN_DIR.value) / "evaluation.json"
+        if result.rows or not path.exists():  # Where nothing could be had, earlier numbers stay.
+            write_atomically(path, evaluation.as_json(result) + "\n")
         if result.refused:
             raise UserError("; ".join(result.refused))
 
@@ -119,6 +123,8 @@ def _watch(run_dir, settings):
     log = Path(run_dir) / "evaluations.jsonl"
     done = {json.loads(line)["step"] for line in log.read_text().splitlines()} if log.exists() else set()
     writer = tf.summary.create_file_writer(str(Path(run_dir) / "tensorboard" / "evaluation"))
+    if not (Path(run_dir) / "config.gin").exists():
+        print(f"waiting for a training to begin in {run_dir}", flush=True)  # Or for ever: the name may be misspelt.
     while not (Path(run_dir) / "config.gin").exists():
         time.sleep(_POLL_SECONDS.value)
     last = runs.load_num_steps(run_dir)

@@ -353,6 +353,9 @@ def as_json(evaluation):
 
 
 def configured_dataset(gin_files, gin_params):
-    """The data set that a configuration names, without a run."""
+    """The data set that a configuration names, without a run; UserError where it names none."""
     cli.parse_gin(gin_files, gin_params)
-    return gin.get_bindings("train")["dataset"]()
+    dataset = gin.get_bindings("train").get("dataset")
+    if not callable(dataset):
+        raise UserError("the configuration names no data set: add train.dataset=@bundled, say.")
+    return dataset()

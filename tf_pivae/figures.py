@@ -14,6 +14,7 @@ from tf_pivae.errors import UserError, cannot_write
 _BACKGROUND = (250, 250, 250)
 _INK = (40, 40, 40)
 _GRID = (222, 222, 222)
+_NEIGHBOUR_GAP = 10  # Pixels; those between the tiles of a grid are 2.
 # Told apart by those who see few colours, too (Okabe & Ito).
 _CURVES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
@@ -90,6 +91,25 @@ def reconstruction_grid(images, reconstructions, pairs_in_row=4, num_bins=256):
     """
     pairs = np.stack([images, reconstructions], 1).reshape(-1, *images.shape[1:])
     return image_grid(pairs, columns=2 * pairs_in_row, num_bins=num_bins)
+
+
+def neighbour_grid(images, neighbours, num_bins=256):
+    """Images below each other, and in the row of each, behind a gap, those that resemble it.
+
+    Args:
+      images: uint8 [N, H, W, C].
+      neighbours: uint8 [N, K, H, W, C].
+      num_bins: number of levels.
+
+    Returns:
+      `PIL.Image`, RGB.
+    """
+    left = image_grid(images, 1, num_bins=num_bins)
+    right = image_grid(neighbours.reshape(-1, *images.shape[1:]), neighbours.shape[1], num_bins=num_bins)
+    canvas = Image.new("RGB", (left.width + _NEIGHBOUR_GAP + right.width, left.height), _BACKGROUND)
+    canvas.paste(left, (0, 0))
+    canvas.paste(right, (left.width + _NEIGHBOUR_GAP, 0))
+    return canvas
 
 
 def labelled(panels, title=None):

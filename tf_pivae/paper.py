@@ -4,7 +4,8 @@
 
 Tables 1, 2, 3, 4, 5, 7 and 8. Writes DIR/table_N.md and DIR/table_N.json, and keeps the runs below DIR/runs. Run again
 with the same command to go on: finished parts are not redone, and tables share the runs of their common rows.
---pictures draws samples, reconstructions and learning curves, too. --gin_file=FILE puts every row on other data, say.
+--pictures draws samples, the training images nearest to them, reconstructions and learning curves, too.
+--gin_file=FILE puts every row on other data, say.
 --preset=full is the paper's size, small is for two CPU cores (Fashion-MNIST), tiny is for tests. Exit status 2 where a
 number could not be had; the table says why.
 """
@@ -36,6 +37,8 @@ def main():
     from tf_pivae import paper_table, published
 
     seeds = [_whole_number(seed) for seed in _SEEDS.value]
+    if not seeds:
+        raise UserError("--seeds names none: --seeds=0, say.")
     notes = [
         f"Preset {_PRESET.value}; seeds {', '.join(map(str, seeds))}: mean ± standard deviation over seeds."
         if len(seeds) > 1
@@ -49,7 +52,7 @@ def main():
     else:
         table = published.TABLES[_TABLE.value]
         title, metrics = table.title, [m for m in table.metrics if not _METRICS.value or m in _METRICS.value]
-        if not metrics:
+        if not set(_METRICS.value) <= set(table.metrics):
             raise UserError(f"--only_metrics: table {_TABLE.value} has {', '.join(table.metrics)}.")
         rows = _systems(table, metrics, seeds, notes)
     text = paper_table.markdown(title, metrics, rows, notes)
@@ -78,6 +81,7 @@ def _systems(table, metrics, seeds, notes):
     chosen = [row for row in table.rows if not _ROWS.value or row.name in _ROWS.value]
     for row in chosen:  # Before anything is trained.
         cli.parse_gin([*gin_files(row.name, _PRESET.value), *_FILES.value], _PARAMS.value)
+    _make_folder()
     if PRESETS[_PRESET.value].own_data and any(row.elsewhere for row in chosen):
         notes.append("The preset's data stand for every data set: rows that differ in nothing else share their runs.")
     rows, drawn, minutes = [], {}, []
@@ -103,6 +107,13 @@ def _systems(table, metrics, seeds, notes):
     return rows
 
 
+def _make_folder():
+    try:
+        Path(_OUTPUT_DIR.value).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot use {_OUTPUT_DIR.value}: {error.strerror}; choose another --output_dir.") from error
+
+
 def _minutes(runs):
     """Minutes of training, the mean over `RowRun`s, each with all its stages."""
     from tf_pivae.reports.hardware import training_seconds
@@ -119,6 +130,7 @@ def _real_subsets(seeds):
     files, sizes = [*gin_files("cqfg", _PRESET.value), *_FILES.value], PRESETS[_PRESET.value].real_subsets
     command = [*files, *_PARAMS.value, f"inception_weights={_INCEPTION.value}"]
     cli.parse_gin(files, _PARAMS.value)
+    _make_folder()
     found = {size: [] for size in sizes}
     for seed in seeds:
         parts = Parts(Path(_OUTPUT_DIR.value) / "runs" / "real_subsets" / f"seed_{seed}")
@@ -158,7 +170,6 @@ def _write(text, title, seeds, rows):
     from tf_pivae.training.runs import write_atomically
 
     folder = Path(_OUTPUT_DIR.value)
-    folder.mkdir(parents=True, exist_ok=True)
     content = {
         "title": title,
         "preset": _PRESET.value,

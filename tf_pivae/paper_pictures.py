@@ -1,18 +1,20 @@
-"""The pictures that go with a table: samples, reconstructions and learning curves of its rows."""
+"""The pictures that go with a table: samples, their nearest training images, reconstructions and learning curves."""
 
 import json
 from pathlib import Path
 
 import numpy as np
+import tqdm
 
 from tf_pivae import figures
+from tf_pivae.metrics import nearest_images
 from tf_pivae.training import runs
 
 _COLUMNS, _ROWS = 5, 8
 
 
 def draw(title, labelled_runs, stem):
-    """Writes STEM_samples.png, STEM_reconstructions.png and STEM_curves.png.
+    """Writes STEM_samples.png, STEM_neighbours.png, STEM_reconstructions.png and STEM_curves.png.
 
     Args:
       title: str.
@@ -22,7 +24,8 @@ def draw(title, labelled_runs, stem):
     Returns:
       The pictures' paths. Reconstructions and curves are those of the rows that have a likelihood, if there are any.
     """
-    test = runs.load_dataset(labelled_runs[0][1]).test.take(_COLUMNS * _ROWS)
+    data = runs.load_dataset(labelled_runs[0][1])
+    test = data.test.take(_COLUMNS * _ROWS)
     real = np.asarray(test.images)
     models = [(label, runs.load(run)) for label, run in labelled_runs]
     bounded = {label for label, run in labelled_runs if runs.load_facts(run)["likelihood"]}
@@ -40,7 +43,7 @@ def draw(title, labelled_runs, stem):
             count, labels, columns = _grid(model.num_classes)
             panels.append(panel(label, model.sample(count, labels=labels, sample_noise=noise), columns))
         strips.append(figures.labelled(panels, caption))
-    pictures = {"samples": figures.stacked(strips)}
+    pictures = {"samples": figures.stacked(strips), "neighbours": neighbours(title, models, data)}
     if bounded:
         panels = [held_out]
         for label, model in models:
@@ -55,6 +58,34 @@ def draw(title, labelled_runs, stem):
     for picture, path in zip(pictures.values(), paths, strict=True):
         figures.save_png(picture, path)
     return paths
+
+
+def neighbours(title, models, data):
+    """Samples beside the training images that are nearest to them in pixels, and held-out images as a measure.
+
+    Args:
+      title: str.
+      models: list of pairs (row's label, `PiVAE`).
+      data: the `ImageDataset` that they were trained on.
+
+    Returns:
+      `PIL.Image`, RGB.
+    """
+    shown = {"held-out images": np.asarray(data.test.take(_ROWS).images)}
+    for label, model in models:
+        labels = np.arange(_ROWS) % model.num_classes if model.num_classes else None
+        shown[label] = model.sample(_ROWS, labels=labels)
+    train, count = data.train.images, min(_COLUMNS - 1, len(data.train))
+    with tqdm.tqdm(total=len(train), desc="nearest images", unit="img", leave=False, disable=None) as bar:
+        found = nearest_images(np.concatenate(list(shown.values())), train, count, bar.update)
+    # Row by row: a memory map or `LookedUpImages` takes any index and gives these images alone.
+    nearest = np.stack([np.asarray(train[i]) for i in found.flat]).reshape(*found.shape, *train.shape[1:])
+    panels, first = [], 0
+    for label, images in shown.items():
+        picture = figures.neighbour_grid(images, nearest[first : first + len(images)], data.num_bins)
+        panels.append((label, picture))
+        first += len(images)
+    return figures.labelled(panels, f"{title}. Samples, and beside each the training images nearest to it in pixels")
 
 
 def _grid(num_classes):

@@ -7,6 +7,7 @@ DIR/runs/ROW/seed_S/parts.json   the finished parts: name -> the command that ma
 DIR/runs/real_subsets/...        Table 7 has no runs, only parts
 """
 
+import io
 import json
 import signal
 import subprocess
@@ -185,11 +186,12 @@ def _run(command):
     SIGTERM is handed on, and ends this process when the command has saved and ended. Its messages pass through.
     """
     arguments = [sys.executable, "-m", *command]
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=children.environment())
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, env=children.environment())
     previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     error = None
     try:
-        for line in process.stderr:
+        # A bar goes back to the start of its line: each of its states is handed on when the next one comes.
+        for line in io.TextIOWrapper(process.stderr, newline=""):
             if line.startswith("error: "):
                 error = line.removeprefix("error: ").strip()
             else:

@@ -7,7 +7,7 @@ class-conditional model gets one class a row, or those that --labels names.
 from absl import flags
 
 from tf_pivae import cli
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, check_output
 
 _BATCH = 64  # Images at a time.
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True)
@@ -25,6 +25,7 @@ _LABELS = flags.DEFINE_list("labels", [], "Classes of a class-conditional model,
 
 
 def main():
+    check_output(_OUTPUT.value)
     cli.import_tensorflow_quietly()
     import numpy as np
 

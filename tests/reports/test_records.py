@@ -53,7 +53,7 @@ def test_names_tell_runs_apart(tmp_path):
 
 def test_half_a_line_is_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "a": 2.0}\n{"a": 1.0}\n{"step": 2, "a"')
+    path.write_text('{"step": 1, "a": 2.0}\n{"a": 1.0}\n{"step": "x"}\n{"step": 2, "a"')
     assert run_records._lines(path) == [{"step": 1, "a": 2.0}]
     assert run_records._lines(tmp_path / "missing") == []
 

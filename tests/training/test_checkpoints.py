@@ -30,6 +30,18 @@ def test_keeps_the_newest(tmp_path, variable):
     assert variable.numpy().tolist() == [5.0, 5.0]
 
 
+def test_a_step_without_a_checkpoint_is_told_from_a_damaged_one(tmp_path, variable, caplog):
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(UserError, match=r"no checkpoint of step 7 in .*: there is none\.$"):
+        checkpoints.restore({"a": [variable]}, 7)
+    for step in (4, 8):
+        checkpoints.save(step, {"a": [variable]})
+    with pytest.raises(UserError, match=r"no checkpoint of step 7 in .*: there are 4, 8\.$"):
+        checkpoints.restore({"a": [variable]}, 7)
+    assert not caplog.records
+    assert checkpoints.restore({"a": [variable]}, 4) == 4
+
+
 def test_nothing_to_restore(tmp_path, variable):
     assert Checkpoints(tmp_path / "none").restore({"model": [variable]}) is None
 

@@ -67,6 +67,17 @@ def test_an_evaluation_of_another_step_is_not_the_models(published, tmp_path):
     assert not (tmp_path / "early/evaluation.json").exists()
 
 
+@pytest.mark.parametrize("text", ['{"rows": ', "[]", "{}"])
+def test_damaged_records_are_named(text, tmp_path):
+    for name in ("evaluation.json", "data.json", "config.gin"):
+        (tmp_path / name).write_text(text)
+    for step in (None, 12):
+        with pytest.raises(UserError, match=r"evaluation.json is damaged: remove it, then evaluate again\.$"):
+            runs.load_evaluation(tmp_path, step)
+    with pytest.raises(UserError, match=r"data.json is damaged: copy it from a run on the same images\.$"):
+        runs.load_facts(tmp_path)
+
+
 def test_nothing_is_overwritten_or_left_half_written(published, tmp_path):
     run_dir, folder = published
     with pytest.raises(UserError, match="exists already"):

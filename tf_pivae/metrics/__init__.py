@@ -18,6 +18,7 @@ _MODULES = {
     "extraction": ("Extraction", "extract"),
     "reference": ("ReferenceKey", "reference_statistics"),
     "image_folder": ("images_from_folder",),
+    "nearest": ("nearest_images",),
     "scores": ("Protocol", "RealSubset", "Score", "image_scores", "real_subsets"),
     "gan_classification": ("ClassifierConfig", "GanTrainTest", "gan_train_test", "train_classifier"),
 }

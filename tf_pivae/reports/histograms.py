@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from tf_pivae.reports.likelihoods import summary
+from tf_pivae.reports.likelihoods import OTHER_DATA, summary
 from tf_pivae.reports.markup import note, side_by_side, table, tag
 
 _BINS = 80
@@ -78,6 +78,8 @@ def render_sets(runs, found):
         "than others. Tails of less than one image in two hundred may lie beyond the scale"
         + (", which is logarithmic." if is_logarithmic(edges) else ".")
     )
+    if not any(name.endswith(OTHER_DATA) for likelihoods in measured for name in likelihoods.sets):
+        explained += " Another data set is shown with --other_data=datasets/NAME.gin."
     return [tag("p", explained, class_="hint"), side_by_side(runs, columns)]
 
 

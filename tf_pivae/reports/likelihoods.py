@@ -6,8 +6,11 @@ import math
 import numpy as np
 
 from tf_pivae.data.bundled import bundled
+from tf_pivae.data.image_ops import Preprocess, preprocess_array
+from tf_pivae.figures import full_scale
 from tf_pivae.metrics.bits_per_dim import estimate
 
+OTHER_DATA = ", another data set"  # What the name of a set that is one ends with.
 _BATCH = 50  # Images at a time.
 
 
@@ -20,7 +23,7 @@ class Likelihoods:
     approximate: bool  # the bound of an inference network trained around a frozen generator
 
 
-def gather(model, data, facts, count, seed=0):
+def gather(model, data, facts, count, seed=0, other=None):
     """Measures `count` images of every set, at K = 1.
 
     Args:
@@ -29,19 +32,20 @@ def gather(model, data, facts, count, seed=0):
       facts: `RUN/data.json`.
       count: images of each set; fewer where a split has fewer.
       seed: int, of all noise, and of the images that are made up.
+      other: `ImageDataset`, another one; None is Fashion-MNIST, for other data than that.
 
     Returns:
       `Likelihoods`.
     """
     sets, terms = {}, {}
-    for name, images, labels in image_sets(data, count, seed):
+    for name, images, labels in image_sets(data, count, seed, other):
         measured = _terms(model, images, labels if model.num_classes else None, seed)
         terms = terms or measured
         sets[name] = sum(measured.values())
     return Likelihoods(terms, sets, facts["inference_only"])
 
 
-def image_sets(data, count, seed):
+def image_sets(data, count, seed, other=None):
     """The images whose likelihoods are compared: (name, uint8 [N, H, W, C], int64 [N] or None).
 
     Images that are not the data set's own get the labels of held-out ones.
@@ -54,18 +58,25 @@ def image_sets(data, count, seed):
     pixels = held_out.reshape(len(held_out), -1, held_out.shape[-1])
     shuffled = np.stack([rng.permutation(image) for image in pixels]).reshape(held_out.shape)
     yield "held-out images, pixels shuffled", shuffled, test.labels
-    others = _fashion_mnist(data, len(held_out))
-    if others is not None:
-        yield "Fashion-MNIST, another data set", others, None if test.labels is None else test.labels[: len(others)]
+    if other is None and "fashion_mnist" not in data.name:
+        other = _fashion_mnist(data.image_shape[0])
+    if other is not None:
+        others = _in_shape_of(data, other, len(held_out))
+        name = f"{other.name}{OTHER_DATA}"
+        yield name, others, None if test.labels is None else test.labels[: len(others)]
     yield "uniform noise", rng.integers(0, data.num_bins, held_out.shape, np.uint8), test.labels
 
 
-def _fashion_mnist(data, count):
-    """The bundled images in another data set's shape and levels; None for itself, or a size they do not come in."""
+def _fashion_mnist(side):
+    """The bundled images, at this size if they come in it."""
+    return dataclasses.replace(bundled(side if side in (16, 28, 32) else 32), name="Fashion-MNIST")
+
+
+def _in_shape_of(data, other, count):
+    """The first held-out images of another data set in the shape and the levels of `data`: uint8 [count, H, W, C]."""
+    images = full_scale(np.asarray(other.test.take(count).images), other.num_bins)
     side, _, channels = data.image_shape
-    if "fashion_mnist" in data.name or side not in (16, 28, 32):
-        return None
-    images = np.asarray(bundled(side, (1, count)).test.images).repeat(channels, -1)
+    images = preprocess_array(Preprocess(image_size=side, channels=channels), images)
     return (images.astype(np.int64) * data.num_bins // 256).astype(np.uint8)
 
 

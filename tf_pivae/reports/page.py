@@ -1,14 +1,12 @@
 """The whole page: gathers every section, then puts them into the template."""
 
 import importlib.resources
-import os
 import string
 import time
-from pathlib import Path
 
 import tqdm
 
-from tf_pivae.errors import UserError
+from tf_pivae.errors import check_output
 from tf_pivae.reports import configuration, curves, evaluations, hardware, histograms, pictures, views
 from tf_pivae.reports.markup import Html, join, note, side_by_side, table, tag
 from tf_pivae.reports.run import read_runs
@@ -18,7 +16,7 @@ from tf_pivae.training.runs import write_atomically
 _PARTS = 5  # What `views.gather` announces for each run.
 
 
-def write_report(run_dirs, output, num_examples=200, seed=0):
+def write_report(run_dirs, output, num_examples=200, seed=0, other=None):
     """Writes one HTML page about the runs, which needs nothing but itself.
 
     Args:
@@ -26,14 +24,14 @@ def write_report(run_dirs, output, num_examples=200, seed=0):
       output: the file to write.
       num_examples: images of each set for the likelihoods.
       seed: int, of all noise.
+      other: `ImageDataset`, the likelihoods of whose images are shown beside those of a run's own; None is
+        Fashion-MNIST where that is another one.
 
     Raises:
       UserError: no run in one of the folders, or the file cannot be written.
     """
     runs = read_runs(run_dirs)
-    folder = Path(output).resolve().parent
-    if not os.access(folder, os.W_OK) or Path(output).is_dir():  # Said before the minutes of work, not after them.
-        raise UserError(f"cannot write {output}: choose a file in a folder that exists and can be written.")
+    check_output(output)
     found = []
     with tqdm.tqdm(total=_PARTS * len(runs), desc="report", unit="part") as bar:
         for i, run in enumerate(runs):
@@ -42,7 +40,7 @@ def write_report(run_dirs, output, num_examples=200, seed=0):
                 bar.set_postfix_str(f"{run.name}: {what}")
                 bar.update()
 
-            found.append(views.gather(run, num_examples, seed, progress))
+            found.append(views.gather(run, num_examples, seed, progress, other))
             bar.n = _PARTS * (i + 1)
             bar.refresh()
     write_atomically(output, render(runs, found, describe_environment()))

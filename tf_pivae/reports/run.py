@@ -48,7 +48,6 @@ def read_runs(run_dirs):
 
 def _read(path, name):
     facts = runs.load_facts(path)
-    evaluation = path / "evaluation.json"
     return Run(
         name=name,
         path=path,
@@ -57,7 +56,7 @@ def _read(path, name):
         num_steps=runs.load_num_steps(path),
         batch_size=runs.load_batch_size(path),
         metrics=_lines(path / "metrics.jsonl"),
-        evaluation=json.loads(evaluation.read_text()) if evaluation.exists() else None,
+        evaluation=runs.load_evaluation(path),
         evaluations=_lines(path / "evaluations.jsonl"),
         environments=runs.load_environments(path),
     )
@@ -71,7 +70,7 @@ def _lines(path):
             record = json.loads(line)
         except ValueError:
             continue
-        if isinstance(record, dict) and "step" in record:
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
             found.append(record)
     return found
 

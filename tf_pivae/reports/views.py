@@ -26,7 +26,7 @@ class Views:
     likelihoods: likelihoods.Likelihoods | str
 
 
-def gather(run, num_examples, seed, progress=lambda what: None):
+def gather(run, num_examples, seed, progress=lambda what: None, other=None):
     """Loads a run's newest checkpoint and its data, and looks at them.
 
     Args:
@@ -34,6 +34,7 @@ def gather(run, num_examples, seed, progress=lambda what: None):
       num_examples: images of each set for the likelihoods.
       seed: int, of all noise.
       progress: a function that is told, in two words, what comes next.
+      other: another `ImageDataset` for the likelihoods, or None for the default.
 
     Returns:
       `Views`. What the run does not have is a reason instead of pictures, never an error.
@@ -59,7 +60,7 @@ def gather(run, num_examples, seed, progress=lambda what: None):
     progress("reconstructions")
     reconstructions = [_reconstructions(model, data, seed)]
     progress("likelihoods")
-    bits = likelihoods.gather(model, data, run.facts, num_examples, seed)
+    bits = likelihoods.gather(model, data, run.facts, num_examples, seed, other)
     return Views(step, num_weights, reconstructions, traversals, walks, bits)
 
 

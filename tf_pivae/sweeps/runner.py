@@ -28,7 +28,9 @@ def hold(sweep_dir):
     except BlockingIOError:
         raise UserError(f"another sweep is running in {sweep_dir}: wait for it, or choose another.") from None
     except OSError as error:
-        raise UserError(f"cannot use {sweep_dir} as a sweep's folder: {error.strerror}.") from error
+        raise UserError(
+            f"cannot use {sweep_dir} as a sweep's folder: {error.strerror}; choose another --sweep_dir."
+        ) from error
 
 
 def pending(trials, commands):

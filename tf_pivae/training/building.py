@@ -7,7 +7,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, missing_setting
 
 # What the loss of another worker looks like: `workers.Workers.watched` deals with it.
 _FROM_OTHER_WORKERS = (
@@ -32,6 +32,9 @@ def explained(what):
     except Exception as error:  # A wrong type may fail anywhere below, in any way.
         if os.environ.get("TF_PIVAE_DEBUG"):
             raise
+        missing = missing_setting(error)
+        if missing:
+            raise UserError(missing) from error
         lines = str(error).strip().splitlines() or ["no reason given"]
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise UserError(f"{what}: {kind}{lines[0]}") from error

@@ -96,9 +96,14 @@ class Checkpoints:
           Its step, or None if there is none.
 
         Raises:
-          UserError: there are checkpoints, but none (or not the one asked for) is whole and finite.
+          UserError: there are checkpoints, but none (or not the one asked for) is whole and finite; or none of `step`.
         """
-        steps = self.steps() if step is None else [step]
+        steps = self.steps()
+        if step is not None:
+            if step not in steps:
+                there = f"there are {', '.join(map(str, steps))}" if steps else "there is none"
+                raise UserError(f"no checkpoint of step {step} in {self.directory}: {there}.")
+            steps = [step]
         for candidate in reversed(steps):
             damage = self._damage(candidate)
             if damage is None:

@@ -45,7 +45,7 @@ def publish(run_dir, output, step=None):
                 shutil.copyfile(run_dir / name, partial / name)
         group = "moving_average" if facts["moving_average"] else "pivae"
         Checkpoints(partial / "checkpoints").save(step, {group: model.variables})
-        evaluation = _evaluation(run_dir, step)
+        evaluation = runs.load_evaluation(run_dir, step)
         if evaluation is not None:
             runs.write_atomically(partial / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
         runs.write_atomically(partial / "model_card.md", model_card(output.name, run_dir, step, model, evaluation))
@@ -116,13 +116,6 @@ def _machine(run_dir):
     found = [", ".join(f"{key} {value}" for key, value in start.items() if key not in ("started", "from_step"))
              for start in runs.load_environments(run_dir)]  # fmt: skip
     return found[-1] if found else "not recorded"
-
-
-def _evaluation(run_dir, step):
-    """What RUN/evaluation.json says, or None where it is missing or speaks of another checkpoint."""
-    path = Path(run_dir) / "evaluation.json"
-    found = json.loads(path.read_text()) if path.is_file() else None
-    return found if found is not None and found["step"] == step else None
 
 
 def _table(evaluation):

@@ -12,7 +12,7 @@ from tf_pivae import figures
 from tf_pivae.training.checkpoints import Checkpoints
 from tf_pivae.training.environment import describe_environment
 from tf_pivae.training.monitor import Monitor
-from tf_pivae.training.runs import RunDirectory, load_environments, write_atomically
+from tf_pivae.training.runs import RunDirectory, check_same, load_environments, write_atomically
 
 _BATCH = 64  # Images at a time in the evaluation at the end, as in `PiVAE.log_prob`.
 
@@ -32,18 +32,23 @@ class Recorder:
         self._directory = RunDirectory(run_dir)
         self._path = self._directory.path
         self._checkpoints = Checkpoints(self._path / "checkpoints", keep_checkpoints)
-        self._monitor = None
+        self._monitor = self._claim = None
 
     def claim(self, facts):
-        """See `RunDirectory.claim`; the configuration is gin's operative one."""
-        self._directory.claim(gin.operative_config_str(max_line_length=110), facts)
+        """Compares gin's operative configuration with that of the run that is being continued, where there is one.
+
+        It is written by `start`: until then a mistake may turn up, and its correction is another configuration.
+        """
+        self._claim = gin.operative_config_str(max_line_length=110), facts
+        check_same(self._path, self._claim[0])
 
     def restore(self, state):
         """See `Checkpoints.restore`."""
         return self._checkpoints.restore(state)
 
     def start(self, start_step, num_steps, batch_size):
-        """Opens the metrics' files and the progress bar; notes the machine in `RUN/environment.json`; returns True."""
+        """Writes what was claimed, opens the metrics' files and the progress bar, notes the machine; returns True."""
+        self._directory.claim(*self._claim)
         starts = [start for start in load_environments(self._path) if start["from_step"] < start_step]
         now = time.strftime("%Y-%m-%d %H:%M %Z")
         starts.append({"from_step": start_step, "started": now, **describe_environment()})

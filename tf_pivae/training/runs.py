@@ -69,17 +69,11 @@ class RunDirectory:
         self._lock.close()
 
     def claim(self, config, data):
-        """Writes configuration and data facts, or compares them with those of the run that is being continued.
-
-        Raises:
-          UserError: the run was started with another configuration; the difference is printed first.
-        """
+        """Writes configuration and data facts, unless the run that is being continued has them."""
         path = self.path / "config.gin"
-        if path.exists():
-            check_same(self.path, config)
-            return
-        write_atomically(self.path / "data.json", json.dumps(data))
-        write_atomically(path, config)
+        if not path.exists():
+            write_atomically(self.path / "data.json", json.dumps(data))
+            write_atomically(path, config)
 
 
 def check_same(run_dir, config):
@@ -156,7 +150,7 @@ def load_facts(run_dir):
     """What `RUN/data.json` says: image shape, classes, what was trained.
 
     Raises:
-      UserError: there is no run.
+      UserError: there is no run, or the file is damaged.
     """
     path = resolve(run_dir) / "data.json"
     if not path.is_file() or not path.with_name("config.gin").is_file():
@@ -164,7 +158,11 @@ def load_facts(run_dir):
             f"no run in {run_dir}: it should hold the config.gin that tf_pivae.train writes. The models that come with "
             f"the package: {', '.join(pretrained()) or 'none'}."
         )
-    return json.loads(path.read_text())
+    try:
+        facts = json.loads(path.read_text())
+        return {**facts, "image_shape": list(facts["image_shape"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: copy it from a run on the same images.") from error
 
 
 def load_environments(run_dir):
@@ -174,6 +172,23 @@ def load_environments(run_dir):
         return json.loads(path.read_text()) if path.exists() else []
     except ValueError:
         return []  # Written by another program: a run is not refused for it.
+
+
+def load_evaluation(run_dir, step=None):
+    """What `RUN/evaluation.json` says, a dict; None where it is missing, or speaks of another checkpoint than `step`.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = resolve(run_dir) / "evaluation.json"
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        of_step, _ = found["step"], found["rows"]
+        return found if step in (None, of_step) else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: remove it, then evaluate again.") from error
 
 
 def load_dataset(run_dir):

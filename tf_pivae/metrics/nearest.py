@@ -1,0 +1,37 @@
+"""The training images that an image resembles most: what tells a model that invents from one that remembers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_BLOCK_ELEMENTS = 1 << 24  # of the images that are compared with at a time: 128 MiB in float64
+
+
+def nearest_images(images: np.ndarray, others, count: int = 1, progress=lambda compared: None) -> np.ndarray:
+    """Finds, for each image, the others at the smallest Euclidean distance in pixels.
+
+    |a - b|^2 = |a|^2 - 2 a.b + |b|^2, exact in float64: whole numbers below 2^53.
+
+    Args:
+      images: uint8 [N, H, W, C].
+      others: uint8 [M, H, W, C], an array, a memory map or `LookedUpImages`; read block by block.
+      count: how many for each; at most M.
+      progress: a function that is told after each block how many of the others were compared.
+
+    Returns:
+      int64 [N, count], indices into `others`, the nearest first; of two that are equally near, the first.
+    """
+    queries = np.asarray(images, np.float64).reshape(len(images), -1)
+    block = max(1, _BLOCK_ELEMENTS // queries.shape[1])
+    indices = np.empty([len(queries), 0], np.int64)
+    distances = np.empty([len(queries), 0])
+    for start in range(0, len(others), block):
+        part = np.asarray(others[start : start + block]).reshape(-1, queries.shape[1]).astype(np.float64)
+        # Without |a|^2, which is the same for all of them.
+        found = np.sum(part * part, 1) - 2.0 * queries @ part.T
+        where = np.broadcast_to(np.arange(start, start + len(part)), found.shape)
+        distances, indices = np.concatenate([distances, found], 1), np.concatenate([indices, where], 1)
+        order = np.argsort(distances, 1, kind="stable")[:, :count]
+        distances, indices = np.take_along_axis(distances, order, 1), np.take_along_axis(indices, order, 1)
+        progress(len(part))
+    return indices
