@@ -21,6 +21,8 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 EXTRAS = dev,ray,serving$(if $(PEERS),$(comma)peers)
 comma = ,
+# Two processes, each with whole files: what a file's tests share is made once. PYTEST_ARGS="-n 0": one, as --pdb needs.
+PARALLEL = -n 2 --dist loadfile
 
 .PHONY: demo test test-slow lint docs bench clean
 .NOTPARALLEL:
@@ -30,10 +32,10 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m tf_pivae.train --gin_file=demo.gin --run_dir=runs/demo
 
 test: lint $(VENV)/.installed-$(EXTRAS)
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL) $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.installed-$(EXTRAS)
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m slow $(PARALLEL) $(PYTEST_ARGS)
 
 lint: $(BIN)/ruff
 	$(BIN)/ruff check .

@@ -37,11 +37,13 @@ REQUIREMENTS = [
 ]
 
 EXTRAS = {
-    # `make test`: the runner, the linter, SciPy as a second opinion on distances, OpenVINO as one on exported models,
-    # PyYAML for the serving manifests, setuptools to build the wheel under test without a network, Griffe to read the
-    # docstrings for the reference, nbclient and a kernel to run the notebook.
+    # `make test`: the runner, pytest-xdist for two of them side by side, the linter, SciPy as a second opinion on
+    # distances, OpenVINO as one on exported models, PyYAML for the serving manifests, setuptools to build the wheel
+    # under test without a network, Griffe to read the docstrings for the reference, nbclient and a kernel to run the
+    # notebook.
     "dev": [
         "pytest>=8,<10",
+        "pytest-xdist>=3.8,<4",
         "ruff>=0.12",
         "scipy>=1.14,<2",
         "openvino>=2026.2",

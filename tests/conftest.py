@@ -1,6 +1,7 @@
 """What all tests share. The processor is split in two before TensorFlow starts, for the tests on two replicas."""
 
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.distribute import cross_device_utils
+
+# Processes side by side share the cores: one thread for each, and for each command that it starts.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
