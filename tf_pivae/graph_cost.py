@@ -111,6 +111,6 @@ def peak_bytes(graph):
 
 def _buffer(tensor, operation):
     """Name and size of the buffer that a tensor fills, or None where it fills none."""
-    if operation.type in _STATELESS_SOURCES or not tensor.dtype.size or None in tensor.shape.as_list():
+    if operation.type in _STATELESS_SOURCES or not tensor.dtype.size or not tensor.shape.is_fully_defined():
         return None
     return tensor.name, math.prod(tensor.shape) * tensor.dtype.size
