@@ -44,9 +44,10 @@ class Options(NamedTuple):
     peers: tuple
     compile_batches: tuple
 
-    def peers_at(self, batch):
-        """The peers at a batch size."""
-        return [peer for peer in self.peers if peer != "compile" or batch in self.compile_batches]
+    def peers_at(self, factor, batch):
+        """The peers of a case: torch.compile, which takes a minute for each, is for the narrowest models."""
+        compiles = factor == min(self.factors) and batch in self.compile_batches
+        return [peer for peer in self.peers if peer != "compile" or compiles]
 
     @staticmethod
     def say(text):

@@ -24,7 +24,7 @@ def run(pool, options):
                 case = cases.case(task, factor=factor, batch=batch, side=options.side)
                 if task == "iaf":  # The latents of the second smallest map at full size; dense networks end there.
                     case |= {"side": 4, "latents": 32, "width": 64}
-                systems = ("ours", *options.peers_at(batch), *libraries)
+                systems = ("ours", *options.peers_at(factor, batch), *libraries)
                 competitors = {name: Competitor(name, case) for name in systems}
                 results = compare(pool, competitors, options.rounds, options.budget)
                 ours = results["ours"]

@@ -23,7 +23,7 @@ def run(pool, options):
                     pool.close()
                 for task in options.tasks:
                     case = cases.case(task, kind, factor, batch, options.side)
-                    systems = ("ours", *options.peers_at(batch))
+                    systems = ("ours", *options.peers_at(factor, batch))
                     competitors = {system: Competitor(system, case) for system in systems}
                     results = compare(pool, competitors, options.rounds, options.budget)
                     rows.append(_row(case, results, options.peers))
@@ -39,10 +39,11 @@ def run(pool, options):
         "`tests/benchmarks`), eager and through `torch.compile`. `table1` is Table 1's CQFG, `iaf_res` the one with "
         "IAF and residual blocks; width 1 is the paper's, 0.25 that of the preset for two cores. Under `torch.compile` "
         "the gradient penalty stays eager: compiled functions have no second derivative; compiling takes a minute a "
-        f"case, and is done at batch {', '.join(map(str, options.compile_batches))} alone. Peak memory is the highest "
-        "resident size of the process while it builds the case and runs it; in parentheses what it held before its "
-        "first case, the libraries. Seconds to the first result count from the start of the process, imports "
-        "included, for the first task of a process, and from the call for the others."
+        f"case, and is done at width {min(options.factors):g} and batch "
+        f"{', '.join(map(str, options.compile_batches))} alone. Peak memory is the highest resident size "
+        "of the process while it builds the case and runs it; in parentheses what it held before its first case, the "
+        "libraries. Seconds to the first result count from the start of the process, imports included, for the first "
+        "task of a process, and from the call for the others."
     )
     return Section("The model beside PyTorch", text, header, rows, tuple(dict.fromkeys(notes)), _targets(measured))
 

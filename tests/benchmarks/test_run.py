@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks import cases, process
 from benchmarks.process import Competitor, Timing, compare, ratio
-from benchmarks.report import Target, worst_of
-from benchmarks.run import _parse, main
+from benchmarks.report import FINDINGS, Section, Target, load_sections, worst_of
+from benchmarks.run import PARTS, _parse, main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -123,10 +123,36 @@ def test_mistakes_end_in_one_line(argument, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_compiling_is_measured_at_some_batches_alone():
-    options = _parse(["--compile_batches=2,16"])[0]
-    assert options.peers_at(16) == ["eager", "compile"]
-    assert options.peers_at(64) == ["eager"]
+def test_compiling_is_measured_for_the_narrowest_models_at_some_batches():
+    options = _parse(["--compile_batches=2,16", "--factors=0.5,1"])[0]
+    assert options.peers_at(0.5, 16) == ["eager", "compile"]
+    assert options.peers_at(0.5, 64) == options.peers_at(1.0, 16) == ["eager"]
+
+
+def test_parts_measured_earlier_stay_in_the_report(tmp_path, monkeypatch):
+    output = tmp_path / "performance.md"
+    for part in ("growth", "start"):
+        section = Section(f"Title of {part}", "text", ["a"], [["1"]], targets=(Target(f"fast {part}", "2 s", True),))
+        monkeypatch.setitem(PARTS, part, lambda pool, options, section=section: section)
+    for parts in ("start", "growth", "none"):
+        assert main(["--quick", f"--parts={parts}", f"--output={output}"]) == 0
+        text = output.read_text()
+        assert "fast start" in text
+        assert f"--parts={parts}" in text or parts == "none"
+    assert text.index("Title of growth") < text.index("Title of start")  # In the order of the parts, not of measuring.
+
+
+def test_the_page_is_that_of_its_numbers():
+    """What was measured is kept as JSON; everything but the versions of the libraries is in the page as it is there."""
+    sections = load_sections(ROOT / "docs/performance.json")
+    assert set(sections) == set(PARTS)
+    page = (ROOT / "docs/performance.md").read_text()
+    for section in sections.values():
+        for row in section.rows:
+            assert "| " + " | ".join(row) + " |" in page
+        assert section.text in page
+        assert section.how in page
+    assert FINDINGS.read_text() in page
 
 
 def test_quick_run_writes_a_report(tmp_path):

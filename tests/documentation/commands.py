@@ -112,7 +112,10 @@ ELSEWHERE = {
     ),
     "kubectl apply -k export/serving": "tests/export/test_serving_files.py::test_manifests_refer_to_each_other",
 }
-PAGES_ELSEWHERE = {"docs/serving.md": "tests/export/test_serving_files.py::test_commands_of_the_page"}
+PAGES_ELSEWHERE = {
+    "docs/performance.md": "tests/benchmarks/test_run.py::test_quick_run_writes_a_report",
+    "docs/serving.md": "tests/export/test_serving_files.py::test_commands_of_the_page",
+}
 
 # Not run, and why.
 _DOWNLOADS = "downloads CIFAR-10; tests/data/test_tfds_source.py prepares data sets of TFDS without a network"
@@ -124,7 +127,7 @@ NOT_RUN = {
     "make test PEERS=": _ENVIRONMENT,
     "make lint": _ENVIRONMENT,
     "make docs": _ENVIRONMENT,
-    "make bench": "hours; tests/benchmarks/ runs its parts",
+    "make bench": "an hour; tests/benchmarks/ runs its parts",
     ".venv/bin/python -m pytest tests/bijectors": "the tests run themselves",
     "python tests/mutations.py": "hours: it runs the tests once for each mistake that it makes",
     "python tests/faults/kill_experiment.py --gin_file=tests/sweeps/plain.gin": (
