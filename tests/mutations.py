@@ -31,6 +31,28 @@ class Mutation(NamedTuple):
 
 
 MUTATIONS = [
+    # What is computed at once, or left out, to be quick.
+    Mutation(
+        "fused batch normalisation: running average of the unbiased variance",
+        "tf_pivae/layers/moments.py",
+        "variance * (count - 1.0) / count",
+        "variance",
+        "tests/layers/test_moments.py",
+    ),
+    Mutation(
+        "normalisation as a part of the convolution: bias not scaled",
+        "tf_pivae/layers/weight_norm.py",
+        "bias * scale + offset",
+        "bias + offset",
+        "tests/layers/test_weight_norm.py",
+    ),
+    Mutation(
+        "importance samples side by side: those beyond K count",
+        "tf_pivae/models/pivae.py",
+        "tf.where(samples[:, None] < count, weights, -math.inf)",
+        "weights",
+        "tests/models/test_pivae.py",
+    ),
     # A sign in a log-det.
     Mutation(
         "log-det of a coupling: sign",
@@ -134,8 +156,8 @@ MUTATIONS = [
     Mutation(
         "conditional weight normalisation: every label is class 0",
         "tf_pivae/layers/weight_norm.py",
-        "tf.gather(self.g, labels)",
-        "tf.gather(self.g, 0 * labels)",
+        "tf.gather(table, labels)",
+        "tf.gather(table, 0 * labels)",
         "tests/layers/test_weight_norm.py",
     ),
     # Algorithm 1.
@@ -241,8 +263,8 @@ MUTATIONS = [
     Mutation(
         "moving average: the wrong way round",
         "tf_pivae/training/trainer.py",
-        "a.assign_add(rate_of(a) * (v - a))",
-        "a.assign_add((1.0 - rate_of(a)) * (v - a))",
+        "a + tf.cast(rate, a.dtype) * (v - a)",
+        "a + tf.cast(1.0 - rate, a.dtype) * (v - a)",
         "tests/training/test_replicas.py",
     ),
     # The same step with less memory.
