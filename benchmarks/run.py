@@ -5,6 +5,7 @@ the program, not a measurement.
 """
 
 import argparse
+import functools
 import importlib.util
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ from benchmarks.process import ROOT, Pool, WorkerFailed
 from benchmarks.report import Section, how_measured, load_average, load_sections, render, save_sections
 
 PARTS = {
-    "model": model.run,
+    "table1": functools.partial(model.run, "table1"),
+    "iaf_res": functools.partial(model.run, "iaf_res"),
     "flows": flows.run,
     "roofline": roofline.run,
     "profile": profile.run,
@@ -91,7 +93,7 @@ def _parse(arguments):
     parser.add_argument("--quick", action="store_true", help="tiny models, one round: a test of the program")
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}, or none; default all")
     parser.add_argument("--peers", help=f"of {', '.join(PEERS)}; default both (quick: eager)")
-    parser.add_argument("--kinds", default=",".join(cases.KINDS), help="models; default both")
+    parser.add_argument("--kinds", default=",".join(cases.KINDS), help="models of the roofline; default both")
     parser.add_argument("--factors", help="factors on the paper's widths; default 0.25,1")
     parser.add_argument("--batches", help="default 1,16,64")
     parser.add_argument("--compile_batches", default="16", help="those at which compile is measured; default 16")
@@ -122,8 +124,8 @@ def _parse(arguments):
     if chosen.threads < 1 or (chosen.rounds is not None and chosen.rounds < 1):
         parser.error("--threads and --rounds must be at least 1.")
     parts = () if chosen.parts == "none" else names(chosen.parts, PARTS, "part")
-    if not importlib.util.find_spec("torch") and {"model", "flows"} & set(parts):
-        parser.error("the parts model and flows need PyTorch: pip install -c constraints.txt -e .[bench]")
+    if not importlib.util.find_spec("torch") and {"table1", "iaf_res", "flows"} & set(parts):
+        parser.error("the parts table1, iaf_res and flows need PyTorch: pip install -c constraints.txt -e .[bench]")
     options = Options(
         arguments=" ".join(arguments),
         quick=quick,
