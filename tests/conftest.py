@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -114,3 +115,9 @@ def finished(tmp_path_factory, tiny):
     result = _run("train", f"--gin_file={tiny}", f"--run_dir={run_dir}")
     assert result.returncode == 0, result.stderr
     return run_dir, result
+
+
+@pytest.fixture
+def finished_copy(finished, tmp_path):
+    """A copy of `finished`'s folder, for a test that has something written into it."""
+    return Path(shutil.copytree(finished[0], tmp_path / "finished_copy"))

@@ -31,8 +31,8 @@ def network(tmp_path_factory):
     return path
 
 
-def test_a_table_a_json_and_a_protocol(finished, network, evaluate):
-    run_dir, _ = finished
+def test_a_table_a_json_and_a_protocol(finished_copy, network, evaluate):
+    run_dir = finished_copy
     metrics = "--metrics=bits_per_dim,fid,kid"
     result = evaluate(f"--run_dir={run_dir}", metrics, "--importance_samples=4", f"--feature_network={network}")
     # 64 reference images are fewer than the 1,000 of a KID subset: one line says so, after all the others are done.
@@ -99,8 +99,8 @@ def test_an_interrupted_pass_goes_on(tmp_path):
     assert not (tmp_path / "s.npz").exists()
 
 
-def test_watch_evaluates_every_checkpoint(finished, evaluate):
-    run_dir, _ = finished
+def test_watch_evaluates_every_checkpoint(finished_copy, evaluate):
+    run_dir = finished_copy
     arguments = (f"--run_dir={run_dir}", "--watch", "--importance_samples=1", "--num_examples=16", "--poll_seconds=0.1")
     result = evaluate(*arguments)
     assert result.returncode == 0, result.stderr
@@ -264,8 +264,8 @@ def test_errors_are_one_line(arguments, expected, evaluate):
     assert expected in result.stderr
 
 
-def test_without_inception_weights_every_other_metric_is_given(finished, evaluate):
-    run_dir, _ = finished
+def test_without_inception_weights_every_other_metric_is_given(finished_copy, evaluate):
+    run_dir = finished_copy
     arguments = ("--metrics=bits_per_dim,fid", "--importance_samples=1", "--inception_weights=nowhere.tgz")
     result = evaluate(f"--run_dir={run_dir}", *arguments)
     assert result.returncode == 2

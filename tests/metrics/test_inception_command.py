@@ -10,7 +10,7 @@ import tf_pivae
 from tf_pivae.metrics.inception_weights import load_weights, save_npz
 
 
-def test_an_inception_score_from_a_file_with_logits(finished, inception_archive, tmp_path, evaluate):
+def test_an_inception_score_from_a_file_with_logits(finished_copy, inception_archive, tmp_path, evaluate):
     """The published archive with a softmax layer of random weights, as the official graph has one of its own."""
     torch = pytest.importorskip("torch")
     isc = pytest.importorskip("torch_fidelity.metric_isc")
@@ -18,7 +18,7 @@ def test_an_inception_score_from_a_file_with_logits(finished, inception_archive,
     softmax = (random.normal(0, 0.5, (2048, 1008)).astype(np.float32), np.zeros(1008, np.float32))
     weights = load_weights(inception_archive)
     save_npz(weights._replace(softmax=softmax), tmp_path / "inception.npz")
-    run_dir, _ = finished
+    run_dir = finished_copy
     options = ["--metrics=inception_score", "--num_samples=40", f"--inception_weights={tmp_path / 'inception.npz'}"]
     result = evaluate(f"--run_dir={run_dir}", *options)
     assert result.returncode == 0, result.stderr

@@ -21,6 +21,7 @@ def test_each_start_is_noted_once(tmp_path):
     assert load_environments(tmp_path) == []
     for from_step in (0, 40, 80, 40):
         recorder = Recorder(tmp_path, 1)
+        recorder.claim({})
         recorder.start(from_step, 100, 8)
         recorder.close()
     assert [start["from_step"] for start in load_environments(tmp_path)] == [0, 40]

@@ -95,6 +95,9 @@ class WeightNormalized(keras.layers.Layer):
 
         Returns:
           float32 [B, ..., number of output channels].
+
+        Raises:
+          ValueError: a class-conditional layer without labels.
         """
         if initializing():
             self._initialize(self._linear(x, self._kernel()))
