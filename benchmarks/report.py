@@ -103,7 +103,8 @@ def how_measured(options, load_before):
       load_before: load average before the first measurement, None where the system does not tell.
     """
     threads = f"{options.threads} core{'s' if options.threads > 1 else ''}, as many threads"
-    line = f"`python -m benchmarks.run {options.arguments}`, {time.strftime('%Y-%m-%d')}: {_processor()}, {threads}."
+    chosen = f"With `{options.arguments}`" if options.arguments else "As it is without options"
+    line = f"{chosen}, {time.strftime('%Y-%m-%d')}: {_processor()}, {threads}."
     if load_before is not None and load_before > 0.3 * (os.cpu_count() or 1):
         line += f" **The machine was busy before the start (load {load_before:.1f}).**"
     return line
@@ -120,7 +121,8 @@ def render(sections, options):
     lines = [
         "# Performance",
         "",
-        "Written by `python -m benchmarks.run` (`make bench`); do not edit. " + ", ".join(versions) + ".",
+        "Written by `python -m benchmarks.run` (`make bench`), with the options that stand under each table; do not "
+        "edit. " + ", ".join(versions) + ".",
         "",
         "Every system runs in a process of its own, on the same cores with as many threads; the processes take turns, "
         "A B A B, and sleep in between. A ratio is the median over rounds of the times of one round, in parentheses "

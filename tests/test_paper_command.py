@@ -112,6 +112,15 @@ def test_time_of_training(table):
     assert f"minutes a seed with all its stages: GAN {sum(seconds[:2]) / 60:.1f}, PiVAE {seconds[2] / 60:.1f}." in after
 
 
+def test_minutes_are_those_of_all_stages_and_known_without_the_runs(commands, tmp_path):
+    row = _find("8", "cqfg_2_2")
+    assert paper_runs.RowRun(row, "small", 0, tmp_path, say=_quiet).minutes() is None
+    paper_runs.RowRun(row, "small", 0, tmp_path, say=_quiet).run()
+    again = paper_runs.RowRun(row, "small", 0, tmp_path, say=_quiet)
+    assert again.minutes() == 3.0  # likelihood and model
+    assert not (again.directory / "model/config.gin").exists()
+
+
 def test_further_gin_files_come_after_the_preset(commands, tmp_path):
     paper_runs.RowRun(_find("1", "vae"), "small", 0, tmp_path, ["a.gin", "b.gin"], ["c=1"], say=_quiet).run()
     expected = ["--gin_file=paper/vae.gin", "--gin_file=presets/small.gin", "--gin_file=a.gin", "--gin_file=b.gin"]
@@ -168,6 +177,7 @@ class _Commands:
 def commands(monkeypatch):
     commands = _Commands([_row("bits/dim, K=1", 3.0), _row("FID", 20.0)], ["inception_score: no logits"])
     monkeypatch.setattr(paper_runs, "_run", commands)
+    monkeypatch.setattr(paper_runs, "_minutes", lambda run_dir: 1.5)
     return commands
 
 

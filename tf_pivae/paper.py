@@ -4,7 +4,8 @@
 
 Tables 1, 2, 3, 4, 5, 7 and 8. Writes DIR/table_N.md and DIR/table_N.json, and keeps the runs below DIR/runs. Run again
 with the same command to go on: finished parts are not redone, and tables share the runs of their common rows.
---pictures draws samples, the training images nearest to them, reconstructions and learning curves, too.
+--pictures draws samples, the training images nearest to them, reconstructions and learning curves, too, of the runs
+that are there.
 --gin_file=FILE puts every row on other data, say.
 --preset=full is the paper's size, small is for two CPU cores (Fashion-MNIST), tiny is for tests. Exit status 2 where a
 number could not be had; the table says why.
@@ -94,9 +95,12 @@ def _systems(table, metrics, seeds, notes):
         options["say"] = functools.partial(print, f"[{i}/{len(chosen)}]", flush=True)
         runs = [RowRun(row, _PRESET.value, seed, _OUTPUT_DIR.value, **options) for seed in seeds]
         rows.append((row.label, paper_table.row_cells(row, [run.run() for run in runs])))
-        if all(run.stages() for run in runs):
-            minutes.append(f"{row.label} {_minutes(runs):.1f}")
-            drawn[row.label] = runs[0].directory / "model"
+        taken = [run.minutes() for run in runs]
+        if None not in taken:
+            minutes.append(f"{row.label} {sum(taken) / len(taken):.1f}")
+        model = runs[0].directory / "model"
+        if (model / "config.gin").is_file():
+            drawn[row.label] = model
     if minutes:
         notes.append(f"Training took, minutes a seed with all its stages: {', '.join(minutes)}.")
     if _PICTURES.value and drawn:
@@ -112,15 +116,6 @@ def _make_folder():
         Path(_OUTPUT_DIR.value).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot use {_OUTPUT_DIR.value}: {error.strerror}; choose another --output_dir.") from error
-
-
-def _minutes(runs):
-    """Minutes of training, the mean over `RowRun`s, each with all its stages."""
-    from tf_pivae.reports.hardware import training_seconds
-    from tf_pivae.reports.run import read_runs
-
-    stages = [run for row_run in runs for run in read_runs(row_run.stages())]
-    return sum(training_seconds(run) or 0.0 for run in stages) / len(runs) / 60.0
 
 
 def _real_subsets(seeds):

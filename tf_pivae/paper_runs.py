@@ -3,7 +3,8 @@
 DIR/runs/ROW/seed_S/likelihood/  the run trained by likelihood first (appendix C), where the row has one
 DIR/runs/ROW/seed_S/model/       the row's run
 DIR/runs/ROW/seed_S/bound/       the inference network around a GAN (section 5.1)
-DIR/runs/ROW/seed_S/parts.json   the finished parts: name -> the command that made it, and what it came to
+DIR/runs/ROW/seed_S/parts.json   the finished parts: name -> the command that made it, and what it came to;
+                               enough to print the table again where the runs themselves are gone
 DIR/runs/real_subsets/...        Table 7 has no runs, only parts
 """
 
@@ -17,6 +18,8 @@ from typing import NamedTuple
 
 from tf_pivae import children, cli
 from tf_pivae.errors import UserError
+from tf_pivae.reports.hardware import training_seconds
+from tf_pivae.reports.run import read_runs
 from tf_pivae.training.runs import write_atomically
 
 # Names in evaluation.json.
@@ -69,6 +72,11 @@ class Parts:
         known = self._parts.get(name)
         return known["result"] if known and known["command"] == list(command) else None
 
+    def total(self, key, names):
+        """The sum of a number over those of the parts that are finished; None if none is."""
+        numbers = [self._parts[name]["result"][key] for name in names if name in self._parts]
+        return sum(numbers) if numbers else None
+
     def finish(self, name, command, result):
         """Keeps what a part came to, a dict of plain types."""
         self._parts[name] = {"command": list(command), "result": result}
@@ -104,10 +112,9 @@ class RowRun:
             self._evaluation.append(f"--gin_file=presets/{preset}_evaluation.gin")
         self._parts = Parts(self.directory)
 
-    def stages(self):
-        """The run directories of the finished trainings, in the order in which they were trained."""
-        paths = [self.directory / stage for stage in _STAGES]
-        return [path for path in paths if (path / "config.gin").is_file()]
+    def minutes(self):
+        """Minutes that its trainings took, with all stages; None if there is none."""
+        return self._parts.total("minutes", _STAGES)
 
     def run(self):
         """Trains and evaluates what is not finished yet.
@@ -142,7 +149,7 @@ class RowRun:
             error = _run(command)
             if error:
                 raise Failure(error)
-            self._parts.finish(stage, command, {})
+            self._parts.finish(stage, command, {"minutes": _minutes(run_dir)})
 
     def _evaluate(self, stage, metrics):
         """Each metric is a part: what one run refused does not make another one compute the rest again."""
@@ -167,6 +174,11 @@ class RowRun:
                 results[metric] = _result(metric, evaluation, error)
                 self._parts.finish(metric, command, results[metric])
         return results
+
+
+def _minutes(run_dir):
+    (run,) = read_runs([run_dir])
+    return (training_seconds(run) or 0.0) / 60.0
 
 
 def _result(metric, evaluation, error):
