@@ -15,11 +15,9 @@ MAX_BYTES = 1 << 30  # A SavedModel's graph, which holds the constants, cannot e
 class FixedNoise:
     """The interface of `RowNoise`: every row gets what row 0 of `RowNoise(seed, ...)` gets.
 
-    `fold_in` takes the index of an importance sample, which may be a tensor inside a loop of the graph.
-
     Args:
       num_rows: B, scalar integer tensor.
-      num_streams: K, the indices that `fold_in` may be given are 0 ... K - 1.
+      num_streams: K, the indices that `samples` may be given are 0 ... K - 1.
       seed: int.
 
     Raises:
@@ -27,16 +25,23 @@ class FixedNoise:
     """
 
     def __init__(self, num_rows, num_streams=1, seed=0):
-        self.num_rows = num_rows
+        self._rows_of_a_sample = num_rows
         self._num_streams = num_streams
         self._seed = seed
-        self._index = None
+        self._samples = None
 
-    def fold_in(self, index):
-        """The same rows of stream `index`, int or scalar integer tensor."""
-        folded = FixedNoise(self.num_rows, self._num_streams, self._seed)
-        folded._index = index
-        return folded
+    @property
+    def num_rows(self):
+        return self._rows_of_a_sample * (1 if self._samples is None else tf.size(self._samples))
+
+    def samples(self, samples):
+        """Several samples of the same rows, as `RowNoise.samples`; int32 [S], which a loop of the graph may compute.
+
+        An index beyond the last gets the last one's numbers.
+        """
+        chosen = FixedNoise(self._rows_of_a_sample, self._num_streams, self._seed)
+        chosen._samples = tf.minimum(samples, self._num_streams - 1)
+        return chosen
 
     def normal(self, tag, shape):
         """Standard normal noise, float32 [B, *shape], all rows alike."""
@@ -47,17 +52,19 @@ class FixedNoise:
         return self._rows(lambda noise: noise.uniform(tag, shape), shape)
 
     def _rows(self, draw, shape):
-        row = tf.gather(self._table(draw, shape), 0 if self._index is None else self._index)
-        return tf.broadcast_to(row, tf.stack([self.num_rows, *shape]))
+        table = self._table(draw, shape)
+        rows = table if self._samples is None else tf.gather(table, self._samples)
+        repeated = tf.broadcast_to(rows[:, None], tf.stack([tf.shape(rows)[0], self._rows_of_a_sample, *shape]))
+        return tf.reshape(repeated, [-1, *shape])
 
     def _table(self, draw, shape):
-        """Float32 [K, *shape] ([1, *shape] where no stream was chosen), a constant of the graph."""
-        count = 1 if self._index is None else self._num_streams
+        """Float32 [K, *shape] ([1, *shape] where no sample was chosen), a constant of the graph."""
+        count = 1 if self._samples is None else self._num_streams
         size = 4 * count * int(np.prod(shape, dtype=np.int64))
         if size > MAX_BYTES:
             raise ValueError(f"the noise of {count} importance samples takes {size >> 20} MiB: export fewer.")
         with tf.init_scope():  # Here and now, whatever graph is being built.
             first = RowNoise(self._seed, 1)
-            streams = [first] if self._index is None else [first.fold_in(k) for k in range(count)]
+            streams = [first] if self._samples is None else [first.fold_in(k) for k in range(count)]
             table = np.concatenate([draw(stream).numpy() for stream in streams])
         return tf.constant(table)

@@ -92,18 +92,8 @@ class _Graph:
         return {"log_prob": log_prob, "bits_per_dim": -log_prob / (model.dimensions * math.log(2.0))}
 
     def _importance_weighted_bound(self, images, labels):
-        """The model's own, with a running logarithm of the sum: not every runtime knows TensorFlow's lists."""
         count = self._options.importance_samples
-        noise = FixedNoise(tf.shape(images)[0], count)
-
-        def add(k, total):
-            log_weight = self._model.bound(images, noise.fold_in(k), labels=labels).log_prob
-            larger, smaller = tf.maximum(total, log_weight), tf.minimum(total, log_weight)
-            return k + 1, larger + tf.math.log1p(tf.exp(smaller - larger))
-
-        nothing = tf.fill([tf.shape(images)[0]], -math.inf)
-        _, total = tf.while_loop(lambda k, _: k < count, add, (0, nothing))
-        return total - math.log(count)
+        return self._model.importance_weighted_bound(images, count, FixedNoise(tf.shape(images)[0], count), labels)
 
     def log_prob_of_files(self, image_bytes, labels=None):
         image_bytes = _not_empty(image_bytes)

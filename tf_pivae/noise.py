@@ -54,6 +54,10 @@ class RowNoise:
         """The same rows of another, independent stream."""
         return RowNoise(fold_in(self._seed, tag), self._num_rows, self._first_row)
 
+    def samples(self, samples):
+        """Several samples of the same rows, one sample's rows behind the other's: `NoiseOfSamples`, int32 [K]."""
+        return NoiseOfSamples(self, samples)
+
     def part(self, start, num_rows):
         """The noise of `num_rows` of these rows from row `start` on, a scalar integer tensor."""
         return RowNoise(self._seed, num_rows, self._first_row + tf.cast(start, tf.uint64))

@@ -13,7 +13,7 @@ from tf_pivae.bijectors import preprocessing as preprocessing_lib
 from tf_pivae.layers.weight_norm import data_dependent_initialization
 from tf_pivae.models.hierarchical_vae import residual_vae
 from tf_pivae.models.rows import RowFunction
-from tf_pivae.noise import NoiseOfSamples, RowNoise
+from tf_pivae.noise import RowNoise
 
 _ROWS_SIDE_BY_SIDE = 64  # Larger batches cost as much an image.
 
@@ -138,23 +138,26 @@ class PiVAE(keras.Model):
         larger K. Samples of small batches are computed side by side.
 
         Args:
-          images, noise, labels: as for `bound`.
+          images, labels: as for `bound`.
+          noise: as for `bound`, with a method `samples`.
           num_importance_samples: K, an int or a scalar tensor.
         """
         count, rows = tf.convert_to_tensor(num_importance_samples), tf.shape(images)[0]
         num_blocks = -(-count // tf.clip_by_value(_ROWS_SIDE_BY_SIDE // rows, 1, count))
         side_by_side = -(-count // num_blocks)  # Samples of a block; the last block may be left with fewer than that.
 
-        def log_weights(block):
+        def add(block, total):
             samples = block * side_by_side + tf.range(side_by_side)
             tiled = tf.tile(images, [side_by_side, 1, 1, 1])
             tiled_labels = None if labels is None else tf.tile(labels, [side_by_side])
-            bound = self.bound(tiled, NoiseOfSamples(noise, samples), labels=tiled_labels)
+            bound = self.bound(tiled, noise.samples(samples), labels=tiled_labels)
             weights = tf.reshape(bound.log_prob, [side_by_side, rows])
-            return tf.reduce_logsumexp(tf.where(samples[:, None] < count, weights, -math.inf), 0)
+            weights = tf.where(samples[:, None] < count, weights, -math.inf)
+            return block + 1, tf.reduce_logsumexp(tf.concat([weights, total[None]], 0), 0)
 
-        blocks = tf.map_fn(log_weights, tf.range(num_blocks), fn_output_signature=tf.float32)
-        return tf.reduce_logsumexp(blocks, 0) - tf.math.log(tf.cast(count, tf.float32))
+        # A running sum and no list of terms: not every runtime of an exported model knows TensorFlow's lists.
+        _, total = tf.while_loop(lambda block, _: block < num_blocks, add, (0, tf.fill([rows], -math.inf)))
+        return total - tf.math.log(tf.cast(count, tf.float32))
 
     def infer(self, images, noise, labels=None):
         """Posterior samples of the latent groups and the mean of p(y|z) decoded from them.
