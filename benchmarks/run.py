@@ -18,6 +18,7 @@ from benchmarks.report import Section, how_measured, load_average, load_sections
 
 PARTS = {
     "table1": functools.partial(model.run, "table1"),
+    "table1_alone": functools.partial(model.run_alone, "table1"),
     "iaf_res": functools.partial(model.run, "iaf_res"),
     "flows": flows.run,
     "roofline": roofline.run,
@@ -27,6 +28,7 @@ PARTS = {
     "input": overheads.input_pipeline,
     "start": overheads.start,
 }
+_WITH_PEERS = {"table1", "iaf_res", "table1_alone", "flows"}
 PEERS = ("eager", "compile")
 
 
@@ -124,8 +126,9 @@ def _parse(arguments):
     if chosen.threads < 1 or (chosen.rounds is not None and chosen.rounds < 1):
         parser.error("--threads and --rounds must be at least 1.")
     parts = () if chosen.parts == "none" else names(chosen.parts, PARTS, "part")
-    if not importlib.util.find_spec("torch") and {"table1", "iaf_res", "flows"} & set(parts):
-        parser.error("the parts table1, iaf_res and flows need PyTorch: pip install -c constraints.txt -e .[bench]")
+    if not importlib.util.find_spec("torch") and _WITH_PEERS & set(parts):
+        named = ", ".join(name for name in PARTS if name in _WITH_PEERS)
+        parser.error(f"the parts {named} need PyTorch: pip install -c constraints.txt -e .[bench]")
     options = Options(
         arguments=" ".join(arguments),
         quick=quick,

@@ -1,5 +1,7 @@
 """Writes a trained model as a SavedModel version: DIR/<version>/, which needs none of this project's code."""
 
+import itertools
+
 import numpy as np
 import tensorflow as tf
 
@@ -8,6 +10,7 @@ from tf_pivae.export.model_card import model_card, write_model_card
 from tf_pivae.export.signatures import Options, signatures
 from tf_pivae.export.versions import new_version
 from tf_pivae.export.warmup import write_warmup_requests
+from tf_pivae.layers.weight_norm import kernels_kept
 from tf_pivae.training import runs
 from tf_pivae.training.pretrained import resolve
 
@@ -20,14 +23,18 @@ PARTS = 4  # What `export_run` announces.
 def write_saved_model(model, folder, options=Options()):  # noqa: B008  a NamedTuple never changes
     """Writes `saved_model.pb` and `variables/` of a `PiVAE` into `folder`.
 
-    The weights are stored once, whatever the number of signatures, and nothing of Keras comes along.
+    The weights are stored once, whatever the number of signatures, as what acts: weight normalisation, and batch
+    normalisation where a convolution can take it in, are done with. Nothing of Keras comes along.
 
     Returns:
       dict of name -> concrete function: the signatures.
     """
-    functions = signatures(model, options)
+    with kernels_kept() as kept:
+        functions = signatures(model, options)
+    variables = itertools.chain((variable.value for variable in model.variables), *kept.values())
+    used = {id(tensor) for function in functions.values() for tensor in function.captured_inputs}
     module = tf.Module()
-    module.model_variables = [variable.value for variable in model.variables]
+    module.model_variables = [variable for variable in variables if id(variable.handle) in used]
     tf.saved_model.save(module, str(folder), signatures=functions)
     return functions
 

@@ -18,24 +18,7 @@ TITLES = {"table1": "Table 1's CQFG", "iaf_res": "CQFG with IAF and residual blo
 
 def run(kind, pool, options):
     """A table of cases of one of `cases.KINDS`; systems start anew for every width and batch size."""
-    rows, notes, measured = [], [], []
-    for factor in options.factors:
-        for batch in options.batches:
-            if not options.quick:
-                pool.close()
-            systems = ("ours", *options.peers_at(factor, batch))
-            for task in options.tasks:
-                case = cases.case(task, kind, factor, batch, options.side)
-                competitors = {system: Competitor(system, case) for system in systems}
-                results = compare(pool, competitors, options.rounds, options.budget)
-                rows.append(_row(case, results, options.peers))
-                notes += failures(results)
-                measured.append((case, {name: r for name, r in results.items() if not isinstance(r, str)}))
-                options.say(" | ".join(rows[-1]))
-    header = ["width", "batch", "task", "ours", "images/s"]
-    header += [f"{peer} / ours" for peer in options.peers]
-    header += ["peak memory (libraries), MB: ours, " + ", ".join(options.peers)]
-    header += ["s to first result: ours, " + ", ".join(options.peers)]
+    rows, notes, measured = _measure(kind, pool, options, options.tasks)
     text = (
         "The PyTorch twin of the same model (`benchmarks/twin`, equal to ours to 1e-4 in values and gradients: "
         f"`tests/benchmarks`), eager and through `torch.compile`: {TITLES[kind]}. Width 1 is the "
@@ -45,10 +28,50 @@ def run(kind, pool, options):
         f"{', '.join(map(str, options.compile_batches))} alone. Peak memory is the highest resident size "
         "of the process while it builds the case and runs it; in parentheses what it held before its first case, the "
         "libraries. Seconds to the first result count from the start of the process, imports included, for the first "
-        "task of a process, and from the call for the others."
+        "task of a process, and from the call for the others, which follow in the order of the table."
     )
-    title, notes = f"Beside PyTorch: {TITLES[kind]}", tuple(dict.fromkeys(notes))
-    return Section(title, text, header, rows, notes, _targets(kind, measured))
+    title = f"Beside PyTorch: {TITLES[kind]}"
+    return Section(title, text, _header(options), rows, notes, _targets(kind, measured))
+
+
+def run_alone(kind, pool, options):
+    """The same of what needs no training: systems start anew for every task, too."""
+    tasks = [task for task in options.tasks if task != "train"]
+    rows, notes, measured = _measure(kind, pool, options, tasks, alone=True)
+    text = (
+        "As above, but every row in processes that do nothing else, as one that serves or filters images does. It "
+        "matters to PyTorch, which leaves its memory to the C library: that gives a tensor's pages back to the system "
+        "after each call and asks for them again, until a process has once freed something as large as training "
+        "does. Our commands tell the C library to keep them (`tf_pivae/memory.py`)."
+    )
+    title = f"Beside PyTorch, each task alone: {TITLES[kind]}"
+    return Section(title, text, _header(options), rows, notes, _targets(f"{kind} alone", measured))
+
+
+def _header(options):
+    header = ["width", "batch", "task", "ours", "images/s"]
+    header += [f"{peer} / ours" for peer in options.peers]
+    header += ["peak memory (libraries), MB: ours, " + ", ".join(options.peers)]
+    return [*header, "s to first result: ours, " + ", ".join(options.peers)]
+
+
+def _measure(kind, pool, options, tasks, alone=False):
+    """Rows of the table, notes below it, and pairs of a case and its timings; `alone`: each task in new processes."""
+    rows, notes, measured = [], [], []
+    for factor in options.factors:
+        for batch in options.batches:
+            systems = ("ours", *options.peers_at(factor, batch))
+            for i, task in enumerate(tasks):
+                if not options.quick and (alone or i == 0):
+                    pool.close()
+                case = cases.case(task, kind, factor, batch, options.side)
+                competitors = {system: Competitor(system, case) for system in systems}
+                results = compare(pool, competitors, options.rounds, options.budget)
+                rows.append(_row(case, results, options.peers))
+                notes += failures(results)
+                measured.append((case, {name: r for name, r in results.items() if not isinstance(r, str)}))
+                options.say(" | ".join(rows[-1]))
+    return rows, tuple(dict.fromkeys(notes)), measured
 
 
 def _targets(kind, measured):

@@ -147,12 +147,26 @@ def test_inputs_have_the_batch_first_and_the_default_is_log_prob(grey, condition
         assert set(signatures["serving_default"].outputs) == {"log_prob", "bits_per_dim"}
 
 
-def test_weights_are_stored_once(grey):
+def test_weights_are_stored_once_and_ready_to_use(grey):
+    """At most what the model has, and without what the kernels have taken in: gains, batch normalisation."""
     reader = tf.train.load_checkpoint(f"{grey.folder}/variables/variables")
-    stored = [name for name in reader.get_variable_to_shape_map() if name != "_CHECKPOINTABLE_OBJECT_GRAPH"]
-    assert len(stored) == len(grey.model.variables)
-    sizes = [int(np.prod(shape)) for name, shape in reader.get_variable_to_shape_map().items() if name in stored]
-    assert sum(sizes) == sum(int(np.prod(variable.shape)) for variable in grey.model.variables)
+    shapes = [s for name, s in reader.get_variable_to_shape_map().items() if name != "_CHECKPOINTABLE_OBJECT_GRAPH"]
+    own = {variable.path: int(np.prod(variable.shape)) for variable in grey.model.variables}
+    taken_in = ("g", "gamma", "beta", "mean", "variance")
+    needed = sum(size for path, size in own.items() if path.split("/")[-1] not in taken_in)
+    assert needed <= sum(int(np.prod(shape)) for shape in shapes) < sum(own.values())
+    gains = sum(path.endswith("/g") for path in own)
+    assert gains > 10
+    assert len(shapes) <= len(own) - gains
+
+
+def test_no_norm_is_left_in_the_graphs(grey):
+    for name, function in grey.functions.items():
+        graph = function.graph.as_graph_def()
+        nodes = [*graph.node, *(node for inner in graph.library.function for node in inner.node_def)]
+        assert "Conv2D" in {node.op for node in nodes}
+        roots = [node.name for node in nodes if node.op == "Sqrt"]
+        assert [root for root in roots if "channel_normalization" not in root] == [], name
 
 
 def test_warmup_requests_of_a_class_conditional_model(conditional, graph_session, tmp_path):

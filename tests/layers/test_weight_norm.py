@@ -9,6 +9,7 @@ from tf_pivae.layers.weight_norm import (
     WeightNormConv2DTranspose,
     WeightNormDense,
     data_dependent_initialization,
+    kernels_kept,
 )
 
 FILTERS = 4
@@ -156,4 +157,26 @@ def test_an_affine_map_becomes_part_of_the_kernel(name, randomize):
     randomize(layer)
     x = _noise([2, *shape])
     scale, offset = tf.constant([0.5, -2.0, 1.0, 3.0]), tf.constant([1.0, 0.0, -0.3, 2.0])
-    np.testing.assert_allclose(layer(x, then=(scale, offset)), layer(x) * scale + offset, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(layer(x, then=lambda: (scale, offset)), layer(x) * scale + offset, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_kept_kernels_give_the_same_and_leave_no_norm_in_the_graph(name, num_classes, randomize):
+    layer, shape = _built(name, num_classes=num_classes)
+    randomize(layer)
+    labels = dict(labels=tf.constant([2, 0])) if num_classes else {}
+    x, then = _noise([2, *shape]), lambda: (tf.constant([0.5, -2.0, 1.0, 3.0]), tf.constant([1.0, 0.0, -0.3, 2.0]))
+    uses = [{}, {"channels": [(0, 1), (2, 4)]}, *([] if num_classes else [{"then": then}])]
+    expected = [layer(x, **labels, **use) for use in uses]
+    with kernels_kept() as kept:
+        functions = [
+            tf.function(lambda x, use=use: layer(x, **labels, **use)).get_concrete_function(x) for use in uses
+        ]
+    assert len(kept) == (1 if num_classes else 2)  # The chosen channels are taken from the whole.
+    for function, value in zip(functions, expected, strict=True):
+        np.testing.assert_allclose(function(x), value, rtol=1e-6, atol=1e-6)
+        assert not {"Square", "Sqrt"} & {op.type for op in function.graph.get_operations()}
+    layer.v.assign_add(_noise(layer.v.shape))
+    assert np.abs(layer(x, **labels) - expected[0]).max() > 0.1
+    np.testing.assert_allclose(functions[0](x), expected[0], rtol=1e-6, atol=1e-6)

@@ -35,6 +35,20 @@ def initializing():
     return getattr(_state, "active", False)
 
 
+@contextlib.contextmanager
+def kernels_kept():
+    """Within this context the weight-normalised layers of a traced graph take no norms any more.
+
+    Each kernel is computed once, now, and kept as a variable that the graph reads: for the graphs of a model whose
+    weights stay as they are. Yields the dict that holds the variables, by layer and use, lists of `tf.Variable`.
+    """
+    _state.kept = {}
+    try:
+        yield _state.kept
+    finally:
+        _state.kept = None
+
+
 class WeightNormalized(keras.layers.Layer):
     """What the weight-normalised layers share: direction `v`, gain `g`, bias `b`.
 
@@ -90,8 +104,8 @@ class WeightNormalized(keras.layers.Layer):
           x: float32 [B, ..., I].
           labels: int [B], for a class-conditional layer.
           channels: None, or the output channels to compute, a list of ranges (start, stop): the others cost nothing.
-          then: None, or (scale, offset), float32 [filters] each, an affine map of the output channels that is made part
-            of the kernel. Not for a class-conditional layer, nor with `channels`.
+          then: None, or a function that returns (scale, offset), float32 [filters] each, an affine map of the output
+            channels that is made part of the kernel. Not for a class-conditional layer, nor with `channels`.
 
         Returns:
           float32 [B, ..., number of output channels].
@@ -101,17 +115,38 @@ class WeightNormalized(keras.layers.Layer):
         """
         if initializing():
             self._initialize(self._linear(x, self._kernel()))
-        gain, bias = (_chosen(tf.convert_to_tensor(variable), channels, -1) for variable in (self.g, self.b))
+        if not self.num_classes:
+            kernel, bias = self._weights(channels, then)
+            return self._linear(x, kernel) + bias
+        if labels is None:
+            raise ValueError(f"layer '{self.name}' is class-conditional: pass `labels`, int [B].")
+        (kernel,) = self._weights(channels)
+        tables = (_chosen(tf.convert_to_tensor(variable), channels, -1) for variable in (self.g, self.b))
+        broadcast = [-1] + [1] * (len(x.shape) - 2) + [kernel.shape[self._output_axis]]
+        gain, bias = (tf.reshape(tf.gather(table, labels), broadcast) for table in tables)
+        return self._linear(x, kernel) * gain + bias
+
+    def _weights(self, channels=None, then=None):
+        """`_normalized`, or what was kept of it."""
+        kept = getattr(_state, "kept", None)
+        if kept is None:
+            return self._normalized(channels, then)
+        key = id(self), then is not None
+        if key not in kept:
+            with tf.init_scope():
+                kept[key] = [tf.Variable(weights, trainable=False) for weights in self._normalized(then=then)]
+        pairs = zip(kept[key], (self._output_axis, -1), strict=False)
+        return [_chosen(tf.convert_to_tensor(variable), channels, axis) for variable, axis in pairs]
+
+    def _normalized(self, channels=None, then=None):
+        """[kernel, bias]; of a class-conditional layer [kernel], which still wants its labels' gains and biases."""
         if self.num_classes:
-            if labels is None:
-                raise ValueError(f"layer '{self.name}' is class-conditional: pass `labels`, int [B].")
-            broadcast = [-1] + [1] * (len(x.shape) - 2) + [gain.shape[-1]]
-            gain, bias = (tf.reshape(tf.gather(table, labels), broadcast) for table in (gain, bias))
-            return self._linear(x, self._kernel(channels=channels)) * gain + bias
+            return [self._kernel(channels=channels)]
+        gain, bias = (_chosen(tf.convert_to_tensor(variable), channels, -1) for variable in (self.g, self.b))
         if then is not None:
-            scale, offset = then
+            scale, offset = then()
             gain, bias = gain * scale, bias * scale + offset
-        return self._linear(x, self._kernel(gain, channels)) + bias
+        return [self._kernel(gain, channels), bias]
 
     def _initialize(self, unscaled):
         mean, variance = tf.nn.moments(unscaled, list(range(len(unscaled.shape) - 1)))
