@@ -112,7 +112,10 @@ def _train(case):
     strategy = local_strategy() if replicas == 1 else tf.distribute.MirroredStrategy(devices)
     with strategy.scope():
         trainer = Trainer(model_of(case), critic_of(case))
-    step = tf.function(lambda batch: strategy.run(trainer.train_step, args=(batch,)), autograph=False)
+    trainer.jit_compile = case.get("xla", False)
+    step = tf.function(
+        lambda batch: strategy.run(trainer.train_step, args=(batch,)), autograph=False, jit_compile=trainer.jit_compile
+    )
     batches = strategy.distribute_datasets_from_function(lambda _: _batches(case, replicas))
     batches = iter(batches)
     fixed = next(batches)

@@ -25,6 +25,7 @@ PARTS = {
     "profile": profile.run,
     "growth": growth.run,
     "replicas": overheads.replicas,
+    "xla": overheads.xla,
     "input": overheads.input_pipeline,
     "start": overheads.start,
 }

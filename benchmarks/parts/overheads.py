@@ -1,4 +1,4 @@
-"""What should cost nothing: a second replica, the input pipeline, the start."""
+"""What should cost nothing: a second replica, the input pipeline, the start; and what XLA makes of a step."""
 
 import subprocess
 import sys
@@ -30,6 +30,27 @@ def replicas(pool, options):
     )
     targets = worst_of("two replicas / one at most 1.05", 1.05, ratios, at_least=False)
     return Section("Two replicas", text, ["global batch", "one replica", "two / one"], rows, targets=tuple(targets))
+
+
+def xla(pool, options):
+    """A training step compiled by XLA beside one that is not."""
+    rows = []
+    for batch in options.batches:
+        case = cases.case("train", "table1", options.factors[0], batch, options.side)
+        competitors = {
+            "graph": Competitor("ours", case),
+            "xla": Competitor("ours", case | {"xla": True}, copy=1),
+        }
+        results = compare_all(pool, competitors, options.rounds, options.budget)
+        compiled, graph = results["xla"], results["graph"]
+        rows.append([str(batch), milliseconds(graph.median), str(ratio(compiled, graph)), f"{compiled.first:.1f}"])
+        options.say(" | ".join(rows[-1]))
+    text = (
+        f"A training step of `table1` (width {options.factors[0]:g}) with `train.jit_compile = True` beside one "
+        "without, on processors, where the default is without. On a GPU it is with."
+    )
+    header = ["batch", "step without", "with / without", "s to the first compiled step"]
+    return Section("XLA on processors", text, header, rows)
 
 
 def input_pipeline(pool, options):

@@ -55,6 +55,7 @@ def train(
     eval_examples=1000,
     eval_importance_samples=16,
     shown_temperature=0.8,
+    jit_compile=None,
 ):
     """Trains a model in a run directory, or continues it from its last checkpoint.
 
@@ -82,6 +83,8 @@ def train(
       eval_importance_samples: K of the tighter bound reported beside K = 1.
       shown_temperature: of the second grid in `RUN/samples.png`, which also has half of the noise of p(y|z); the first
         grid is the model itself.
+      jit_compile: whether XLA compiles the step; None: where one GPU takes it. It pays there, not on processors, and
+        replicas cannot exchange anything within a step that XLA compiles.
 
     Returns:
       `Outcome`.
@@ -96,6 +99,7 @@ def train(
     if not isinstance(shown_temperature, (int, float)):
         raise UserError(f"shown_temperature must be a number; got {shown_temperature!r}.")
     strategy = strategy or default_strategy()
+    jit_compile = _jit_compile(strategy, jit_compile)
     workers = Workers(strategy)
     recorder = recorder(run_dir, keep_checkpoints) if workers.is_chief else NoRecorder()
     try:
@@ -108,6 +112,7 @@ def train(
         num_classes = _num_classes(data, class_conditional)
         with workers.watched(), strategy.scope():
             session = _build(model, critic, trainer, data, num_classes, moving_average, seed)
+            session.jit_compile = jit_compile
         with explained(f"batch_size = {batch_size}"):
             session.check_batch(batch_size // replicas)
         _check_levels(data, session.pivae)
@@ -146,6 +151,16 @@ def train(
         return Outcome(step, None, *estimate)
     finally:
         recorder.close()
+
+
+def _jit_compile(strategy, wanted):
+    """Whether XLA compiles the step: what is wanted, or where that is None what is right for the devices."""
+    replicas = strategy.num_replicas_in_sync
+    if wanted and replicas > 1:
+        raise UserError(f"jit_compile = True is for one replica, here are {replicas}: leave it unset.")
+    if wanted is not None:
+        return bool(wanted)
+    return replicas == 1 and "GPU" in strategy.extended.worker_devices[0]
 
 
 def _opened(dataset):
@@ -197,7 +212,9 @@ class _Loop:
         """Trains up to `num_steps`, or until SIGTERM or SIGINT; returns the last step."""
         batches = self._batches(batch_size, seed, flip, start_step)
         train_step = tf.function(
-            lambda batch: self.strategy.run(self.trainer.train_step, args=(batch,)), autograph=False
+            lambda batch: self.strategy.run(self.trainer.train_step, args=(batch,)),
+            autograph=False,
+            jit_compile=self.trainer.jit_compile,
         )
         pending, step, saved_step = [], start_step, None
         handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}

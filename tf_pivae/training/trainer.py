@@ -1,12 +1,14 @@
 """Algorithm 1 (appendix E): one train step alternates critic and generator."""
 
+import contextlib
+
 import gin
 import keras
 import tensorflow as tf
 
 from tf_pivae.configurable import MAX_DEPTH, check_numbers, check_sizes
 from tf_pivae.layers.moments import replica_mean
-from tf_pivae.noise import RowNoise
+from tf_pivae.noise import RowNoise, for_xla
 from tf_pivae.training import losses, regularizers
 from tf_pivae.training.optimizer import Adamax
 
@@ -141,7 +143,7 @@ class Trainer(keras.Model):
     # One step.
 
     def train_step(self, data):
-        """Takes one step.
+        """Takes one step; within a graph that XLA compiles where Keras' property `jit_compile` says so.
 
         Args:
           data: uint8 images [b, H, W, C], this replica's slice of the global batch; or (images, int labels [b]).
@@ -149,6 +151,10 @@ class Trainer(keras.Model):
         Returns:
           dict of float32 scalars, averaged over replicas: every loss term in nats per image, KLs by latent group.
         """
+        with for_xla() if self.jit_compile else contextlib.nullcontext():
+            return self._train_step(data)
+
+    def _train_step(self, data):
         images, labels = data if isinstance(data, tuple) else (data, None)
         labels = labels if self.pivae.num_classes else None
         self.check_batch(images.shape[0])

@@ -1,0 +1,91 @@
+"""What XLA compiles is the same step, with the same noise."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_trainer import SHAPE, assert_same, small_images, small_trainer
+
+from tf_pivae.errors import UserError
+from tf_pivae.noise import RowNoise, fold_in, for_xla
+from tf_pivae.training.loop import _jit_compile
+
+
+def _compiled(function):
+    def body():
+        with for_xla():
+            return function()
+
+    return tf.function(body, jit_compile=True, autograph=False)()
+
+
+@pytest.mark.parametrize("seed", [[3, 4], [-5, 7], [-1197927508, 59357059], [2**31 - 1, -(2**31)]])
+def test_seeds_are_folded_as_tensorflow_does_it(seed):
+    seed = tf.constant(seed, tf.int32)
+    wanted = tf.random.experimental.stateless_fold_in(seed, 9)
+    np.testing.assert_array_equal(fold_in(seed, 9), wanted)
+    np.testing.assert_array_equal(_compiled(lambda: fold_in(seed, 9)), wanted)
+
+
+@pytest.mark.parametrize("draw", ["uniform", "normal"])
+def test_noise_under_xla_is_the_noise_without(draw):
+    """Rows of sizes that fill their counters and that do not; XLA's own normal numbers would depend on the batch."""
+    for rows, shape in ((5, [1001]), (1, [8, 3]), (3, [4])):
+
+        def noise(rows=rows, shape=shape):
+            return getattr(RowNoise(3, rows, 2**33).fold_in(2).fold_in("x"), draw)("tag", shape)
+
+        np.testing.assert_allclose(_compiled(noise), noise(), rtol=0.0, atol=0.0 if draw == "uniform" else 4e-6)
+
+
+def test_compiled_step_is_the_step(randomize):
+    """The whole of it: VAE, flow, critic with its second derivatives, both optimisers, the moving average."""
+    options = dict(moving_average=True, free_nats=0.3, adversarial_weight=3.0, learning_rate=1e-3)
+    plain, compiled = (small_trainer(randomize, **options) for _ in range(2))
+    compiled.jit_compile = True
+    functions = [
+        tf.function(trainer.train_step, autograph=False, jit_compile=trainer.jit_compile)
+        for trainer in (plain, compiled)
+    ]
+    for i in range(2):
+        wanted, found = ({k: float(v) for k, v in f(tf.constant(small_images(seed=i))).items()} for f in functions)
+        assert wanted.keys() == found.keys()
+        for name, value in wanted.items():
+            np.testing.assert_allclose(found[name], value, rtol=2e-4, atol=2e-4, err_msg=name)
+    # Adamax makes steps of a gradient that is zero but for rounding: no weight is farther away than two such steps.
+    assert_same(plain.pivae.variables, compiled.pivae.variables, atol=2.0 * 2 * 1e-3)
+    graph = functions[1].get_concrete_function(tf.TensorSpec([8, *SHAPE], tf.uint8)).graph
+    assert not {"PyFunc", "EagerPyFunc", "Print", "PrintV2"} & {op.type for op in graph.get_operations()}
+
+
+def test_keras_fit_takes_the_same_steps(randomize):
+    images = np.concatenate([small_images(seed=i) for i in range(2)])
+    by_fit, by_hand = (small_trainer(randomize, learning_rate=1e-3) for _ in range(2))
+    by_fit.compile()
+    history = by_fit.fit(tf.data.Dataset.from_tensor_slices(images).batch(8, drop_remainder=True), verbose=0).history
+    step = tf.function(by_hand.train_step, autograph=False)
+    for part in (images[:8], images[8:]):
+        metrics = step(tf.constant(part))
+    assert int(by_fit.step) == 2
+    np.testing.assert_allclose(history["bits_per_dim"], [float(metrics["bits_per_dim"])], rtol=1e-4)
+    assert_same(by_hand.pivae.variables, by_fit.pivae.variables, atol=2.0 * 2 * 1e-3)
+
+
+class _Strategy:
+    """The devices of one."""
+
+    def __init__(self, *devices):
+        self.num_replicas_in_sync = len(devices)
+        self.extended = self
+        self.worker_devices = devices
+
+
+def test_one_gpu_compiles_unless_told_otherwise():
+    gpu, cpu = "/job:localhost/replica:0/task:0/device:GPU:0", "/job:localhost/replica:0/task:0/device:CPU:0"
+    assert _jit_compile(_Strategy(gpu), None)
+    assert not _jit_compile(_Strategy(gpu), False)
+    assert not _jit_compile(_Strategy(cpu), None)
+    assert _jit_compile(_Strategy(cpu), True)
+    assert not _jit_compile(_Strategy(gpu, gpu.replace(":0", ":1")), None)
+    with pytest.raises(UserError, match="leave it unset"):
+        _jit_compile(_Strategy(gpu, gpu), True)
+    assert not _jit_compile(tf.distribute.MirroredStrategy(["/cpu:0"]), None)
