@@ -95,7 +95,7 @@ def start(pool, options):
     seconds = sorted(_seconds_to_first_step(options.threads) for _ in range(1 if options.quick else 3))
     options.say(f"start: {seconds}")
     text = (
-        "`python -m tf_pivae.train --gin_file=demo.gin` in a new folder, from the start of the process to the end of "
+        "The demo's training (`demo.gin`) in a new folder, from the start of the process to the end of "
         f"its first step: {seconds[len(seconds) // 2]:.1f} s, the median of {len(seconds)}."
     )
     targets = worst_of(

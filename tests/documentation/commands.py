@@ -68,12 +68,6 @@ RUN = {
     "python -m tf_pivae.train --gin_file=paper/cqfg.gin --gin_file=options/rematerialization.gin --describe": Run(
         slow=True
     ),
-    "python -m tf_pivae.paper --table=1 --preset=small --output_dir=tables --only_metrics=bits_per_dim,fid "
-    "--pictures": Run(
-        "--preset=tiny --rows=vae --only_metrics=bits_per_dim --gin_param=num_steps=2 --gin_param=train.log_every=1 "
-        "--output_dir=results",
-        slow=True,
-    ),
     # docs/guides/
     f"python -m tf_pivae.train --gin_file=demo.gin {FOLDER} --run_dir=runs/photos --dry_run": Run(slow=True),
     "python -m tf_pivae.prepare --gin_file=photos.gin": Run(),
@@ -113,6 +107,7 @@ ELSEWHERE = {
     "kubectl apply -k export/serving": "tests/export/test_serving_files.py::test_manifests_refer_to_each_other",
 }
 PAGES_ELSEWHERE = {
+    "docs/results.md": "tests/documentation/test_results_page.py::test_a_table_is_what_its_command_prints",
     "docs/performance.md": "tests/benchmarks/test_run.py::test_quick_run_writes_a_report",
     "docs/serving.md": "tests/export/test_serving_files.py::test_commands_of_the_page",
 }
