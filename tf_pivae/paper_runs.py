@@ -18,8 +18,6 @@ from typing import NamedTuple
 
 from tf_pivae import children, cli
 from tf_pivae.errors import UserError
-from tf_pivae.reports.hardware import training_seconds
-from tf_pivae.reports.run import read_runs
 from tf_pivae.training.runs import write_atomically
 
 # Names in evaluation.json.
@@ -177,6 +175,9 @@ class RowRun:
 
 
 def _minutes(run_dir):
+    from tf_pivae.reports.hardware import training_seconds
+    from tf_pivae.reports.run import read_runs
+
     (run,) = read_runs([run_dir])
     return (training_seconds(run) or 0.0) / 60.0
 
