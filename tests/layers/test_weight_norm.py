@@ -34,6 +34,12 @@ def _built(name, **options):
     return layer, shape
 
 
+def _randomized(name, num_classes, randomize):
+    """A layer away from its initial weights, two rows of input, and their labels as a keyword if it wants them."""
+    layer, shape = _built(name, num_classes=num_classes)
+    return randomize(layer), _noise([2, *shape]), dict(labels=tf.constant([2, 0])) if num_classes else {}
+
+
 def _noise(shape, seed=0, scale=1.0, mean=0.0):
     return tf.constant(np.random.default_rng(seed).normal(mean, scale, shape), tf.float32)
 
@@ -139,10 +145,7 @@ def test_initialisation_ends_with_its_context():
 @pytest.mark.parametrize("num_classes", [0, 3])
 @pytest.mark.parametrize("name", NAMES)
 def test_chosen_channels_are_those_of_the_whole(name, num_classes, randomize):
-    layer, shape = _built(name, num_classes=num_classes)
-    randomize(layer)
-    labels = dict(labels=tf.constant([2, 0])) if num_classes else {}
-    x = _noise([2, *shape])
+    layer, x, labels = _randomized(name, num_classes, randomize)
     whole = layer(x, **labels).numpy()
     for ranges in ([(0, 1)], [(1, 4)], [(0, 1), (2, 4)]):
         wanted = np.concatenate([whole[..., start:stop] for start, stop in ranges], -1)
@@ -163,10 +166,11 @@ def test_an_affine_map_becomes_part_of_the_kernel(name, randomize):
 @pytest.mark.parametrize("num_classes", [0, 3])
 @pytest.mark.parametrize("name", NAMES)
 def test_kept_kernels_give_the_same_and_leave_no_norm_in_the_graph(name, num_classes, randomize):
-    layer, shape = _built(name, num_classes=num_classes)
-    randomize(layer)
-    labels = dict(labels=tf.constant([2, 0])) if num_classes else {}
-    x, then = _noise([2, *shape]), lambda: (tf.constant([0.5, -2.0, 1.0, 3.0]), tf.constant([1.0, 0.0, -0.3, 2.0]))
+    layer, x, labels = _randomized(name, num_classes, randomize)
+
+    def then():
+        return tf.constant([0.5, -2.0, 1.0, 3.0]), tf.constant([1.0, 0.0, -0.3, 2.0])
+
     uses = [{}, {"channels": [(0, 1), (2, 4)]}, *([] if num_classes else [{"then": then}])]
     expected = [layer(x, **labels, **use) for use in uses]
     with kernels_kept() as kept:

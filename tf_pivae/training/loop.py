@@ -156,6 +156,8 @@ def train(
 def _jit_compile(strategy, wanted):
     """Whether XLA compiles the step: what is wanted, or where that is None what is right for the devices."""
     replicas = strategy.num_replicas_in_sync
+    if wanted not in (None, True, False):
+        raise UserError(f"jit_compile must be True, False or None; got {wanted!r}.")
     if wanted and replicas > 1:
         raise UserError(f"jit_compile = True is for one replica, here are {replicas}: leave it unset.")
     if wanted is not None:
