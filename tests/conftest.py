@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gin
 import keras
 import numpy as np
 import pytest
@@ -20,6 +21,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_configured_for_other_files():
+    """Which files share a process, and in what order, is the scheduler's affair."""
+    yield
+    gin.clear_config()
 
 
 @pytest.fixture(autouse=True)
