@@ -54,6 +54,7 @@ def prepare(system, case):
         "flow_inverse": _flow_inverse,
         "iaf": _iaf,
         "convolution": _convolution,
+        "operation": _operation,
     }[case["task"]](case)
 
 
@@ -228,3 +229,27 @@ def _convolution(case):
 
     flops = 2 * repeats * case["batch"] * case["side"] ** 2 * 9 * channels**2
     return lambda: convolutions().numpy(), lambda: flops
+
+
+def _operation(case):
+    """`cases.REPEATS` times the same operation, each on a tensor of its own."""
+    shape = [case["batch"], case["side"], case["side"], case["channels"]]
+    kernel = 0.01 * tf.random.stateless_normal([3, 3, case["channels"], case["channels"]], [0, 1])
+    operation = {
+        "convolution": lambda x, _: tf.nn.conv2d(x, kernel, 1, "SAME"),
+        "addition": lambda x, _: x + x,
+        "exponential": lambda x, _: tf.exp(x),
+        "logarithm": lambda x, _: tf.math.log(x),
+        "tanh": lambda x, _: tf.tanh(x),
+        "elu": lambda x, _: tf.nn.elu(x),
+        "split": lambda x, _: tf.split(x, 4, -1),
+        "normal": lambda _, seed: tf.random.stateless_normal(shape, [0, seed]),
+    }[case["operation"]]
+    tensors = tf.random.stateless_uniform([cases.REPEATS, *shape], [0, 0]) + 0.5
+
+    @tf.function(autograph=False)
+    def call(tensors, seed):
+        return [operation(x, seed + i) for i, x in enumerate(tf.unstack(tensors))]
+
+    seed = tf.constant(0)  # Not known to the graph: nothing is computed beforehand.
+    return lambda: call(tensors, seed), _uncounted

@@ -32,6 +32,7 @@ def prepare(system, case):
         "flow": _flow,
         "flow_inverse": _flow_inverse,
         "iaf": _iaf,
+        "operation": _operation,
     }
     return tasks[case["task"]](case, compiled or (lambda function: function)), None
 
@@ -133,3 +134,21 @@ def _iaf(case, compiled):
         log_q().backward()
 
     return gradient
+
+
+def _operation(case, compiled):
+    del compiled
+    shape = (case["batch"], case["channels"], case["side"], case["side"])
+    kernel = 0.01 * torch.randn(case["channels"], case["channels"], 3, 3)
+    operation = {
+        "convolution": lambda x: torch.nn.functional.conv2d(x, kernel, padding=1),
+        "addition": lambda x: x + x,
+        "exponential": torch.exp,
+        "logarithm": torch.log,
+        "tanh": torch.tanh,
+        "elu": torch.nn.functional.elu,
+        "split": lambda x: [part.contiguous() for part in x.chunk(4, 1)],
+        "normal": lambda _: torch.randn(shape),
+    }[case["operation"]]
+    tensors = torch.rand(cases.REPEATS, *shape) + 0.5
+    return torch.no_grad()(lambda: [operation(x) for x in tensors.unbind()])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import cases
-from benchmarks.parts import flows, growth, model, overheads, profile, roofline
+from benchmarks.parts import flows, growth, model, operations, overheads, profile, roofline
 from benchmarks.process import ROOT, Pool, WorkerFailed
 from benchmarks.report import Section, how_measured, load_average, load_sections, render, save_sections
 
@@ -23,13 +23,14 @@ PARTS = {
     "flows": flows.run,
     "roofline": roofline.run,
     "profile": profile.run,
+    "operations": operations.run,
     "growth": growth.run,
     "replicas": overheads.replicas,
     "xla": overheads.xla,
     "input": overheads.input_pipeline,
     "start": overheads.start,
 }
-_WITH_PEERS = {"table1", "iaf_res", "table1_alone", "flows"}
+_WITH_PEERS = {"table1", "iaf_res", "table1_alone", "flows", "operations"}
 PEERS = ("eager", "compile")
 
 

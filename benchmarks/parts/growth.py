@@ -3,7 +3,7 @@
 import math
 
 from benchmarks import cases
-from benchmarks.process import Competitor, compare_all
+from benchmarks.process import Competitor, compare_all, ratio
 from benchmarks.report import Section, milliseconds
 
 # A factor -> the values of it; the arithmetic says where growth is expected to be worse than linear.
@@ -25,44 +25,50 @@ NAMES = {
 
 
 def run(pool, options):
-    """Time, and time relative to the first value, beside the arithmetic of it."""
+    """All values of a factor in turns: the time, that relative to the first value's, and the arithmetic."""
     rows = []
     for factor, (task, values) in VARIED.items():
         if options.quick:
             if factor not in _QUICK:
                 continue
             values = values[:2]
-        measured = [_measure(pool, options, task, {factor: value}) for value in values]
-        for value, (seconds, flops) in zip(values, measured, strict=True):
+        else:
+            pool.close()  # Every value in a process that has done nothing else.
+        measured = _measure(pool, options, task, factor, values)
+        first, first_work = measured[0]
+        for value, (timing, work) in zip(values, measured, strict=True):
             # An image's size is its number of pixels.
             size = (value / values[0]) ** (2 if factor == "side" else 1)
-            growth = seconds / measured[0][0]
-            exponent = f"{math.log(growth) / math.log(size):.2f}" if size > 1 else "-"
-            work = "-" if not flops or not measured[0][1] else f"{flops / measured[0][1]:.2f}"
-            rows.append(
-                [NAMES.get(factor, factor), f"{value:g}", milliseconds(seconds), f"{size:.3g}", f"{growth:.2f}"]
-            )
-            rows[-1] += [exponent, work]
-            options.say(" | ".join(rows[-1]))
+            growth = ratio(timing, first)
+            row = [NAMES.get(factor, factor), f"{value:g}", milliseconds(timing.median), f"{size:.3g}", str(growth)]
+            row.append(f"{math.log(growth.median) / math.log(size):.2f}" if size > 1 else "-")
+            row.append(f"{work / first_work:.2f}" if work else "-")
+            rows.append(row)
+            options.say(" | ".join(row))
     text = (
         "The small `iaf_res` model (width 0.25) at batch 16 and 32x32, with one thing varied at a time; a training "
-        "step unless stated otherwise. The exponent e of time ~ size^e is taken from the first value to this one: 1 is "
-        "linear. `work` is the growth of the arithmetic counted from the step's graph. Where time grows faster than "
-        "size but no faster than work, the model itself asks for it: arithmetic is quadratic in the width, since "
-        "every convolution has that many inputs and outputs, and every scale of the head adds couplings that are "
-        "twice as many, on channels and on checkerboards."
+        "step unless stated otherwise. The values of one thing take turns. The exponent e of time ~ size^e is taken "
+        "from the first value to this one: 1 is linear. `work` is the growth of the arithmetic counted from the step's "
+        "graph. Where time grows faster than size but no faster than work, the model itself asks for it: arithmetic is "
+        "quadratic in the width, since every convolution has that many inputs and outputs, and every scale of the head "
+        "adds couplings that are twice as many, on channels and on checkerboards."
     )
-    header = ["varied", "value", "time", "size", "time relative", "exponent", "work"]
+    header = ["varied", "value", "time", "size", "time / first value's", "exponent", "work"]
     return Section("Growth", text, header, rows)
 
 
-def _measure(pool, options, task, varied):
+def _measure(pool, options, task, factor, values):
+    """A `Timing` and the arithmetic of a step (None: not counted) for each value."""
     base = {"batch": 16, "side": 32, "factor": cases.SMALL}
     if options.quick:
         base |= {"batch": 2, "side": 16, "factor": cases.TINY}
-    case = cases.case(task, **(base | varied))
-    result = compare_all(pool, {"ours": Competitor("ours", case)}, options.rounds, options.budget)["ours"]
-    flops = None
-    if task == "train":
-        flops = pool.worker("ours").ask("flops")["flops"]
-    return result.median, flops
+    competitors = {
+        value: Competitor("ours", cases.case(task, **(base | {factor: value})), copy=i)
+        for i, value in enumerate(values)
+    }
+    timings = compare_all(pool, competitors, options.rounds, options.budget)
+    counted = task == "train"
+    return [
+        (timings[value], pool.worker("ours", copy=i).ask("flops")["flops"] if counted else None)
+        for i, value in enumerate(values)
+    ]
