@@ -333,7 +333,7 @@ def folder_rows(images, reference_images, settings):
 
 
 def _score_row(score, prefix=""):
-    return Row(prefix + score.name, score.value, score.std, str(score).split(" (", 1)[1].rstrip(")"))
+    return Row(prefix + score.name, score.value, score.std, str(score).split(" (", 1)[1].removesuffix(")"))
 
 
 def table(rows):

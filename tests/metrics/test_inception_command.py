@@ -33,6 +33,7 @@ def test_an_inception_score_from_a_file_with_logits(finished_copy, inception_arc
     assert row["value"] == pytest.approx(expected["inception_score_mean"], rel=1e-4)
     assert row["spread"] == pytest.approx(expected["inception_score_std"], rel=1e-3)
     assert "40 samples" in row["protocol"]
+    assert row["protocol"].count("(") == row["protocol"].count(")")
     # Beside the archive alone, which has no logits, the command says what is missing and where to get it.
     result = evaluate(f"--run_dir={run_dir}", *options[:2], f"--inception_weights={inception_archive}")
     assert result.returncode == 2
