@@ -42,7 +42,7 @@ def test_a_table_is_what_its_command_prints(command, copy):
         assert (copy / table).with_suffix(suffix).read_text() == (pages.ROOT / table).with_suffix(suffix).read_text()
     on_the_page = (DOCS / "results.md").read_text().splitlines()
     lines = [line for line in result.stdout.splitlines() if line.startswith(("|", "- ", "Training took"))]
-    assert len(lines) > 5
+    assert len(lines) >= 5  # One row of one metric: header, rule, row, minutes, protocol.
     assert set(lines) <= set(on_the_page)
 
 
