@@ -41,9 +41,18 @@ def test_a_table_is_what_its_command_prints(command, copy):
     for suffix in (".md", ".json"):
         assert (copy / table).with_suffix(suffix).read_text() == (pages.ROOT / table).with_suffix(suffix).read_text()
     on_the_page = (DOCS / "results.md").read_text().splitlines()
-    lines = [line for line in result.stdout.splitlines() if line.startswith(("|", "- ", "Training took"))]
-    assert len(lines) >= 5  # One row of one metric: header, rule, row, minutes, protocol.
-    assert set(lines) <= set(on_the_page)
+    printed, kept = _lines_of_a_table(result.stdout), _lines_of_a_table((copy / table).with_suffix(".md").read_text())
+    assert printed == kept
+    rows = json.loads((copy / table).with_suffix(".json").read_text())["rows"]
+    assert rows
+    assert sum(line.startswith("|") for line in printed) == 2 + len(rows)
+    assert any(line.startswith("Training took") for line in printed)
+    assert any(line.startswith("- ") for line in printed)
+    assert set(printed) <= set(on_the_page)
+
+
+def _lines_of_a_table(text):
+    return [line for line in text.splitlines() if line.startswith(("|", "- ", "Training took"))]
 
 
 def test_every_table_has_its_command():
