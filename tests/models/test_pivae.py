@@ -314,6 +314,12 @@ def test_errors_echo_what_is_wrong(model):
         model.log_prob(_images(2).astype(np.int32) - 1)
     with pytest.raises(ValueError, match="got 0"):
         model.log_prob(_images(2), 0)
+    for name, value in (("num_samples", -1), ("temperature", -0.5), ("sample_noise", float("nan"))):
+        with pytest.raises(ValueError, match=f"`{name}` must be finite and at least 0; got {value}"):
+            model.sample(**{"num_samples": 2, name: value})
+    for call in (lambda: model.sample(2, batch_size=0), lambda: model.log_prob(_images(2), batch_size=-1)):
+        with pytest.raises(ValueError, match="`batch_size` must be at least 1; got"):
+            call()
     with pytest.raises(ValueError, match="257"):
         PiVAE(SHAPE, vae=_plain, num_bins=257)
     with pytest.raises(ValueError, match="got 1"):

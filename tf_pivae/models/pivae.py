@@ -262,7 +262,14 @@ class PiVAE(keras.Model):
 
         Returns:
           NumPy uint8 [num_samples, H, W, C].
+
+        Raises:
+          ValueError: a count or a scale below zero; labels missing or out of range.
         """
+        scales = {"num_samples": num_samples, "temperature": temperature, "sample_noise": sample_noise}
+        for name, value in scales.items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"`{name}` must be finite and at least 0; got {value}.")
         labels = self._checked_labels(labels, num_samples)
         shared = _seed(seed), tf.constant(temperature, tf.float32), tf.constant(sample_noise, tf.float32)
         return self._sample_rows(num_samples, first_row, batch_size, (labels,), shared)

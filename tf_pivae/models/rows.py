@@ -46,7 +46,12 @@ class RowFunction:
 
         Returns:
           The function's nest with NumPy arrays [N, ...].
+
+        Raises:
+          ValueError: a `batch_size` below 1.
         """
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
         parts = []
         for start in range(0, max(num_rows, 1), batch_size):
             parts += self._batch(start, min(start + batch_size, num_rows), first_row, per_row, shared)
