@@ -39,6 +39,7 @@ test-slow: $(VENV)/.installed-$(EXTRAS)
 
 lint: $(BIN)/ruff
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 docs: $(VENV)/.installed-$(EXTRAS)
 	$(BIN)/python docs/reference.py

@@ -29,7 +29,6 @@ def main():
 
     options = Options(_IMPORTANCE_SAMPLES.value, _TEMPERATURE.value, _SAMPLE_NOISE.value)
     with tqdm.tqdm(total=PARTS, desc="export", unit="part", disable=None) as bar:
-
         parts = itertools.count()
 
         def progress(what):

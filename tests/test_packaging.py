@@ -19,9 +19,7 @@ GIN_FILES = sorted(path.relative_to(ROOT / "gin").as_posix() for path in (ROOT /
 BUNDLED = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/data/bundled").glob("*.npz"))
 FOLDERS = ("benchmarks", "docs", "export", "gin", "tests", "tf_pivae")  # that have BUILD files
 ASSETS = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/reports/assets").iterdir()}
-PRETRAINED = {
-    path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/pretrained").rglob("*") if path.is_file()
-}
+PRETRAINED = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/pretrained").rglob("*") if path.is_file()}
 
 
 # The wheel.

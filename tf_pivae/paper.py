@@ -89,9 +89,7 @@ def _systems(table, metrics, seeds, notes):
     for i, row in enumerate(chosen, 1):
         row = row._replace(numbers={metric: row.numbers[metric] for metric in metrics})
         inception = [f"--inception_weights={_INCEPTION.value}"] if _INCEPTION.value else []
-        options = dict(
-            extra_files=_FILES.value, gin_params=_PARAMS.value, evaluation=inception, retry=_RETRY.value
-        )
+        options = dict(extra_files=_FILES.value, gin_params=_PARAMS.value, evaluation=inception, retry=_RETRY.value)
         options["say"] = functools.partial(print, f"[{i}/{len(chosen)}]", flush=True)
         runs = [RowRun(row, _PRESET.value, seed, _OUTPUT_DIR.value, **options) for seed in seeds]
         rows.append((row.label, paper_table.row_cells(row, [run.run() for run in runs])))

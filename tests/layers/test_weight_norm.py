@@ -174,9 +174,7 @@ def test_kept_kernels_give_the_same_and_leave_no_norm_in_the_graph(name, num_cla
     uses = [{}, {"channels": [(0, 1), (2, 4)]}, *([] if num_classes else [{"then": then}])]
     expected = [layer(x, **labels, **use) for use in uses]
     with kernels_kept() as kept:
-        functions = [
-            tf.function(lambda x, use=use: layer(x, **labels, **use)).get_concrete_function(x) for use in uses
-        ]
+        functions = [tf.function(lambda x, use=use: layer(x, **labels, **use)).get_concrete_function(x) for use in uses]
     assert len(kept) == (1 if num_classes else 2)  # The chosen channels are taken from the whole.
     for function, value in zip(functions, expected, strict=True):
         np.testing.assert_allclose(function(x), value, rtol=1e-6, atol=1e-6)

@@ -24,7 +24,7 @@ def measure(run, images, batch_size, repeats=3):
     for _ in range(repeats):
         start = time.perf_counter()
         for first in range(0, len(images), batch_size):
-            run(images[first:first + batch_size])
+            run(images[first : first + batch_size])
         best = min(best, time.perf_counter() - start)
     return len(images) / best
 
@@ -75,8 +75,14 @@ def distance(images, flags):
     peer_start = time.perf_counter()
     peer = metric_fid.fid_statistics_to_metric(*peers, False)["frechet_inception_distance"]
     peer_end = time.perf_counter()
-    return {"moments_s": middle - start, "ours_s": end - middle, "torch_fidelity_s": peer_end - peer_start,
-            "ours": value, "torch_fidelity": peer, "relative_difference": abs(value / peer - 1)}
+    return {
+        "moments_s": middle - start,
+        "ours_s": end - middle,
+        "torch_fidelity_s": peer_end - peer_start,
+        "ours": value,
+        "torch_fidelity": peer,
+        "relative_difference": abs(value / peer - 1),
+    }
 
 
 def main():
@@ -91,8 +97,14 @@ def main():
         print(json.dumps(globals()[flags.only](images, flags)))
         return
     for name in ("ours", "torch_fidelity", "ours", "torch_fidelity", "distance"):
-        command = [sys.executable, __file__, f"--only={name}", f"--images={flags.images}",
-                   f"--batch_size={flags.batch_size}", f"--threads={flags.threads}"]
+        command = [
+            sys.executable,
+            __file__,
+            f"--only={name}",
+            f"--images={flags.images}",
+            f"--batch_size={flags.batch_size}",
+            f"--threads={flags.threads}",
+        ]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         result = json.loads(output.splitlines()[-1])
         print(f"{name}: {result:.2f} images/s" if isinstance(result, float) else f"{name}: {json.dumps(result)}")

@@ -38,8 +38,12 @@ def assert_same(one, other):
 
 def sources():
     parts = np.split(IMAGES, [1, 4, 50, 51])
-    return {"array": IMAGES, "list": parts, "generator": (part for part in parts),
-            "function": lambda start: iter(np.array_split(IMAGES[start:], 3))}
+    return {
+        "array": IMAGES,
+        "list": parts,
+        "generator": (part for part in parts),
+        "function": lambda start: iter(np.array_split(IMAGES[start:], 3)),
+    }
 
 
 @pytest.mark.parametrize("kind", ["array", "list", "generator", "function"])
@@ -77,9 +81,15 @@ def test_the_reservoir_is_a_uniform_sample():
     assert ((counts - expected) ** 2 / (expected * (2 / 3))).sum() < 100  # chi-squared, 59 degrees; P < 1e-3
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"images": IMAGES[:100]}, "images differ"), ({"net": network(checksum="9")[0]}, "checksum differ"),
-    ({"key": "another run"}, "key differ"), ({"keep_features": 31}, "keep_features differ")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": IMAGES[:100]}, "images differ"),
+        ({"net": network(checksum="9")[0]}, "checksum differ"),
+        ({"key": "another run"}, "key differ"),
+        ({"keep_features": 31}, "keep_features differ"),
+    ],
+)
 def test_a_state_of_something_else_is_refused(tmp_path, change, message):
     path = tmp_path / "pass.npz"
     with pytest.raises(Interruption):
@@ -96,11 +106,18 @@ def test_a_damaged_state_is_refused(tmp_path):
         extract(IMAGES, network()[0], state_path=tmp_path / "pass.npz", **ARGUMENTS)
 
 
-@pytest.mark.parametrize(("images", "net", "message"), [
-    (IMAGES[:0], network()[0], "no images"), ([], network()[0], "no images"),
-    (IMAGES, network(value=np.nan)[0], "NaN"), (IMAGES[:1], network()[0], "at least 2"),
-    ([IMAGES[:3], IMAGES[:3, :2]], network()[0], "mixed sizes"), ([IMAGES[0]], network()[0], "batches"),
-    (IMAGES.astype(np.float32), network()[0], "uint8")])
+@pytest.mark.parametrize(
+    ("images", "net", "message"),
+    [
+        (IMAGES[:0], network()[0], "no images"),
+        ([], network()[0], "no images"),
+        (IMAGES, network(value=np.nan)[0], "NaN"),
+        (IMAGES[:1], network()[0], "at least 2"),
+        ([IMAGES[:3], IMAGES[:3, :2]], network()[0], "mixed sizes"),
+        ([IMAGES[0]], network()[0], "batches"),
+        (IMAGES.astype(np.float32), network()[0], "uint8"),
+    ],
+)
 def test_mistakes_are_one_clear_line(images, net, message):
     with pytest.raises(UserError, match=message):
         extract(images, net, **ARGUMENTS)
@@ -125,15 +142,20 @@ def test_reference_is_computed_once_per_key(tmp_path):
     np.testing.assert_array_equal(first.moments.covariance, again.moments.covariance)
     np.testing.assert_array_equal(first.features, again.features)
     np.testing.assert_allclose(first.moments.mean, moments_of(IMAGES.reshape(103, -1)).mean)
-    for change in ({"key": ReferenceKey("noise", "train", "none", 103)}, {"net": network(checksum="77")},
-                   {"key": ReferenceKey("noise", "test", "crop", 103)}, {"keep_logits": True}, {"seed": 1}):
+    for change in (
+        {"key": ReferenceKey("noise", "train", "none", 103)},
+        {"net": network(checksum="77")},
+        {"key": ReferenceKey("noise", "test", "crop", 103)},
+        {"keep_logits": True},
+        {"seed": 1},
+    ):
         assert cached(tmp_path, **change)[1] == 2
     assert not list(tmp_path.glob("*.state")) + list(tmp_path.glob("*.partial"))
 
 
 def test_damaged_or_foreign_cache_files_are_made_again(tmp_path):
     cached(tmp_path)
-    file, = tmp_path.glob("*.npz")
+    (file,) = tmp_path.glob("*.npz")
     whole = file.read_bytes()
     file.write_bytes(whole[:500])
     assert cached(tmp_path)[1] == 2

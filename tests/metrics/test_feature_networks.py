@@ -33,8 +33,11 @@ def test_a_saved_model_directory(tmp_path):
     model = lenet()
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint("serve", lambda x: {"features": model(x), "logits": 2 * model(x)},
-                         [keras.InputSpec(shape=(None, 8, 8, 1), dtype="float32")])
+    archive.add_endpoint(
+        "serve",
+        lambda x: {"features": model(x), "logits": 2 * model(x)},
+        [keras.InputSpec(shape=(None, 8, 8, 1), dtype="float32")],
+    )
     archive.write_out(str(tmp_path / "exported"))
     network = keras_network(tmp_path / "exported", example=IMAGES, pixel_range=(-1, 1))
     features = network(IMAGES)
@@ -46,27 +49,34 @@ def test_a_saved_model_directory(tmp_path):
 def test_checksum_follows_weights_layer_and_pixel_range(tmp_path):
     model, other = lenet(), lenet()
     other.set_weights([weight + 1 for weight in other.get_weights()])
-    networks = [keras_network(model, example=IMAGES), keras_network(lenet(), example=IMAGES),
-                keras_network(other, example=IMAGES), keras_network(model, example=IMAGES, pixel_range=(0, 1)),
-                keras_network(model, example=IMAGES, feature_layer="penultimate")]
+    networks = [
+        keras_network(model, example=IMAGES),
+        keras_network(lenet(), example=IMAGES),
+        keras_network(other, example=IMAGES),
+        keras_network(model, example=IMAGES, pixel_range=(0, 1)),
+        keras_network(model, example=IMAGES, feature_layer="penultimate"),
+    ]
     assert networks[0].checksum == networks[1].checksum
     assert len({network.checksum for network in networks}) == 4
 
 
 def test_a_function_serves_too():
     network = callable_network(lambda images: images.reshape(len(images), -1)[:, :5], "pixels", example=IMAGES)
-    score, = image_scores(IMAGES, IMAGES // 2, network, ["fid"], progress=False)
+    (score,) = image_scores(IMAGES, IMAGES // 2, network, ["fid"], progress=False)
     pixels = IMAGES.reshape(40, -1)[:, :5].astype(float)
     np.testing.assert_allclose(score.value, frechet_distance(pixels, pixels // 2), rtol=1e-9)
     assert score.protocol.checksum == "unverified"
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda path: callable_network(lambda x: x, NAME, example=IMAGES), "stands for the FID Inception"),
-    (lambda path: callable_network(lambda x: x, "images", example=IMAGES), "a matrix"),
-    (lambda path: keras_network(path / "absent.keras", example=IMAGES), "neither a model file nor"),
-    (lambda path: keras_network(lenet(), example=IMAGES, feature_layer="pool"), "no layer 'pool'.*penultimate"),
-])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: callable_network(lambda x: x, NAME, example=IMAGES), "stands for the FID Inception"),
+        (lambda path: callable_network(lambda x: x, "images", example=IMAGES), "a matrix"),
+        (lambda path: keras_network(path / "absent.keras", example=IMAGES), "neither a model file nor"),
+        (lambda path: keras_network(lenet(), example=IMAGES, feature_layer="pool"), "no layer 'pool'.*penultimate"),
+    ],
+)
 def test_mistakes_are_one_clear_line(tmp_path, make, message):
     with pytest.raises(UserError, match=message):
         make(tmp_path)

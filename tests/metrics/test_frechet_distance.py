@@ -31,8 +31,7 @@ def low_rank_distance(a, b):
     The square root of C_a C_b has the trace of the singular values of X Y^T, X and Y being the centred samples.
     """
     x, y = ((s - s.mean(0)) / np.sqrt(len(s) - 1) for s in (a, b))
-    return (((a.mean(0) - b.mean(0)) ** 2).sum() + (x**2).sum() + (y**2).sum()
-            - 2 * scipy.linalg.svdvals(x @ y.T).sum())
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + (x**2).sum() + (y**2).sum() - 2 * scipy.linalg.svdvals(x @ y.T).sum()
 
 
 def test_equals_scipy():
@@ -135,14 +134,17 @@ def spoilt(value):
     return a
 
 
-@pytest.mark.parametrize(("a", "message"), [
-    (spoilt(np.nan), "1 of 300 rows hold NaN"),
-    (spoilt(np.inf), "NaN or infinity"),
-    (features(15, count=1), "at least 2 samples"),
-    (features(15, count=20), "20 samples, fewer than the 24 feature dimensions"),
-    (features(15, dim=23), "23 and 24 dimensions"),
-    (np.zeros(24), "an array"),
-])
+@pytest.mark.parametrize(
+    ("a", "message"),
+    [
+        (spoilt(np.nan), "1 of 300 rows hold NaN"),
+        (spoilt(np.inf), "NaN or infinity"),
+        (features(15, count=1), "at least 2 samples"),
+        (features(15, count=20), "20 samples, fewer than the 24 feature dimensions"),
+        (features(15, dim=23), "23 and 24 dimensions"),
+        (np.zeros(24), "an array"),
+    ],
+)
 def test_mistakes_are_one_clear_line(a, message):
     with pytest.raises(UserError, match=message) as caught:
         frechet_distance(a, features(0))

@@ -26,8 +26,9 @@ def state_dir(tmp_path_factory):
 
 def test_real_data_as_samples_give_the_classifiers_own_accuracy(halves, state_dir):
     real, samples, test = halves
-    result = gan_train_test(*samples, *real, *test, RECIPE, state_dir=state_dir / "a", real_state_dir=state_dir / "r",
-                            progress=False)
+    result = gan_train_test(
+        *samples, *real, *test, RECIPE, state_dir=state_dir / "a", real_state_dir=state_dir / "r", progress=False
+    )
     assert result.real > 0.6
     error = result.standard_error(result.real, len(test[0]))
     assert abs(result.gan_train - result.real) < 0.08  # other training images, the same number
@@ -37,16 +38,25 @@ def test_real_data_as_samples_give_the_classifiers_own_accuracy(halves, state_di
 
 def test_the_training_images_as_samples_give_exactly_the_same(halves, state_dir):
     real, _, test = halves
-    result = gan_train_test(*real, *real, *test, RECIPE, state_dir=state_dir / "b", real_state_dir=state_dir / "r",
-                            progress=False)
+    result = gan_train_test(
+        *real, *real, *test, RECIPE, state_dir=state_dir / "b", real_state_dir=state_dir / "r", progress=False
+    )
     assert result.gan_train == result.real
 
 
 def test_shuffled_labels_give_chance(halves, state_dir):
     real, (images, labels), test = halves
     shuffled = np.random.default_rng(0).permutation(labels)
-    result = gan_train_test(images, shuffled, *real, *test, RECIPE, state_dir=state_dir / "c",
-                            real_state_dir=state_dir / "r", progress=False)
+    result = gan_train_test(
+        images,
+        shuffled,
+        *real,
+        *test,
+        RECIPE,
+        state_dir=state_dir / "c",
+        real_state_dir=state_dir / "r",
+        progress=False,
+    )
     assert abs(result.gan_train - 0.1) < 0.06
     assert abs(result.gan_test - 0.1) < 6 * result.standard_error(0.1, len(images))
     assert result.real > 0.6
@@ -98,8 +108,13 @@ def test_augmentation_shifts_and_flips():
     padded = np.pad(images, [(0, 0), (2, 2), (2, 2), (0, 0)])
     seen = set()
     for image, source in zip(result, padded, strict=True):
-        matches = [(row, column, flip) for row in range(5) for column in range(5) for flip in (1, -1)
-                   if np.array_equal(image, source[row:row + 5, column:column + 6][:, ::flip])]
+        matches = [
+            (row, column, flip)
+            for row in range(5)
+            for column in range(5)
+            for flip in (1, -1)
+            if np.array_equal(image, source[row : row + 5, column : column + 6][:, ::flip])
+        ]
         assert len(matches) == 1
         seen.add(matches[0])
     assert len(seen) > 40  # of 50 ways
@@ -138,12 +153,16 @@ def test_the_recipe_is_in_gin():
     assert ClassifierConfig().depth == 32
 
 
-@pytest.mark.parametrize(("images", "labels", "config", "message"), [
-    (np.zeros((4, 8, 8, 1)), [0, 1, 0, 1], RECIPE, "must be uint8"),
-    (np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 0], RECIPE, "as many integer labels"),
-    (np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 0, 2], RECIPE, "0 to 1 is allowed"),
-    (np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 0, 1], ClassifierConfig(depth=9), "6n . 2"),
-    (np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 0, 1], ClassifierConfig(depth=8, num_steps=0), "must be positive")])
+@pytest.mark.parametrize(
+    ("images", "labels", "config", "message"),
+    [
+        (np.zeros((4, 8, 8, 1)), [0, 1, 0, 1], RECIPE, "must be uint8"),
+        (np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 0], RECIPE, "as many integer labels"),
+        (np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 0, 2], RECIPE, "0 to 1 is allowed"),
+        (np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 0, 1], ClassifierConfig(depth=9), "6n . 2"),
+        (np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 0, 1], ClassifierConfig(depth=8, num_steps=0), "must be positive"),
+    ],
+)
 def test_mistakes_are_one_clear_line(images, labels, config, message):
     with pytest.raises(UserError, match=message):
         train_classifier(images, np.array(labels), 2, config, progress=False)

@@ -44,9 +44,13 @@ def test_true_fid_is_zero_on_itself_and_grows_with_noise_and_blur(inception):
 
     images = bundled(image_size=32).train.images[:50]
     reference = extract(images, inception, keep_features=50, progress=False)
-    distances = {name: [fid(samples, reference, inception, allow_rank_deficient=True) for samples in varied]
-                 for name, varied in {"noise": [noisy(images, s) for s in (5, 20, 60)],
-                                      "blur": [blurred(images, s) for s in (0.5, 2)]}.items()}
+    distances = {
+        name: [fid(samples, reference, inception, allow_rank_deficient=True) for samples in varied]
+        for name, varied in {
+            "noise": [noisy(images, s) for s in (5, 20, 60)],
+            "blur": [blurred(images, s) for s in (0.5, 2)],
+        }.items()
+    }
     itself = frechet_distance(reference.features, reference.features, allow_rank_deficient=True)
     assert itself < 1e-3
     for values in distances.values():
@@ -57,8 +61,16 @@ def test_true_fid_is_zero_on_itself_and_grows_with_noise_and_blur(inception):
 def test_true_fid_names_and_protocol(inception, cifar_images):
     with pytest.raises(UserError, match="fewer than the 2048 feature dimensions"):
         image_scores(cifar_images, cifar_images, inception, ["fid"], progress=False)
-    scores = image_scores(cifar_images, cifar_images, inception, allow_rank_deficient=True, num_subsets=3,
-                          subset_size=10, reference_name="cifar10/test", progress=False)
+    scores = image_scores(
+        cifar_images,
+        cifar_images,
+        inception,
+        allow_rank_deficient=True,
+        num_subsets=3,
+        subset_size=10,
+        reference_name="cifar10/test",
+        progress=False,
+    )
     assert [score.name for score in scores] == ["FID", "KID"]  # the archive has no logits, so no Inception Score
     assert scores[0].value < 1e-3
     protocol = scores[0].protocol
@@ -83,8 +95,9 @@ def test_distance_is_zero_on_itself_and_grows_with_noise_blur_and_missing_classe
     assert_grows([itself, *(fid(blurred(images, sigma), reference, fashion_network) for sigma in (0.4, 0.8, 1.6))])
     # The same number of images of fewer and fewer classes, so that nothing but coverage changes.
     others, other_labels = fashion.train.images, fashion.train.labels
-    assert_grows([fid(others[other_labels < classes][:800], reference, fashion_network)
-                  for classes in (10, 8, 6, 4, 2)])
+    assert_grows(
+        [fid(others[other_labels < classes][:800], reference, fashion_network) for classes in (10, 8, 6, 4, 2)]
+    )
     assert len(np.unique(labels)) == 10
 
 
@@ -92,8 +105,9 @@ def test_pattern_of_table_7(fashion, fashion_network):
     """IS hardly moves until most images are gone; FID grows, but stays far below that of slightly worse images."""
     images = fashion.train.images
     counts = [int(len(images) * part) for part in (1, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05)]
-    studies = [real_subsets(images, counts, fashion_network, seed, name="fashion/train", progress=False)
-               for seed in range(5)]
+    studies = [
+        real_subsets(images, counts, fashion_network, seed, name="fashion/train", progress=False) for seed in range(5)
+    ]
     rows = studies[0]
     assert [row.count for row in rows] == counts
     # Means over seeds: with as few images as here, one subset may be luckier than a larger one.
@@ -115,8 +129,9 @@ def test_subsets_that_cannot_be_drawn(fashion, fashion_network):
 
 # --- folders ---
 
-PIXELS = callable_network(lambda images: images.reshape(len(images), -1)[:, :3], "pixels",
-                          example=np.zeros((1, 6, 6, 3), np.uint8))
+PIXELS = callable_network(
+    lambda images: images.reshape(len(images), -1)[:, :3], "pixels", example=np.zeros((1, 6, 6, 3), np.uint8)
+)
 
 
 def write(folder, images, mode=None):
@@ -177,11 +192,17 @@ def test_folders_that_cannot_be_scored(tmp_path):
         images_from_folder(deep)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"metrics": ["fld"]}, "unknown metrics"), ({"metrics": []}, "unknown metrics"),
-    ({"reference": None, "metrics": ["fid"]}, "need a reference"), ({"metrics": ["kid"]}, "smaller subset_size"),
-    ({"samples": random_images(0, count=2), "metrics": ["fid"]}, "fewer than the 3 feature dimensions"),
-    ({"samples": random_images(0).astype(float)}, "uint8")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"metrics": ["fld"]}, "unknown metrics"),
+        ({"metrics": []}, "unknown metrics"),
+        ({"reference": None, "metrics": ["fid"]}, "need a reference"),
+        ({"metrics": ["kid"]}, "smaller subset_size"),
+        ({"samples": random_images(0, count=2), "metrics": ["fid"]}, "fewer than the 3 feature dimensions"),
+        ({"samples": random_images(0).astype(float)}, "uint8"),
+    ],
+)
 def test_mistakes_are_one_clear_line(arguments, message):
     arguments = {"samples": random_images(0), "reference": random_images(1), "network": PIXELS} | arguments
     with pytest.raises(UserError, match=message):

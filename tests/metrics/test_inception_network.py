@@ -78,9 +78,15 @@ def test_logits_and_features_equal_torch_fidelity(inception_archive, cifar_image
     np.testing.assert_allclose(features.logits, logits.numpy(), atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("images", [
-    np.zeros((2, 8, 8, 3), np.float32), np.zeros((8, 8, 3), np.uint8), np.zeros((2, 8, 8, 4), np.uint8),
-    np.zeros((0, 8, 8, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, 8, 8, 3), np.float32),
+        np.zeros((8, 8, 3), np.uint8),
+        np.zeros((2, 8, 8, 4), np.uint8),
+        np.zeros((0, 8, 8, 3), np.uint8),
+    ],
+)
 def test_images_of_a_wrong_kind(inception, images):
     with pytest.raises(UserError, match="images must be uint8"):
         inception(images)

@@ -32,8 +32,9 @@ def test_equals_torch_fidelity(splits):
     isc = pytest.importorskip("torch_fidelity.metric_isc")
     values = logits()
     for shuffle_seed in (None, 2020):
-        peer = isc.isc_features_to_metric(torch.from_numpy(values), splits=splits, shuffle=shuffle_seed is not None,
-                                          rng_seed=shuffle_seed)
+        peer = isc.isc_features_to_metric(
+            torch.from_numpy(values), splits=splits, shuffle=shuffle_seed is not None, rng_seed=shuffle_seed
+        )
         ours = inception_score(values, splits, shuffle_seed=shuffle_seed)
         np.testing.assert_allclose(ours.mean, peer["inception_score_mean"], rtol=1e-6)
         np.testing.assert_allclose(ours.std, peer["inception_score_std"], rtol=1e-6, atol=1e-12)

@@ -225,9 +225,14 @@ def write_archive(path, record, storages=()):
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, protocol):
     marker = tmp_path / "ran"
-    calls = [Call(os.system, f"touch {marker}"), Call(eval, f"open({str(marker)!r}, 'w')"),
-             Call(exec, f"open({str(marker)!r}, 'w')"), Call(open, str(marker), "w"),
-             Call(__import__, "antigravity"), Call(getattr, "", "join")]
+    calls = [
+        Call(os.system, f"touch {marker}"),
+        Call(eval, f"open({str(marker)!r}, 'w')"),
+        Call(exec, f"open({str(marker)!r}, 'w')"),
+        Call(open, str(marker), "w"),
+        Call(__import__, "antigravity"),
+        Call(getattr, "", "join"),
+    ]
     for call in calls:
         path = write_archive(tmp_path / "hostile.pt", pickle.dumps(call, protocol))
         with pytest.raises(UserError, match="refused: it asks for"):
@@ -235,9 +240,18 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, protocol):
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("name", [
-    "__torch__x system", "torch._utils _rebuild_parameter", "torch load", "torch.jit._pickle restore_type_tag",
-    "torch FloatStorage.__class__", "collections OrderedDict.fromkeys", "numpy.core.multiarray _reconstruct"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "__torch__x system",
+        "torch._utils _rebuild_parameter",
+        "torch load",
+        "torch.jit._pickle restore_type_tag",
+        "torch FloatStorage.__class__",
+        "collections OrderedDict.fromkeys",
+        "numpy.core.multiarray _reconstruct",
+    ],
+)
 def test_near_misses_of_allowed_names_are_refused(tmp_path, name):
     record = b"\x80\x02c" + name.replace(" ", "\n").encode() + b"\n."
     with pytest.raises(UserError, match="refused"):
@@ -248,8 +262,15 @@ def tensor_record(shape, stride, offset=0):
     """The pickle of one module with one tensor 'w', written with torch's opcodes."""
     integers = lambda values: b"(" + b"".join(b"J" + int(v).to_bytes(4, "little", signed=True) for v in values) + b"t"  # noqa: E731
     storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0" + b"0X\x03\0\0\0cpuK\x06tQ"
-    tensor = (b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"J" + offset.to_bytes(4, "little", signed=True)
-              + integers(shape) + integers(stride) + b"\x89}tR")
+    tensor = (
+        b"ctorch._utils\n_rebuild_tensor_v2\n("
+        + storage
+        + b"J"
+        + offset.to_bytes(4, "little", signed=True)
+        + integers(shape)
+        + integers(stride)
+        + b"\x89}tR"
+    )
     return b"\x80\x02c__torch__.net\nNet\n)\x81}X\x01\0\0\0w" + tensor + b"sb."
 
 
@@ -259,8 +280,17 @@ def test_strides_are_honoured(tmp_path):
     np.testing.assert_array_equal(read_tensors(path)["w"], numbers.reshape(2, 3).T)
 
 
-@pytest.mark.parametrize(("shape", "stride", "offset"), [
-    ((3, 3), (3, 1), 0), ((6,), (1,), 1), ((2,), (-1,), 5), ((2,), (1 << 30,), 0), ((6, 1), (1,), 0), ((6,), (1,), -4)])
+@pytest.mark.parametrize(
+    ("shape", "stride", "offset"),
+    [
+        ((3, 3), (3, 1), 0),
+        ((6,), (1,), 1),
+        ((2,), (-1,), 5),
+        ((2,), (1 << 30,), 0),
+        ((6, 1), (1,), 0),
+        ((6,), (1,), -4),
+    ],
+)
 def test_tensors_outside_their_storage_are_refused(tmp_path, shape, stride, offset):
     record = tensor_record(shape, stride, offset)
     with pytest.raises(UserError, match="refused"):

@@ -33,8 +33,13 @@ def test_blocks_do_not_change_the_sum(monkeypatch):
 
 
 def test_is_unbiased_around_zero_for_one_distribution():
-    values = [kernel_distance(features(0, 100) * 0 + np.random.default_rng(s).normal(size=(100, 16)),
-                              np.random.default_rng(1000 + s).normal(size=(100, 16))) for s in range(200)]
+    values = [
+        kernel_distance(
+            features(0, 100) * 0 + np.random.default_rng(s).normal(size=(100, 16)),
+            np.random.default_rng(1000 + s).normal(size=(100, 16)),
+        )
+        for s in range(200)
+    ]
     assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(200)
     assert min(values) < 0
 
@@ -52,21 +57,32 @@ def test_equals_torch_fidelity_on_the_same_subsets():
     a, b = features(0, 300), features(2, 260)
     for seed in (2020, 7):
         peer = kid.kid_features_to_metric(
-            torch.from_numpy(a).double(), torch.from_numpy(b).double(), kid_subsets=20, kid_subset_size=100,
-            kid_kernel="poly", kid_kernel_poly_degree=3, kid_kernel_poly_gamma=None, kid_kernel_poly_coef0=1,
-            rng_seed=seed, verbose=False)
+            torch.from_numpy(a).double(),
+            torch.from_numpy(b).double(),
+            kid_subsets=20,
+            kid_subset_size=100,
+            kid_kernel="poly",
+            kid_kernel_poly_degree=3,
+            kid_kernel_poly_gamma=None,
+            kid_kernel_poly_coef0=1,
+            rng_seed=seed,
+            verbose=False,
+        )
         ours = kernel_distance_subsets(a, b, num_subsets=20, subset_size=100, seed=seed)
         np.testing.assert_allclose(ours.mean, peer["kernel_inception_distance_mean"], rtol=1e-6)
         np.testing.assert_allclose(ours.std, peer["kernel_inception_distance_std"], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("a", "arguments", "message"), [
-    (features(0, 40) * np.nan, {}, "NaN"),
-    (features(0, 40), {"subset_size": 41}, "smaller subset_size"),
-    (features(0, 1), {"subset_size": 2}, "at least 2 samples"),
-    (features(0, 40, dim=5), {}, "5 and 16 dimensions"),
-    (features(0, 40), {"num_subsets": 0}, "num_subsets >= 1"),
-])
+@pytest.mark.parametrize(
+    ("a", "arguments", "message"),
+    [
+        (features(0, 40) * np.nan, {}, "NaN"),
+        (features(0, 40), {"subset_size": 41}, "smaller subset_size"),
+        (features(0, 1), {"subset_size": 2}, "at least 2 samples"),
+        (features(0, 40, dim=5), {}, "5 and 16 dimensions"),
+        (features(0, 40), {"num_subsets": 0}, "num_subsets >= 1"),
+    ],
+)
 def test_mistakes_are_one_clear_line(a, arguments, message):
     with pytest.raises(UserError, match=message):
         kernel_distance_subsets(a, features(1, 60), **arguments)

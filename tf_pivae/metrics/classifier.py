@@ -13,8 +13,9 @@ BATCH_NORM_MOMENTUM = 0.9
 POOL_LAYER = "pool"  # the features, for use as a feature network
 
 
-def residual_network(image_shape: tuple[int, int, int], num_classes: int, depth: int, pixel_mean, pixel_variance,
-                     seed: int) -> keras.Model:
+def residual_network(
+    image_shape: tuple[int, int, int], num_classes: int, depth: int, pixel_mean, pixel_variance, seed: int
+) -> keras.Model:
     """A ResNet of depth 6n + 2 for small images, with parameter-free shortcuts (option A).
 
     Args:

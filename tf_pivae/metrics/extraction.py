@@ -36,10 +36,21 @@ class Extraction:
         return self.moments.count
 
 
-def extract(images: np.ndarray | Iterable | Callable[[int], Iterable], network: FeatureNetwork, *,
-            batch_size: int = BATCH_SIZE, keep_features: int = 0, keep_logits: bool = False, seed: int = 0,
-            progress: bool = True, total: int | None = None, state_path: str | os.PathLike | None = None,
-            save_every: int = 50, key: str = "", description: str = "features") -> Extraction:
+def extract(
+    images: np.ndarray | Iterable | Callable[[int], Iterable],
+    network: FeatureNetwork,
+    *,
+    batch_size: int = BATCH_SIZE,
+    keep_features: int = 0,
+    keep_logits: bool = False,
+    seed: int = 0,
+    progress: bool = True,
+    total: int | None = None,
+    state_path: str | os.PathLike | None = None,
+    save_every: int = 50,
+    key: str = "",
+    description: str = "features",
+) -> Extraction:
     """Runs `network` over `images` once.
 
     Args:
@@ -60,17 +71,30 @@ def extract(images: np.ndarray | Iterable | Callable[[int], Iterable], network: 
       UserError: no images, NaN features, a state of other images, network or arguments, or a damaged state.
     """
     if batch_size < 1 or keep_features < 0 or save_every < 1:
-        raise UserError(f"batch_size and save_every must be positive, keep_features not negative; got {batch_size}, "
-                        f"{save_every}, {keep_features}")
+        raise UserError(
+            f"batch_size and save_every must be positive, keep_features not negative; got {batch_size}, "
+            f"{save_every}, {keep_features}"
+        )
     if keep_logits and not network.has_logits:
-        raise UserError(f"feature network '{network.name}' has no logits, which the Inception Score needs: "
-                        "use weights that have them (inception-2015-12-05.tgz)")
+        raise UserError(
+            f"feature network '{network.name}' has no logits, which the Inception Score needs: "
+            "use weights that have them (inception-2015-12-05.tgz)"
+        )
     if hasattr(images, "shape"):
         total = len(images)
-    fingerprint = json.dumps({
-        "key": key, "images": _probe(images) if hasattr(images, "shape") else "", "network": network.name,
-        "checksum": network.checksum, "batch_size": batch_size, "keep_features": keep_features,
-        "keep_logits": keep_logits, "seed": seed}, sort_keys=True)
+    fingerprint = json.dumps(
+        {
+            "key": key,
+            "images": _probe(images) if hasattr(images, "shape") else "",
+            "network": network.name,
+            "checksum": network.checksum,
+            "batch_size": batch_size,
+            "keep_features": keep_features,
+            "keep_logits": keep_logits,
+            "seed": seed,
+        },
+        sort_keys=True,
+    )
     state = _State(network.feature_dim, keep_features, seed, keep_logits)
     if state_path is not None and Path(state_path).exists():
         state.restore(state_path, fingerprint)
@@ -85,8 +109,13 @@ def extract(images: np.ndarray | Iterable | Callable[[int], Iterable], network: 
         raise UserError("there are no images to take features of")
     if state_path is not None:
         Path(state_path).unlink(missing_ok=True)
-    return Extraction(state.moments.result(), state.features[:min(state.moments.count, keep_features)].copy(),
-                      np.concatenate(state.logits) if keep_logits else None, network.name, network.checksum)
+    return Extraction(
+        state.moments.result(),
+        state.features[: min(state.moments.count, keep_features)].copy(),
+        np.concatenate(state.logits) if keep_logits else None,
+        network.name,
+        network.checksum,
+    )
 
 
 class _State:
@@ -112,8 +141,9 @@ class _State:
             if first + fill > len(self.features):  # grow by doubling: the count need not be known beforehand
                 grown = min(max(2 * len(self.features), first + fill), self.keep_features)
                 self.features = np.concatenate(
-                    [self.features, np.zeros((grown - len(self.features), pool.shape[1]), np.float32)])
-            self.features[first:first + fill] = pool[:fill]
+                    [self.features, np.zeros((grown - len(self.features), pool.shape[1]), np.float32)]
+                )
+            self.features[first : first + fill] = pool[:fill]
         if not self.keep_features or fill == len(pool):
             return
         # Drawn from (seed, position), not from a running generator: nothing of it needs to be saved.
@@ -126,8 +156,9 @@ class _State:
     def save(self, path, fingerprint: str) -> None:
         logits = {"logits": np.concatenate(self.logits)} if self.logits else {}
         kept = min(self.moments.count, self.keep_features)
-        save_atomically(path, fingerprint=np.array(fingerprint), features=self.features[:kept], **logits,
-                        **self.moments.state())
+        save_atomically(
+            path, fingerprint=np.array(fingerprint), features=self.features[:kept], **logits, **self.moments.state()
+        )
 
     def restore(self, path, fingerprint: str) -> None:
         try:
@@ -135,8 +166,9 @@ class _State:
                 saved = str(state["fingerprint"])
                 arrays = {name: state[name] for name in state.files}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path} is no readable state of a pass over images ({error}): delete it to start "
-                            "again") from error
+            raise UserError(
+                f"{path} is no readable state of a pass over images ({error}): delete it to start again"
+            ) from error
         if saved != fingerprint:
             old, new = json.loads(saved), json.loads(fingerprint)
             changed = ", ".join(name for name in new if old.get(name) != new[name])
@@ -165,7 +197,7 @@ def _batches(images, start: int, batch_size: int) -> Iterator[np.ndarray]:
     """Batches of `batch_size` images (the last may be smaller) from image `start` on."""
     if hasattr(images, "shape"):
         for first in range(start, len(images), batch_size):
-            yield np.asarray(images[first:first + batch_size])
+            yield np.asarray(images[first : first + batch_size])
         return
     skip = 0 if callable(images) else start
     pending: list[np.ndarray] = []
@@ -182,7 +214,7 @@ def _batches(images, start: int, batch_size: int) -> Iterator[np.ndarray]:
             ready = np.concatenate(pending)
             cut = len(ready) - len(ready) % batch_size
             for first in range(0, cut, batch_size):
-                yield ready[first:first + batch_size]
+                yield ready[first : first + batch_size]
             pending = [ready[cut:]]
     rest = np.concatenate(pending) if pending else np.zeros(0)
     if len(rest):
@@ -192,6 +224,6 @@ def _batches(images, start: int, batch_size: int) -> Iterator[np.ndarray]:
 def _probe(images: np.ndarray) -> str:
     """Shape of an array and a digest of some of its images: enough to tell a mistake, cheap on a memory map."""
     digest = hashlib.sha256()
-    for index in np.unique(np.linspace(0, max(len(images) - 1, 0), PROBES).astype(int))[:len(images)]:
+    for index in np.unique(np.linspace(0, max(len(images) - 1, 0), PROBES).astype(int))[: len(images)]:
         digest.update(np.ascontiguousarray(images[index]))
     return f"{tuple(images.shape)} {digest.hexdigest()}"

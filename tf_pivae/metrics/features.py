@@ -52,19 +52,23 @@ class FeatureNetwork:
         """Features of `images`, uint8 [B, H, W, C], C 1 or 3. Raises UserError for another dtype, rank or output."""
         images = np.asarray(images)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
-            raise UserError(f"images must be uint8 [B, H, W, C] with 1 or 3 channels; got {images.dtype} "
-                            f"{images.shape}")
+            raise UserError(
+                f"images must be uint8 [B, H, W, C] with 1 or 3 channels; got {images.dtype} {images.shape}"
+            )
         features = self.function(images)
         pool = np.asarray(features.pool, np.float32)
         logits = None if features.logits is None else np.asarray(features.logits, np.float32)
         if pool.shape != (len(images), self.feature_dim):
-            raise UserError(f"feature network '{self.name}' gives features {pool.shape} for {len(images)} images; "
-                            f"({len(images)}, {self.feature_dim}) was expected")
+            raise UserError(
+                f"feature network '{self.name}' gives features {pool.shape} for {len(images)} images; "
+                f"({len(images)}, {self.feature_dim}) was expected"
+            )
         return Features(pool, logits)
 
 
-def callable_network(function: Callable, name: str, *, example: np.ndarray, checksum: str = UNVERIFIED,
-                     resize: str = "none") -> FeatureNetwork:
+def callable_network(
+    function: Callable, name: str, *, example: np.ndarray, checksum: str = UNVERIFIED, resize: str = "none"
+) -> FeatureNetwork:
     """A feature network from any function of uint8 images [B, H, W, C].
 
     Args:
@@ -91,8 +95,14 @@ def callable_network(function: Callable, name: str, *, example: np.ndarray, chec
     return FeatureNetwork(name, checksum, pool.shape[1], logits is not None, resize, call)
 
 
-def keras_network(model, name: str | None = None, *, example: np.ndarray, feature_layer: str | None = None,
-                  pixel_range: tuple[float, float] = (0.0, 255.0)) -> FeatureNetwork:
+def keras_network(
+    model,
+    name: str | None = None,
+    *,
+    example: np.ndarray,
+    feature_layer: str | None = None,
+    pixel_range: tuple[float, float] = (0.0, 255.0),
+) -> FeatureNetwork:
     """A feature network from a Keras model, a Keras file (.keras, .h5) or a SavedModel directory.
 
     Args:
@@ -119,11 +129,17 @@ def keras_network(model, name: str | None = None, *, example: np.ndarray, featur
         outputs = call(low + images.astype(np.float32) * ((high - low) / 255.0))
         if isinstance(outputs, dict):
             keys = {"features", "logits"} & set(outputs)
-            outputs = ((outputs["features"], outputs.get("logits")) if "features" in keys
-                       else next(iter(outputs.values())) if len(outputs) == 1 else outputs)
+            outputs = (
+                (outputs["features"], outputs.get("logits"))
+                if "features" in keys
+                else next(iter(outputs.values()))
+                if len(outputs) == 1
+                else outputs
+            )
             if isinstance(outputs, dict):
-                raise UserError(f"'{name}' has outputs {sorted(outputs)}: name one 'features' and, if it has them, "
-                                "one 'logits'")
+                raise UserError(
+                    f"'{name}' has outputs {sorted(outputs)}: name one 'features' and, if it has them, one 'logits'"
+                )
         return outputs
 
     digest = hashlib.sha256(f"{checksum} {feature_layer} {low} {high}".encode())
@@ -162,11 +178,14 @@ def _load(path: Path, feature_layer: str | None) -> Callable:
         loaded = tf.saved_model.load(str(path))
         signature = loaded.signatures["serving_default"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read as a Keras file or a SavedModel with a signature 'serving_default': "
-                        f"{str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+        raise UserError(
+            f"{path} cannot be read as a Keras file or a SavedModel with a signature 'serving_default': "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
     if feature_layer:
-        raise UserError(f"a SavedModel has no layers to name: leave out feature_layer={feature_layer!r}, or give "
-                        "the Keras file")
+        raise UserError(
+            f"a SavedModel has no layers to name: leave out feature_layer={feature_layer!r}, or give the Keras file"
+        )
     arguments = list(signature.structured_input_signature[1])
     if len(arguments) != 1:
         raise UserError(f"{path}: its signature takes {arguments}; a feature network takes one batch of images")

@@ -25,8 +25,9 @@ def frechet_distance(features_a, features_b, *, allow_rank_deficient: bool = Fal
       UserError: NaN or infinite features, fewer than 2 samples, different dimensions, or fewer samples than
         dimensions unless `allow_rank_deficient`.
     """
-    return frechet_distance_from_moments(moments_of(features_a), moments_of(features_b),
-                                         allow_rank_deficient=allow_rank_deficient)
+    return frechet_distance_from_moments(
+        moments_of(features_a), moments_of(features_b), allow_rank_deficient=allow_rank_deficient
+    )
 
 
 def frechet_distance_from_moments(a: Moments, b: Moments, *, allow_rank_deficient: bool = False) -> float:
@@ -61,8 +62,10 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
 
 def _check(a: Moments, b: Moments, allow_rank_deficient: bool) -> None:
     if a.mean.shape != b.mean.shape:
-        raise UserError(f"the two sets have features of {a.mean.shape[-1]} and {b.mean.shape[-1]} dimensions: "
-                        "extract both with the same network")
+        raise UserError(
+            f"the two sets have features of {a.mean.shape[-1]} and {b.mean.shape[-1]} dimensions: "
+            "extract both with the same network"
+        )
     for which, moments in (("first", a), ("second", b)):
         dim = len(moments.mean)
         if moments.covariance.shape != (dim, dim):
@@ -70,8 +73,10 @@ def _check(a: Moments, b: Moments, allow_rank_deficient: bool) -> None:
         if moments.count < 2:
             raise UserError(f"the {which} set has {moments.count} samples; a covariance needs at least 2")
         if moments.count < dim and not allow_rank_deficient:
-            raise UserError(f"the {which} set has {moments.count} samples, fewer than the {dim} feature dimensions: "
-                            "its covariance is singular and the distance biased; use more samples, or pass "
-                            "allow_rank_deficient=True to compute it anyway")
+            raise UserError(
+                f"the {which} set has {moments.count} samples, fewer than the {dim} feature dimensions: "
+                "its covariance is singular and the distance biased; use more samples, or pass "
+                "allow_rank_deficient=True to compute it anyway"
+            )
         if not (np.isfinite(moments.mean).all() and np.isfinite(moments.covariance).all()):
             raise UserError(f"the moments of the {which} set hold NaN or infinity; check its features")

@@ -35,8 +35,11 @@ def read_graph(path) -> tuple[dict[str, np.ndarray], dict[str, bool]]:
     except DecodeError as error:
         raise UserError(f"{path} is not a frozen TensorFlow graph") from error
     constants = {node.name: MakeNdarray(node.attr["value"].tensor) for node in graph.node if node.op == "Const"}
-    scaled = {node.name: node.attr["scale_after_normalization"].b for node in graph.node
-              if node.op == "BatchNormWithGlobalNormalization"}
+    scaled = {
+        node.name: node.attr["scale_after_normalization"].b
+        for node in graph.node
+        if node.op == "BatchNormWithGlobalNormalization"
+    }
     return {name: array for name, array in constants.items() if array.dtype == np.float32}, scaled
 
 

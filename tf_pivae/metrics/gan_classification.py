@@ -50,8 +50,12 @@ class Classifier(NamedTuple):
     def accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
         """Fraction of uint8 images [N, H, W, C] whose largest logit is at their label [N]."""
         labels = _checked(images, labels, self.model.output_shape[-1], "evaluation")
-        predicted = [np.asarray(self.model(tf.cast(images[first:first + EVALUATION_BATCH], tf.float32), training=False))
-                     .argmax(axis=-1) for first in range(0, len(images), EVALUATION_BATCH)]
+        predicted = [
+            np.asarray(
+                self.model(tf.cast(images[first : first + EVALUATION_BATCH], tf.float32), training=False)
+            ).argmax(axis=-1)
+            for first in range(0, len(images), EVALUATION_BATCH)
+        ]
         return float((np.concatenate(predicted) == labels).mean())
 
 
@@ -72,10 +76,20 @@ class GanTrainTest:
         return float(np.sqrt(accuracy * (1 - accuracy) / count))
 
 
-def gan_train_test(sample_images, sample_labels, train_images, train_labels, test_images, test_labels,
-                   config: ClassifierConfig | None = None, *, num_classes: int | None = None,
-                   state_dir: str | os.PathLike | None = None, real_state_dir: str | os.PathLike | None = None,
-                   progress: bool = True) -> GanTrainTest:
+def gan_train_test(
+    sample_images,
+    sample_labels,
+    train_images,
+    train_labels,
+    test_images,
+    test_labels,
+    config: ClassifierConfig | None = None,
+    *,
+    num_classes: int | None = None,
+    state_dir: str | os.PathLike | None = None,
+    real_state_dir: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> GanTrainTest:
     """Trains one classifier on the samples and one on real images, with the same recipe and seed.
 
     Args:
@@ -99,19 +113,45 @@ def gan_train_test(sample_images, sample_labels, train_images, train_labels, tes
     if len(set(shapes)) != 1:
         raise UserError(f"samples, training and test images have shapes {shapes}: make them one size")
     folder = None if state_dir is None else Path(state_dir)
-    on_samples = train_classifier(sample_images, labels[0], num_classes, config, progress=progress,
-                                  state_dir=folder and folder / "samples", description="GAN-train classifier")
-    on_real = train_classifier(train_images, labels[1], num_classes, config, progress=progress,
-                               state_dir=real_state_dir or (folder and folder / "real"),
-                               description="real classifier")
-    return GanTrainTest(on_samples.accuracy(test_images, labels[2]), on_real.accuracy(sample_images, labels[0]),
-                        on_real.accuracy(test_images, labels[2]), len(sample_images), len(train_images),
-                        len(test_images), config)
+    on_samples = train_classifier(
+        sample_images,
+        labels[0],
+        num_classes,
+        config,
+        progress=progress,
+        state_dir=folder and folder / "samples",
+        description="GAN-train classifier",
+    )
+    on_real = train_classifier(
+        train_images,
+        labels[1],
+        num_classes,
+        config,
+        progress=progress,
+        state_dir=real_state_dir or (folder and folder / "real"),
+        description="real classifier",
+    )
+    return GanTrainTest(
+        on_samples.accuracy(test_images, labels[2]),
+        on_real.accuracy(sample_images, labels[0]),
+        on_real.accuracy(test_images, labels[2]),
+        len(sample_images),
+        len(train_images),
+        len(test_images),
+        config,
+    )
 
 
-def train_classifier(images, labels, num_classes: int, config: ClassifierConfig | None = None, *,
-                     state_dir: str | os.PathLike | None = None, progress: bool = True,
-                     description: str = "classifier") -> Classifier:
+def train_classifier(
+    images,
+    labels,
+    num_classes: int,
+    config: ClassifierConfig | None = None,
+    *,
+    state_dir: str | os.PathLike | None = None,
+    progress: bool = True,
+    description: str = "classifier",
+) -> Classifier:
     """Trains a residual network on uint8 images [N, H, W, C] with labels [N].
 
     SGD with momentum on the cross-entropy; a step's batch and augmentation depend on (seed, step) only, so that a
@@ -137,8 +177,13 @@ def train_classifier(images, labels, num_classes: int, config: ClassifierConfig 
     mean, variance = _pixel_moments(images)
     model = residual_network(images.shape[1:], num_classes, config.depth, mean, variance, config.seed)
     rates = [config.learning_rate * 0.1**drop for drop in range(len(config.drops) + 1)]
-    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
-        [int(config.num_steps * fraction) for fraction in config.drops], rates) if config.drops else rates[0]
+    schedule = (
+        keras.optimizers.schedules.PiecewiseConstantDecay(
+            [int(config.num_steps * fraction) for fraction in config.drops], rates
+        )
+        if config.drops
+        else rates[0]
+    )
     optimizer = keras.optimizers.SGD(schedule, momentum=config.momentum)
     optimizer.build(model.trainable_variables)
     kernels = [variable for variable in model.trainable_variables if variable.name == "kernel"]
@@ -169,12 +214,17 @@ def train_classifier(images, labels, num_classes: int, config: ClassifierConfig 
             bar.update()
             if step % config.save_every == 0 or step == config.num_steps:
                 if not np.isfinite(loss):
-                    raise UserError(f"the classifier's loss is {float(loss)} at step {step}: lower "
-                                    "ClassifierConfig.learning_rate")
+                    raise UserError(
+                        f"the classifier's loss is {float(loss)} at step {step}: lower ClassifierConfig.learning_rate"
+                    )
                 bar.set_postfix(loss=f"{float(loss):.3f}")
                 if path is not None:
-                    save_atomically(path, fingerprint=np.array(fingerprint), step=np.int64(step),
-                                    **{f"variable_{i}": np.asarray(v) for i, v in enumerate(variables)})
+                    save_atomically(
+                        path,
+                        fingerprint=np.array(fingerprint),
+                        step=np.int64(step),
+                        **{f"variable_{i}": np.asarray(v) for i, v in enumerate(variables)},
+                    )
     return Classifier(model)
 
 
@@ -206,8 +256,9 @@ def _checked(images, labels, num_classes: int, which: str) -> np.ndarray:
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"{len(images)} {which} images need as many integer labels; got {labels.dtype} {labels.shape}")
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise UserError(f"the {which} labels run from {labels.min()} to {labels.max()}; "
-                        f"0 to {num_classes - 1} is allowed")
+        raise UserError(
+            f"the {which} labels run from {labels.min()} to {labels.max()}; 0 to {num_classes - 1} is allowed"
+        )
     return labels.astype(np.int64)
 
 
@@ -215,8 +266,9 @@ def _fingerprint(images: np.ndarray, labels: np.ndarray, num_classes: int, confi
     digest = hashlib.sha256(np.ascontiguousarray(images))
     digest.update(labels)
     recipe = {name: value for name, value in asdict(config).items() if name != "save_every"}
-    return json.dumps({"data": digest.hexdigest(), "shape": images.shape, "classes": num_classes, **recipe},
-                      sort_keys=True)
+    return json.dumps(
+        {"data": digest.hexdigest(), "shape": images.shape, "classes": num_classes, **recipe}, sort_keys=True
+    )
 
 
 def _restore(path: Path, fingerprint: str, variables: list) -> int:
@@ -230,8 +282,9 @@ def _restore(path: Path, fingerprint: str, variables: list) -> int:
     if saved != fingerprint:
         old, new = json.loads(saved), json.loads(fingerprint)
         changed = ", ".join(name for name in new if old.get(name) != new[name])
-        raise UserError(f"{path} is the state of another classifier ({changed} differ): delete it, "
-                        "or use another folder")
+        raise UserError(
+            f"{path} is the state of another classifier ({changed} differ): delete it, or use another folder"
+        )
     for index, variable in enumerate(variables):
         variable.assign(arrays[f"variable_{index}"])
     return step

@@ -50,8 +50,9 @@ def preprocess(images: tf.Tensor) -> tf.Tensor:
     """
     # The operation behind tf.compat.v1.image.resize_bilinear, without its deprecation warning. Not tf.image.resize,
     # which samples at half-pixel centres and gives other numbers.
-    pixels = tf.raw_ops.ResizeBilinear(images=tf.cast(images, tf.float32), size=[IMAGE_SIZE, IMAGE_SIZE],
-                                       align_corners=False, half_pixel_centers=False)
+    pixels = tf.raw_ops.ResizeBilinear(
+        images=tf.cast(images, tf.float32), size=[IMAGE_SIZE, IMAGE_SIZE], align_corners=False, half_pixel_centers=False
+    )
     scaled = (pixels - 128.0) / 128.0
     return tf.broadcast_to(scaled, tf.concat([tf.shape(scaled)[:3], [3]], 0))
 
@@ -109,8 +110,14 @@ class _Graph:
         """One convolution; several names of the same kernel size and input are computed as one."""
         kernel = np.concatenate([self.folded[name][0] for name in names], axis=-1)
         bias = np.concatenate([self.folded[name][1] for name in names])
-        layer = layers.Conv2D(kernel.shape[-1], kernel.shape[:2], strides, padding, activation=activation,
-                              name="__".join(names).replace("/", "."))
+        layer = layers.Conv2D(
+            kernel.shape[-1],
+            kernel.shape[:2],
+            strides,
+            padding,
+            activation=activation,
+            name="__".join(names).replace("/", "."),
+        )
         y = layer(x)
         layer.set_weights([kernel, bias])
         return y
@@ -132,12 +139,13 @@ class _Graph:
         branches, start = [], 0
         for opening, tail in zip(openings, tails, strict=True):
             filters = KERNEL_SHAPES[opening][-1]
-            y, start = opened[..., start:start + filters], start + filters
+            y, start = opened[..., start : start + filters], start + filters
             prefix = opening.removesuffix("/conv")
             for name in tail:
                 if name == "mixed":  # a 1x3 and a 3x1 convolution side by side
                     y = layers.Concatenate(name=f"{prefix.replace('/', '.')}.mixed")(
-                        [self.conv(y, f"{prefix}/mixed/conv"), self.conv(y, f"{prefix}/mixed/conv_1")])
+                        [self.conv(y, f"{prefix}/mixed/conv"), self.conv(y, f"{prefix}/mixed/conv_1")]
+                    )
                 else:
                     y = self.conv(y, f"{prefix}/{name}")
             branches.append(y)

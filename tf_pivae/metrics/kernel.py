@@ -22,8 +22,9 @@ class KernelDistance(NamedTuple):
     std: float  # over subsets, divided by their number (ddof = 0)
 
 
-def kernel_distance(features_a, features_b, *, degree: int = 3, gamma: float | None = None,
-                    coef0: float = 1.0) -> float:
+def kernel_distance(
+    features_a, features_b, *, degree: int = 3, gamma: float | None = None, coef0: float = 1.0
+) -> float:
     """Unbiased squared MMD of two whole sets under the kernel k(x, y) = (gamma x.y + coef0)^degree.
 
     sum_{i != j} k(a_i, a_j) / (n (n-1)) + sum_{i != j} k(b_i, b_j) / (m (m-1)) - 2 sum_ij k(a_i, b_j) / (n m)
@@ -41,13 +42,24 @@ def kernel_distance(features_a, features_b, *, degree: int = 3, gamma: float | N
     a, b = _pair(features_a, features_b)
     kernel = (1.0 / a.shape[1] if gamma is None else gamma, coef0, degree)
     n, m = len(a), len(b)
-    return float(_off_diagonal_sum(a, *kernel) / (n * (n - 1)) + _off_diagonal_sum(b, *kernel) / (m * (m - 1))
-                 - 2.0 * _gram_sum(a, b, *kernel) / (n * m))
+    return float(
+        _off_diagonal_sum(a, *kernel) / (n * (n - 1))
+        + _off_diagonal_sum(b, *kernel) / (m * (m - 1))
+        - 2.0 * _gram_sum(a, b, *kernel) / (n * m)
+    )
 
 
-def kernel_distance_subsets(features_a, features_b, *, num_subsets: int = NUM_SUBSETS, subset_size: int = SUBSET_SIZE,
-                            seed: int = SUBSET_SEED, degree: int = 3, gamma: float | None = None,
-                            coef0: float = 1.0) -> KernelDistance:
+def kernel_distance_subsets(
+    features_a,
+    features_b,
+    *,
+    num_subsets: int = NUM_SUBSETS,
+    subset_size: int = SUBSET_SIZE,
+    seed: int = SUBSET_SEED,
+    degree: int = 3,
+    gamma: float | None = None,
+    coef0: float = 1.0,
+) -> KernelDistance:
     """KID as it is published: the mean and standard deviation of `kernel_distance` over random subsets.
 
     Each subset draws `subset_size` rows of either set without replacement, from one NumPy `RandomState(seed)`.
@@ -65,30 +77,40 @@ def kernel_distance_subsets(features_a, features_b, *, num_subsets: int = NUM_SU
     if num_subsets < 1 or subset_size < 2:
         raise UserError(f"KID needs num_subsets >= 1 and subset_size >= 2; got {num_subsets} and {subset_size}")
     if min(len(a), len(b)) < subset_size:
-        raise UserError(f"KID subsets of {subset_size} need as many samples; got {len(a)} and {len(b)}: "
-                        "use more samples or a smaller subset_size")
+        raise UserError(
+            f"KID subsets of {subset_size} need as many samples; got {len(a)} and {len(b)}: "
+            "use more samples or a smaller subset_size"
+        )
     random = np.random.RandomState(seed)
     distances = [
-        kernel_distance(a[random.choice(len(a), subset_size, replace=False)],
-                        b[random.choice(len(b), subset_size, replace=False)],
-                        degree=degree, gamma=gamma, coef0=coef0)
-        for _ in range(num_subsets)]
+        kernel_distance(
+            a[random.choice(len(a), subset_size, replace=False)],
+            b[random.choice(len(b), subset_size, replace=False)],
+            degree=degree,
+            gamma=gamma,
+            coef0=coef0,
+        )
+        for _ in range(num_subsets)
+    ]
     return KernelDistance(float(np.mean(distances)), float(np.std(distances)))
 
 
 def _pair(features_a, features_b) -> tuple[np.ndarray, np.ndarray]:
     a, b = checked_features(features_a, "the first features"), checked_features(features_b, "the second features")
     if a.shape[1] != b.shape[1]:
-        raise UserError(f"the two sets have features of {a.shape[1]} and {b.shape[1]} dimensions: "
-                        "extract both with the same network")
+        raise UserError(
+            f"the two sets have features of {a.shape[1]} and {b.shape[1]} dimensions: "
+            "extract both with the same network"
+        )
     if min(len(a), len(b)) < 2:
         raise UserError(f"a kernel distance needs at least 2 samples of each set; got {len(a)} and {len(b)}")
     return a, b
 
 
 def _gram_sum(a, b, gamma, coef0, degree) -> float:
-    return sum(float(((gamma * (a[start:start + BLOCK] @ b.T) + coef0) ** degree).sum())
-               for start in range(0, len(a), BLOCK))
+    return sum(
+        float(((gamma * (a[start : start + BLOCK] @ b.T) + coef0) ** degree).sum()) for start in range(0, len(a), BLOCK)
+    )
 
 
 def _off_diagonal_sum(a, gamma, coef0, degree) -> float:

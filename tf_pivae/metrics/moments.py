@@ -41,8 +41,10 @@ class StreamingMoments:
         """Adds a batch [B, D] of any float dtype; returns itself. Raises UserError for NaN, infinity or another D."""
         features = checked_features(features, "features")
         if features.shape[1] != self.feature_dim:
-            raise UserError(f"features have {features.shape[1]} dimensions but {self.feature_dim} are accumulated: "
-                            "use one feature network for all of them")
+            raise UserError(
+                f"features have {features.shape[1]} dimensions but {self.feature_dim} are accumulated: "
+                "use one feature network for all of them"
+            )
         if len(features):
             mean = features.mean(axis=0)
             centred = features - mean
@@ -100,7 +102,7 @@ def moments_of(features: np.ndarray, chunk: int = 4096) -> Moments:
         raise UserError(f"features must be an array [N, D]; got shape {features.shape}")
     stream = StreamingMoments(features.shape[1])
     for start in range(0, len(features), chunk):
-        stream.update(features[start:start + chunk])
+        stream.update(features[start : start + chunk])
     return stream.result()
 
 
@@ -112,6 +114,8 @@ def checked_features(features: np.ndarray, name: str) -> np.ndarray:
     features = features.astype(np.float64, copy=False)
     if not np.isfinite(features).all():
         bad = int((~np.isfinite(features).all(axis=1)).sum())
-        raise UserError(f"{name}: {bad} of {len(features)} rows hold NaN or infinity; "
-                        "check the images and the feature network that made them")
+        raise UserError(
+            f"{name}: {bad} of {len(features)} rows hold NaN or infinity; "
+            "check the images and the feature network that made them"
+        )
     return features

@@ -34,10 +34,18 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("TF_PIVAE_CACHE") or "~/.cache/tf_pivae").expanduser() / "reference"
 
 
-def reference_statistics(images, network: FeatureNetwork, key: ReferenceKey, *,
-                         cache_dir: str | os.PathLike | None = None, keep_features: int = 0,
-                         keep_logits: bool = False, batch_size: int = BATCH_SIZE, seed: int = 0,
-                         progress: bool = True) -> Extraction:
+def reference_statistics(
+    images,
+    network: FeatureNetwork,
+    key: ReferenceKey,
+    *,
+    cache_dir: str | os.PathLike | None = None,
+    keep_features: int = 0,
+    keep_logits: bool = False,
+    batch_size: int = BATCH_SIZE,
+    seed: int = 0,
+    progress: bool = True,
+) -> Extraction:
     """Statistics of a data set's images from the cache, or by one resumable pass that fills it.
 
     Args:
@@ -51,22 +59,47 @@ def reference_statistics(images, network: FeatureNetwork, key: ReferenceKey, *,
     """
     if network.checksum == UNVERIFIED:
         raise UserError(f"statistics of '{network.name}' cannot be cached: give the network a checksum")
-    full = {"format": FORMAT, **dataclasses.asdict(key), "network": network.name, "checksum": network.checksum,
-            "resize": network.resize, "keep_features": keep_features, "keep_logits": keep_logits, "seed": seed}
+    full = {
+        "format": FORMAT,
+        **dataclasses.asdict(key),
+        "network": network.name,
+        "checksum": network.checksum,
+        "resize": network.resize,
+        "keep_features": keep_features,
+        "keep_logits": keep_logits,
+        "seed": seed,
+    }
     text = json.dumps(full, sort_keys=True)
     folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
     path = folder / f"{_slug(key)}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
     cached = _load(path, text, network)
     if cached is not None:
         return cached
-    result = extract(images, network, batch_size=batch_size, keep_features=keep_features, keep_logits=keep_logits,
-                     seed=seed, progress=progress, total=key.count, state_path=path.with_suffix(".state"), key=text,
-                     description=f"{key.dataset} {key.split}")
+    result = extract(
+        images,
+        network,
+        batch_size=batch_size,
+        keep_features=keep_features,
+        keep_logits=keep_logits,
+        seed=seed,
+        progress=progress,
+        total=key.count,
+        state_path=path.with_suffix(".state"),
+        key=text,
+        description=f"{key.dataset} {key.split}",
+    )
     if result.count != key.count:
         raise UserError(f"{key.dataset} {key.split} gave {result.count} images where {key.count} were announced")
     logits = {} if result.logits is None else {"logits": result.logits}
-    save_atomically(path, key=np.array(text), count=np.int64(result.count), mean=result.moments.mean,
-                    covariance=result.moments.covariance, features=result.features, **logits)
+    save_atomically(
+        path,
+        key=np.array(text),
+        count=np.int64(result.count),
+        mean=result.moments.mean,
+        covariance=result.moments.covariance,
+        features=result.features,
+        **logits,
+    )
     return result
 
 

@@ -51,17 +51,31 @@ class Score:
         spread = "" if self.std is None else f" +- {self.std:.4g}"
         p = self.protocol
         against = f" against {p.reference_count} {p.reference}" if p.reference else ""
-        return (f"{self.name} {self.value:.6g}{spread} ({p.samples} samples{against}; {p.detail}; "
-                f"{p.network} {p.checksum[:8]}; resize {p.resize})")
+        return (
+            f"{self.name} {self.value:.6g}{spread} ({p.samples} samples{against}; {p.detail}; "
+            f"{p.network} {p.checksum[:8]}; resize {p.resize})"
+        )
 
 
-def image_scores(samples, reference, network: FeatureNetwork, metrics: Sequence[str] | None = None, *,
-                 reference_name: str = "reference", batch_size: int = BATCH_SIZE,
-                 num_splits: int = inception_scores.NUM_SPLITS, shuffle_seed: int | None = None,
-                 num_subsets: int = kernel.NUM_SUBSETS, subset_size: int = kernel.SUBSET_SIZE,
-                 subset_seed: int = kernel.SUBSET_SEED, keep_features: int = KEEP_FEATURES,
-                 allow_rank_deficient: bool = False, progress: bool = True,
-                 state_path: str | os.PathLike | None = None, key: str = "") -> list[Score]:
+def image_scores(
+    samples,
+    reference,
+    network: FeatureNetwork,
+    metrics: Sequence[str] | None = None,
+    *,
+    reference_name: str = "reference",
+    batch_size: int = BATCH_SIZE,
+    num_splits: int = inception_scores.NUM_SPLITS,
+    shuffle_seed: int | None = None,
+    num_subsets: int = kernel.NUM_SUBSETS,
+    subset_size: int = kernel.SUBSET_SIZE,
+    subset_seed: int = kernel.SUBSET_SEED,
+    keep_features: int = KEEP_FEATURES,
+    allow_rank_deficient: bool = False,
+    progress: bool = True,
+    state_path: str | os.PathLike | None = None,
+    key: str = "",
+) -> list[Score]:
     """Scores of `samples`, with one pass of the network over either set.
 
     Args:
@@ -87,31 +101,60 @@ def image_scores(samples, reference, network: FeatureNetwork, metrics: Sequence[
         metrics = [m for m in METRICS if (network.has_logits if m == "inception_score" else reference is not None)]
     _check_metrics(metrics, network, reference)
     keep = keep_features if "kid" in metrics else 0
-    found = _extraction(samples, network, batch_size=batch_size, keep_features=keep, progress=progress,
-                        keep_logits="inception_score" in metrics, state_path=state_path, key=key,
-                        description="samples")
+    found = _extraction(
+        samples,
+        network,
+        batch_size=batch_size,
+        keep_features=keep,
+        progress=progress,
+        keep_logits="inception_score" in metrics,
+        state_path=state_path,
+        key=key,
+        description="samples",
+    )
     real = None
     if {"fid", "kid"} & set(metrics):
-        real = _extraction(reference, network, batch_size=batch_size, keep_features=keep, progress=progress,
-                           description=reference_name)
+        real = _extraction(
+            reference, network, batch_size=batch_size, keep_features=keep, progress=progress, description=reference_name
+        )
 
     def score(metric: str, value: float, std: float | None, detail: str) -> Score:
         compared = metric != "inception_score"
-        return Score(metric, network.title(metric), value, std, Protocol(
-            found.count, reference_name if compared else "", real.count if compared else 0, network.name,
-            network.checksum, network.resize, detail))
+        return Score(
+            metric,
+            network.title(metric),
+            value,
+            std,
+            Protocol(
+                found.count,
+                reference_name if compared else "",
+                real.count if compared else 0,
+                network.name,
+                network.checksum,
+                network.resize,
+                detail,
+            ),
+        )
 
     scores = []
     for metric in metrics:
         if metric == "fid":
-            value = frechet_distance_from_moments(found.moments, real.moments,
-                                                  allow_rank_deficient=allow_rank_deficient)
+            value = frechet_distance_from_moments(
+                found.moments, real.moments, allow_rank_deficient=allow_rank_deficient
+            )
             scores.append(score(metric, value, None, "float64, unbiased covariances"))
         elif metric == "kid":
-            result = kernel.kernel_distance_subsets(found.features, real.features, num_subsets=num_subsets,
-                                                    subset_size=subset_size, seed=subset_seed)
-            scores.append(score(metric, *result, f"{num_subsets} subsets of {subset_size} from "
-                                                 f"{len(found.features)} and {len(real.features)}, seed {subset_seed}"))
+            result = kernel.kernel_distance_subsets(
+                found.features, real.features, num_subsets=num_subsets, subset_size=subset_size, seed=subset_seed
+            )
+            scores.append(
+                score(
+                    metric,
+                    *result,
+                    f"{num_subsets} subsets of {subset_size} from "
+                    f"{len(found.features)} and {len(real.features)}, seed {subset_seed}",
+                )
+            )
         else:
             result = inception_scores.inception_score(found.logits, num_splits, shuffle_seed=shuffle_seed)
             order = "in order" if shuffle_seed is None else f"shuffled with seed {shuffle_seed}"
@@ -128,10 +171,19 @@ class RealSubset:
     fid: Score  # against the full set
 
 
-def real_subsets(images, counts: Iterable[int], network: FeatureNetwork, seed: int = 0, *, name: str = "full set",
-                 num_splits: int = inception_scores.NUM_SPLITS, batch_size: int = BATCH_SIZE,
-                 allow_rank_deficient: bool = False, progress: bool = True,
-                 state_path: str | os.PathLike | None = None) -> list[RealSubset]:
+def real_subsets(
+    images,
+    counts: Iterable[int],
+    network: FeatureNetwork,
+    seed: int = 0,
+    *,
+    name: str = "full set",
+    num_splits: int = inception_scores.NUM_SPLITS,
+    batch_size: int = BATCH_SIZE,
+    allow_rank_deficient: bool = False,
+    progress: bool = True,
+    state_path: str | os.PathLike | None = None,
+) -> list[RealSubset]:
     """The study of Table 7 (appendix B): IS and FID of random subsets of real images against all of them.
 
     The subsets are nested: the first images of one random order, fewer and fewer.
@@ -153,26 +205,41 @@ def real_subsets(images, counts: Iterable[int], network: FeatureNetwork, seed: i
     counts = [int(count) for count in counts]
     if not counts or min(counts) < 2 or max(counts) > len(images):
         raise UserError(f"subsets of {counts} images cannot be drawn from {len(images)}: use 2 to {len(images)}")
-    full = extract(images, network, batch_size=batch_size, keep_features=len(images), keep_logits=network.has_logits,
-                   progress=progress, state_path=state_path, description=name)
+    full = extract(
+        images,
+        network,
+        batch_size=batch_size,
+        keep_features=len(images),
+        keep_logits=network.has_logits,
+        progress=progress,
+        state_path=state_path,
+        description=name,
+    )
     order = np.random.default_rng(seed).permutation(len(images))
     rows = []
     for count in counts:
         subset = order[:count]
 
         def score(metric, value, std, reference, reference_count, detail, count=count):
-            return Score(metric, network.title(metric), value, std, Protocol(
-                count, reference, reference_count, network.name, network.checksum, network.resize, detail))
+            return Score(
+                metric,
+                network.title(metric),
+                value,
+                std,
+                Protocol(count, reference, reference_count, network.name, network.checksum, network.resize, detail),
+            )
 
         inception = None
         if full.logits is not None:
             result = inception_scores.inception_score(full.logits[subset], num_splits)
             inception = score("inception_score", *result, "", 0, f"{num_splits} splits, random order, seed {seed}")
         # Sorted, the full set's rows come in the order that its moments were accumulated in.
-        distance = frechet_distance_from_moments(moments_of(full.features[np.sort(subset)]), full.moments,
-                                                 allow_rank_deficient=allow_rank_deficient)
-        rows.append(RealSubset(count, inception, score("fid", distance, None, name, full.count,
-                                                       f"random subset, seed {seed}")))
+        distance = frechet_distance_from_moments(
+            moments_of(full.features[np.sort(subset)]), full.moments, allow_rank_deficient=allow_rank_deficient
+        )
+        rows.append(
+            RealSubset(count, inception, score("fid", distance, None, name, full.count, f"random subset, seed {seed}"))
+        )
     return rows
 
 
@@ -181,8 +248,10 @@ def _check_metrics(metrics: Sequence[str], network: FeatureNetwork, reference) -
     if unknown or not metrics:
         raise UserError(f"unknown metrics {unknown}: choose from {', '.join(METRICS)}")
     if "inception_score" in metrics and not network.has_logits:
-        raise UserError(f"{network.title('inception_score')} needs logits, which the weights of '{network.name}' do "
-                        "not have: use inception-2015-12-05.tgz, or leave the metric out")
+        raise UserError(
+            f"{network.title('inception_score')} needs logits, which the weights of '{network.name}' do "
+            "not have: use inception-2015-12-05.tgz, or leave the metric out"
+        )
     if reference is None and {"fid", "kid"} & set(metrics):
         raise UserError("FID and KID need a reference to compare with")
 
@@ -190,8 +259,10 @@ def _check_metrics(metrics: Sequence[str], network: FeatureNetwork, reference) -
 def _extraction(images, network: FeatureNetwork, **arguments) -> Extraction:
     if isinstance(images, Extraction):
         if (images.network, images.checksum) != (network.name, network.checksum):
-            raise UserError(f"statistics were made with {images.network} {images.checksum[:8]}, not with "
-                            f"{network.name} {network.checksum[:8]}: make them again")
+            raise UserError(
+                f"statistics were made with {images.network} {images.checksum[:8]}, not with "
+                f"{network.name} {network.checksum[:8]}: make them again"
+            )
         if arguments.get("keep_logits") and images.logits is None:
             raise UserError("the statistics hold no logits: extract them with keep_logits=True")
         return images

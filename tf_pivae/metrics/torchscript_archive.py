@@ -16,9 +16,17 @@ import numpy as np
 
 from tf_pivae.errors import UserError
 
-STORAGE_DTYPES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "LongStorage": "<i8",
-                  "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "<i1", "ByteStorage": "<u1",
-                  "BoolStorage": "|b1"}
+STORAGE_DTYPES = {
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "<i1",
+    "ByteStorage": "<u1",
+    "BoolStorage": "|b1",
+}
 MAX_BYTES = 1 << 30  # the FID network is 87 MB
 
 
@@ -75,8 +83,13 @@ class _DataUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no tensor")
 
     def persistent_load(self, identifier):
-        if not (isinstance(identifier, tuple) and len(identifier) == 5 and identifier[0] == "storage"
-                and identifier[1] in STORAGE_DTYPES.values() and isinstance(identifier[2], str)):
+        if not (
+            isinstance(identifier, tuple)
+            and len(identifier) == 5
+            and identifier[0] == "storage"
+            and identifier[1] in STORAGE_DTYPES.values()
+            and isinstance(identifier[2], str)
+        ):
             raise pickle.UnpicklingError(f"unknown storage {identifier!r:.80}")
         return identifier[2], identifier[1]
 
@@ -97,8 +110,7 @@ def read_tensors(path) -> dict[str, np.ndarray]:
             root = records[0].removesuffix("data.pkl")
             with archive.open(records[0]) as record:
                 tree = _DataUnpickler(record).load()
-            return {name: _numbers(archive, f"{root}data/{tensor.key}", tensor)
-                    for name, tensor in _tensors(tree, "")}
+            return {name: _numbers(archive, f"{root}data/{tensor.key}", tensor) for name, tensor in _tensors(tree, "")}
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
@@ -125,5 +137,5 @@ def _numbers(archive: zipfile.ZipFile, member: str, tensor: _Tensor) -> np.ndarr
     if 0 in tensor.shape or last >= len(storage):
         raise pickle.UnpicklingError(f"{member} has {len(storage)} numbers, too few for shape {tensor.shape}")
     strides = tuple(step * storage.itemsize for step in tensor.stride)
-    view = np.lib.stride_tricks.as_strided(storage[tensor.offset:], tensor.shape, strides, writeable=False)
+    view = np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides, writeable=False)
     return np.array(view, dtype=storage.dtype.newbyteorder("="))
