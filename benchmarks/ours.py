@@ -19,16 +19,18 @@ from tf_pivae.models.critic import plain_critic, residual_critic
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
 from tf_pivae.models.latents import Gaussian, GaussianPosterior, IAFPosterior, standard_gaussian
 from tf_pivae.models.pivae import PiVAE
+from tf_pivae.threads import thread_variables
 from tf_pivae.training.trainer import Trainer
 from tf_pivae.training.workers import local_strategy
 
 
 def setup(system, threads, logical_cpus):
-    """Memory as the commands have it; threads and logical devices, before TensorFlow starts them."""
+    """Memory and threads as the commands have them; logical devices, before TensorFlow starts them."""
     del system
     memory.keep_freed_memory()
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    within, between, _ = thread_variables(threads).values()
+    tf.config.threading.set_intra_op_parallelism_threads(int(within))
+    tf.config.threading.set_inter_op_parallelism_threads(int(between))
     if logical_cpus > 1:
         parts = [tf.config.LogicalDeviceConfiguration()] * logical_cpus
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)

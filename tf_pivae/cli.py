@@ -18,7 +18,7 @@ from pathlib import Path
 from absl import app, flags
 from absl import logging as absl_logging
 
-from tf_pivae import children, memory
+from tf_pivae import children, memory, threads
 from tf_pivae.errors import UserError, disk_message, missing_setting
 
 
@@ -116,11 +116,12 @@ def _fail(message, exit_status=UserError.exit_status):
 
 
 def import_tensorflow_quietly():
-    """Imports TensorFlow with its start-up messages kept off the terminal.
+    """Imports TensorFlow, set up for the machine's memory and cores, with its start-up messages kept off the terminal.
 
     It writes some of them to the file descriptor before any log level counts, hence the detour of stderr.
     """
     memory.keep_freed_memory()
+    threads.fit_to_cores()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

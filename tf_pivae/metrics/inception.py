@@ -12,6 +12,7 @@ from keras import layers
 from tf_pivae.metrics.features import FeatureNetwork, Features
 from tf_pivae.metrics.inception_layout import FEATURE_DIM, KERNEL_SHAPES, NAME, NUM_LOGITS, InceptionWeights
 from tf_pivae.metrics.inception_weights import load_weights
+from tf_pivae.rows import RowFunction
 
 IMAGE_SIZE = 299
 RESIZE = "TF1 bilinear to 299 (align_corners=False, half_pixel_centers=False)"
@@ -32,13 +33,11 @@ def inception_network(weights: str | os.PathLike | None = None) -> FeatureNetwor
     loaded = load_weights(weights)
     model = build_inception(loaded)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, None], tf.uint8)], autograph=False)
-    def compute(images):
-        return model(preprocess(images), training=False)
+    compute = RowFunction(lambda first_row, count, images: model(preprocess(images), training=False))
 
     def function(images: np.ndarray) -> Features:
-        outputs = compute(tf.constant(images))
-        return Features(outputs["pool"].numpy(), outputs["logits"].numpy() if "logits" in outputs else None)
+        outputs = compute(len(images), 0, len(images), (images,))
+        return Features(outputs["pool"], outputs.get("logits"))
 
     return FeatureNetwork(NAME, loaded.checksum, FEATURE_DIM, loaded.softmax is not None, RESIZE, function)
 

@@ -12,8 +12,8 @@ import tensorflow as tf
 from tf_pivae.bijectors import preprocessing as preprocessing_lib
 from tf_pivae.layers.weight_norm import data_dependent_initialization
 from tf_pivae.models.hierarchical_vae import residual_vae
-from tf_pivae.models.rows import RowFunction
 from tf_pivae.noise import RowNoise
+from tf_pivae.rows import RowFunction
 
 _ROWS_SIDE_BY_SIDE = 64  # Larger batches cost as much an image.
 

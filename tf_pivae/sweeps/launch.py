@@ -9,6 +9,7 @@ import threading
 
 from tf_pivae.errors import UserError
 from tf_pivae.sweeps.trials import run_trial
+from tf_pivae.threads import thread_variables
 
 _CONNECT_SECONDS = 10
 
@@ -28,12 +29,6 @@ def shares(items, parallel):
         return [[] for _ in range(parallel)]
     each = max(1, len(items) // parallel)
     return [[items[(slot * each + i) % len(items)] for i in range(each)] for slot in range(parallel)]
-
-
-def thread_variables(num_threads):
-    """Environment variables that keep TensorFlow to a number of threads."""
-    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
-    return dict.fromkeys(names, str(num_threads))
 
 
 def local_environments(parallel, num_gpus=0, threads=None):

@@ -7,6 +7,7 @@ import platform
 import tensorflow as tf
 
 import tf_pivae
+from tf_pivae.threads import num_cores
 
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
 
@@ -40,7 +41,7 @@ def _processor():
 
 def _cores():
     """Those that this process may use, which a container or `taskset` makes fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return num_cores()
 
 
 def _memory():

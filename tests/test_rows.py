@@ -1,15 +1,17 @@
 """What `log_prob` and the others give does not depend on batches or replicas."""
 
 import functools
+import threading
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_pivae import threads
 from tf_pivae.bijectors.real_nvp import RealNVP
 from tf_pivae.models.hierarchical_vae import residual_vae
 from tf_pivae.models.pivae import PiVAE
-from tf_pivae.models.rows import RowFunction
+from tf_pivae.rows import RowFunction
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, [7, 8, 8, 1], np.uint8)
@@ -22,16 +24,19 @@ def _strategy(replicas):
 
 @pytest.fixture(scope="module")
 def models(randomize):
-    """The same class-conditional model on one replica and on two."""
+    """The same class-conditional model on one replica, on two, and on one whose calls run three at a time."""
     vae = functools.partial(residual_vae, stem_width=4, widths=(4, 6), latent_channels=2, top_channels=2)
     flow = functools.partial(RealNVP, width=4, num_blocks=1)
     built = []
-    for replicas in (1, 2):
-        with _strategy(replicas).scope():
-            built.append(PiVAE((8, 8, 1), vae=vae, flow=flow, num_classes=3))
+    with pytest.MonkeyPatch.context() as patch:
+        for replicas, calls in ((1, 1), (2, 1), (1, 3)):
+            patch.setattr(threads, "calls_side_by_side", lambda calls=calls: calls)
+            with _strategy(replicas).scope():
+                built.append(PiVAE((8, 8, 1), vae=vae, flow=flow, num_classes=3))
     randomize(built[0], scale=0.1)
-    for ours, other in zip(built[0].variables, built[1].variables, strict=True):
-        other.assign(ours)
+    for model in built[1:]:
+        for ours, other in zip(built[0].variables, model.variables, strict=True):
+            other.assign(ours)
     return built
 
 
@@ -55,7 +60,7 @@ def test_one_and_two_replicas_any_batch_size(models, call):
 
 
 def test_terms_on_two_replicas_add_up(models):
-    one, two = (model.bound_terms(IMAGES, seed=4, labels=LABELS, first_row=5) for model in models)
+    one, two, _ = (model.bound_terms(IMAGES, seed=4, labels=LABELS, first_row=5) for model in models)
     for name in one:
         np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=1e-3)
     total = sum(two.values())
@@ -82,3 +87,22 @@ def test_every_row_once_and_on_every_replica():
         np.testing.assert_array_equal(result["rows"], 10 * np.arange(100, 111))
         np.testing.assert_array_equal(result["values"], values)
         assert set(result["replica"]) == set(range(replicas))
+
+
+def test_calls_run_side_by_side_and_keep_their_places(monkeypatch):
+    monkeypatch.setattr(threads, "calls_side_by_side", lambda: 2)
+    meeting = threading.Barrier(2, timeout=60)
+
+    def meet(values):  # Each call waits here for another one; but the first, which comes alone.
+        if values[0] >= 0:
+            meeting.wait()
+        return values
+
+    def function(first_row, count, values):
+        return tf.ensure_shape(tf.numpy_function(meet, [values], tf.int64), [None])
+
+    row_function = RowFunction(function)
+    row_function(1, 0, 1, (np.array([-1]),))
+    values = np.arange(12)
+    np.testing.assert_array_equal(row_function(12, 0, 6, (values,)), values)
+    np.testing.assert_array_equal(row_function(2, 0, 6, (values[:2],)), values[:2])

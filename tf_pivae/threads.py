@@ -1,0 +1,46 @@
+"""How TensorFlow spreads its work over the cores of a small machine."""
+
+import os
+
+_FEW = 2  # Cores up to which one thread an operation was measured to be faster; see docs/performance.md.
+_WITHIN, _BETWEEN = "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"
+
+
+def num_cores():
+    """The cores that this process may use, an int."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def thread_variables(num_threads):
+    """Environment variables that keep TensorFlow to a number of threads, a dict of strings.
+
+    By default TensorFlow runs as many operations at a time as there are cores, and cuts each into as many pieces. Those
+    wait for each other, which on few cores costs more than it gains: there an operation gets one thread, and the cores
+    get different operations. On more cores a model has too few operations at a time for that.
+    """
+    within = 1 if num_threads <= _FEW else num_threads
+    return {_WITHIN: str(within), _BETWEEN: str(num_threads), "OMP_NUM_THREADS": str(num_threads)}
+
+
+def fit_to_cores():
+    """Sets `thread_variables` for the cores of this process, if they are few; call it before TensorFlow is imported.
+
+    Where one of TensorFlow's two is set already, nothing is changed.
+    """
+    if num_cores() <= _FEW and not any(name in os.environ for name in (_WITHIN, _BETWEEN)):
+        wanted = thread_variables(num_cores())
+        os.environ.update({name: wanted[name] for name in (_WITHIN, _BETWEEN)})
+
+
+def calls_side_by_side():
+    """How many calls of a compiled function are worth running at a time, an int.
+
+    Where an operation has one thread, and there is no GPU, as many as operations may run at a time; otherwise one.
+    """
+    import tensorflow as tf
+
+    within = tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ.get(_WITHIN, 0))
+    between = tf.config.threading.get_inter_op_parallelism_threads() or int(os.environ.get(_BETWEEN, 0))
+    if within != 1 or tf.config.list_physical_devices("GPU"):
+        return 1
+    return between or num_cores()
