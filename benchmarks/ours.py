@@ -217,19 +217,22 @@ def _iaf(case):
 
 
 def _convolution(case):
-    """`repeats` 3x3 convolutions of `channels` to `channels`, one after the other."""
-    channels, repeats = case["channels"], 8
-    x = tf.random.stateless_normal([case["batch"], case["side"], case["side"], channels], [0, 0])
-    kernel = 0.01 * tf.random.stateless_normal([3, 3, channels, channels], [0, 1])
+    """3x3 convolutions of `channels` to `channels`, `repeats` one after the other, as many chains as threads run them."""
+    channels, repeats, chains = case["channels"], 8, tf.config.threading.get_inter_op_parallelism_threads()
+    shape = [case["batch"], case["side"], case["side"], channels]
+    inputs = [tf.random.stateless_normal(shape, [0, seed]) for seed in range(chains)]
+    kernel = 0.01 * tf.random.stateless_normal([3, 3, channels, channels], [1, 0])
 
     @tf.function(autograph=False)
     def convolutions():
-        h = x
-        for _ in range(repeats):
-            h = tf.nn.conv2d(h, kernel, 1, "SAME")
-        return tf.reduce_sum(h)
+        sums = []
+        for h in inputs:
+            for _ in range(repeats):
+                h = tf.nn.conv2d(h, kernel, 1, "SAME")
+            sums.append(tf.reduce_sum(h))
+        return tf.add_n(sums)
 
-    flops = 2 * repeats * case["batch"] * case["side"] ** 2 * 9 * channels**2
+    flops = 2 * chains * repeats * case["batch"] * case["side"] ** 2 * 9 * channels**2
     return lambda: convolutions().numpy(), lambda: flops
 
 

@@ -42,8 +42,8 @@ def run(pool, options):
         rows[-1] += [f"{100.0 * share / total:.0f} %" for share in shares.values()]
         options.say(" | ".join(rows[-1]))
     text = (
-        f"TensorFlow's profiler over {_CALLS} calls. `kernels` is the sum over all operations; two of them run at a "
-        f"time, on {options.threads} threads that they share, so that it is more than the time of a call. The columns "
-        "behind it are shares of that sum."
+        f"TensorFlow's profiler over {_CALLS} calls. `kernels` is the sum over all operations, of which up to "
+        f"{options.threads} run at a time, so that it is more than the time of a call. The columns behind it are shares "
+        "of that sum."
     )
     return Section("Where the time goes", text, ["task", "model", "width", "batch", "time", "kernels", *KINDS], rows)

@@ -35,7 +35,7 @@ def run(pool, options):
         "Multiplications and additions of the convolutions and matrix products of a training step, counted from its "
         "graph, over its time; the roof is the fastest of three 3x3 convolutions (float32, "
         + ", ".join(f"{b}x{s}x{s}x{c}" for b, s, c in CONVOLUTIONS)
-        + ") measured just before it in the same process."
+        + "), as many at a time as operations run, measured just before it in the same process."
     )
     header = ["model", "width", "batch", "GFLOP a step", "s a step", "GFLOP/s", "roof, GFLOP/s", "of the roof"]
     targets = worst_of("training step: at least half of the convolution rate", 50.0, fractions, unit=" %")
