@@ -29,7 +29,15 @@ PAGES = {
     ),
     "common": (
         "Noise, pictures, errors, gin.",
-        ["tf_pivae.noise", "tf_pivae.figures", "tf_pivae.errors", "tf_pivae.cli", "tf_pivae.configurable"],
+        [
+            "tf_pivae.noise",
+            "tf_pivae.rows",
+            "tf_pivae.threads",
+            "tf_pivae.figures",
+            "tf_pivae.errors",
+            "tf_pivae.cli",
+            "tf_pivae.configurable",
+        ],
     ),
 }
 _COMMANDS = {"convert_inception"}

@@ -32,7 +32,7 @@ class RowFunction:
             reduce_retracing=True,
         )
         self._calls = threads.calls_side_by_side() if self._replicas == 1 else 1
-        self._pool = ThreadPoolExecutor(self._calls)  # Its threads start when there is something to do.
+        self._map = ThreadPoolExecutor(self._calls).map if self._calls > 1 else map
 
     @property
     def num_traces(self):
@@ -64,7 +64,7 @@ class RowFunction:
         compute = functools.partial(self._batch, first_row=first_row, per_row=per_row, shared=shared)
         # The first call alone: it is traced in the caller's thread, whose contexts count.
         results = [compute(parts.pop(0))] if not self.num_traces or len(parts) == 1 else []
-        results += self._pool.map(compute, parts)
+        results += self._map(compute, parts)
         return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *itertools.chain(*results))
 
     def _batch(self, rows, first_row, per_row, shared):
