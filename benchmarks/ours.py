@@ -217,7 +217,7 @@ def _iaf(case):
 
 
 def _convolution(case):
-    """3x3 convolutions of `channels` to `channels`, `repeats` one after the other, as many chains as threads run them."""
+    """3x3 convolutions of `channels` to `channels`, `repeats` one after the other; as many chains as threads."""
     channels, repeats, chains = case["channels"], 8, tf.config.threading.get_inter_op_parallelism_threads()
     shape = [case["batch"], case["side"], case["side"], channels]
     inputs = [tf.random.stateless_normal(shape, [0, seed]) for seed in range(chains)]

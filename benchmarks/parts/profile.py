@@ -43,7 +43,7 @@ def run(pool, options):
         options.say(" | ".join(rows[-1]))
     text = (
         f"TensorFlow's profiler over {_CALLS} calls. `kernels` is the sum over all operations, of which up to "
-        f"{options.threads} run at a time, so that it is more than the time of a call. The columns behind it are shares "
-        "of that sum."
+        f"{options.threads} run at a time, so that it is more than the time of a call. The columns behind it are "
+        "shares of that sum."
     )
     return Section("Where the time goes", text, ["task", "model", "width", "batch", "time", "kernels", *KINDS], rows)
