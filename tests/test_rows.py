@@ -1,4 +1,4 @@
-"""What `log_prob` and the others give does not depend on batches or replicas."""
+"""What `log_prob` and the others give does not depend on batches, replicas or calls side by side."""
 
 import functools
 import threading

@@ -36,7 +36,13 @@ def test_what_the_user_has_set_stays(monkeypatch, cores, before, after):
 
 @pytest.mark.parametrize(
     ("variables", "calls"),
-    [({}, None), ({NAMES[0]: "1", NAMES[1]: "3"}, 3), ({NAMES[0]: "1"}, threads.num_cores()), ({NAMES[0]: "2"}, 1)],
+    [
+        ({}, None),
+        ({NAMES[0]: "1", NAMES[1]: "3"}, 3),
+        ({NAMES[0]: "1"}, threads.num_cores()),
+        ({NAMES[0]: "2"}, 1),
+        ({NAMES[0]: "few"}, 1),
+    ],
 )
 def test_calls_side_by_side_of_a_command(variables, calls):
     """In a process of its own, where nothing has set up TensorFlow before."""

@@ -39,8 +39,14 @@ def calls_side_by_side():
     """
     import tensorflow as tf
 
-    within = tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ.get(_WITHIN, 0))
-    between = tf.config.threading.get_inter_op_parallelism_threads() or int(os.environ.get(_BETWEEN, 0))
+    within = tf.config.threading.get_intra_op_parallelism_threads() or _number(_WITHIN)
+    between = tf.config.threading.get_inter_op_parallelism_threads() or _number(_BETWEEN)
     if within != 1 or tf.config.list_physical_devices("GPU"):
         return 1
     return between or num_cores()
+
+
+def _number(name):
+    """A variable's value, an int; 0 where it is not set or is no number of threads, which TensorFlow then ignores."""
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else 0
