@@ -28,7 +28,7 @@ def _run(folder, name, steps, offset, **changes):
          "gradient_norm": None if step == 30 else 2.0 * step, "images_per_second": 64.0}
         for step in range(10, 101, 10)
     ]  # fmt: skip
-    rows = [Row("bits/dim, K=1", 4.25, 0.0125, "test <images>"), Row("  kl/top", 0.5, None, "part")]
+    rows = [Row("bits/dim, K=1", 4.25, 0.0125, "9 test images, <seed> 0"), Row("  kl/top", 0.5, None, "part")]
     facts = {"name": "made_up", "image_shape": [8, 8, 1], "num_classes": 0, "num_bins": 256, "moving_average": False,
              "likelihood": True, "inference_only": False}  # fmt: skip
     given = dict(

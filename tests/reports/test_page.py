@@ -12,6 +12,7 @@ from document import Document
 
 from tf_pivae.reports.histograms import render_terms
 from tf_pivae.reports.markup import Html, tag
+from tf_pivae.reports.page import render
 
 SECTIONS = [
     "overview",
@@ -92,7 +93,7 @@ def test_names_and_values_cannot_become_html(made_up, document):
     assert document.all("title")[0].text == f"Report: a, {runs[1].name}"
     assert len(document.all("script")) == 2, "the data and the program"
     assert "Four <images>." in document.section("reconstructions").text
-    assert "test <images>" in document.section("evaluation").text
+    assert "test images, <seed> 0" in document.section("evaluation").text
 
 
 def test_markup_escapes_all_but_itself():
@@ -143,6 +144,16 @@ def test_evaluation_and_time(document):
     assert "4.2500 ± 0.0125" in text
     assert "lacks fid: no weights" in text
     assert "0 min 25 s" in document.section("hardware-and-time").text, "100 steps of 16 images, 64 a second"
+
+
+def test_bits_per_dim_of_the_overview(made_up):
+    run = made_up[0][0]
+    trained = dataclasses.replace(run, metrics=[*run.metrics, {"step": 100, "held_out_bits_per_dim/K=1": 3.5}])
+    of_training_images = json.loads(json.dumps(run.evaluation).replace("9 test images", "9 train images"))
+    runs = [run, trained, dataclasses.replace(run, evaluation=of_training_images)]
+    document = Document(render(runs, [made_up[1][0]] * 3, {}))
+    (row,) = [row for row in document.section("overview").all("tr") if row.children[0].text.startswith("Held-out")]
+    assert [cell.text for cell in row.children[1:]] == ["4.250 (K=1)", "3.500 (K=1)", "–"]
 
 
 def test_configuration_shows_what_differs(document):

@@ -3,6 +3,8 @@
 from tf_pivae.evaluation import Row
 from tf_pivae.reports.markup import note, table, tag
 
+_BOUND = "bits/dim, "  # What the names of the bounds begin with, in front of K.
+
 
 def _rows(evaluation):
     return {row["metric"]: Row(**row) for row in evaluation["rows"]}
@@ -28,6 +30,16 @@ def render(runs):
         if run.evaluations:
             parts.append(_over_time(run))
     return parts
+
+
+def held_out_bits_per_dim(run):
+    """{"K=1": bits per dimension, ...} of the newest evaluation; empty if it has none of the test images."""
+    rows = {} if run.evaluation is None else _rows(run.evaluation)
+    return {
+        metric.removeprefix(_BOUND): row.value
+        for metric, row in rows.items()
+        if metric.startswith(_BOUND) and "class" not in metric and "test images" in row.protocol
+    }
 
 
 def _is_part(metric):

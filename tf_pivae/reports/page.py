@@ -112,12 +112,19 @@ def _training(run):
 
 
 def _bits_per_dim(run):
-    lines = [line for line in run.metrics if any(name.startswith("held_out_bits_per_dim/") for name in line)]
-    if not lines:
+    """What followed the training, or else what the evaluate command found."""
+    recorded = [_held_out(line) for line in run.metrics]
+    values = next(filter(None, reversed(recorded)), evaluations.held_out_bits_per_dim(run))
+    if not values:
         return "–"
-    values = {name.split("/")[1]: value for name, value in lines[-1].items() if "held_out_bits_per_dim/" in name}
     text = ", ".join(f"{value:.3f} ({k})" for k, value in values.items() if value is not None)
     return f"[{text}]" if run.facts["inference_only"] else text
+
+
+def _held_out(line):
+    """{"K=1": bits per dimension, ...} of a line of metrics; empty but for that of an evaluation."""
+    prefix = "held_out_bits_per_dim/"
+    return {name.removeprefix(prefix): value for name, value in line.items() if name.startswith(prefix)}
 
 
 def _columns(runs, found):
