@@ -118,11 +118,27 @@ def test_random_draws_are_a_function_of_seed_number_and_name():
     assert not set(space.random(AXES, 5, seed=8)) & set(first)
 
 
+@pytest.mark.parametrize(
+    ("kind", "low", "high"),
+    [
+        ("uniform", 0.99991, 0.99999),
+        ("log", 0.9999, 0.99999),
+        ("uniform", 100000.0, 100050.0),
+        ("uniform", -7.001, -7.0),
+    ],
+)
+def test_draws_from_a_narrow_range_differ(kind, low, high):
+    draws = [float(dict(trial)["x"]) for trial in space.random([Axis("x", Range(kind, low, high))], 50, seed=0)]
+    assert len(draws) >= 45  # Of 500 values and more: few of 50 draws are the same.
+    assert low <= min(draws) < max(draws) <= high
+    assert stats.kstest(draws, stats.uniform(low, high - low).cdf).pvalue > 1e-3
+
+
 def test_draws_that_repeat_are_one_trial():
     assert len(space.random([Axis("seed", Choices(("0", "1")))], 50, seed=0)) == 2
 
 
 def test_rounding_stays_within_the_range():
-    ends = Range("uniform", 0.123456, 0.123457)
-    assert {float(ends.draw(u)) for u in (0.0, 0.5, 1 - 1e-16)} <= {0.123456, 0.123457}
+    ends = Range("uniform", 0.123449, 0.223462)  # To four digits, 0.1234 and 0.2235 are outside.
+    assert [float(ends.draw(u)) for u in (0.0, 0.5, 1 - 1e-16)] == [0.123449, 0.1735, 0.223462]
     assert [Range("int", 2, 3).draw(u) for u in (0.0, 0.499, 0.5, 1 - 1e-16)] == ["2", "2", "3", "3"]

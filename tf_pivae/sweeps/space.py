@@ -11,6 +11,7 @@ from tf_pivae.errors import UserError
 
 MAX_TRIALS = 10_000  # Each is a process and a folder: a larger number is a slip.
 _DIGITS = 4  # Significant digits of a number drawn from a range: what a table shows is what was run.
+_ALL_DIGITS = 17  # Those of a double.
 _RANGES = ("log", "uniform", "int")
 _CONSTANTS = ("True", "False", "None")
 _OPENING, _CLOSING = "([{", ")]}"
@@ -41,7 +42,10 @@ class Range(NamedTuple):
             value = math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
         else:
             value = self.low + u * (self.high - self.low)
-        return repr(min(max(float(f"{value:.{_DIGITS}g}"), self.low), self.high))
+        # In a narrow range the first digits are the same: those do not count.
+        common = math.log10(max(abs(self.low), abs(self.high)) / (self.high - self.low))
+        digits = min(_DIGITS + max(0, math.floor(common)), _ALL_DIGITS)
+        return repr(min(max(float(f"{value:.{digits}g}"), self.low), self.high))
 
 
 class Axis(NamedTuple):
@@ -95,7 +99,7 @@ def _parse_range(text, kind, arguments):
     except ValueError:
         kinds = "whole numbers" if kind == "int" else "numbers"
         raise UserError(f"--sweep={text}: {kind}(a,b) takes two {kinds}.") from None
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    if not (math.isfinite(low) and math.isfinite(high - low) and low < high):
         raise UserError(f"--sweep={text}: the range must run from a smaller number to a larger one.")
     if kind == "log" and low <= 0:
         raise UserError(f"--sweep={text}: a logarithmic range must start above 0.")
