@@ -77,6 +77,20 @@ def test_cutout_clears_one_square():
     assert cleared.mean(0).min() > 0.05  # It comes everywhere.
 
 
+@pytest.mark.parametrize(("side", "places"), [(8, 9), (6, 6)])
+def test_cutout_hits_opposite_edges_alike(side, places):
+    """A hole of 4 pixels has 9 places on 8, one of 3 has 6 on 6: each as likely, whatever is outside cut off."""
+    count, hole = 4000, side // 2
+    images = tf.ones([count, side, side, 1])
+    cleared = augmentation.cutout(images, RowNoise(3, count)).numpy()[..., 0] == 0.0
+    first = np.arange(places)[:, None] - hole // 2
+    expected = ((np.arange(side) >= first) & (np.arange(side) < first + hole)).mean(0)
+    np.testing.assert_array_equal(expected, expected[::-1])
+    for axis in (1, 2):
+        found = cleared.any(axis).mean(0)
+        np.testing.assert_allclose(found, expected, atol=4 * np.sqrt(0.25 / count))
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_any_number_of_channels(channels):
     result = DifferentiableAugmentation()(_images(channels), _noise())

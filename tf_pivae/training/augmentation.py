@@ -49,12 +49,13 @@ def translation(images, noise):
 
 @gin.configurable(module="augmentation")
 def cutout(images, noise):
-    """Sets a square of half the side to zero, its centre anywhere in the image."""
+    """Sets a square of half the side to zero, its centre anywhere in the image; both edges are as likely."""
     _, height, width, _ = images.shape
     inside = []
     for axis, side in ((1, height), (2, width)):
         hole = int(side * _HOLE + 0.5)
-        first = tf.cast(side * noise.uniform(f"cutout/{axis}", []), tf.int32) - hole // 2
+        places = side + 1 - hole % 2  # An even hole's centre is between pixels.
+        first = tf.cast(places * noise.uniform(f"cutout/{axis}", []), tf.int32) - hole // 2
         offset = tf.range(side) - first[:, None]
         inside.append((offset >= 0) & (offset < hole))  # [B, side]
     hole = inside[0][:, :, None] & inside[1][:, None, :]
