@@ -1,6 +1,7 @@
 """A step in parts is the step in one piece: gradients, losses, weights, on one replica and on two; and its memory."""
 
 import functools
+import math
 
 import gin
 import numpy as np
@@ -48,6 +49,21 @@ def _gradients(trainer):
     if trainer.critic is not None:
         parts.append((trainer.critic_optimizer, trainer.critic.trainable_variables))
     return [[m / 0.1 for m in moments_of(o, variables)[: len(variables)]] for o, variables in parts]
+
+
+@pytest.mark.parametrize("trainer", [Trainer, functools.partial(AccumulatingTrainer, num_parts=2)])
+def test_one_skipped_critic_step_of_two_is_said(randomize, trainer):
+    calls = []
+
+    def first_fails(real, fake):
+        calls.append(math.nan if not calls else 1.0)
+        return calls[-1] * losses.logistic_loss(real, fake)
+
+    trainer = small_trainer(randomize, trainer=trainer, critic_loss=first_fails, critic_steps=2)
+    metrics = take_step(trainer, small_images())
+    assert int(trainer.critic_optimizer.updates) == 1
+    assert metrics["skipped_critic"] == 1.0
+    assert take_step(trainer, small_images())["skipped_critic"] == 0.0
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)

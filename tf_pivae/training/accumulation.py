@@ -88,7 +88,7 @@ class AccumulatingTrainer(Trainer):
                 return self._critic_gradients(images, fake, noise, critic_noise, labels), []
 
             found, _ = over_parts(critic_part, self.num_parts, noise, (images, labels))
-            metrics.update(self._update_critic(*found))
+            metrics = self._update_critic(*found, before=metrics)
 
         def generator_part(noise, labels):
             fake, tape = self._samples(noise, labels)

@@ -188,7 +188,8 @@ class Trainer(keras.Model):
         for i in range(self.critic_steps):
             critic_noise = noise.fold_in(f"adversary/{i}")
             fake, tape = self._samples(critic_noise, labels)
-            metrics.update(self._update_critic(*self._critic_gradients(images, fake, noise, critic_noise, labels)))
+            found = self._critic_gradients(images, fake, noise, critic_noise, labels)
+            metrics = self._update_critic(*found, before=metrics)
         # The samples of the last critic step serve the generator too (Algorithm 1).
         quality, pull = self._quality(fake, critic_noise, labels)
         variables = self._adversarial_variables()
@@ -243,9 +244,11 @@ class Trainer(keras.Model):
             "fake_logit": tf.reduce_mean(fake_logits),
         }
 
-    def _update_critic(self, gradients, metrics):
+    def _update_critic(self, gradients, metrics, before):
+        """One update of several in a step; `before`: the metrics of those before it, {} for the first."""
         norm, skipped = self._apply(self.critic_optimizer, self.critic.trainable_variables, gradients)
         self.critic.update_normalization()
+        skipped = tf.maximum(skipped, before.get("skipped_critic", 0.0))  # Any of them counts.
         return {**metrics, "critic_gradient_norm": norm, "skipped_critic": skipped}
 
     def _augmented(self, images, noise):
