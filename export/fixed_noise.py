@@ -4,6 +4,9 @@ Then a row's result depends on that row alone, wherever it stands and whatever s
 random number generator to evaluate the density.
 """
 
+import copy
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -28,6 +31,7 @@ class FixedNoise:
         self._rows_of_a_sample = num_rows
         self._num_streams = num_streams
         self._seed = seed
+        self._tags = ()
         self._samples = None
 
     @property
@@ -39,8 +43,14 @@ class FixedNoise:
 
         An index beyond the last gets the last one's numbers.
         """
-        chosen = FixedNoise(self._rows_of_a_sample, self._num_streams, self._seed)
+        chosen = copy.copy(self)
         chosen._samples = tf.minimum(samples, self._num_streams - 1)
+        return chosen
+
+    def fold_in(self, tag):
+        """Another stream, as `RowNoise.fold_in`."""
+        chosen = copy.copy(self)
+        chosen._tags = (*self._tags, tag)
         return chosen
 
     def normal(self, tag, shape):
@@ -64,7 +74,7 @@ class FixedNoise:
         if size > MAX_BYTES:
             raise ValueError(f"the noise of {count} importance samples takes {size >> 20} MiB: export fewer.")
         with tf.init_scope():  # Here and now, whatever graph is being built.
-            first = RowNoise(self._seed, 1)
+            first = functools.reduce(RowNoise.fold_in, self._tags, RowNoise(self._seed, 1))
             streams = [first] if self._samples is None else [first.fold_in(k) for k in range(count)]
             table = np.concatenate([draw(stream).numpy() for stream in streams])
         return tf.constant(table)

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tf_pivae.export.fixed_noise import FixedNoise
 from tf_pivae.export.image_bytes import can_decode, decode_images
+from tf_pivae.models.pivae import RECONSTRUCTION
 from tf_pivae.noise import SeededRowNoise
 
 DEFAULT = "serving_default"  # The name that a client gets which asks for none.
@@ -112,7 +113,8 @@ class _Graph:
 
     def _infer(self, images, labels):
         """The latent groups by name, and the mean decoded from them."""
-        groups, mean = self._model.infer(images, FixedNoise(tf.shape(images)[0]), labels)
+        noise = FixedNoise(tf.shape(images)[0]).fold_in(RECONSTRUCTION)
+        groups, mean = self._model.infer(images, noise, labels)
         return dict(zip(self._model.vae.group_names, (group.z for group in groups), strict=True)), mean
 
     def decode(self, labels=None, **latents):

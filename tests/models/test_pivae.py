@@ -224,6 +224,25 @@ def test_reconstruction_of_a_decoder_that_knows_the_image(model):
     np.testing.assert_array_equal(fresh.reconstruct(_images(5), seed=1), _images(5))
 
 
+def test_reconstructions_have_other_noise_than_samples():
+    model = PiVAE(SHAPE, vae=_plain, flow=_flow, num_bins=LEVELS)
+    drawn = {}
+
+    def infer(y, noise, labels=None):
+        drawn["reconstruct"] = noise.normal("latents/top", [3])
+        return [], y
+
+    def sample_mean(noise, temperature=1.0, labels=None):
+        drawn["sample"] = noise.normal("latents/top", [3])
+        return tf.zeros([5, *SHAPE])
+
+    model.vae.infer, model.vae.sample_mean = infer, sample_mean
+    with tf.init_scope():
+        model._reconstruct_batch(0, 5, _images(5), None, 0)
+        model._sample_batch(0, 5, None, 0, 1.0, 0.0)
+    assert np.abs(drawn["reconstruct"] - drawn["sample"]).min() > 1e-4
+
+
 def test_initialisation_standardises_the_flow_and_sets_sigma():
     model = PiVAE(SHAPE, vae=_residual, flow=_flow, num_bins=LEVELS)
     images = _images(32)

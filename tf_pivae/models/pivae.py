@@ -15,6 +15,7 @@ from tf_pivae.models.hierarchical_vae import residual_vae
 from tf_pivae.noise import RowNoise
 from tf_pivae.rows import RowFunction
 
+RECONSTRUCTION = "reconstruction"  # The stream of the noise of reconstructions, so that it is not that of samples.
 _ROWS_SIDE_BY_SIDE = 64  # Larger batches cost as much an image.
 
 
@@ -313,7 +314,7 @@ class PiVAE(keras.Model):
         return self.to_uint8(self.sample_continuous(noise, temperature, sample_noise, labels))
 
     def _reconstruct_batch(self, first_row, count, images, labels, seed):
-        noise = RowNoise(seed, count, first_row)
+        noise = RowNoise(seed, count, first_row).fold_in(RECONSTRUCTION)
         return self.to_uint8(self.to_image_space(self.infer(images, noise, labels)[1]))
 
     # Variables.

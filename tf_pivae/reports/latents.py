@@ -5,6 +5,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from tf_pivae.models.pivae import RECONSTRUCTION
 from tf_pivae.noise import RowNoise
 
 TOP_RANGE = 2.0  # Standard deviations of the prior to either side.
@@ -134,7 +135,7 @@ def between_images(model, images, steps, seed=0, labels=None):
     Returns:
       uint8 [R S, H, W, C].
     """
-    noise = RowNoise(seed, len(images))
+    noise = RowNoise(seed, len(images)).fold_in(RECONSTRUCTION)
     t = model.preprocessing().forward(model.dequantize(images, noise))
     y = t if model.flow is None else model.flow.bijector(training=False).forward(t)
     groups, _ = model.vae.infer(y, noise, labels)
