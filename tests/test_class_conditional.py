@@ -1,13 +1,16 @@
 """A class-conditional run by command: grids with one class a row, evaluation by class, GAN-train and GAN-test."""
 
 import json
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import tf_pivae
+from tf_pivae import evaluation
 from tf_pivae.data import bundled
+from tf_pivae.data.arrays import ImageSplit
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,18 @@ def test_training_pictures_have_one_class_a_row(conditional):
     tiles = _tiles(conditional / "samples" / "000004.png", columns=3)
     expected = tf_pivae.load(conditional).sample(30, labels=np.repeat(np.arange(10), 3))
     np.testing.assert_array_equal(tiles.reshape(30, 16, 16), expected[..., 0])
+
+
+def test_labels_of_samples_are_the_datas_in_random_order():
+    """However the data orders them, here class by class: any part of the samples has all of the classes."""
+    data = ImageSplit(np.zeros([1000, 1, 1, 1], np.uint8), np.repeat(np.arange(10), [55, *[105] * 9]))
+    model = types.SimpleNamespace(num_classes=10)
+    labels = evaluation._class_labels(model, data, 2000)
+    np.testing.assert_array_equal(np.bincount(labels), 2 * np.bincount(data.labels))
+    few = np.bincount(evaluation._class_labels(model, data, 300), minlength=10)
+    expected = 300 * np.bincount(data.labels) / 1000
+    assert np.abs(few - expected).max() < 4 * np.sqrt(expected.max())
+    assert min(len(set(part)) for part in np.split(labels, 20)) == 10
 
 
 def test_bits_per_dim_by_class(conditional, evaluate):

@@ -181,7 +181,7 @@ def _image_rows(subject, wanted, rows, refused):
             reference.images, network, key, keep_features=keep, progress=settings.progress
         )
     count = settings.num_samples or len(reference)
-    pass_name = f"{subject.step}-{settings.seed}-{count}-{network.checksum[:8]}-{keep}"
+    pass_name = f"{subject.step}-{settings.seed}-{count}-{settings.reference_split}-{network.checksum[:8]}-{keep}"
     samples = metrics.extract(
         sampler(model, count, settings.seed, _class_labels(model, reference, count)),
         network,
@@ -248,10 +248,10 @@ def _full_scale(data):
 
 
 def _class_labels(model, split, count):
-    """Labels with the data's own class frequencies; None for a model without classes."""
+    """Labels with the data's own class frequencies, in random order whatever the data's; None without classes."""
     if not model.num_classes:
         return None
-    return np.resize(split.labels, count)
+    return np.resize(np.random.default_rng(0).permutation(split.labels), count)
 
 
 def _classifier_rows(subject, wanted, rows, refused):
@@ -326,6 +326,7 @@ def folder_rows(images, reference_images, settings):
         network,
         wanted,
         reference_name=reference_images or "",
+        shuffle_seed=settings.seed,  # Files are often named by class: a split of the score needs them all.
         allow_rank_deficient=settings.allow_rank_deficient,
         progress=settings.progress,
     )
