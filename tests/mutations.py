@@ -53,6 +53,20 @@ MUTATIONS = [
         "weights",
         "tests/models/test_pivae.py",
     ),
+    Mutation(
+        "kernels kept for an export: one for both uses of a layer",
+        "tf_pivae/layers/weight_norm.py",
+        "key = id(self), then is not None",
+        "key = id(self), False",
+        "tests/layers/test_weight_norm.py",
+    ),
+    Mutation(
+        "parts of a batch side by side: each takes the noise of the first",
+        "tf_pivae/rows.py",
+        "tf.constant(first_row + ranges[i][0], tf.int64)",
+        "tf.constant(first_row, tf.int64)",
+        "tests/test_rows.py",
+    ),
     # A sign in a log-det.
     Mutation(
         "log-det of a coupling: sign",
