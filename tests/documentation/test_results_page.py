@@ -80,7 +80,7 @@ def test_a_table_is_that_of_its_numbers():
 
 
 def test_the_packaged_model_is_the_one_of_the_table():
-    rows = json.loads((DOCS / "results/fashion_mnist_long/table_1.json").read_text())["rows"]
+    rows = json.loads((DOCS / "results/fashion_mnist_scales_long/table_1.json").read_text())["rows"]
     (cqfg,) = [row for row in rows if row["label"] == "CQFG"]
     values = {row["metric"]: row["value"] for row in json.loads(CARD.read_text())["rows"]}
     assert cqfg["bits_per_dim"]["values"][0] == values["bits/dim, K=1"]  # of seed 0
