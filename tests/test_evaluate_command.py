@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -255,6 +256,7 @@ def test_two_folders_without_a_run(tmp_path, network, evaluate):
         (["--real_subsets=many", "--gin_file=demo.gin"], "whole numbers"),
         (["--real_subsets=64", "--gin_file=models/no_flow.gin"], "add train.dataset=@bundled"),
         (["--images=nowhere", "--metrics=fid"], "nowhere"),
+        (["--images=nowhere", "--run_dir=runs/demo"], "give one of them"),
     ],
 )
 def test_errors_are_one_line(arguments, expected, evaluate):
@@ -283,6 +285,17 @@ def test_a_mistake_does_not_take_earlier_numbers_away(finished, tmp_path, evalua
         written = json.loads((run_dir / "evaluation.json").read_text())
         assert written["rows"] == rows
         (run_dir / "evaluation.json").write_text(json.dumps({"rows": [{"metric": "FID"}]}))
+
+
+def test_what_cannot_be_had_is_refused_before_samples_are_drawn(finished, network, monkeypatch):
+    monkeypatch.setattr(evaluation, "sampler", None)
+    wanted = ("fid", "kid", "inception_score")
+    settings = evaluation.Settings(metrics=wanted, feature_network=str(network), num_samples=7, progress=False)
+    result = evaluation.evaluate_run(finished[0], settings)
+    assert not result.rows
+    reasons = ["fid: the first set has 7 samples", "kid: KID draws subsets of 1000", "inception_score: .* needs logits"]
+    for reason, refused in zip(reasons, result.refused, strict=True):
+        assert re.match(reason, refused)
 
 
 def test_gan_train_and_test_want_classes(finished):

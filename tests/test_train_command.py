@@ -274,6 +274,7 @@ def test_help_answers_at_once(module):
     result = run(module, "--help")
     own = {"prepare": "--gin_file", "sweep": "--sweep_dir", "cluster": "--scheduler"}
     assert own.get(module, "--run_dir") in result.stdout
+    assert ("  --gin_file: " in result.stdout) == (module not in ("sample", "cluster"))
     assert time.monotonic() - started < 3.0  # A third of a second, on cores that others use too.
 
 
@@ -295,6 +296,9 @@ def test_sampling_errors(finished, tmp_path):
     assert "no run in" in error_line(run("sample", f"--run_dir={tmp_path}"))
     missing = tmp_path / "missing" / "grid.png"
     assert "cannot write" in error_line(run("sample", f"--run_dir={finished[0]}", f"--output={missing}"))
+    other = tmp_path / "grid.JPG"
+    assert "call it grid.png" in error_line(run("sample", f"--run_dir={finished[0]}", f"--output={other}"))
+    assert not other.exists()
 
 
 def test_training_on_a_folder_names_and_skips_corrupt_images(tmp_path):

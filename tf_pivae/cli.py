@@ -23,7 +23,10 @@ from tf_pivae.errors import UserError, disk_message, missing_setting
 
 
 def define_gin_flags():
-    """Defines --gin_file and --gin_param, and shows them in --help; call it when a command's module is imported."""
+    """Defines --gin_file and --gin_param; call it when a command's module is imported.
+
+    There, `flags.adopt_module_key_flags(cli)` shows them in its --help.
+    """
     flags.DEFINE_multi_string(
         "gin_file",
         [],
@@ -35,7 +38,6 @@ def define_gin_flags():
         [],
         "One binding that overrides the files, such as num_steps=1000 or RealNVP.num_scales=2; repeat for others.",
     )
-    flags.adopt_module_key_flags(sys.modules[__name__])
 
 
 def run(main):

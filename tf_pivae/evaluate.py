@@ -1,8 +1,9 @@
 """Evaluates a trained model: python -m tf_pivae.evaluate --run_dir=RUN --metrics=bits_per_dim,fid,kid --split=test
 
-Prints a table and writes RUN/evaluation.json. With --watch it follows a running training and evaluates every new
-checkpoint into RUN/evaluations.jsonl and TensorBoard. Without a run it compares two folders of images (--images,
---reference_images), or repeats the study of Table 7 (--real_subsets=50000,40000,... with --gin_file naming a data set).
+Prints a table and writes RUN/evaluation.json anew: name all the metrics that it is to hold. With --watch it follows a
+running training and evaluates every new checkpoint into RUN/evaluations.jsonl and TensorBoard. Without a run it
+compares two folders of images (--images, --reference_images), or repeats the study of Table 7
+(--real_subsets=50000,40000,... with --gin_file naming a data set).
 An interrupted evaluation goes on where it stopped.
 """
 
@@ -15,6 +16,7 @@ from tf_pivae import cli
 from tf_pivae.errors import UserError
 
 cli.define_gin_flags()
+flags.adopt_module_key_flags(cli)  # shows them in --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.")
 _METRICS = flags.DEFINE_list(
     "metrics", ["bits_per_dim"], "Of bits_per_dim, fid, kid, inception_score, gan_train, gan_test."
@@ -68,6 +70,8 @@ def main():
     if _REAL_SUBSETS.value:
         data = evaluation.configured_dataset(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
         print(evaluation.table(evaluation.real_subset_rows(data, _counts(_REAL_SUBSETS.value), settings)))
+    elif _IMAGES.value and _RUN_DIR.value:
+        raise UserError("--images scores a folder, --run_dir a run: give one of them.")
     elif _IMAGES.value:
         print(evaluation.table(evaluation.folder_rows(_IMAGES.value, _REFERENCE_IMAGES.value, settings)))
     elif not _RUN_DIR.value:

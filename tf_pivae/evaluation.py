@@ -173,6 +173,10 @@ def _image_rows(subject, wanted, rows, refused):
     model, data, settings = subject.model, _full_scale(subject.data), subject.settings
     reference = _split(data, settings.reference_split)
     network = feature_network(settings, np.asarray(reference.images[:1]))
+    count = settings.num_samples or len(reference)
+    wanted = _possible(wanted, network, count, len(reference), settings, refused)
+    if not wanted:
+        return
     keep = KEEP_FEATURES if "kid" in wanted else 0
     statistics = None
     if {"fid", "kid"} & set(wanted):
@@ -180,7 +184,6 @@ def _image_rows(subject, wanted, rows, refused):
         statistics = metrics.reference_statistics(
             reference.images, network, key, keep_features=keep, progress=settings.progress
         )
-    count = settings.num_samples or len(reference)
     pass_name = f"{subject.step}-{settings.seed}-{count}-{settings.reference_split}-{network.checksum[:8]}-{keep}"
     samples = metrics.extract(
         sampler(model, count, settings.seed, _class_labels(model, reference, count)),
@@ -206,6 +209,20 @@ def _image_rows(subject, wanted, rows, refused):
             rows.append(_score_row(score))
         except UserError as error:
             refused.append(f"{metric}: {error}")
+
+
+def _possible(wanted, network, num_samples, num_reference, settings, refused):
+    """Those of the metrics that can be had; why the others cannot goes to `refused`."""
+    possible = []
+    for metric in wanted:
+        try:
+            metrics.check_possible(
+                metric, network, num_samples, num_reference, allow_rank_deficient=settings.allow_rank_deficient
+            )
+            possible.append(metric)
+        except UserError as error:
+            refused.append(f"{metric}: {error}")
+    return possible
 
 
 def _digest(images):

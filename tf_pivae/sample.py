@@ -4,12 +4,15 @@ The same seed gives the same picture. --run_dir=fashion_mnist is the model that 
 class-conditional model gets one class a row, or those that --labels names.
 """
 
+from pathlib import Path
+
 from absl import flags
 
 from tf_pivae import cli
 from tf_pivae.errors import UserError, check_output
 
 _BATCH = 64  # Images at a time.
+_NO_PNG = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of (seed, i).")
@@ -26,6 +29,10 @@ _LABELS = flags.DEFINE_list("labels", [], "Classes of a class-conditional model,
 
 def main():
     check_output(_OUTPUT.value)
+    if Path(_OUTPUT.value).suffix.lower() in _NO_PNG:
+        raise UserError(
+            f"--output={_OUTPUT.value}: samples are written as a PNG; call it {Path(_OUTPUT.value).stem}.png."
+        )
     cli.import_tensorflow_quietly()
     import numpy as np
 

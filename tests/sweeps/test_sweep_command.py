@@ -82,6 +82,11 @@ def test_a_folder_belongs_to_one_configuration_and_one_sweep(swept, plain):
     axes = [parse_axis("learning_rate=1e-3"), parse_axis("batch_size=8")]
     with pytest.raises(UserError, match="was made with other --gin_file or --gin_param"):
         plan([plain], ["Trainer.beta_1=0.5"], axes, "grid", None, 0, sweep_dir)
+    before = rows(sweep_dir)
+    with pytest.raises(UserError, match=r"holds a sweep over .*batch_size.*: choose another --sweep_dir"):
+        command.sweep([plain], [], ["seed=0"], sweep_dir=sweep_dir)
+    assert rows(sweep_dir) == before
+    assert not (sweep_dir / "seed=0").exists()
     import fcntl
 
     with open(sweep_dir / "lock", "w") as lock:

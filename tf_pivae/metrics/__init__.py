@@ -19,7 +19,7 @@ _MODULES = {
     "reference": ("ReferenceKey", "reference_statistics"),
     "image_folder": ("images_from_folder",),
     "nearest": ("nearest_images",),
-    "scores": ("Protocol", "RealSubset", "Score", "image_scores", "real_subsets"),
+    "scores": ("Protocol", "RealSubset", "Score", "check_possible", "image_scores", "real_subsets"),
     "gan_classification": ("ClassifierConfig", "GanTrainTest", "gan_train_test", "train_classifier"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -70,13 +70,18 @@ def _check(a: Moments, b: Moments, allow_rank_deficient: bool) -> None:
         dim = len(moments.mean)
         if moments.covariance.shape != (dim, dim):
             raise UserError(f"the {which} covariance has shape {moments.covariance.shape}; ({dim}, {dim}) is needed")
-        if moments.count < 2:
-            raise UserError(f"the {which} set has {moments.count} samples; a covariance needs at least 2")
-        if moments.count < dim and not allow_rank_deficient:
-            raise UserError(
-                f"the {which} set has {moments.count} samples, fewer than the {dim} feature dimensions: "
-                "its covariance is singular and the distance biased; use more samples, or pass "
-                "allow_rank_deficient=True to compute it anyway"
-            )
+        check_count(which, moments.count, dim, allow_rank_deficient)
         if not (np.isfinite(moments.mean).all() and np.isfinite(moments.covariance).all()):
             raise UserError(f"the moments of the {which} set hold NaN or infinity; check its features")
+
+
+def check_count(which: str, count: int, dim: int, allow_rank_deficient: bool) -> None:
+    """Raises UserError where a set has too few samples for a covariance of features of `dim` dimensions."""
+    if count < 2:
+        raise UserError(f"the {which} set has {count} samples; a covariance needs at least 2")
+    if count < dim and not allow_rank_deficient:
+        raise UserError(
+            f"the {which} set has {count} samples, fewer than the {dim} feature dimensions: its covariance is singular "
+            "and the distance biased; use more samples, or allow_rank_deficient=True (--allow_rank_deficient) to "
+            "compute it anyway"
+        )

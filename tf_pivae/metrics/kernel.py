@@ -76,11 +76,7 @@ def kernel_distance_subsets(
     a, b = _pair(features_a, features_b)
     if num_subsets < 1 or subset_size < 2:
         raise UserError(f"KID needs num_subsets >= 1 and subset_size >= 2; got {num_subsets} and {subset_size}")
-    if min(len(a), len(b)) < subset_size:
-        raise UserError(
-            f"KID subsets of {subset_size} need as many samples; got {len(a)} and {len(b)}: "
-            "use more samples or a smaller subset_size"
-        )
+    check_counts(len(a), len(b), subset_size)
     random = np.random.RandomState(seed)
     distances = [
         kernel_distance(
@@ -116,3 +112,12 @@ def _gram_sum(a, b, gamma, coef0, degree) -> float:
 def _off_diagonal_sum(a, gamma, coef0, degree) -> float:
     diagonal = (gamma * np.einsum("nd,nd->n", a, a) + coef0) ** degree
     return _gram_sum(a, a, gamma, coef0, degree) - float(diagonal.sum())
+
+
+def check_counts(count_a: int, count_b: int, subset_size: int = SUBSET_SIZE) -> None:
+    """Raises UserError where a set is smaller than a subset."""
+    if min(count_a, count_b) < subset_size:
+        raise UserError(
+            f"KID draws subsets of {subset_size} from samples and from the reference, which have {count_a} and "
+            f"{count_b} images: use more (or, in Python, a smaller subset_size)"
+        )

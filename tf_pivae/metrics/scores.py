@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from tf_pivae.errors import UserError
-from tf_pivae.metrics import inception_scores, kernel
+from tf_pivae.metrics import frechet, inception_scores, kernel
 from tf_pivae.metrics.extraction import BATCH_SIZE, Extraction, extract
 from tf_pivae.metrics.features import FeatureNetwork
-from tf_pivae.metrics.frechet import frechet_distance_from_moments
 from tf_pivae.metrics.image_folder import images_from_folder
 from tf_pivae.metrics.moments import moments_of
 
@@ -139,7 +138,7 @@ def image_scores(
     scores = []
     for metric in metrics:
         if metric == "fid":
-            value = frechet_distance_from_moments(
+            value = frechet.frechet_distance_from_moments(
                 found.moments, real.moments, allow_rank_deficient=allow_rank_deficient
             )
             scores.append(score(metric, value, None, "float64, unbiased covariances"))
@@ -234,13 +233,25 @@ def real_subsets(
             result = inception_scores.inception_score(full.logits[subset], num_splits)
             inception = score("inception_score", *result, "", 0, f"{num_splits} splits, random order, seed {seed}")
         # Sorted, the full set's rows come in the order that its moments were accumulated in.
-        distance = frechet_distance_from_moments(
+        distance = frechet.frechet_distance_from_moments(
             moments_of(full.features[np.sort(subset)]), full.moments, allow_rank_deficient=allow_rank_deficient
         )
         rows.append(
             RealSubset(count, inception, score("fid", distance, None, name, full.count, f"random subset, seed {seed}"))
         )
     return rows
+
+
+def check_possible(
+    metric: str, network: FeatureNetwork, num_samples: int, num_reference: int, *, allow_rank_deficient: bool = False
+) -> None:
+    """Raises the UserError with which `image_scores` would refuse a metric: before the samples are drawn, not after."""
+    _check_metrics([metric], network, num_reference)
+    if metric == "fid":
+        for which, count in (("first", num_samples), ("second", num_reference)):
+            frechet.check_count(which, count, network.feature_dim, allow_rank_deficient)
+    elif metric == "kid":
+        kernel.check_counts(num_samples, num_reference)
 
 
 def _check_metrics(metrics: Sequence[str], network: FeatureNetwork, reference) -> None:

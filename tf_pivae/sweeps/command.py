@@ -80,7 +80,7 @@ def _ray(parallel, threads, gpus, address):
 def write_results(sweep_dir, trials):
     """Writes `results.csv`, `sweep.png` and the HParams; returns the rows."""
     rows = [results.row(trial) for trial in trials]
-    results.write_csv(Path(sweep_dir) / "results.csv", rows)
+    results.write_csv(Path(sweep_dir) / results.RESULTS, rows)
     results.write_hparams(sweep_dir, trials, rows)
     drawn = draw(rows, [name for name, _ in trials[0].settings])
     if drawn is None:

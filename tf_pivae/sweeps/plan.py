@@ -7,7 +7,7 @@ import gin
 
 from tf_pivae import cli
 from tf_pivae.errors import UserError
-from tf_pivae.sweeps import names, space
+from tf_pivae.sweeps import names, results, space
 from tf_pivae.sweeps.trials import Stage, Trial
 
 
@@ -31,6 +31,7 @@ def plan(gin_files, gin_params, axes, mode, num_trials, sweep_seed, sweep_dir):
     cli.parse_gin(gin_files, gin_params)
     axes = [axis._replace(name=names.resolve(axis.name)) for axis in axes]
     space.check_axes(axes)
+    results.check_axes(sweep_dir, [axis.name for axis in axes])
     if mode == "grid" and num_trials:
         raise UserError("--num_trials belongs to --mode=random; a grid has as many as its product.")
     settings = space.grid(axes) if mode == "grid" else space.random(axes, num_trials, sweep_seed)

@@ -10,6 +10,7 @@ from pathlib import Path
 from tf_pivae.errors import UserError, cannot_write
 from tf_pivae.sweeps.trials import FINISHED
 
+RESULTS = "results.csv"
 _HELD_OUT = "held_out_bits_per_dim/K=1"
 # Of the last report of the training: losses on training batches, in the units of `metrics.jsonl`.
 LOSSES = ("bits_per_dim", "critic_loss", "quality_loss", "critic_regularization", "log_sigma")
@@ -83,6 +84,18 @@ def write_csv(path, rows):
         os.replace(partial, path)
     except OSError as error:
         raise UserError(cannot_write(path, error)) from error
+
+
+def check_axes(sweep_dir, names):
+    """Raises UserError where the folder's `results.csv` is of a sweep over other settings: it would be written over."""
+    try:
+        with open(Path(sweep_dir) / RESULTS, newline="") as file:
+            columns = next(csv.reader(file))
+        swept = columns[columns.index("trial") + 1 : columns.index("status")]
+    except (OSError, ValueError, StopIteration):
+        return  # None yet, or none of ours.
+    if sorted(swept) != sorted(names):
+        raise UserError(f"{sweep_dir} holds a sweep over {', '.join(swept)}: choose another --sweep_dir for this one.")
 
 
 def metric_columns(rows):
