@@ -76,7 +76,17 @@ def _check(a: Moments, b: Moments, allow_rank_deficient: bool) -> None:
 
 
 def check_count(which: str, count: int, dim: int, allow_rank_deficient: bool) -> None:
-    """Raises UserError where a set has too few samples for a covariance of features of `dim` dimensions."""
+    """Checks that a set is large enough for a covariance.
+
+    Args:
+      which: what the message calls the set: "first" or "second".
+      count: its number of samples.
+      dim: dimensions of a feature.
+      allow_rank_deficient: as for `frechet_distance`.
+
+    Raises:
+      UserError: fewer than 2 samples, or fewer than `dim` that are not allowed.
+    """
     if count < 2:
         raise UserError(f"the {which} set has {count} samples; a covariance needs at least 2")
     if count < dim and not allow_rank_deficient:

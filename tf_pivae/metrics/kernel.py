@@ -115,7 +115,7 @@ def _off_diagonal_sum(a, gamma, coef0, degree) -> float:
 
 
 def check_counts(count_a: int, count_b: int, subset_size: int = SUBSET_SIZE) -> None:
-    """Raises UserError where a set is smaller than a subset."""
+    """Raises UserError where one of two sets of so many images is smaller than a subset."""
     if min(count_a, count_b) < subset_size:
         raise UserError(
             f"KID draws subsets of {subset_size} from samples and from the reference, which have {count_a} and "

@@ -245,7 +245,17 @@ def real_subsets(
 def check_possible(
     metric: str, network: FeatureNetwork, num_samples: int, num_reference: int, *, allow_rank_deficient: bool = False
 ) -> None:
-    """Raises the UserError with which `image_scores` would refuse a metric: before the samples are drawn, not after."""
+    """Says before samples are drawn whether `image_scores` could give a metric of them.
+
+    Args:
+      metric: 'fid', 'kid' or 'inception_score'.
+      network: `FeatureNetwork`.
+      num_samples, num_reference: numbers of images.
+      allow_rank_deficient: as for `frechet_distance`.
+
+    Raises:
+      UserError: the one of `image_scores`.
+    """
     _check_metrics([metric], network, num_reference)
     if metric == "fid":
         for which, count in (("first", num_samples), ("second", num_reference)):
