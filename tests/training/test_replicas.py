@@ -85,7 +85,7 @@ OPTIONS = {
         regularizer=functools.partial(R1, 1.0),
         augment=DifferentiableAugmentation,
         kl_warmup_steps=10,
-        seed=1,  # With 0 the gradient of the critic's stem, alone, jumps at step 2: rounding decides a rectifier's slope.
+        seed=1,  # With 0, rounding decides the slope of a rectifier behind the stem, whose gradient jumps.
     ),
 }
 
