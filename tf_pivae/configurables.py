@@ -8,6 +8,7 @@ import tf_pivae.layers.rematerialization
 import tf_pivae.layers.spectral_norm
 import tf_pivae.metrics.gan_classification
 import tf_pivae.models.critic
+import tf_pivae.models.dequantization
 import tf_pivae.models.hierarchical_vae
 import tf_pivae.models.latents
 import tf_pivae.models.pivae

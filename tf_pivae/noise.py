@@ -4,20 +4,23 @@ Every random number of the model is a pure function of (seed, row, tag): which r
 serves, and what for ("dequantisation", "latents/2", ...). How the rows are cut into batches or spread over replicas
 then changes nothing: two replicas draw different noise, and together exactly the noise that one would.
 
+The generator is Philox, 64 bits of key and 128 of counter. Tags make the key; the seed is the upper half of the counter
+and the place in the stream the lower one, so no two of the 2^64 seeds share a number of one tag.
+
 `keras.random.SeedGenerator` gives every replica of a `MirroredStrategy` the same numbers, hence this module.
 """
 
 import contextlib
+import hashlib
 import math
 import threading
-import zlib
 
 import numpy as np
 import tensorflow as tf
 
 _PHILOX = 1  # tf.random.Algorithm.PHILOX: the counter-based generator that CPU, GPU and XLA share.
 _PER_COUNTER = 4  # One Philox counter yields four float32 numbers, uniform or normal.
-_SCRAMBLING_KEY = 0x02461E293EC8F720  # Under which TensorFlow draws a generator's key and counter from a seed.
+_ROOT_KEY = 0x02461E293EC8F720  # Of the streams before any tag; any constant serves.
 _MANTISSA, _ONE = 0x007FFFFF, 0x3F800000  # float32: the bits of the fraction, and those of 1.0.
 _SMALLEST_UNIFORM = 1e-7  # Whose logarithm TensorFlow takes in place of that of smaller ones.
 _state = threading.local()
@@ -37,31 +40,38 @@ def for_xla():
         _state.for_xla = False
 
 
-def fold_in(seed, tag):
-    """Derives an independent seed, int32 [2], from `seed` (int or int [2]) and `tag` (str, int or integer tensor).
+def seed_tensor(seed: int) -> tf.Tensor:
+    """A seed as an int64 scalar, so that another seed does not trace another graph.
 
-    The numbers of `tf.random.experimental.stateless_fold_in`.
+    Raises:
+      ValueError: not a whole number, or one of more than 64 bits.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not -(2**63) <= seed < 2**63:
+        raise ValueError(f"`seed` must be a whole number from -2^63 to 2^63 - 1; got {seed!r}.")
+    return tf.constant(seed, tf.int64)
+
+
+def fold_in(key: tf.Tensor, tag: str | int | tf.Tensor) -> tf.Tensor:
+    """The key of an independent stream, uint64 [], from a key and a tag: a string, or a number below 2^63.
+
+    A string's tag has the uppermost bit set, a number's has not: no string is taken for a number.
     """
     if isinstance(tag, str):
-        tag = zlib.crc32(tag.encode()) & 0x7FFFFFFF
-    tag = tf.convert_to_tensor(tag)
-    return tf.stack([_bits([], *_key_and_counter(_as_seed(seed)), tag.dtype), tag])
+        digest = int.from_bytes(hashlib.blake2b(tag.encode(), digest_size=8).digest(), "little")
+        tag = tf.constant(digest | 1 << 63, tf.uint64)
+    counter = tf.stack([tf.cast(tag, tf.uint64), tf.constant(0, tf.uint64)])
+    return _bits([], key[None], counter, tf.uint64)
 
 
-def _as_seed(seed):
-    if isinstance(seed, int | np.integer):
-        return tf.constant([seed & 0x7FFFFFFF, (seed >> 31) & 0x7FFFFFFF], tf.int32)
-    return tf.cast(seed, tf.int32)
+def _root_key():
+    return tf.constant(_ROOT_KEY, tf.uint64)
 
 
-def _key_and_counter(seed):
-    """Key, uint64 [1], and counter, uint64 [2], of the generator for an int32 [2] seed.
-
-    Those of `StatelessRandomGetKeyCounter`, of which XLA's version loses the sign of the seed.
-    """
-    scrambled = tf.bitcast(tf.cast(seed, tf.int64), tf.uint64)
-    mixed = _bits([2], tf.constant([_SCRAMBLING_KEY], tf.uint64), scrambled, tf.uint64)
-    return mixed[:1], tf.stack([tf.constant(0, tf.uint64), mixed[1]])
+def _counter_word(seed):
+    """The upper half of the counter, uint64, of seeds, ints or integer tensors of any shape."""
+    if not tf.is_tensor(seed):
+        seed = np.asarray(seed, np.int64)
+    return tf.bitcast(tf.cast(seed, tf.int64), tf.uint64)
 
 
 def _bits(shape, key, counter, dtype):
@@ -89,15 +99,17 @@ class RowNoise:
     one bulk call serves the whole batch, and the same row gives the same numbers in whatever batch it comes.
 
     Args:
-      seed: int, or int [2].
+      seed: int of 64 bits, or an integer scalar tensor.
       num_rows: B, int or scalar integer tensor.
       first_row: scalar int or int64 tensor.
+      key: uint64 [], of the stream; None is that before any `fold_in`.
     """
 
-    def __init__(self, seed, num_rows, first_row=0):
-        self._seed = _as_seed(seed)
+    def __init__(self, seed, num_rows, first_row=0, key=None):
+        self._seed = _counter_word(seed)
         self._num_rows = num_rows
         self._first_row = tf.cast(first_row, tf.uint64)
+        self._key = _root_key() if key is None else key
 
     @property
     def num_rows(self):
@@ -105,7 +117,7 @@ class RowNoise:
 
     def fold_in(self, tag):
         """The same rows of another, independent stream."""
-        return RowNoise(fold_in(self._seed, tag), self._num_rows, self._first_row)
+        return self._like(self._first_row, self._num_rows, fold_in(self._key, tag))
 
     def samples(self, samples):
         """Several samples of the same rows, one sample's rows behind the other's: `NoiseOfSamples`, int32 [K]."""
@@ -113,7 +125,7 @@ class RowNoise:
 
     def part(self, start, num_rows):
         """The noise of `num_rows` of these rows from row `start` on, a scalar integer tensor."""
-        return RowNoise(self._seed, num_rows, self._first_row + tf.cast(start, tf.uint64))
+        return self._like(self._first_row + tf.cast(start, tf.uint64), num_rows, self._key)
 
     def normal(self, tag, shape):
         """Standard normal noise, float32 [B, *shape]."""
@@ -123,11 +135,14 @@ class RowNoise:
         """Uniform noise in [0, 1), float32 [B, *shape]."""
         return self._draw(tf.raw_ops.StatelessRandomUniformV2, _uniform_of_bits, tag, shape)
 
+    def _like(self, first_row, num_rows, key):
+        return RowNoise(tf.bitcast(self._seed, tf.int64), num_rows, first_row, key)
+
     def _draw(self, op, of_bits, tag, shape):
         size = int(np.prod(shape, dtype=np.int64))
         counters = -(-size // _PER_COUNTER)
-        key, start = _key_and_counter(fold_in(self._seed, tag))
-        counter = tf.stack([self._first_row * tf.constant(counters, tf.uint64), start[1]])
+        key = fold_in(self._key, tag)[None]
+        counter = tf.stack([self._first_row * tf.constant(counters, tf.uint64), self._seed])
         padded = [self._num_rows, counters * _PER_COUNTER]
         if getattr(_state, "for_xla", False):
             flat = of_bits(_bits(padded, key, counter, tf.uint32))
@@ -171,13 +186,16 @@ class NoiseOfSamples:
 class SeededRowNoise:
     """Noise for rows that carry a seed each, so that a row's numbers depend on its own seed alone.
 
+    A row of seed s gets what row 0 of `RowNoise(s, 1)` gets.
+
     Args:
       seeds: int64 [B].
+      key: uint64 [], of the stream; None is that before any `fold_in`.
     """
 
-    def __init__(self, seeds, stream=0):
+    def __init__(self, seeds, key=None):
         self._seeds = tf.cast(seeds, tf.int64)
-        self._stream = stream
+        self._key = _root_key() if key is None else key
 
     @property
     def num_rows(self):
@@ -185,28 +203,19 @@ class SeededRowNoise:
 
     def fold_in(self, tag):
         """The same rows of another, independent stream."""
-        if isinstance(tag, str):
-            tag = zlib.crc32(tag.encode()) & 0x7FFFFFFF
-        return SeededRowNoise(self._seeds, fold_in(self._stream, tag))
+        return SeededRowNoise(self._seeds, fold_in(self._key, tag))
 
     def normal(self, tag, shape):
         """Standard normal noise, float32 [B, *shape]."""
-        return self._draw(tf.random.stateless_normal, tag, shape)
+        return self._draw("normal", tag, shape)
 
     def uniform(self, tag, shape):
         """Uniform noise in [0, 1), float32 [B, *shape]."""
-        return self._draw(tf.random.stateless_uniform, tag, shape)
+        return self._draw("uniform", tag, shape)
 
-    def _draw(self, op, tag, shape):
-        stream = fold_in(self._stream, tag)
-        low = tf.cast(self._seeds & 0x7FFFFFFF, tf.int32)
-        high = tf.cast(tf.bitwise.right_shift(self._seeds, 31) & 0x7FFFFFFF, tf.int32)
-        top = tf.cast(tf.bitwise.right_shift(self._seeds, 62) & 3, tf.int32)
-
-        def row(parts):
-            seed = stream
-            for part in parts:
-                seed = fold_in(seed, part)
-            return op(shape, seed=seed)
-
-        return tf.map_fn(row, (low, high, top), fn_output_signature=tf.TensorSpec(shape, tf.float32))
+    def _draw(self, kind, tag, shape):
+        return tf.map_fn(
+            lambda seed: getattr(RowNoise(seed, 1, key=self._key), kind)(tag, shape)[0],
+            self._seeds,
+            fn_output_signature=tf.TensorSpec(shape, tf.float32),
+        )

@@ -76,8 +76,7 @@ class HierarchicalVAE(keras.Model):
           `VAEBound`.
         """
         groups, mean = self.infer(y, noise, labels)
-        kl = [tf.reduce_sum(group.kl, list(range(1, len(group.kl.shape) - 1))) for group in groups]
-        return VAEBound(self.log_likelihood(y, mean), kl, mean)
+        return VAEBound(self.log_likelihood(y, mean), [_sum_over_space(group.kl) for group in groups], mean)
 
     def infer(self, y, noise, labels=None):
         """Posterior samples and the mean decoded from them: list of `LatentSample` (the top first), [B, H, W, C]."""
@@ -140,6 +139,11 @@ class HierarchicalVAE(keras.Model):
         self.log_sigma.assign(0.5 * tf.math.log(tf.reduce_mean(tf.math.squared_difference(y, mean)) + 1e-8))
 
 
+def _sum_over_space(x):
+    """[B, ..., C] -> [B, C]; a vector is a map of one place. (No sum over no axes: not every runtime knows that.)"""
+    return tf.reduce_sum(tf.reshape(x, [tf.shape(x)[0], -1, x.shape[-1]]), 1)
+
+
 def _latent_shape(block, parts):
     return [*parts["features"].shape[1:3], block.latent_channels]
 
@@ -198,6 +202,7 @@ def plain_vae(
             latent_channels=latent_channels if i < len(widths) - 1 else 0,
             context_channels=contexts[i] if i < len(widths) - 1 else 0,
             residual=False,
+            activation=tf.nn.elu if i else tf.identity,  # The first block sees y itself: an ELU flattens dark images.
             num_classes=num_classes,
             name=f"bottom_up_{i}",
         )

@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from tf_pivae.bijectors import preprocessing as preprocessing_lib
 from tf_pivae.layers.weight_norm import data_dependent_initialization
+from tf_pivae.models.dequantization import UniformDequantization, uniform
 from tf_pivae.models.hierarchical_vae import residual_vae
-from tf_pivae.noise import RowNoise
+from tf_pivae.noise import RowNoise, seed_tensor
 from tf_pivae.rows import RowFunction
 
 RECONSTRUCTION = "reconstruction"  # The stream of the noise of reconstructions, so that it is not that of samples.
@@ -22,35 +23,46 @@ _ROWS_SIDE_BY_SIDE = 64  # Larger batches cost as much an image.
 class Bound(NamedTuple):
     """A one-sample lower bound on log P(x) and its terms, all in nats."""
 
-    log_prob: tf.Tensor  # [B], the sum of the terms below minus D log(num_bins)
+    log_prob: tf.Tensor  # [B], the sum of the terms below, the KLs subtracted
     reconstruction: tf.Tensor  # [B], log p(y|z)
     kl: list  # of [B, C_group], log q(z|y) - log p(z), the top of the hierarchy first
     flow_log_det: tf.Tensor  # [B], log|det df/dt|
     preprocessing_log_det: tf.Tensor  # [B], log|det dt/dv|
+    discretisation: tf.Tensor  # [B], -log q(v|x); -D log(num_bins) where q is uniform
 
 
 class Features(NamedTuple):
-    """Images in the space of the VAE."""
+    """Images in the space of the VAE, and the terms of the bound that came about on the way, in nats."""
 
     y: tf.Tensor  # [B, H, W, C]
-    flow_log_det: tf.Tensor  # [B], log|det df/dt|, nats
-    preprocessing_log_det: tf.Tensor  # [B], log|det dt/dv|, nats
+    flow_log_det: tf.Tensor  # [B], log|det df/dt|
+    preprocessing_log_det: tf.Tensor  # [B], see `Dequantized`
+    discretisation: tf.Tensor  # [B], see `Dequantized`
+
+
+class MassOutside(NamedTuple):
+    """Where samples of the continuous v lie, relative to the unit cube."""
+
+    samples_inside: float  # share of samples wholly inside [0, 1)^D
+    pixels_below: float  # share of pixels below 0
+    pixels_above: float  # share of pixels at or above 1
 
 
 @gin.configurable
 class PiVAE(keras.Model):
     """A density and a sampler for images of `num_bins` levels, x in {0 ... num_bins - 1}^(H x W x C).
 
-        v = (x + u) / num_bins,  t = preprocessing(v),  y = flow(t),  y ~ VAE           (equations 5 and 6)
+        v ~ q(v|x),  t = preprocessing(v),  y = flow(t),  y ~ VAE                       (equations 5 and 6)
 
-    The density of v reaches a little beyond [0, 1] (logit's `a`; `affine`'s real line). That mass belongs to no image
-    in `log_prob`, whose probabilities therefore sum to slightly less than 1: the bound stays a bound.
+    The density of v reaches beyond [0, 1] (logit's `a`; `affine`'s real line). With the paper's uniform dequantisation
+    that mass, often most of it, belongs to no image in `log_prob`; with `EdgeBins` the probabilities sum to exactly 1.
 
     Args:
       image_shape: (H, W, C).
       vae: a function of `image_shape` (and `num_classes`) that returns a `HierarchicalVAE`.
       flow: None, or a function of `image_shape` that returns a `RealNVP`.
       preprocessing: a function that returns a `tfb.Bijector`: `logit` with a flow, `affine` without.
+      dequantization: a function of `num_bins` and `preprocessing`: `UniformDequantization` (the paper's) or `EdgeBins`.
       num_bins: number of levels of a pixel, 2 to 256.
       observation_noise: float, how much of p(y|z)'s noise a sample has: 1 in the model of equation (6), 0 for a GAN,
         whose generator is a function of z alone.
@@ -63,6 +75,7 @@ class PiVAE(keras.Model):
         vae=residual_vae,
         flow=None,
         preprocessing=preprocessing_lib.logit,
+        dequantization=UniformDequantization,
         num_bins=256,
         observation_noise=1.0,
         num_classes=0,
@@ -77,6 +90,7 @@ class PiVAE(keras.Model):
         self.num_classes = num_classes
         self.dimensions = math.prod(self.image_shape)
         self.preprocessing = preprocessing
+        self.dequantization = dequantization(num_bins=num_bins, preprocessing=preprocessing)
         self.vae = vae(image_shape=self.image_shape, num_classes=num_classes)
         self.flow = None if flow is None else flow(image_shape=self.image_shape)
         self._create_variables()
@@ -85,6 +99,7 @@ class PiVAE(keras.Model):
         self._terms_rows = RowFunction(self._terms_batch)
         self._sample_rows = RowFunction(self._sample_batch)
         self._reconstruct_rows = RowFunction(self._reconstruct_batch)
+        self._outside_rows = RowFunction(self._outside_batch)
 
     # The bound.
 
@@ -104,27 +119,22 @@ class PiVAE(keras.Model):
 
     def features(self, images, noise, training=False):
         """The first half of `bound`, `Features`: the one that batch statistics may make a function of all images."""
-        v = self.dequantize(images, noise)
-        preprocessing = self.preprocessing()
-        t = preprocessing.forward(v)
-        preprocessing_log_det = preprocessing.forward_log_det_jacobian(v, event_ndims=3)
-        preprocessing_log_det = tf.broadcast_to(preprocessing_log_det, [tf.shape(v)[0]])  # `affine`'s is one constant.
+        t, preprocessing_log_det, discretisation = self.dequantization(images, noise=noise)
         y, flow_log_det = self._flow_forward(t, training)
-        return Features(y, flow_log_det, preprocessing_log_det)
+        return Features(y, flow_log_det, preprocessing_log_det, discretisation)
 
     def bound_of_features(self, features, noise, labels=None):
         """The second half of `bound`: for each image, a function of that image's features alone."""
-        y, flow_log_det, preprocessing_log_det = features
+        y, flow_log_det, preprocessing_log_det, discretisation = features
         vae = self.vae.bound(y, noise, labels)
         kl = tf.add_n([tf.reduce_sum(group, -1) for group in vae.kl])
-        log_density = vae.reconstruction - kl + flow_log_det + preprocessing_log_det  # of v, a density on [0, 1)^D
-        log_prob = log_density - self.dimensions * math.log(self.num_bins)  # of x: a bin's volume is num_bins^-D
-        return Bound(log_prob, vae.reconstruction, vae.kl, flow_log_det, preprocessing_log_det)
+        log_density = vae.reconstruction - kl + flow_log_det + preprocessing_log_det  # log p(v)
+        log_prob = log_density + discretisation  # log p(v) - log q(v|x)
+        return Bound(log_prob, vae.reconstruction, vae.kl, flow_log_det, preprocessing_log_det, discretisation)
 
     def dequantize(self, images, noise):
-        """v = (x + u) / num_bins, u ~ U[0, 1): float32 [B, H, W, C] in [0, 1] (rounding may reach 1)."""
-        u = noise.uniform("dequantisation", self.image_shape)
-        return (tf.cast(images, tf.float32) + u) / self.num_bins
+        """Images as the critic sees them, whatever the dequantisation: (x + u) / num_bins, float32 [B, H, W, C]."""
+        return uniform(images, noise, self.num_bins)
 
     def _flow_forward(self, t, training):
         if self.flow is None:
@@ -171,8 +181,7 @@ class PiVAE(keras.Model):
         Returns:
           list of `LatentSample` in the order of `vae.group_names`, and float32 [B, H, W, C].
         """
-        y, _ = self._flow_forward(self.preprocessing().forward(self.dequantize(images, noise)), training=False)
-        return self.vae.infer(y, noise, labels)
+        return self.vae.infer(self.features(images, noise).y, noise, labels)
 
     # The sampler.
 
@@ -224,8 +233,8 @@ class PiVAE(keras.Model):
             raise ValueError(f"`num_importance_samples` must be at least 1; got {num_importance_samples}.")
         rows = len(images), first_row, batch_size, (images, labels)
         if num_importance_samples == 1:
-            return self._bound_rows(*rows, (_seed(seed),))
-        return self._log_prob_rows(*rows, (tf.constant(num_importance_samples), _seed(seed)))
+            return self._bound_rows(*rows, (seed_tensor(seed),))
+        return self._log_prob_rows(*rows, (tf.constant(num_importance_samples), seed_tensor(seed)))
 
     def bits_per_dim(self, images, num_importance_samples=1, seed=0, labels=None, **options):
         """-log_prob / (D log 2), NumPy float32 [B].
@@ -244,10 +253,10 @@ class PiVAE(keras.Model):
 
         Returns:
           dict of NumPy float32 [B], nats: "reconstruction", "kl/GROUP" (negative KLs, so that all terms add up),
-          "flow log-det", "preprocessing log-det", "discretisation" (-D log num_bins).
+          "flow log-det", "preprocessing log-det", "discretisation" (-log q(v|x); -D log num_bins where q is uniform).
         """
         images, labels = self._checked(images, labels)
-        return self._terms_rows(len(images), first_row, max(1, len(images)), (images, labels), (_seed(seed),))
+        return self._terms_rows(len(images), first_row, max(1, len(images)), (images, labels), (seed_tensor(seed),))
 
     def sample(self, num_samples, seed=0, temperature=1.0, sample_noise=1.0, labels=None, batch_size=64, first_row=0):
         """Images from the model; image i is a function of (seed, first_row + i).
@@ -272,7 +281,7 @@ class PiVAE(keras.Model):
             if not 0 <= value < math.inf:
                 raise ValueError(f"`{name}` must be finite and at least 0; got {value}.")
         labels = self._checked_labels(labels, num_samples)
-        shared = _seed(seed), tf.constant(temperature, tf.float32), tf.constant(sample_noise, tf.float32)
+        shared = seed_tensor(seed), tf.constant(temperature, tf.float32), tf.constant(sample_noise, tf.float32)
         return self._sample_rows(num_samples, first_row, batch_size, (labels,), shared)
 
     def reconstruct(self, images, seed=0, labels=None, batch_size=64):
@@ -288,7 +297,24 @@ class PiVAE(keras.Model):
           NumPy uint8 [B, H, W, C].
         """
         images, labels = self._checked(images, labels)
-        return self._reconstruct_rows(len(images), 0, batch_size, (images, labels), (_seed(seed),))
+        return self._reconstruct_rows(len(images), 0, batch_size, (images, labels), (seed_tensor(seed),))
+
+    def mass_outside(self, num_samples=2000, seed=0, labels=None, batch_size=64):
+        """How much of the model's density lies outside of [0, 1)^D, estimated from samples.
+
+        With `UniformDequantization` it belongs to no image; with `EdgeBins` to the images whose levels are the edges'.
+
+        Args:
+          num_samples, seed, labels, batch_size: as for `sample`.
+
+        Returns:
+          `MassOutside`.
+        """
+        labels = self._checked_labels(labels, num_samples)
+        counts = self._outside_rows(num_samples, 0, batch_size, (labels,), (seed_tensor(seed),))
+        below, above = counts.T / self.dimensions
+        inside = np.mean((below == 0.0) & (above == 0.0))
+        return MassOutside(float(inside), float(np.mean(below)), float(np.mean(above)))
 
     # What is computed at a time; see `RowFunction`.
 
@@ -306,12 +332,16 @@ class PiVAE(keras.Model):
             **{f"kl/{name}": -tf.reduce_sum(group, -1) for name, group in kl},
             "flow log-det": bound.flow_log_det,
             "preprocessing log-det": bound.preprocessing_log_det,
-            "discretisation": tf.fill([count], -self.dimensions * math.log(self.num_bins)),
+            "discretisation": bound.discretisation,
         }
 
     def _sample_batch(self, first_row, count, labels, seed, temperature, sample_noise):
         noise = RowNoise(seed, count, first_row)
         return self.to_uint8(self.sample_continuous(noise, temperature, sample_noise, labels))
+
+    def _outside_batch(self, first_row, count, labels, seed):
+        v = self.sample_continuous(RowNoise(seed, count, first_row), labels=labels)
+        return tf.stack([tf.math.count_nonzero(outside, [1, 2, 3]) for outside in (v < 0.0, v >= 1.0)], 1)
 
     def _reconstruct_batch(self, first_row, count, images, labels, seed):
         noise = RowNoise(seed, count, first_row).fold_in(RECONSTRUCTION)
@@ -341,8 +371,7 @@ class PiVAE(keras.Model):
         images, labels = self._checked(images, labels)
         noise = RowNoise(seed, len(images)).fold_in("initialisation")
         with data_dependent_initialization() if weights else contextlib.nullcontext():
-            v = self.dequantize(images, noise)
-            y, _ = self._flow_forward(self.preprocessing().forward(v), training=weights)
+            y = self.features(images, noise, training=weights).y
             _, mean = self.vae.infer(y, noise, labels)
         self.vae.initialize_sigma(y, mean)
 
@@ -353,8 +382,8 @@ class PiVAE(keras.Model):
 
     @property
     def inference_variables(self):
-        """The variables of q(z|y) and sigma, which the generator's mean does not depend on (section 5.1)."""
-        return self.vae.inference_variables
+        """The variables of q(v|x), q(z|y) and sigma, which the generator's mean does not depend on (section 5.1)."""
+        return [*self.dequantization.trainable_variables, *self.vae.inference_variables]
 
     # Checks.
 
@@ -381,8 +410,3 @@ class PiVAE(keras.Model):
         if labels.size and (labels.min() < 0 or labels.max() >= self.num_classes):
             raise ValueError(f"`labels` must lie in [0, {self.num_classes}); got {labels.min()} to {labels.max()}.")
         return labels.astype(np.int64)
-
-
-def _seed(seed):
-    """int -> int32 [2], a tensor, so that another seed does not trace another graph."""
-    return tf.constant([seed & 0x7FFFFFFF, (seed >> 31) & 0x7FFFFFFF], tf.int32)

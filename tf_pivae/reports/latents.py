@@ -136,9 +136,7 @@ def between_images(model, images, steps, seed=0, labels=None):
       uint8 [R S, H, W, C].
     """
     noise = RowNoise(seed, len(images)).fold_in(RECONSTRUCTION)
-    t = model.preprocessing().forward(model.dequantize(images, noise))
-    y = t if model.flow is None else model.flow.bijector(training=False).forward(t)
-    groups, _ = model.vae.infer(y, noise, labels)
+    groups, _ = model.infer(images, noise, labels)
     fractions = tf.linspace(0.0, 1.0, steps)
 
     def line(z):

@@ -199,7 +199,8 @@ class Trainer(keras.Model):
     def _samples(self, noise, labels):
         """Samples on the [-1, 1] scale, and the tape that has seen them made."""
         with tf.GradientTape() as tape:
-            fake = 2.0 * self.pivae.sample_continuous(noise, labels=labels) - 1.0
+            v = self.pivae.sample_continuous(noise, labels=labels)
+            fake = 2.0 * self.pivae.dequantization.seen(v) - 1.0
         return fake, tape
 
     def _quality(self, fake, noise, labels):

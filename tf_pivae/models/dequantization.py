@@ -1,0 +1,131 @@
+"""From discrete images to densities: which continuous values belong to an image, and how they are drawn.
+
+An image x of `num_bins` levels n owns a box B(x) of the continuous space, and
+
+    log P(x) = log of the integral of p(v) over B(x)  >=  E_q(v|x) [ log p(v) - log q(v|x) ]
+
+for any density q on B(x). A dequantisation is the choice of the boxes and of q.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tf_pivae.configurable import configurable_layer
+from tf_pivae.layers.composite import Composite
+from tf_pivae.noise import RowNoise
+
+TAG = "dequantisation"  # Of the noise.
+_HALF_STEP = 2.0**-24  # Moves uniform numbers, multiples of 2^-23 in [0, 1), to the middle of their steps: into (0, 1).
+
+
+class Dequantized(NamedTuple):
+    """A sample of q, on the scale of the preprocessing's output t, and its terms of the bound, in nats."""
+
+    t: tf.Tensor  # [B, H, W, C]
+    preprocessing_log_det: tf.Tensor  # [B], log|det dt/dv|, of the pixels whose q is a density of v
+    discretisation: tf.Tensor  # [B], -log q: of v, or of t where the preprocessing's derivative cancels
+
+
+@configurable_layer
+class UniformDequantization(Composite):
+    """The paper's: v = (x + u) / n, u ~ U[0, 1), B(x) a cube of volume n^-D (method, section 1).
+
+    The cubes cover [0, 1)^D. What the model's density has outside of it belongs to no image, while a sample there is
+    clipped to the nearest level: the probabilities sum to less than 1, and samples are not drawn from them.
+    `PiVAE.mass_outside` says how much that is.
+    """
+
+    def __init__(self, num_bins: int, preprocessing: Callable[[], tfp.bijectors.Bijector], name: str | None = None):
+        super().__init__(name=name)
+        self._num_bins, self._preprocessing = num_bins, preprocessing
+
+    def call(self, images: tf.Tensor, noise: RowNoise) -> Dequantized:
+        """Integers [B, H, W, C] -> `Dequantized`."""
+        v = uniform(images, noise, self._num_bins)
+        preprocessing = self._preprocessing()
+        log_det = preprocessing.forward_log_det_jacobian(v, event_ndims=3)
+        count, dimensions = tf.shape(v)[0], math.prod(v.shape[1:])
+        return Dequantized(
+            preprocessing.forward(v),
+            tf.broadcast_to(log_det, [count]),  # `affine`'s is one constant.
+            tf.fill([count], -dimensions * math.log(self._num_bins)),
+        )
+
+    def seen(self, v: tf.Tensor) -> tf.Tensor:
+        """What the critic sees of samples v: all of them."""
+        return v
+
+
+@configurable_layer
+class EdgeBins(Composite):
+    """Boxes that cover all that the model's density covers, so that the probabilities of all images sum to exactly 1.
+
+        level k     [k/n, (k+1)/n)     v = (x + u) / n                                q(v|x) = n
+        level 0     below 1/n          t = t(1/n) - c softplus(m_0 + s_0 e)           e = log u - log(1 - u)
+        level n-1   from (n-1)/n on    t = t((n-1)/n) + c softplus(m_1 + s_1 e)       q(t|x) = u (1 - u) / |dt/de|
+
+    u ~ U(0, 1). A tail's place m and scale s are learnt with the bound; they are no part of the model's density, they
+    only say how tight the bound is. The logistic e makes q's tails heavier than a Gaussian's, which bounds importance
+    weights. t(v) is the preprocessing, c a sixth of t(1) - t(0).
+    A sample of the model, clipped to a level, is a draw from these probabilities.
+
+    Args:
+      num_bins: n.
+      preprocessing: a function that returns an increasing, elementwise `tfb.Bijector` onto the real line.
+    """
+
+    def __init__(self, num_bins: int, preprocessing: Callable[[], tfp.bijectors.Bijector], name: str | None = None):
+        super().__init__(name=name)
+        self._num_bins, self._preprocessing = num_bins, preprocessing
+        self.location = self.add_weight(shape=[2], initializer="ones", name="tail_location")
+        half = keras.initializers.Constant(math.log(0.5))
+        self.log_scale = self.add_weight(shape=[2], initializer=half, name="tail_log_scale")
+
+    def call(self, images: tf.Tensor, noise: RowNoise) -> Dequantized:
+        """Integers [B, H, W, C] -> `Dequantized`."""
+        x = tf.cast(images, tf.float32)
+        u = noise.uniform(TAG, x.shape[1:]) + _HALF_STEP
+        v = (x + u) / self._num_bins
+        preprocessing = self._preprocessing()
+        low, high = x == 0.0, x == self._num_bins - 1.0
+        edge = low | high
+        tail, log_tail_density = self._tail(u, low, preprocessing)
+        log_det = preprocessing.forward_log_det_jacobian(v, event_ndims=0)
+        return Dequantized(
+            tf.where(edge, tail, preprocessing.forward(v)),
+            _sum(tf.where(edge, 0.0, log_det)),
+            _sum(tf.where(edge, -log_tail_density, -math.log(self._num_bins))),
+        )
+
+    def _tail(self, u, low, preprocessing):
+        """t beyond the inner edge of the lowest level where `low`, of the highest elsewhere, and log q(t)."""
+        n = self._num_bins
+        black, lower, upper, white = tf.unstack(preprocessing.forward(tf.constant([0.0, 1.0 / n, (n - 1.0) / n, 1.0])))
+        unit = (white - black) / 6.0
+        location, log_scale = (
+            tf.where(low, w[0], w[1]) for w in map(tf.convert_to_tensor, (self.location, self.log_scale))
+        )
+        log_u, log_rest = tf.math.log(u), tf.math.log1p(-u)
+        raw = location + tf.exp(log_scale) * (log_u - log_rest)
+        distance = unit * tf.nn.softplus(raw)
+        log_derivative = tf.math.log(unit) + log_scale + tf.math.log_sigmoid(raw)
+        return tf.where(low, lower - distance, upper + distance), log_u + log_rest - log_derivative
+
+    def seen(self, v: tf.Tensor) -> tf.Tensor:
+        """What the critic sees of samples v: images as people get them. What is clipped gets no gradient."""
+        return tf.clip_by_value(v, 0.0, 1.0)
+
+
+def uniform(images: tf.Tensor, noise: RowNoise, num_bins: int) -> tf.Tensor:
+    """v = (x + u) / num_bins, u ~ U[0, 1): float32 [B, H, W, C] in [0, 1] (rounding may reach 1)."""
+    x = tf.cast(images, tf.float32)
+    return (x + noise.uniform(TAG, x.shape[1:])) / num_bins
+
+
+def _sum(x):
+    return tf.reduce_sum(x, [1, 2, 3])
