@@ -92,6 +92,11 @@ def _normal_of_bits(bits):
     return tf.reshape(tf.stack([tf.sin(angle) * radius, tf.cos(angle) * radius], -1), tf.shape(bits))
 
 
+# TensorFlow's operation, and the same of random bits.
+NORMAL = tf.raw_ops.StatelessRandomNormalV2, _normal_of_bits
+UNIFORM = tf.raw_ops.StatelessRandomUniformV2, _uniform_of_bits
+
+
 class RowNoise:
     """Noise for the contiguous rows `first_row ... first_row + num_rows - 1` of an endless stream.
 
@@ -129,25 +134,26 @@ class RowNoise:
 
     def normal(self, tag, shape):
         """Standard normal noise, float32 [B, *shape]."""
-        return self._draw(tf.raw_ops.StatelessRandomNormalV2, _normal_of_bits, tag, shape)
+        return self.draw(NORMAL, fold_in(self._key, tag), shape)
 
     def uniform(self, tag, shape):
         """Uniform noise in [0, 1), float32 [B, *shape]."""
-        return self._draw(tf.raw_ops.StatelessRandomUniformV2, _uniform_of_bits, tag, shape)
+        return self.draw(UNIFORM, fold_in(self._key, tag), shape)
 
     def _like(self, first_row, num_rows, key):
         return RowNoise(tf.bitcast(self._seed, tf.int64), num_rows, first_row, key)
 
-    def _draw(self, op, of_bits, tag, shape):
+    def draw(self, distribution, key, shape):
+        """Numbers of the stream of a key, float32 [B, *shape]: `NORMAL` or `UNIFORM`."""
+        op, of_bits = distribution
         size = int(np.prod(shape, dtype=np.int64))
         counters = -(-size // _PER_COUNTER)
-        key = fold_in(self._key, tag)[None]
         counter = tf.stack([self._first_row * tf.constant(counters, tf.uint64), self._seed])
         padded = [self._num_rows, counters * _PER_COUNTER]
         if getattr(_state, "for_xla", False):
-            flat = of_bits(_bits(padded, key, counter, tf.uint32))
+            flat = of_bits(_bits(padded, key[None], counter, tf.uint32))
         else:
-            flat = op(shape=padded, key=key, counter=counter, alg=_PHILOX)
+            flat = op(shape=padded, key=key[None], counter=counter, alg=_PHILOX)
         return tf.reshape(flat[:, :size], [self._num_rows, *shape])
 
 
@@ -207,15 +213,16 @@ class SeededRowNoise:
 
     def normal(self, tag, shape):
         """Standard normal noise, float32 [B, *shape]."""
-        return self._draw("normal", tag, shape)
+        return self._draw(NORMAL, tag, shape)
 
     def uniform(self, tag, shape):
         """Uniform noise in [0, 1), float32 [B, *shape]."""
-        return self._draw("uniform", tag, shape)
+        return self._draw(UNIFORM, tag, shape)
 
-    def _draw(self, kind, tag, shape):
+    def _draw(self, distribution, tag, shape):
+        key = fold_in(self._key, tag)
         return tf.map_fn(
-            lambda seed: getattr(RowNoise(seed, 1, key=self._key), kind)(tag, shape)[0],
+            lambda seed: RowNoise(seed, 1).draw(distribution, key, shape)[0],
             self._seeds,
             fn_output_signature=tf.TensorSpec(shape, tf.float32),
         )
