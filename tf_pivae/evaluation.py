@@ -16,6 +16,8 @@ from tf_pivae.metrics.bits_per_dim import bits_per_dim
 from tf_pivae.training import runs
 from tf_pivae.training.workers import local_strategy
 
+_MASS_SAMPLES = 1000  # From which the mass outside of all images is estimated.
+
 IMAGE_METRICS = ("fid", "kid", "inception_score")
 CLASSIFIER_METRICS = ("gan_train", "gan_test")
 METRICS = ("bits_per_dim", *IMAGE_METRICS, *CLASSIFIER_METRICS)
@@ -155,9 +157,20 @@ def _bits_per_dim_rows(subject, wanted, rows, refused):
     name = f"bits/dim, K={result.num_importance_samples}"
     rows.append(Row(name, *result.importance_weighted, where, approximate))
     rows += [Row(f"  {name}", *value, "bits/dim, part of K=1") for name, value in result.terms.items()]
+    if not model.dequantization.partition:
+        rows += _mass_rows(model, settings.seed)
     for label, (value, count) in result.by_class.items():
         name = data.class_names[label] if data.class_names else label
         rows.append(Row(f"bits/dim, K=1, class {name}", *value, f"{count} images of class {label}", approximate))
+
+
+def _mass_rows(model, seed):
+    """How much of the density no image owns: what the probabilities of all images miss of 1."""
+    labels = np.arange(_MASS_SAMPLES) % model.num_classes if model.num_classes else None
+    mass = model.mass_outside(_MASS_SAMPLES, seed, labels)
+    where = f"share, {_MASS_SAMPLES} samples; what lies outside belongs to no image, but is clipped in samples"
+    shares = zip(("samples wholly inside [0, 1)^D", "pixels below 0", "pixels from 1 on"), mass, strict=True)
+    return [Row(name, share, None, where) for name, share in shares]
 
 
 def feature_network(settings, example):

@@ -11,12 +11,12 @@ from benchmarks.twin.layers import BatchNorm, Conv
 LOGIT_MARGIN = 0.05
 
 
-def logit(v):
-    """t = logit(a + (1 - 2a) v) and log|det dt/dv| [B], for v [B, C, H, W] in [0, 1]."""
+def logit(v, summed=True):
+    """t = logit(a + (1 - 2a) v) and log|det dt/dv| [B] (or of each element), for v [B, C, H, W] in [0, 1]."""
     t = torch.logit(LOGIT_MARGIN + (1.0 - 2.0 * LOGIT_MARGIN) * v)
     # d logit(s) / ds = 1 / (s (1 - s)), and ln s = -softplus(-t), ln(1 - s) = -softplus(t).
     elementwise = F.softplus(-t) + F.softplus(t) + math.log(1.0 - 2.0 * LOGIT_MARGIN)
-    return t, elementwise.sum([1, 2, 3])
+    return t, elementwise.sum([1, 2, 3]) if summed else elementwise
 
 
 def inverse_logit(t):

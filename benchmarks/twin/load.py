@@ -8,6 +8,7 @@ import torch
 # Names of Keras variables, written with dots, to those of the twin's parameters and buffers.
 _NAMES = [
     (r"^vae\.", ""),
+    (r"^edge_bins(_\d+)?\.tail_", ""),
     (r"\b(bottom_up|top_down)_(\d+)\.", r"\1.\2."),
     (r"\bposterior\.network\.", "iaf."),
     (r"\bcoupling_(\d+)\.", r"couplings.\1."),
@@ -22,7 +23,7 @@ _NAMES = [
 
 def named_variables(pivae, critic=None):
     """A dict of the twin's name ("vae.", "flow." or "critic." in front) -> Keras variable."""
-    parts = {"vae": pivae.vae, "flow": pivae.flow, "critic": critic}
+    parts = {"dequantization": pivae.dequantization, "vae": pivae.vae, "flow": pivae.flow, "critic": critic}
     return {
         f"{part}.{_twin_name(variable.path)}": variable
         for part, layer in parts.items()
@@ -42,7 +43,7 @@ def _twin_name(path):
 
 def named_tensors(model, critic=None):
     """A dict of the names above -> the twin's parameters and running moments."""
-    parts = {"vae": model.vae, "flow": model.flow, "critic": critic}
+    parts = {"dequantization": model.dequantization, "vae": model.vae, "flow": model.flow, "critic": critic}
     return {
         f"{part}.{name}": tensor
         for part, module in parts.items()

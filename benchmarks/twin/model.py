@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from benchmarks.twin.flow import inverse_logit, logit
+from benchmarks.twin.dequantization import Uniform
+from benchmarks.twin.flow import inverse_logit
 
 
 class Bound(NamedTuple):
@@ -17,33 +18,28 @@ class Bound(NamedTuple):
     kl: list  # of [B], the top first
     flow_log_det: torch.Tensor  # [B]
     preprocessing_log_det: torch.Tensor  # [B]
+    discretisation: torch.Tensor  # [B], -log q(v|x)
 
 
 class PiVAE(nn.Module):
-    """Dequantisation, logit, Real-NVP, VAE; images uint8 [B, 3, H, W].
+    """Dequantisation with the logit, Real-NVP, VAE; images uint8 [B, 3, H, W].
 
     `noise` gives a batch's random numbers: `normal(tag, shape)`, `uniform(tag, shape)` -> [B, *shape], and `fold_in(k)`
     gives another, independent batch of them.
     """
 
-    def __init__(self, flow, vae):
+    def __init__(self, flow, vae, dequantization=None):
         super().__init__()
-        self.flow, self.vae = flow, vae
-
-    def dequantize(self, images, noise):
-        """(x + u) / 256."""
-        return (images + noise.uniform("dequantisation", tuple(images.shape[1:]))) / 256.0
+        self.flow, self.vae, self.dequantization = flow, vae, dequantization or Uniform()
 
     def bound(self, images, noise):
         """One-sample `Bound`; batch statistics in training mode."""
-        t, preprocessing_log_det = logit(self.dequantize(images, noise))
+        t, preprocessing_log_det, discretisation = self.dequantization(images, noise)
         y, flow_log_det = self.flow(t)
         mean, kl = self.vae.infer(y, noise)
         reconstruction = self.vae.log_likelihood(y, mean)
-        density = reconstruction - sum(kl) + flow_log_det + preprocessing_log_det
-        return Bound(
-            density - images[0].numel() * math.log(256.0), reconstruction, kl, flow_log_det, preprocessing_log_det
-        )
+        log_prob = reconstruction - sum(kl) + flow_log_det + preprocessing_log_det + discretisation
+        return Bound(log_prob, reconstruction, kl, flow_log_det, preprocessing_log_det, discretisation)
 
     def forward(self, images, noise):
         """The bound [B] alone."""
@@ -71,7 +67,7 @@ class PiVAE(nn.Module):
 
     def reconstruct(self, images, noise):
         """The mean decoded from a posterior sample, as continuous images; in evaluation mode."""
-        y, _ = self.flow(logit(self.dequantize(images, noise))[0])
+        y, _ = self.flow(self.dequantization(images, noise)[0])
         return self.to_images(self.vae.infer(y, noise)[0])
 
 

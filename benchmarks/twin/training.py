@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
+from benchmarks.twin.dequantization import dequantize
+
 
 class Losses(NamedTuple):
     """Scalars of one step."""
@@ -52,8 +54,8 @@ class Trainer:
 
         # The head passes the adversary's gradient on to the decoder and receives none itself.
         self.model.flow.requires_grad_(False)
-        fake = 2.0 * self.sample(tuple(images.shape[1:]), adversary_noise) - 1.0
-        real = 2.0 * self.model.dequantize(images, critic_noise) - 1.0
+        fake = 2.0 * self.model.dequantization.seen(self.sample(tuple(images.shape[1:]), adversary_noise)) - 1.0
+        real = 2.0 * dequantize(images, critic_noise) - 1.0
         cross_entropy, penalty = self._critic_step(real, fake.detach(), adversary_noise)
 
         self.critic.requires_grad_(False)

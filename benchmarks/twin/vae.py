@@ -20,7 +20,8 @@ class BottomUp(nn.Module):
         self.shortcut = Conv(inputs, filters, 1) if residual and (down or inputs != filters) else None
 
     def forward(self, x):
-        *evidence, features = self.conv(F.elu(x)).split(self.sizes, 1)
+        first = self.residual_conv is None and not self.down  # A plain net's first block sees y itself.
+        *evidence, features = self.conv(x if first else F.elu(x)).split(self.sizes, 1)
         if self.residual_conv is None:
             return features, evidence
         skip = F.avg_pool2d(x, 2) if self.down else x

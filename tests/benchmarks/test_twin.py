@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_pivae.bijectors.real_nvp import RealNVP
 from tf_pivae.models.critic import plain_critic, residual_critic
+from tf_pivae.models.dequantization import EdgeBins, UniformDequantization
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
 from tf_pivae.models.latents import IAFPosterior
 from tf_pivae.models.pivae import RECONSTRUCTION, PiVAE
@@ -19,6 +20,7 @@ from tf_pivae.training.trainer import Trainer
 torch = pytest.importorskip("torch", reason="the twin is in PyTorch (the extra `bench`)")
 
 from benchmarks.twin import critic as twin_critic  # noqa: E402
+from benchmarks.twin import dequantization as twin_dequantization  # noqa: E402
 from benchmarks.twin import flow as twin_flow  # noqa: E402
 from benchmarks.twin import load  # noqa: E402
 from benchmarks.twin import model as twin_model  # noqa: E402
@@ -32,7 +34,9 @@ HEAD = dict(width=6, num_couplings=3, num_blocks=2)
 KINDS = {
     "plain": dict(
         vae=functools.partial(plain_vae, widths=(6, 8, 10), top_channels=5, latent_channels=3),
+        dequantization=UniformDequantization,
         critic=functools.partial(plain_critic, widths=(4, 6, 8)),
+        twin_dequantization=twin_dequantization.Uniform,
         twin_vae=functools.partial(twin_vae.VAE, widths=(6, 8, 10), stem=None, top=5, latents=3, iaf=False),
         twin_critic=functools.partial(twin_critic.PlainCritic, SIDE, SIDE, widths=(4, 6, 8)),
     ),
@@ -40,7 +44,9 @@ KINDS = {
         vae=functools.partial(
             residual_vae, stem_width=4, widths=(6, 8, 8), top_channels=3, latent_channels=3, posterior=IAFPosterior
         ),
+        dequantization=EdgeBins,
         critic=functools.partial(residual_critic, stem_width=4, widths=(4, 6, 8)),
+        twin_dequantization=twin_dequantization.EdgeBins,
         twin_vae=functools.partial(twin_vae.VAE, widths=(6, 8, 8), stem=4, top=3, latents=3, iaf=True),
         twin_critic=functools.partial(twin_critic.ResidualCritic, stem=4, widths=(4, 6, 8)),
     ),
@@ -73,13 +79,16 @@ def _assert_close(actual, expected, rtol=1e-4):
 def _pair(kind, randomize):
     keras.utils.set_random_seed(0)
     parts = KINDS[kind]
-    pivae = PiVAE((SIDE, SIDE, 3), vae=parts["vae"], flow=functools.partial(RealNVP, **HEAD))
+    head = functools.partial(RealNVP, **HEAD)
+    pivae = PiVAE((SIDE, SIDE, 3), vae=parts["vae"], flow=head, dequantization=parts["dequantization"])
     trainer = Trainer(randomize(pivae, scale=0.1), parts["critic"](), adversarial_weight=WEIGHT)
     randomize(trainer.critic, 1, 0.1)
-    model = twin_model.PiVAE(twin_flow.RealNVP(SIDE, SIDE, **HEAD), parts["twin_vae"](SIDE, SIDE))
+    flow, vae = twin_flow.RealNVP(SIDE, SIDE, **HEAD), parts["twin_vae"](SIDE, SIDE)
+    model = twin_model.PiVAE(flow, vae, parts["twin_dequantization"]())
     critic = parts["twin_critic"]()
     load.load(load.named_variables(pivae, trainer.critic), model, critic)
-    images = np.random.default_rng(SEED).integers(0, 256, [BATCH, SIDE, SIDE, 3]).astype(np.uint8)
+    levels = np.random.default_rng(SEED).integers(-60, 316, [BATCH, SIDE, SIDE, 3])
+    images = np.clip(levels, 0, 255).astype(np.uint8)  # A sixth of them black, as many white.
     return Pair(trainer, twin_training.Trainer(model, critic, WEIGHT), images)
 
 
@@ -98,7 +107,7 @@ def test_terms_of_the_bound(pair, training):
     with torch.no_grad():
         theirs = model.bound(pair.twin_images, GivenNoise(noise))
     ours = pair.trainer.pivae.bound(pair.images, noise, training=training)
-    for name in ("log_prob", "reconstruction", "flow_log_det", "preprocessing_log_det"):
+    for name in ("log_prob", "reconstruction", "flow_log_det", "preprocessing_log_det", "discretisation"):
         _assert_close(getattr(theirs, name), getattr(ours, name))
     assert len(theirs.kl) == len(ours.kl) >= 3
     for group, expected in zip(theirs.kl, ours.kl, strict=True):

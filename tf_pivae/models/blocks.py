@@ -65,30 +65,18 @@ class BottomUpBlock(Composite):
     """x [B, H, W, I] -> features [B, H / stride, W / stride, filters] and `Evidence` there (None without latents).
 
     Plain (`residual` False): one convolution, 3x3, or 4x4 with stride 2. Residual: two 3x3 convolutions beside a
-    shortcut. `activation` before the first, ELU before the other.
+    shortcut. ELU before each; but a plain block that does not downsample is the net's first, and sees what the stem
+    gives as it is.
 
     Args:
       filters: int.
       downsample: bool, halves the resolution.
       latent_channels: 0 for a block whose resolution carries no latents.
       context_channels: how much context the block gives to its posterior.
-      activation: a function of x.
     """
 
-    def __init__(
-        self,
-        filters,
-        *,
-        downsample,
-        latent_channels,
-        context_channels,
-        residual,
-        activation=tf.nn.elu,
-        num_classes=0,
-        name=None,
-    ):
+    def __init__(self, filters, *, downsample, latent_channels, context_channels, residual, num_classes=0, name=None):
         super().__init__(name=name)
-        self.activation = activation
         self.residual = residual
         self.downsample = downsample
         self.has_latents = latent_channels > 0
@@ -112,7 +100,8 @@ class BottomUpBlock(Composite):
             self.shortcut = WeightNormConv2D(filters, kernel_size=1, num_classes=num_classes, name="shortcut")
 
     def call(self, x, labels=None):
-        parts = self.splitter(self.conv(self.activation(x), labels=labels))
+        first = not (self.residual or self.downsample)
+        parts = self.splitter(self.conv(x if first else tf.nn.elu(x), labels=labels))
         features = parts["features"]
         if self.residual:
             branch = self.residual_conv(tf.nn.elu(features), labels=labels)

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -39,6 +38,8 @@ class UniformDequantization(Composite):
     clipped to the nearest level: the probabilities sum to less than 1, and samples are not drawn from them.
     `PiVAE.mass_outside` says how much that is.
     """
+
+    partition = False  # Whether the boxes cover all that the density covers.
 
     def __init__(self, num_bins: int, preprocessing: Callable[[], tfp.bijectors.Bijector], name: str | None = None):
         super().__init__(name=name)
@@ -79,12 +80,13 @@ class EdgeBins(Composite):
       preprocessing: a function that returns an increasing, elementwise `tfb.Bijector` onto the real line.
     """
 
+    partition = True
+
     def __init__(self, num_bins: int, preprocessing: Callable[[], tfp.bijectors.Bijector], name: str | None = None):
         super().__init__(name=name)
         self._num_bins, self._preprocessing = num_bins, preprocessing
         self.location = self.add_weight(shape=[2], initializer="ones", name="tail_location")
-        half = keras.initializers.Constant(math.log(0.5))
-        self.log_scale = self.add_weight(shape=[2], initializer=half, name="tail_log_scale")
+        self.log_scale = self.add_weight(shape=[2], initializer="zeros", name="tail_log_scale")
 
     def call(self, images: tf.Tensor, noise: RowNoise) -> Dequantized:
         """Integers [B, H, W, C] -> `Dequantized`."""

@@ -7,7 +7,7 @@ import gin
 import keras
 import tensorflow as tf
 
-from tf_pivae.configurable import MAX_WIDTH, check_sizes
+from tf_pivae.configurable import MAX_WIDTH, check_sizes, configurable_layer
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.rematerialization import keep
 from tf_pivae.layers.weight_norm import WeightNormConv2D
@@ -159,6 +159,22 @@ def _resolution(image_shape, num_down):
     return height // stride, width // stride
 
 
+@configurable_layer
+class RawInput(Composite):
+    """The first block sees y as it is."""
+
+    def call(self, y, labels=None):
+        return y
+
+
+@configurable_layer
+class EluInput(Composite):
+    """The first block sees elu(y), in which dark pixels hardly differ; models published before 0.2 were trained so."""
+
+    def call(self, y, labels=None):
+        return tf.nn.elu(y)
+
+
 @gin.configurable
 def plain_vae(
     image_shape,
@@ -166,6 +182,7 @@ def plain_vae(
     top_channels=128,
     latent_channels=32,
     posterior=GaussianPosterior,
+    stem=RawInput,
     num_classes=0,
     call_block=keep,
 ):
@@ -177,6 +194,7 @@ def plain_vae(
       top_channels: dimension of the top noise vector.
       latent_channels: latent feature maps in every decoder block; 0 for the GAN, which reads only the top noise.
       posterior: `GaussianPosterior` or `IAFPosterior`.
+      stem: what the first block sees: `RawInput` or `EluInput`.
       num_classes: 0, or the number of classes of a class-conditional model.
       call_block: `keep`, or `rematerialized`, which trades time for memory.
     """
@@ -202,15 +220,14 @@ def plain_vae(
             latent_channels=latent_channels if i < len(widths) - 1 else 0,
             context_channels=contexts[i] if i < len(widths) - 1 else 0,
             residual=False,
-            activation=tf.nn.elu if i else tf.identity,  # The first block sees y itself: an ELU flattens dark images.
             num_classes=num_classes,
             name=f"bottom_up_{i}",
         )
         for i, width in enumerate(widths)
     ]
     top = VectorTop(resolution, top_channels, widths[-1], num_classes)
-    stem, output = _Identity(name="stem"), _output(image_shape, num_classes)
-    return HierarchicalVAE(image_shape, stem, bottom_up, top, top_down, output, call_block)
+    output = _output(image_shape, num_classes)
+    return HierarchicalVAE(image_shape, stem(name="stem"), bottom_up, top, top_down, output, call_block)
 
 
 @gin.configurable
@@ -268,13 +285,6 @@ def residual_vae(
     top = MapTop(resolution, top_channels, widths[-1], num_classes)
     output = _output(image_shape, num_classes)
     return HierarchicalVAE(image_shape, stem, bottom_up, top, top_down, output, call_block)
-
-
-class _Identity(Composite):
-    """Table 1's encoder starts with its first block."""
-
-    def call(self, x, labels=None):
-        return x
 
 
 def _posterior(factory, latent_channels, width, num_classes):

@@ -1,0 +1,63 @@
+"""From levels to the preprocessing's output t: the paper's uniform dequantisation, and bins that cover all of it."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks.twin.flow import logit
+
+TAG = "dequantisation"
+
+
+class Uniform(nn.Module):
+    """v = (x + u) / 256; gives t, log|det dt/dv| and -log q(v|x), each [B]."""
+
+    def forward(self, images, noise):
+        t, log_det = logit(dequantize(images, noise))
+        return t, log_det, torch.full_like(log_det, -images[0].numel() * math.log(256.0))
+
+    def seen(self, v):
+        """The critic sees samples as they are."""
+        return v
+
+
+class EdgeBins(nn.Module):
+    """Level 0 owns all below 1/256, level 255 all from 255/256 on: t = edge -+ c softplus(m + s e), e logistic."""
+
+    def __init__(self):
+        super().__init__()
+        self.location = nn.Parameter(torch.ones(2))
+        self.log_scale = nn.Parameter(torch.zeros(2))
+
+    def forward(self, images, noise):
+        u = noise.uniform(TAG, tuple(images.shape[1:])) + 2.0**-24
+        levels = images.float()
+        t, elementwise = logit((levels + u) / 256.0, summed=False)
+        edges, _ = logit(torch.tensor([0.0, 1.0 / 256.0, 255.0 / 256.0, 1.0]), summed=False)
+        unit = (edges[3] - edges[0]) / 6.0
+        log_q = torch.full_like(t, math.log(256.0))
+        density = torch.distributions.TransformedDistribution(
+            torch.distributions.Uniform(0.0, 1.0), [torch.distributions.SigmoidTransform().inv]
+        )
+        inner = torch.ones_like(t)
+        for i, (level, edge, sign) in enumerate([(0.0, edges[1], -1.0), (255.0, edges[2], 1.0)]):
+            here = levels == level
+            logistic = torch.logit(u)
+            raw = self.location[i] + self.log_scale[i].exp() * logistic
+            tail = edge + sign * unit * F.softplus(raw)
+            # Change of variables from the logistic e to t, whose derivative is c s sigmoid(m + s e).
+            log_tail = density.log_prob(logistic) - self.log_scale[i] - unit.log() - F.logsigmoid(raw)
+            t, log_q = torch.where(here, tail, t), torch.where(here, log_tail, log_q)
+            inner = torch.where(here, 0.0, inner)
+        return t, (inner * elementwise).sum([1, 2, 3]), -log_q.sum([1, 2, 3])
+
+    def seen(self, v):
+        """The critic sees samples as images are shown."""
+        return v.clamp(0.0, 1.0)
+
+
+def dequantize(images, noise):
+    """(x + u) / 256: what the critic sees of images."""
+    return (images + noise.uniform(TAG, tuple(images.shape[1:]))) / 256.0
