@@ -11,7 +11,7 @@ from killing import read_metrics, state_bytes
 
 from tf_pivae import cli
 from tf_pivae.errors import UserError
-from tf_pivae.models.pivae import PiVAE
+from tf_pivae.models import dequantization, pivae
 from tf_pivae.training.trainer import Trainer
 
 NAN = float("nan")
@@ -28,10 +28,10 @@ def undisturbed(tmp_path_factory):
 def poisoned(monkeypatch):
     """Two switches, of the data and of the gradients: while one is on, one number among them is NaN."""
     data, gradient = tf.Variable(False), tf.Variable(False)
-    dequantize, apply = PiVAE.dequantize, Trainer._apply
+    uniform, apply = dequantization.uniform, Trainer._apply
 
-    def with_one_pixel(self, images, noise):
-        v = dequantize(self, images, noise)
+    def with_one_pixel(images, noise, num_bins):
+        v = uniform(images, noise, num_bins)
         first = tf.reshape(tf.one_hot(0, tf.size(v), on_value=NAN, off_value=0.0), tf.shape(v))
         return tf.where(data, v + first, v)
 
@@ -40,7 +40,8 @@ def poisoned(monkeypatch):
         poisoned = {**gradients, one: tf.where(gradient, NAN, gradients[one])}
         return apply(self, optimizer, variables, poisoned)
 
-    monkeypatch.setattr(PiVAE, "dequantize", with_one_pixel)
+    for module in (dequantization, pivae):  # Of the likelihood, of the critic.
+        monkeypatch.setattr(module, "uniform", with_one_pixel)
     monkeypatch.setattr(Trainer, "_apply", with_one_gradient)
     return data, gradient
 

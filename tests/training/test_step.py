@@ -70,7 +70,7 @@ def test_adversary_reaches_the_decoder_through_the_inverse(randomize):
 
     norm = np.sqrt(sum(np.sum(np.square(g, dtype=np.float64)) for g in gradients))
     assert norm > 1e-3
-    h = 2e-3
+    h = 5e-4
     slope = quality([h * g / norm for g in gradients]) - quality([-h * g / norm for g in gradients])
     np.testing.assert_allclose(weight * slope / (2.0 * h), norm, rtol=5e-3)
 
