@@ -1,6 +1,8 @@
 /* Runs one signature of a SavedModel through the TensorFlow C API, one uint8 tensor in, float32 [N] out, a line a row:
  *
- *   run_signature MODEL INPUT OUTPUT FILE N H W C      with tensor names such as "serving_default_images:0"
+ *   run_signature MODEL INPUT OUTPUT FILE N H W C [LABELS CLASS]
+ *
+ * with tensor names such as "serving_default_images:0". Of a class-conditional model, all images are of one class.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,8 +29,8 @@ static TF_Output find(TF_Graph* graph, char* name) {
 }
 
 int main(int argc, char** argv) {
-  if (argc != 9) {
-    fprintf(stderr, "usage: %s MODEL INPUT OUTPUT FILE N H W C\n", argv[0]);
+  if (argc != 9 && argc != 11) {
+    fprintf(stderr, "usage: %s MODEL INPUT OUTPUT FILE N H W C [LABELS CLASS]\n", argv[0]);
     return 2;
   }
   TF_Status* status = TF_NewStatus();
@@ -48,13 +50,19 @@ int main(int argc, char** argv) {
   }
   fclose(file);
 
-  TF_Output input = find(graph, argv[2]), output = find(graph, argv[3]);
-  TF_Tensor* result = NULL;
-  TF_SessionRun(session, NULL, &input, &images, 1, &output, &result, 1, NULL, 0, NULL, status);
+  int num_inputs = argc == 11 ? 2 : 1;
+  TF_Output inputs[2] = {find(graph, argv[2])}, output = find(graph, argv[3]);
+  TF_Tensor *values[2] = {images}, *result = NULL;
+  if (num_inputs == 2) {
+    inputs[1] = find(graph, argv[9]);
+    values[1] = TF_AllocateTensor(TF_INT64, shape, 1, 8 * shape[0]);
+    for (int64_t i = 0; i < shape[0]; i++) ((int64_t*)TF_TensorData(values[1]))[i] = atoll(argv[10]);
+  }
+  TF_SessionRun(session, NULL, inputs, values, num_inputs, &output, &result, 1, NULL, 0, NULL, status);
   check(status);
   for (int64_t i = 0; i < TF_Dim(result, 0); i++) printf("%.9g\n", ((float*)TF_TensorData(result))[i]);
 
-  TF_DeleteTensor(images);
+  for (int i = 0; i < num_inputs; i++) TF_DeleteTensor(values[i]);
   TF_DeleteTensor(result);
   TF_CloseSession(session, status);
   TF_DeleteSession(session, status);

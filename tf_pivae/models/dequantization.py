@@ -97,7 +97,8 @@ class EdgeBins(Composite):
         low, high = x == 0.0, x == self._num_bins - 1.0
         edge = low | high
         tail, log_tail_density = self._tail(u, low, preprocessing)
-        log_det = preprocessing.forward_log_det_jacobian(v, event_ndims=0)
+        # By element: the sum over an axis of one. (Not every runtime of an exported model knows a sum over no axes.)
+        log_det = preprocessing.forward_log_det_jacobian(v[..., None], event_ndims=1)
         return Dequantized(
             tf.where(edge, tail, preprocessing.forward(v)),
             _sum(tf.where(edge, 0.0, log_det)),
