@@ -11,7 +11,7 @@ from killing import read_metrics, state_bytes
 
 from tf_pivae import cli
 from tf_pivae.errors import UserError
-from tf_pivae.models import dequantization, pivae
+from tf_pivae.models.pivae import PiVAE
 from tf_pivae.training.trainer import Trainer
 
 NAN = float("nan")
@@ -28,20 +28,26 @@ def undisturbed(tmp_path_factory):
 def poisoned(monkeypatch):
     """Two switches, of the data and of the gradients: while one is on, one number among them is NaN."""
     data, gradient = tf.Variable(False), tf.Variable(False)
-    uniform, apply = dequantization.uniform, Trainer._apply
+    features, dequantize, apply = PiVAE.features, PiVAE.dequantize, Trainer._apply
 
-    def with_one_pixel(images, noise, num_bins):
-        v = uniform(images, noise, num_bins)
+    def with_one_pixel(v):
         first = tf.reshape(tf.one_hot(0, tf.size(v), on_value=NAN, off_value=0.0), tf.shape(v))
         return tf.where(data, v + first, v)
+
+    def of_the_likelihood(self, *arguments):
+        found = features(self, *arguments)
+        return found._replace(y=with_one_pixel(found.y))
+
+    def of_the_critic(self, *arguments):
+        return with_one_pixel(dequantize(self, *arguments))
 
     def with_one_gradient(self, optimizer, variables, gradients):
         one = next(iter(gradients))
         poisoned = {**gradients, one: tf.where(gradient, NAN, gradients[one])}
         return apply(self, optimizer, variables, poisoned)
 
-    for module in (dequantization, pivae):  # Of the likelihood, of the critic.
-        monkeypatch.setattr(module, "uniform", with_one_pixel)
+    monkeypatch.setattr(PiVAE, "features", of_the_likelihood)
+    monkeypatch.setattr(PiVAE, "dequantize", of_the_critic)
     monkeypatch.setattr(Trainer, "_apply", with_one_gradient)
     return data, gradient
 
