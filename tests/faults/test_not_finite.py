@@ -34,8 +34,8 @@ def poisoned(monkeypatch):
         first = tf.reshape(tf.one_hot(0, tf.size(v), on_value=NAN, off_value=0.0), tf.shape(v))
         return tf.where(data, v + first, v)
 
-    def of_the_likelihood(self, *arguments):
-        found = features(self, *arguments)
+    def of_the_likelihood(self, *arguments, **options):
+        found = features(self, *arguments, **options)
         return found._replace(y=with_one_pixel(found.y))
 
     def of_the_critic(self, *arguments):
