@@ -1,5 +1,9 @@
 """What all tests share. The processor is split in two before TensorFlow starts, for the tests on two replicas."""
 
+# First of all: Keras reads settings at home when it is imported.
+from isolation import pytest_runtest_call, pytest_runtest_setup, pytest_runtest_teardown, pytest_unconfigure  # noqa: F401
+
+# isort: split
 import itertools
 import os
 import shutil
@@ -13,6 +17,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.distribute import cross_device_utils
+
+pytest_plugins = ["usage"]
 
 # Processes side by side share the cores: one thread for each, and for each command that it starts.
 if "PYTEST_XDIST_WORKER" in os.environ:
