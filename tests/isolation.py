@@ -14,14 +14,15 @@ from pathlib import Path
 
 import pytest
 
+FASHION_MNIST = os.environ.get("FASHION_MNIST", "")  # A folder for the tests that want the complete data set.
 _HOME = tempfile.mkdtemp(prefix="home-")
-_EMPTY = {"HOME": ".", "XDG_CACHE_HOME": "cache", "TF_PIVAE_CACHE": "tf_pivae", "TFDS_DATA_DIR": "tfds"}
+_EMPTY = {"HOME": "", "XDG_CACHE_HOME": "cache", "TF_PIVAE_CACHE": "tf_pivae", "TFDS_DATA_DIR": "tfds"}
 os.environ |= {name: os.path.join(_HOME, folder) for name, folder in _EMPTY.items()}
 
 _ROOTS = (
     Path(__file__).parent.parent,
     sys.prefix,
-    *filter(None, sys.path),  # Not `sys.base_prefix`, which is /usr where Python is the system's.
+    *filter(None, [FASHION_MNIST, *sys.path]),  # Not `sys.base_prefix`, which is /usr where Python is the system's.
     tempfile.gettempdir(),
     *("/dev", "/etc", "/proc", "/sys", "/run", "/usr/share/zoneinfo"),  # The system itself.
 )
