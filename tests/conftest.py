@@ -7,8 +7,6 @@ from isolation import pytest_runtest_call, pytest_runtest_setup, pytest_runtest_
 import itertools
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import gin
@@ -16,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from forking import Forker
 from tensorflow.python.distribute import cross_device_utils
 
 pytest_plugins = ["usage"]
@@ -99,9 +98,17 @@ def jacobians():
     return jacobians
 
 
-def _run(module, *arguments):
-    command = [sys.executable, "-m", f"tf_pivae.{module}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+_forker = Forker()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _close_forker():
+    yield
+    _forker.close()
+
+
+def _run(module, *arguments, **process):
+    return _forker.run(f"tf_pivae.{module}", *arguments, **process)
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +119,7 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def run_command():
-    """A function (command, *arguments) that runs `python -m tf_pivae.COMMAND` as a user does."""
+    """A function (command, *arguments, cwd=, env=) that runs a command as `python -m tf_pivae.COMMAND` does."""
     return _run
 
 
