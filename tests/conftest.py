@@ -9,12 +9,12 @@ import os
 import shutil
 from pathlib import Path
 
+import forking
 import gin
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from forking import Forker
 from tensorflow.python.distribute import cross_device_utils
 
 pytest_plugins = ["usage"]
@@ -98,17 +98,10 @@ def jacobians():
     return jacobians
 
 
-_forker = Forker()
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _close_forker():
     yield
-    _forker.close()
-
-
-def _run(module, *arguments, **process):
-    return _forker.run(f"tf_pivae.{module}", *arguments, **process)
+    forking.close()
 
 
 @pytest.fixture(scope="session")
@@ -120,20 +113,20 @@ def tiny():
 @pytest.fixture(scope="session")
 def run_command():
     """A function (command, *arguments, cwd=, env=) that runs a command as `python -m tf_pivae.COMMAND` does."""
-    return _run
+    return forking.run
 
 
 @pytest.fixture(scope="session")
 def evaluate():
     """A function (*arguments) that runs the evaluate command."""
-    return lambda *arguments: _run("evaluate", *arguments)
+    return lambda *arguments: forking.run("evaluate", *arguments)
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, tiny):
     """An uninterrupted run of 12 steps: its folder, and what the command printed."""
     run_dir = tmp_path_factory.mktemp("runs") / "finished"
-    result = _run("train", f"--gin_file={tiny}", f"--run_dir={run_dir}")
+    result = forking.run("train", f"--gin_file={tiny}", f"--run_dir={run_dir}")
     assert result.returncode == 0, result.stderr
     return run_dir, result
 

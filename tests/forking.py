@@ -20,35 +20,35 @@ from typing import Any
 _IMPORTED = ("configurables", "training.loop", "evaluation", "reports.page", "export.saved_model")
 
 
-class Forker:
-    """The process that is forked; it starts with the first command."""
+_template: list[subprocess.Popen[str]] = []
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
 
-    def run(self, *arguments: str, timeout: int = 600, **process: Any) -> subprocess.CompletedProcess[str]:
-        """What `subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True)` returns.
+def run(module: str, *arguments: object, timeout: int = 600, **process: Any) -> subprocess.CompletedProcess[str]:
+    """What `subprocess.run([sys.executable, "-m", "tf_pivae.MODULE", *arguments], ...)` returns, its output captured.
 
-        Args:
-          *arguments: a module of the package and its arguments.
-          timeout: seconds after which the command is killed.
-          **process: `cwd` and `env`, as `subprocess.run` takes them.
-        """
-        if self._process is None:
-            command = [sys.executable, __file__]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
-            place = str(process.get("cwd") or os.getcwd()), process.get("env") or dict(os.environ)
-            request = json.dumps([[str(a) for a in arguments], *place, out.name, err.name, timeout])
-            self._process.stdin.write(request + "\n")
-            self._process.stdin.flush()
-            status = int(self._process.stdout.readline())
-            return subprocess.CompletedProcess(list(arguments), status, out.read(), err.read())
+    Args:
+      module: a command's name.
+      *arguments: its flags.
+      timeout: seconds after which the command is killed.
+      **process: `cwd` and `env`, as `subprocess.run` takes them.
+    """
+    if not _template:
+        command = [sys.executable, __file__]
+        _template.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
+        command = [f"tf_pivae.{module}", *map(str, arguments)]
+        place = str(process.get("cwd") or os.getcwd()), process.get("env") or dict(os.environ)
+        _template[0].stdin.write(json.dumps([command, *place, out.name, err.name, timeout]) + "\n")
+        _template[0].stdin.flush()
+        status = int(_template[0].stdout.readline())
+        return subprocess.CompletedProcess(command, status, out.read(), err.read())
 
-    def close(self) -> None:
-        """Ends the process."""
-        if self._process is not None:
-            self._process.communicate()
+
+def close() -> None:
+    """Ends the process that is forked."""
+    for process in _template:
+        process.communicate()
+    _template.clear()
 
 
 def _child() -> tuple[list[str], str, dict[str, str], str, str]:
