@@ -4,9 +4,12 @@
 from isolation import pytest_runtest_call, pytest_runtest_setup, pytest_runtest_teardown, pytest_unconfigure  # noqa: F401
 
 # isort: split
+import ctypes
+import gc
 import itertools
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import forking
@@ -29,10 +32,14 @@ tf.config.set_logical_device_configuration(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nothing_configured_for_other_files():
+def nothing_kept_for_other_files():
     """Which files share a process, and in what order, is the scheduler's affair."""
     yield
     gin.clear_config()
+    keras.backend.clear_session()
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # Commands keep freed memory (tf_pivae/memory.py); a worker runs many files.
 
 
 @pytest.fixture(autouse=True)

@@ -324,6 +324,35 @@ MUTATIONS = [
         "(np.arange(256) * num_bins + 128) // 256",
         "tests/data/test_levels.py",
     ),
+    # Memory, and what a configuration needs to be read.
+    Mutation(
+        "bijectors in TFP's common cache: layers and graphs never go",
+        "tf_pivae/bijectors/base.py",
+        "    bijector._cache = type(bijector._cache)(bijector=bijector, bijector_class=type(bijector))\n",
+        "",
+        "tests/bijectors/test_memory.py",
+    ),
+    Mutation(
+        "IDX files: a declared shape not held against the files",
+        "tf_pivae/data/idx.py",
+        "raw_shape is not None and images.shape[1:] != tuple(raw_shape)",
+        "False",
+        "tests/data/test_specification.py",
+    ),
+    Mutation(
+        "a small configuration is read from its data set's pixels",
+        "gin/datasets/fashion_mnist.gin",
+        "idx_images.raw_shape = (28, 28, 1)\n",
+        "",
+        "tests/configurations/test_gin_files.py",
+    ),
+    Mutation(
+        "the guard of the tests: links not followed",
+        "tests/isolation.py",
+        "os.path.realpath(os.fsdecode(arguments[0]))",
+        "os.path.abspath(os.fsdecode(arguments[0]))",
+        "tests/test_isolation.py",
+    ),
 ]
 
 
