@@ -22,6 +22,15 @@ from tensorflow.python.distribute import cross_device_utils
 
 pytest_plugins = ["usage"]
 
+# The files that take longest, which begin first: the last one to end decides how long the suite takes.
+_LONGEST = ("test_full_size", "test_workers", "test_paper_command", "test_evaluate_command", "test_train_command")
+_LONGEST += ("test_killed", "test_run", "test_commands", "test_sweep_command", "test_class_conditional", "test_options")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: _LONGEST.index(item.path.stem) if item.path.stem in _LONGEST else len(_LONGEST))
+
+
 # Processes side by side share the cores: one thread for each, and for each command that it starts.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
@@ -115,6 +124,12 @@ def _close_forker():
 def tiny():
     """Path of the gin file of a CQFG small enough for tests."""
     return str(Path(__file__).parent / "tiny.gin")
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """Path of the gin file of a VAE that starts within seconds."""
+    return str(Path(__file__).parent / "sweeps/plain.gin")
 
 
 @pytest.fixture(scope="session")

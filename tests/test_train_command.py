@@ -245,6 +245,7 @@ def test_cifar_without_network_says_how_to_point_at_local_files(tmp_path):
     assert "npz_images" in line or "image_folder" in line
 
 
+@pytest.mark.slow
 def test_cifar_trains_at_full_size_on_data_of_its_shape(tmp_path):
     """The paper's network, every width as published, on images that have CIFAR-10's shape."""
     generator = np.random.default_rng(0)
