@@ -22,7 +22,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constra
 EXTRAS = dev,ray,serving$(if $(PEERS),$(comma)peers)
 comma = ,
 # Two processes, each with whole files: what a file's tests share is made once. PYTEST_ARGS="-n 0": one, as --pdb needs.
-PARALLEL = -n 2 --dist loadfile
+PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-slow lint docs bench clean
 .NOTPARALLEL:

@@ -1,18 +1,35 @@
 """What all tests share. The processor is split in two before TensorFlow starts, for the tests on two replicas."""
 
+# First of all: Keras reads settings at home when it is imported.
+from isolation import pytest_runtest_call, pytest_runtest_setup, pytest_runtest_teardown, pytest_unconfigure  # noqa: F401
+
+# isort: split
+import ctypes
+import gc
 import itertools
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import forking
 import gin
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.distribute import cross_device_utils
+
+pytest_plugins = ["usage"]
+
+# The files that take longest, which begin first: the last one to end decides how long the suite takes.
+_LONGEST = ("test_full_size", "test_workers", "test_paper_command", "test_evaluate_command", "test_train_command")
+_LONGEST += ("test_killed", "test_run", "test_commands", "test_sweep_command", "test_class_conditional", "test_options")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: _LONGEST.index(item.path.stem) if item.path.stem in _LONGEST else len(_LONGEST))
+
 
 # Processes side by side share the cores: one thread for each, and for each command that it starts.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -24,10 +41,14 @@ tf.config.set_logical_device_configuration(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nothing_configured_for_other_files():
+def nothing_kept_for_other_files():
     """Which files share a process, and in what order, is the scheduler's affair."""
     yield
     gin.clear_config()
+    keras.backend.clear_session()
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # Commands keep freed memory (tf_pivae/memory.py); a worker runs many files.
 
 
 @pytest.fixture(autouse=True)
@@ -93,9 +114,10 @@ def jacobians():
     return jacobians
 
 
-def _run(module, *arguments):
-    command = [sys.executable, "-m", f"tf_pivae.{module}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+@pytest.fixture(scope="session", autouse=True)
+def _close_forker():
+    yield
+    forking.close()
 
 
 @pytest.fixture(scope="session")
@@ -105,22 +127,28 @@ def tiny():
 
 
 @pytest.fixture(scope="session")
+def plain():
+    """Path of the gin file of a VAE that starts within seconds."""
+    return str(Path(__file__).parent / "sweeps/plain.gin")
+
+
+@pytest.fixture(scope="session")
 def run_command():
-    """A function (command, *arguments) that runs `python -m tf_pivae.COMMAND` as a user does."""
-    return _run
+    """A function (command, *arguments, cwd=, env=) that runs a command as `python -m tf_pivae.COMMAND` does."""
+    return forking.run
 
 
 @pytest.fixture(scope="session")
 def evaluate():
     """A function (*arguments) that runs the evaluate command."""
-    return lambda *arguments: _run("evaluate", *arguments)
+    return lambda *arguments: forking.run("evaluate", *arguments)
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, tiny):
     """An uninterrupted run of 12 steps: its folder, and what the command printed."""
     run_dir = tmp_path_factory.mktemp("runs") / "finished"
-    result = _run("train", f"--gin_file={tiny}", f"--run_dir={run_dir}")
+    result = forking.run("train", f"--gin_file={tiny}", f"--run_dir={run_dir}")
     assert result.returncode == 0, result.stderr
     return run_dir, result
 

@@ -1,7 +1,8 @@
 """Breaks the program on purpose, one line at a time, and sees which test notices: python tests/mutations.py
 
-Each mutation replaces one piece of text in a copy of the tree and runs the test file that should fail there. The table
-goes to docs/mutations.md. Exit status 1: a mutation that no test noticed, or a test that fails without one.
+Each mutation replaces one piece of text in a copy of the tree and runs the test file that should fail there. A run of
+all of them writes the table of docs/mutations.md; --only=PATTERN tries some, --list shows which. Exit status 1: a
+mutation that no test noticed, or a test that fails without one.
 """
 
 import argparse
@@ -324,15 +325,49 @@ MUTATIONS = [
         "(np.arange(256) * num_bins + 128) // 256",
         "tests/data/test_levels.py",
     ),
+    # Memory, and what a configuration needs to be read.
+    Mutation(
+        "bijectors in TFP's common cache: layers and graphs never go",
+        "tf_pivae/bijectors/base.py",
+        "    bijector._cache = type(bijector._cache)(bijector=bijector, bijector_class=type(bijector))\n",
+        "",
+        "tests/bijectors/test_memory.py",
+    ),
+    Mutation(
+        "IDX files: a declared shape not held against the files",
+        "tf_pivae/data/idx.py",
+        "raw_shape is not None and images.shape[1:] != tuple(raw_shape)",
+        "False",
+        "tests/data/test_specification.py",
+    ),
+    Mutation(
+        "a small configuration is read from its data set's pixels",
+        "gin/datasets/fashion_mnist.gin",
+        "idx_images.raw_shape = (28, 28, 1)\n",
+        "",
+        "tests/configurations/test_gin_files.py",
+    ),
+    Mutation(
+        "the guard of the tests: links not followed",
+        "tests/isolation.py",
+        "os.path.realpath(os.fsdecode(arguments[0]))",
+        "os.path.abspath(os.fsdecode(arguments[0]))",
+        "tests/test_isolation.py",
+    ),
 ]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="run the mutations whose description contains this text")
+    parser.add_argument("--only", default="", help="regular expression that the mistake, its file or its tests contain")
+    parser.add_argument("--list", action="store_true", help="say which mutations these are, and run none")
     parser.add_argument("--output", default=str(ROOT / "docs/mutations.md"))
     options = parser.parse_args()
-    chosen = [mutation for mutation in MUTATIONS if options.only in mutation.mistake]
+    chosen = [m for m in MUTATIONS if any(re.search(options.only, text) for text in (m.mistake, m.file, m.tests))]
+    if options.list or not chosen:
+        print(*(f"{m.mistake} | {m.file} | {m.tests}" for m in chosen), f"{len(chosen)} mutations", sep="\n")
+        return
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*IGNORED))
@@ -350,7 +385,9 @@ def main():
     if not options.only:
         _write(Path(options.output), results)
     survivors = [mutation.mistake for mutation, failed in results if failed is None]
-    print(f"{len(results) - len(survivors)} of {len(results)} noticed." + f" Not: {survivors}." * bool(survivors))
+    minutes = (time.monotonic() - began) / 60
+    print(f"{len(results) - len(survivors)} of {len(results)} noticed, {minutes:.0f} minutes.")
+    print(*(f"not noticed: {mistake}" for mistake in survivors), sep="\n")
     sys.exit(0 if healthy and not survivors else 1)
 
 

@@ -2,8 +2,6 @@
 
 import os
 import socket
-import subprocess
-import sys
 
 import gin
 import pytest
@@ -172,10 +170,9 @@ def test_needs_neither_network_nor_data(monkeypatch):
     assert trainer.pivae.image_shape == (64, 64, 3)
 
 
-def test_train_describes_and_leaves_nothing_behind(tmp_path):
-    command = [sys.executable, "-m", "tf_pivae.train", "--gin_file=paper/gan.gin", "--describe"]
+def test_train_describes_and_leaves_nothing_behind(tmp_path, run_command):
     environment = dict(os.environ, TFDS_DATA_DIR=str(tmp_path / "tfds"), XDG_CACHE_HOME=str(tmp_path / "cache"))
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    result = run_command("train", "--gin_file=paper/gan.gin", "--describe", cwd=tmp_path, env=environment)
     assert result.returncode == 0, result.stderr
     assert "paper/gan.gin: 32x32x3 images of cifar10, unconditional" in result.stdout
     assert not list(tmp_path.iterdir())

@@ -2,8 +2,6 @@
 
 import fcntl
 import shutil
-import subprocess
-import sys
 
 import gin
 import numpy as np
@@ -27,11 +25,10 @@ def contents(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_command_says_what_it_would_do_and_writes_nothing(tmp_path, tiny):
-    command = [sys.executable, "-m", "tf_pivae.train", f"--gin_file={tiny}", "--run_dir=run", "--dry_run"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+def test_command_says_what_it_would_do_and_writes_nothing(tmp_path, tiny, run_command):
+    result = run_command("train", f"--gin_file={tiny}", "--run_dir=run", "--dry_run", cwd=tmp_path)
     assert result.returncode == 0
-    assert result.stderr == ""  # Nor does TensorFlow say anything when it starts.
+    assert result.stderr == ""
     assert "12 steps, 0 to 12, of 8 images on 1 replica (0.4 passes" in result.stdout
     assert "256 training and 64 test images" in result.stdout
     assert not list(tmp_path.iterdir())

@@ -171,7 +171,7 @@ def test_two_replicas_give_the_same_table(finished, network, monkeypatch):
         assert b.protocol == a.protocol
 
 
-def test_a_gan_gets_its_bound_in_square_brackets(tmp_path, evaluate, tiny):
+def test_a_gan_gets_its_bound_in_square_brackets(tmp_path, evaluate, run_command, tiny):
     """Section 5.1: the generator is frozen, sigma and an inference network are trained around it."""
     gan = tmp_path / "gan.gin"
     gan.write_text(
@@ -180,8 +180,7 @@ def test_a_gan_gets_its_bound_in_square_brackets(tmp_path, evaluate, tiny):
     )
 
     def train(*arguments):
-        command = [sys.executable, "-m", "tf_pivae.train", f"--gin_file={gan}", *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        result = run_command("train", f"--gin_file={gan}", *arguments)
         assert result.returncode == 0, result.stderr
 
     train(f"--run_dir={tmp_path / 'gan'}")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import forking
 import pytest
 from PIL import Image
 
@@ -17,8 +18,8 @@ ARGUMENTS = ["--table=1", "--preset=tiny", "--rows=gan,pivae", "--only_metrics=b
 ARGUMENTS += ["--gin_param=num_steps=80", "--gin_param=train.checkpoint_every=20"]
 
 
-def _command(output_dir):
-    return [sys.executable, "-m", "tf_pivae.paper", *ARGUMENTS, f"--output_dir={output_dir}"]
+def _arguments(output_dir):
+    return [*ARGUMENTS, f"--output_dir={output_dir}"]
 
 
 def _last_step(metrics):
@@ -35,8 +36,9 @@ def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     metrics = folder / "runs/gan/seed_0/bound/metrics.jsonl"
     before, reached = "", 0
+    command = [sys.executable, "-m", "tf_pivae.paper", *_arguments(folder)]
     for number in (signal.SIGTERM, signal.SIGKILL):
-        process = subprocess.Popen(_command(folder), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         deadline = time.monotonic() + 900
         while _last_step(metrics) <= reached:
             assert process.poll() is None, process.communicate()
@@ -50,7 +52,7 @@ def table(tmp_path_factory):
     assert not list(folder.glob("table_1.*"))
     model = {path: path.stat().st_mtime_ns for path in (folder / "runs/gan/seed_0/model").rglob("*") if path.is_file()}
     assert model
-    after = subprocess.run(_command(folder), capture_output=True, text=True, timeout=1800, check=False)
+    after = forking.run("paper", *_arguments(folder))
     assert after.returncode == 0, after.stderr
     return folder, before, after.stdout, model
 
@@ -83,7 +85,7 @@ def test_table_has_ours_beside_the_published_numbers(table):
 def test_a_finished_table_is_only_printed(table):
     folder = table[0]
     files = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()}
-    result = subprocess.run(_command(folder), capture_output=True, text=True, timeout=300, check=False)
+    result = forking.run("paper", *_arguments(folder))
     assert result.returncode == 0
     assert result.stdout == (folder / "table_1.md").read_text()
     assert {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()} == files
@@ -91,8 +93,7 @@ def test_a_finished_table_is_only_printed(table):
 
 def test_pictures_of_a_table(table):
     folder, *_ = table
-    command = [*_command(folder), "--pictures"]
-    subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert forking.run("paper", *_arguments(folder), "--pictures").returncode == 0
     sizes = {path.name: Image.open(path).size for path in folder.glob("*.png")}
     kinds = ("samples", "neighbours", "reconstructions", "curves")
     assert set(sizes) == {f"table_1_{kind}.png" for kind in kinds}

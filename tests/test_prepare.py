@@ -8,6 +8,7 @@ import subprocess
 import sys
 import termios
 
+import forking
 import numpy as np
 import pytest
 from PIL import Image
@@ -26,8 +27,7 @@ def images(tmp_path):
 
 def run(tmp_path, *arguments):
     environment = {**os.environ, "TF_PIVAE_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "tf_pivae.prepare", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    return forking.run("prepare", *arguments, env=environment)
 
 
 def test_prepares_the_data_set_of_the_configuration(tmp_path, images):

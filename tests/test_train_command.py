@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forking import run
 from PIL import Image
 
 TINY = str(Path(__file__).parent / "tiny.gin")
@@ -18,12 +19,6 @@ TINY = str(Path(__file__).parent / "tiny.gin")
 
 def command(module, *arguments):
     return [sys.executable, "-m", f"tf_pivae.{module}", *arguments]
-
-
-def run(module, *arguments, cwd=None):
-    return subprocess.run(
-        command(module, *arguments), capture_output=True, text=True, timeout=600, cwd=cwd, check=False
-    )
 
 
 def train(run_dir, *parameters, gin_file=TINY):
@@ -245,12 +240,12 @@ def test_a_mistake_before_the_first_step_can_be_corrected_in_the_same_run_direct
 
 def test_cifar_without_network_says_how_to_point_at_local_files(tmp_path):
     environment = {**os.environ, "TF_PIVAE_CACHE": str(tmp_path / "cache"), "TFDS_DATA_DIR": str(tmp_path / "tfds")}
-    arguments = command("train", "--gin_file=cifar.gin", f"--run_dir={tmp_path / 'run'}")
-    result = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    result = run("train", "--gin_file=cifar.gin", f"--run_dir={tmp_path / 'run'}", env=environment)
     line = error_line(result)
     assert "npz_images" in line or "image_folder" in line
 
 
+@pytest.mark.slow
 def test_cifar_trains_at_full_size_on_data_of_its_shape(tmp_path):
     """The paper's network, every width as published, on images that have CIFAR-10's shape."""
     generator = np.random.default_rng(0)
@@ -271,7 +266,7 @@ def test_cifar_trains_at_full_size_on_data_of_its_shape(tmp_path):
 @pytest.mark.parametrize("module", ["train", "sample", "prepare", "evaluate", "sweep", "cluster"])
 def test_help_answers_at_once(module):
     started = time.monotonic()
-    result = run(module, "--help")
+    result = subprocess.run(command(module, "--help"), capture_output=True, text=True, timeout=60, check=False)
     own = {"prepare": "--gin_file", "sweep": "--sweep_dir", "cluster": "--scheduler"}
     assert own.get(module, "--run_dir") in result.stdout
     assert ("  --gin_file: " in result.stdout) == (module not in ("sample", "cluster"))

@@ -156,6 +156,7 @@ def test_the_page_is_that_of_its_numbers():
     assert FINDINGS.read_text() in page
 
 
+@pytest.mark.slow
 def test_quick_run_writes_a_report(tmp_path):
     """By its command, with real workers: every cell of the table is a number, and memory is that of a process."""
     _needs_torch()

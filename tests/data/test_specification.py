@@ -9,6 +9,7 @@ from PIL import Image
 
 import tf_pivae.configurables  # noqa: F401  what a binding may name
 from tf_pivae.data import bundled, idx_images, image_folder, npz_images, save_npz, tfds_images
+from tf_pivae.data.bundled import CLASS_NAMES
 from tf_pivae.data.specification import specification
 from tf_pivae.errors import UserError
 
@@ -41,6 +42,8 @@ def test_tfds(name, tmp_path):
 
 def test_photographs(tmp_path):
     gin.parse_config_file(str(GIN / "photographs.gin"))
+    gin.bind_parameter("image_folder.path", str(tmp_path / "absent"))
+    assert specification(image_folder) == ("photographs", (32, 32, 3), 0)
     rng = np.random.default_rng(0)
     for i in range(6):
         picture = Image.fromarray(rng.integers(0, 256, (300, 540, 3), np.uint8))
@@ -87,17 +90,40 @@ def test_npz_with_levels(tmp_path):
     _agrees(npz_images, npz_images())
 
 
-def test_idx(tmp_path):
-    files = {}
+def _write_idx(folder, side):
+    """Labelled images of side x side, bound to `idx_images`."""
     for split in ("train", "test"):
-        for kind, data in (("images", np.zeros((3, 6, 6), np.uint8)), ("labels", np.array([1, 0, 6], np.uint8))):
-            path = tmp_path / f"{split}-{kind}"
+        for kind, data in (("images", np.zeros((3, side, side), np.uint8)), ("labels", np.array([1, 0, 6], np.uint8))):
+            path = folder / f"{split}-{kind}"
             header = bytes([0, 0, 8, data.ndim]) + np.array(data.shape, ">u4").tobytes()
             path.write_bytes(header + data.tobytes())
-            files[f"{split}_{kind}"] = str(path)
-    gin.parse_config("\n".join(f"idx_images.{key} = {path!r}" for key, path in files.items()))
+            gin.bind_parameter(f"idx_images.{split}_{kind}", str(path))
+
+
+def test_idx(tmp_path):
+    _write_idx(tmp_path, 6)
     gin.parse_config("idx_images.pad_to = 8")
     assert _agrees(idx_images, idx_images()) == ("idx", (8, 8, 1), 7)
+
+
+def test_idx_reads_headers_alone(tmp_path):
+    _write_idx(tmp_path, 6)
+    path = tmp_path / "train-images"
+    path.write_bytes(path.read_bytes()[:16])
+    assert specification(idx_images).image_shape == (6, 6, 1)
+
+
+def test_fashion_mnist_is_known_without_its_files(tmp_path):
+    gin.parse_config_file(str(GIN / "fashion_mnist.gin"))
+    for key in ("train_images", "train_labels", "test_images", "test_labels"):
+        gin.bind_parameter(f"idx_images.{key}", str(tmp_path / "absent"))
+    declared = specification(idx_images)
+    _write_idx(tmp_path, 28)
+    assert _agrees(idx_images, idx_images()) == declared == ("fashion_mnist", (32, 32, 1), 10)
+    assert gin.query_parameter("idx_images.class_names") == CLASS_NAMES
+    _write_idx(tmp_path, 27)
+    with pytest.raises(UserError, match=r"holds images of \[27, 27, 1\]: set idx_images.raw_shape = \(27, 27, 1\)"):
+        idx_images()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

@@ -1,7 +1,6 @@
 """A stand-in for Python that behaves as a trial's configuration says, and starts at once."""
 
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -36,9 +35,3 @@ def make_trial(tmp_path, monkeypatch):
         return trial
 
     return make
-
-
-@pytest.fixture(scope="session")
-def plain():
-    """Path of the gin file of a VAE that starts within seconds."""
-    return str(Path(__file__).parent / "plain.gin")

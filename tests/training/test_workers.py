@@ -98,6 +98,7 @@ def test_all_workers_have_the_same_weights_and_only_the_chief_writes(undisturbed
     assert not (undisturbed / "1").exists()
 
 
+@pytest.mark.slow  # Four trainings by itself.
 def test_a_killed_worker_ends_the_others_and_all_go_on(undisturbed, tmp_path, tiny):
     processes = start(tmp_path, tiny, 2)
     checkpoints = tmp_path / "0" / "checkpoints"
@@ -114,8 +115,8 @@ def test_a_killed_worker_ends_the_others_and_all_go_on(undisturbed, tmp_path, ti
         assert_bitwise(weights(undisturbed, worker), weights(tmp_path, worker))
 
 
-def test_a_signal_to_one_worker_stops_all_at_the_same_step(tmp_path, tiny):
-    processes = start(tmp_path, tiny, 2, ("num_steps=100000", *PARAMETERS[1:]))
+def test_a_signal_to_one_worker_stops_all_at_the_same_step(tmp_path, plain):
+    processes = start(tmp_path, plain, 2, ("num_steps=100000", *PARAMETERS[1:]))
     while processes[1].poll() is None and not (tmp_path / "weights-1.npz").exists():
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGTERM)

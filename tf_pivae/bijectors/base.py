@@ -6,6 +6,16 @@ import tensorflow_probability as tfp
 tfb = tfp.bijectors
 
 
+def with_own_cache(bijector: tfb.Bijector) -> tfb.Bijector:
+    """Gives a bijector a cache of its own, and returns it.
+
+    TFP has one cache for all bijectors, which keeps one of them for as long as its result lives. Those of this package
+    keep results themselves: neither would ever go, nor the layers and the graph behind them.
+    """
+    bijector._cache = type(bijector._cache)(bijector=bijector, bijector_class=type(bijector))
+    return bijector
+
+
 class ImageBijector(tfb.Bijector):
     """A bijector on images whose value and log-det are computed together, so that the two cannot drift apart.
 
@@ -18,6 +28,7 @@ class ImageBijector(tfb.Bijector):
     def __init__(self, name, parameters=None):
         super().__init__(forward_min_event_ndims=3, validate_args=False, parameters=parameters, name=name)
         self._memo = {}
+        with_own_cache(self)
 
     @classmethod
     def _parameter_properties(cls, dtype):

@@ -3,6 +3,8 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tf_pivae.bijectors.base import with_own_cache
+
 tfb = tfp.bijectors
 
 
@@ -28,9 +30,9 @@ class InverseAutoregressiveFlow(tfb.Invert):
                 self._last = (z0, [tf.reshape(output, tf.shape(z0)) for output in outputs])
             return self._last[1]
 
-        super().__init__(
-            tfb.MaskedAutoregressiveFlow(shift_and_log_scale_fn=shift_and_log_scale, event_ndims=3), name=name
-        )
+        flow = tfb.MaskedAutoregressiveFlow(shift_and_log_scale_fn=shift_and_log_scale, event_ndims=3)
+        super().__init__(with_own_cache(flow), name=name)
+        with_own_cache(self)
         self._shift_and_log_scale = shift_and_log_scale
 
     def elementwise_log_det(self, z0):

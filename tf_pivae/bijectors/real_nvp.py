@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tf_pivae.bijectors.base import with_own_cache
 from tf_pivae.bijectors.coupling import AffineCoupling, channel_mask, checkerboard_mask
 from tf_pivae.bijectors.factor_out import FactorOut
 from tf_pivae.bijectors.normalization import ChannelAffine, ChannelNormalization
@@ -217,5 +218,5 @@ class RealNVP(Composite):
         if i < len(self.scales) - 1:
             squeeze = Squeeze()
             steps += [squeeze, *self.scales[i][1].bijectors(training)]
-            steps += [FactorOut(self._from_scale(i + 1, training)), tfb.Invert(Squeeze())]
-        return tfb.Chain(steps[::-1], name=f"real_nvp_scale_{i}")
+            steps += [FactorOut(self._from_scale(i + 1, training)), with_own_cache(tfb.Invert(Squeeze()))]
+        return with_own_cache(tfb.Chain(steps[::-1], name=f"real_nvp_scale_{i}"))

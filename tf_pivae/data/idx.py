@@ -1,5 +1,6 @@
 """Images in IDX files, the format of MNIST and Fashion-MNIST, plain or gzipped."""
 
+import contextlib
 import gzip
 import os
 import struct
@@ -26,6 +27,7 @@ def idx_images(
     pad_to=None,
     image_size=None,
     channels=None,
+    raw_shape=None,
     class_names=(),
     num_examples=None,
     name="idx",
@@ -38,6 +40,8 @@ def idx_images(
       train_images, test_images: files of unsigned bytes `[N, H, W]` or `[N, H, W, C]`, plain or gzipped.
       train_labels, test_labels: files of unsigned bytes `[N]`, or None.
       crop, pad_to, image_size, channels: see `image_ops.Preprocess`.
+      raw_shape: `(H, W, C)` of the images in the files, optional. With it, and with class names where there are labels,
+        a model can be built and described without the files; files that hold another are refused.
       class_names: names of the classes, optional.
       num_examples: as in `ImageDataset.take`.
       name: the data set's name.
@@ -51,15 +55,16 @@ def idx_images(
     preprocess = image_ops.Preprocess(crop, pad_to, image_size, channels)
     limits = arrays.check_num_examples(num_examples)
     files = ((train_images, train_labels), (test_images, test_labels))
-    splits = [_split(*pair, preprocess, limit) for pair, limit in zip(files, limits, strict=True)]
+    splits = [_split(*pair, preprocess, raw_shape, limit) for pair, limit in zip(files, limits, strict=True)]
     return arrays.labelled(name, *splits, class_names=class_names)
 
 
-def _split(images_path, labels_path, preprocess, limit):
+def _split(images_path, labels_path, preprocess, raw_shape, limit):
     images = read_idx(images_path)
-    if images.ndim not in (3, 4):
+    images = images.reshape(len(images), *_image_shape(images_path, images.shape))
+    if raw_shape is not None and images.shape[1:] != tuple(raw_shape):
         raise UserError(
-            f"{images_path} holds an array of shape {list(images.shape)}, images need [N, H, W]: is it a label file?"
+            f"{images_path} holds images of {list(images.shape[1:])}: set idx_images.raw_shape = {images.shape[1:]}"
         )
     labels = None
     if labels_path is not None:
@@ -69,8 +74,19 @@ def _split(images_path, labels_path, preprocess, limit):
                 f"{labels_path} holds {list(labels.shape)} labels for the {len(images)} images of {images_path}"
             )
         labels = labels[:limit].astype(np.int64)
-    images = images[:limit] if images.ndim == 4 else images[:limit, :, :, None]
-    return arrays.ImageSplit(image_ops.preprocess_array(preprocess, images), labels)
+    return arrays.ImageSplit(image_ops.preprocess_array(preprocess, images[:limit]), labels)
+
+
+def _image_shape(path, shape):
+    if len(shape) not in (3, 4):
+        raise UserError(f"{path} holds an array of shape {list(shape)}, images need [N, H, W]: is it a label file?")
+    return *shape[1:], *(1,)[: 4 - len(shape)]
+
+
+def read_image_shape(path: str) -> tuple[int, ...]:
+    """`(H, W, C)` of the images in an IDX file, from its header alone; raises UserError as `read_idx` does."""
+    with _opened(path) as (_, shape):
+        return _image_shape(path, shape)
 
 
 def read_idx(path):
@@ -85,23 +101,28 @@ def read_idx(path):
     Raises:
       UserError: if the file cannot be read, is no IDX file, or has too few or too many bytes.
     """
-    path = os.path.expanduser(path)
-    try:
-        with open(path, "rb") as file:
-            zipped = file.read(2) == _GZIP_MAGIC
-            file.seek(0)
-            with gzip.open(file) if zipped else file as stream:
-                shape = _read_header(path, stream)
-                # One byte more than promised, to see whether the file ends where it should.
-                data = _read_up_to(stream, int(np.prod(shape, dtype=object)) + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"cannot read the IDX file {path}: {error}") from error
+    with _opened(path) as (stream, shape):
+        # One byte more than promised, to see whether the file ends where it should.
+        data = _read_up_to(stream, int(np.prod(shape, dtype=object)) + 1)
     array = np.frombuffer(data, np.uint8)
     size = int(np.prod(shape, dtype=object))
     if len(array) != size:
         problem = "more" if len(array) > size else f"only {len(array)}"
         raise UserError(f"{path} should hold {size} bytes of data but has {problem}: download it again")
     return array.reshape(shape)
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """An IDX file as (stream behind its header, shape); a mistake met while reading it becomes a UserError."""
+    try:
+        with open(os.path.expanduser(path), "rb") as file:
+            zipped = file.read(2) == _GZIP_MAGIC
+            file.seek(0)
+            with gzip.open(file) if zipped else file as stream:
+                yield stream, _read_header(path, stream)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"cannot read the IDX file {path}: {error}") from error
 
 
 def _read_up_to(stream, count):

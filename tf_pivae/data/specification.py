@@ -22,8 +22,9 @@ class Specification(NamedTuple):
 def specification(source):
     """The `Specification` of a source of images, such as `tfds_images`, as gin configures it.
 
-    Needs no network and prepares nothing: it reads TFDS' own description of the data set, or the headers (and the
-    labels, to count the classes) of local files.
+    Needs no network, no pixels, and prepares nothing: it reads TFDS' own description of the data set, or the headers
+    (and the labels, to count the classes) of local files, and not even these where the configuration declares both:
+    `idx_images.raw_shape` and `class_names`, `image_folder.channels`.
 
     Args:
       source: a configurable of `tf_pivae.data`, the value of `train.dataset`.
@@ -58,11 +59,10 @@ def _tfds(arguments):
 
 
 def _idx(arguments):
-    images = idx.read_idx(arguments["train_images"])
-    shape = _preprocess(arguments).output_shape(*images.shape[1:3], images.shape[3] if images.ndim == 4 else 1)
-    classes = len(arguments["class_names"])
-    if not classes and arguments["train_labels"] is not None:
-        classes = 1 + int(idx.read_idx(arguments["train_labels"]).max())
+    raw_shape = arguments["raw_shape"] or idx.read_image_shape(arguments["train_images"])
+    shape = _preprocess(arguments).output_shape(*raw_shape)
+    labels = arguments["train_labels"]
+    classes = 0 if labels is None else len(arguments["class_names"]) or 1 + int(idx.read_idx(labels).max())
     return Specification(arguments["name"], shape, classes)
 
 
@@ -82,15 +82,16 @@ def _npz(arguments):
 
 def _folder(arguments):
     path = Path(arguments["path"]).expanduser().absolute()
-    if not path.is_dir():
-        raise UserError(f"there is no folder {path}: set image_folder.path to a folder of images")
-    files, _ = image_files.find_files(path)
-    channels = arguments["channels"]
-    if channels is None:
-        headers = [header for _, header in folder._usable(path.name, path, files, [])]
-        channels = 1 if all(header.grey for header in headers) else 3
-    classes = {file.relative.split("/")[0] for file in files} if arguments["class_folders"] else ()
-    size = arguments["image_size"]
+    channels, size, classes = arguments["channels"], arguments["image_size"], ()
+    if channels is None or arguments["class_folders"]:
+        if not path.is_dir():
+            raise UserError(f"there is no folder {path}: set image_folder.path to a folder of images")
+        files, _ = image_files.find_files(path)
+        if channels is None:
+            headers = [header for _, header in folder._usable(path.name, path, files, [])]
+            channels = 1 if all(header.grey for header in headers) else 3
+        if arguments["class_folders"]:
+            classes = {file.relative.split("/")[0] for file in files}
     return Specification(arguments["name"] or path.name, (size, size, channels), len(classes))
 
 
