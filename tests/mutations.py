@@ -324,6 +324,28 @@ MUTATIONS = [
         "(np.arange(256) * num_bins + 128) // 256",
         "tests/data/test_levels.py",
     ),
+    # The package.
+    Mutation(
+        "tf-pivae: a command's arguments lost",
+        "tf_pivae/__main__.py",
+        'sys.argv = [f"{program} {name}", *arguments]',
+        'sys.argv = [f"{program} {name}"]',
+        "tests/test_main.py",
+    ),
+    Mutation(
+        "a wheel that says nothing of its types",
+        "setup.py",
+        '"py.typed", ',
+        "",
+        "tests/test_packaging.py",
+    ),
+    Mutation(
+        "an sdist without the numbers of the results",
+        "MANIFEST.in",
+        "*.md *.ipynb *.json",
+        "*.md *.ipynb",
+        "tests/test_packaging.py",
+    ),
 ]
 
 

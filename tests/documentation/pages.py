@@ -11,7 +11,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *sorted(page for page in (ROOT / "docs").rglob("*.md") if "api" not in page.parts),
 ]
-_PROGRAMS = r"python3?|make|pip|kubectl|sbatch|docker|apt-get|tensorboard|curl|cp"
+_PROGRAMS = r"tf-pivae|python3?|make|pip|kubectl|sbatch|docker|apt-get|tensorboard|curl|cp"
 
 
 class Block(NamedTuple):
