@@ -2,7 +2,7 @@
 # make test    lint, then the test suite but its slowest tests
 # make test-slow   those: every configuration at full size, some minutes
 # make lint    ruff alone
-# make docs    write the reference, the table of architectures and the README's picture again
+# make docs    build site/ from docs/ and the docstrings; write the README's picture and the table of architectures again
 # make bench   measure speed and memory beside PyTorch's (an hour); writes docs/performance.md
 # make clean   remove the virtual environment and build products; runs/ is kept
 #
@@ -19,7 +19,7 @@ BENCH_ARGS ?=
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-EXTRAS = dev,ray,serving$(if $(PEERS),$(comma)peers)
+EXTRAS = dev,docs,ray,serving$(if $(PEERS),$(comma)peers)
 comma = ,
 # Two processes, each with whole files: what a file's tests share is made once. PYTEST_ARGS="-n 0": one, as --pdb needs.
 PARALLEL = -n 2 --dist loadfile
@@ -42,15 +42,15 @@ lint: $(BIN)/ruff
 	$(BIN)/ruff format --check .
 
 docs: $(VENV)/.installed-$(EXTRAS)
-	$(BIN)/python docs/reference.py
 	$(BIN)/python docs/pictures.py
 	$(BIN)/python -m tf_pivae.describe --output=docs/architectures.md
+	$(BIN)/python docs/build_site.py
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # TensorFlow is the one that sets the range of Python versions: it has no wheels for others.

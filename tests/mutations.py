@@ -340,6 +340,13 @@ MUTATIONS = [
         "tests/test_packaging.py",
     ),
     Mutation(
+        "dead links in the site",
+        "docs/build_site.py",
+        '"build", "--strict", "-f"',
+        '"build", "-f"',
+        "tests/documentation/test_site.py",
+    ),
+    Mutation(
         "an sdist without the numbers of the results",
         "MANIFEST.in",
         "*.md *.ipynb *.json",
