@@ -23,7 +23,8 @@ class Docstrings(griffe.Extension):
     def on_class_members(self, *, cls: griffe.Class, **_: Any) -> None:
         """Shows the fields of a NamedTuple or a dataclass as they stand: `log_prob: tf.Tensor  # [B], nats`."""
         members = [member for member in cls.members.values() if not member.is_alias and member.is_attribute]
-        fields = [field.source.strip() for field in members if field.annotation is not None]
+        lines = [field.source.strip() for field in members if field.annotation is not None]
+        fields = [re.sub(r"  # type: ignore\S*", "", line) for line in lines]
         if cls.docstring is not None and fields:
             cls.docstring.value += "\n\n```python\n" + "\n".join(fields) + "\n```"
 
