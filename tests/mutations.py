@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-IGNORED = (".git", ".venv", "runs", "dist", "build", "__pycache__", ".pytest_cache", ".ruff_cache", "*.egg-info")
+IGNORED = (".git", ".venv", "runs", "dist", "build", "site", "__pycache__", ".*_cache", "*.egg-info")
 PYTEST = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--durations=0"]
 
 

@@ -5,6 +5,8 @@ reads the slices of the global batch that belong to its replicas, noise is a fun
 gradients and moments are reduced over all replicas. Only the chief (worker 0) writes.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Iterable
@@ -127,13 +129,13 @@ class Workers:
 class _Watched:
     """See `Workers.watched`."""
 
-    def __init__(self, alone):
+    def __init__(self, alone: bool) -> None:
         self._alone = alone
 
-    def __enter__(self):
+    def __enter__(self) -> _Watched:
         return self
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError,
                 tf.errors.DeadlineExceededError)  # fmt: skip
         if not self._alone and isinstance(error, lost):
