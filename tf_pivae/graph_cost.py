@@ -96,7 +96,7 @@ def peak_bytes(graph: tf.Graph) -> int:
             if buffers.get(id(tensor)) is not None:
                 last_use[buffers[id(tensor)][0]] = i
     live = peak = 0
-    dying = {}
+    dying: dict[int, list[int]] = {}
     for i, operation in enumerate(operations):
         if operation.type in _LOOPS:
             peak = max(peak, live + peak_bytes(_body(operation)))
