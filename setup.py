@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
 # Read, not imported: at this point nothing that the package needs is installed.
+README = (HERE / "README.md").read_text("utf-8")
 VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "tf_pivae/__init__.py").read_text("utf-8"), re.MULTILINE)[1]
 
 REQUIREMENTS = [
@@ -37,22 +38,25 @@ REQUIREMENTS = [
 ]
 
 EXTRAS = {
-    # `make test`: the runner, pytest-xdist for two of them side by side, the linter, SciPy as a second opinion on
-    # distances, OpenVINO as one on exported models, PyYAML for the serving manifests, setuptools to build the wheel
-    # under test without a network, Griffe to read the docstrings for the reference, nbclient and a kernel to run the
-    # notebook.
+    # `make test`: the runner, pytest-xdist for two of them side by side, the linter, the checker of types, SciPy as a
+    # second opinion on distances, OpenVINO as one on exported models, PyYAML for the serving manifests, setuptools to
+    # build the wheel under test without a network, twine to check it, nbclient and a kernel to run the notebook.
     "dev": [
         "pytest>=8,<10",
         "pytest-xdist>=3.8,<4",
         "ruff>=0.12",
+        "mypy>=1.18",
         "scipy>=1.14,<2",
         "openvino>=2026.2",
         "PyYAML>=6.0.2,<7",
         "setuptools>=77",
-        "griffelib>=2,<3",
+        "twine>=6.1",
         "nbclient>=0.10,<1",
         "ipykernel>=7,<8",
     ],
+    # `make docs`: the site. Zensical succeeds MkDocs and its theme Material, of which the one rests and the other ends
+    # in 2027; mkdocstrings reads the docstrings and imports nothing.
+    "docs": ['zensical>=0.0.73; python_version >= "3.11"', 'mkdocstrings-python>=2,<3; python_version >= "3.11"'],
     # Independent implementations of the metrics that tests compare with; those tests are skipped without them.
     "peers": ["torch>=2.6,<3", "torchvision>=0.21,<1", "torch-fidelity>=0.4,<0.5"],
     # `make bench`: what users would pick instead. nflows too, but without what it depends on: see the Makefile.
@@ -68,6 +72,14 @@ EXTRAS = {
     ],
 }
 
+
+def _for_an_index(text: str) -> str:
+    """Markdown that is read far from the repository: links into it become the names of its files."""
+    text = re.sub(r"!\[([^]]*)\]\((?!https?:)([^)]*)\)", r"*\1* (`\2`)", text)
+    text = re.sub(r"\[([^]]*)\]\((?!https?:)([^)]*\1)\)", r"`\2`", text)
+    return re.sub(r"\[([^]]*)\]\((?!https?:)([^)]*)\)", r"\1, `\2`", text)
+
+
 # Folders beside the package that are installed inside it. gin/ must never hold an __init__.py: in a clone it would
 # shadow the package `gin` of gin-config.
 MAPPED = {"tf_pivae.export": "export", "tf_pivae.gin_files": "gin"}
@@ -76,6 +88,32 @@ setup(
     name="tf-pivae",
     version=VERSION,
     description="Partially invertible variational autoencoders in TensorFlow, trained by likelihood and adversary",
+    long_description=_for_an_index(README),
+    long_description_content_type="text/markdown",
+    project_urls={"Paper": "https://hal.science/hal-01886285v2"},
+    keywords=[
+        "generative model",
+        "variational autoencoder",
+        "normalizing flow",
+        "Real-NVP",
+        "GAN",
+        "likelihood",
+        "TensorFlow",
+        "Keras",
+    ],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: GPU",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3 :: Only",
+        *(
+            f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)
+        ),  # TensorFlow has wheels for these.
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Processing",
+        "Typing :: Typed",
+    ],
     license_expression="Apache-2.0",
     license_files=["LICENSE", "NOTICE"],
     python_requires=">=3.10",
@@ -87,8 +125,9 @@ setup(
         *(f"tf_pivae.export.{name}" for name in find_packages("export")),
     ],
     package_dir=MAPPED,
+    entry_points={"console_scripts": ["tf-pivae = tf_pivae.__main__:main"]},
     package_data={
-        "tf_pivae": ["pretrained/*/*", "pretrained/*/checkpoints/*/*"],
+        "tf_pivae": ["py.typed", "pretrained/*/*", "pretrained/*/checkpoints/*/*"],
         "tf_pivae.gin_files": ["**/*.gin"],
         "tf_pivae.data.bundled": ["*.npz"],
         "tf_pivae.export": ["serving/*"],

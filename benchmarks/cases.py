@@ -1,7 +1,7 @@
 """What is timed: sizes of models, and cases that travel between processes as JSON. Imports neither framework."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 KINDS = ("table1", "iaf_res")
 TASKS = ("train", "log_prob", "log_prob_16", "sample", "reconstruct")
@@ -21,7 +21,7 @@ class Size(NamedTuple):
     head: int
 
 
-def size(kind, factor, latents=None):
+def size(kind: str, factor: float, latents: int | None = None) -> Size:
     """The `Size` of a kind, every width times `factor` (at least 4)."""
     residual = {"table1": False, "iaf_res": True}[kind]
 
@@ -39,11 +39,13 @@ def size(kind, factor, latents=None):
     )
 
 
-def case(task, kind="iaf_res", factor=SMALL, batch=16, side=32, **others):
+def case(
+    task: str, kind: str = "iaf_res", factor: float = SMALL, batch: int = 16, side: int = 32, **others: Any
+) -> dict:
     """A case as a dict; `others`: `latents`, `scales`, `replicas`, or `importance_samples`."""
     return {"task": task, "kind": kind, "factor": factor, "batch": batch, "side": side, **others}
 
 
-def head_options(case):
+def head_options(case: dict) -> dict:
     """Keyword arguments of the Real-NVP head of a case."""
     return dict(width=size(case["kind"], case["factor"]).head, num_couplings=3, num_blocks=2)

@@ -4,6 +4,9 @@ Neither has couplings on checkerboards with a network on the whole image, so the
 images, the number of couplings, and the width, depth and batch normalisation of the networks are those of our head.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -13,7 +16,7 @@ from benchmarks.peer import density_gradient, forget, setup
 __all__ = ["forget", "prepare", "setup"]
 
 
-def prepare(system, case):
+def prepare(system: str, case: dict) -> tuple[Callable[[], Any], Callable[[], int] | None]:
     """Returns a function that runs the case once."""
     if case["task"] == "iaf":
         return _iaf(system, case), None
@@ -27,7 +30,7 @@ def prepare(system, case):
 class _Couplings(nn.Module):
     """normflows' couplings, one after the other."""
 
-    def __init__(self, couplings):
+    def __init__(self, couplings: list) -> None:
         super().__init__()
         self.couplings = nn.ModuleList(couplings)
 

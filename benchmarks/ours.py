@@ -1,10 +1,14 @@
 """The package's side of every case."""
 
+from __future__ import annotations
+
 import collections
 import functools
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -23,8 +27,11 @@ from tf_pivae.threads import thread_variables
 from tf_pivae.training.trainer import Trainer
 from tf_pivae.training.workers import local_strategy
 
+if TYPE_CHECKING:
+    from tf_pivae.models.critic import Critic
 
-def setup(system, threads, logical_cpus):
+
+def setup(system: str, threads: int, logical_cpus: int) -> None:
     """Memory and threads as the commands have them; logical devices, before TensorFlow starts them."""
     del system
     memory.keep_freed_memory()
@@ -36,12 +43,12 @@ def setup(system, threads, logical_cpus):
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
 
 
-def forget():
+def forget() -> None:
     """Lets go of the last case's graphs."""
     keras.backend.clear_session()
 
 
-def prepare(system, case):
+def prepare(system: str, case: dict) -> tuple[Callable[[], Any], Callable[[], int] | None]:
     """Returns a function that runs the case once and waits for it, and a function that counts its arithmetic."""
     del system
     return {
@@ -60,7 +67,7 @@ def prepare(system, case):
     }[case["task"]](case)
 
 
-def profile(call, calls):
+def profile(call: Callable[[], Any], calls: int) -> dict[str, float]:
     """TensorFlow's profiler over some calls: a dict of an operation's type -> its seconds a call, kernels alone."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
@@ -85,13 +92,13 @@ def _uncounted():
     raise ValueError("arithmetic is counted for training steps and convolutions alone.")
 
 
-def images_of(case, count=None):
+def images_of(case: dict, count: int | None = None) -> np.ndarray:
     """Random images, uint8 [count, side, side, 3]."""
     shape = [count or case["batch"], case["side"], case["side"], 3]
     return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
 
 
-def model_of(case):
+def model_of(case: dict) -> PiVAE:
     """The case's `PiVAE`."""
     size = cases.size(case["kind"], case["factor"], case.get("latents"))
     options = dict(widths=size.widths, top_channels=size.top, latent_channels=size.latents)
@@ -103,7 +110,7 @@ def model_of(case):
     return PiVAE((case["side"], case["side"], 3), vae=vae, flow=head)
 
 
-def critic_of(case):
+def critic_of(case: dict) -> Critic:
     """The case's `Critic`."""
     size = cases.size(case["kind"], case["factor"])
     return residual_critic(size.stem, size.widths) if size.residual else plain_critic(size.widths)

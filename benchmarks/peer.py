@@ -1,5 +1,8 @@
 """The twin's side of every case, eager or through `torch.compile`."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from benchmarks import cases
@@ -7,7 +10,7 @@ from benchmarks.twin import critic, flow, latents, model, training, vae
 from benchmarks.twin.noise import Noise
 
 
-def setup(system, threads, logical_cpus):
+def setup(system: str, threads: int, logical_cpus: int) -> None:
     """As many threads as asked for."""
     del system, logical_cpus
     torch.manual_seed(0)
@@ -15,12 +18,12 @@ def setup(system, threads, logical_cpus):
     torch.set_num_interop_threads(threads)
 
 
-def forget():
+def forget() -> None:
     """Lets go of the last case's graphs."""
     torch.compiler.reset()
 
 
-def prepare(system, case):
+def prepare(system: str, case: dict) -> tuple[Callable[[], Any], None]:
     """Returns a function that runs the case once; the arithmetic is counted on our side alone."""
     compiled = torch.compile(dynamic=False) if system == "compile" else None
     tasks = {
@@ -95,7 +98,7 @@ def _flow(case, compiled):
     return density_gradient(compiled(head), case)
 
 
-def density_gradient(transform, case):
+def density_gradient(transform: Any, case: dict) -> Callable[[], Any]:
     """A function that computes the gradient of the mean negative log-density under a standard normal.
 
     `transform` is a module, x [B, C, H, W] -> y of as many elements, log-det [B].

@@ -28,7 +28,7 @@ _PRECISIONS = {
 }
 
 
-def main():
+def main() -> None:
     from tf_pivae.training import runs
 
     cli.import_tensorflow_quietly()

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 _VISIT_SECONDS = 0.5  # A system runs for about as long before the next one's turn.
@@ -22,7 +22,7 @@ class WorkerFailed(Exception):
 class Worker:
     """A process of `benchmarks.worker`, asleep while it is not asked."""
 
-    def __init__(self, system, threads, logical_cpus=1):
+    def __init__(self, system: str, threads: int, logical_cpus: int = 1) -> None:
         self.system = system
         self.fresh = True  # Until the first case.
         self._started = time.perf_counter()
@@ -40,7 +40,7 @@ class Worker:
             env=environment,
         )
 
-    def ask(self, do, **request):
+    def ask(self, do: str, **request: Any) -> dict:
         """One request and its answer.
 
         Raises:
@@ -59,14 +59,14 @@ class Worker:
             raise WorkerFailed(f"{self.system}: {lines[-1]}")
         return json.loads(answer)
 
-    def prepare(self, case):
+    def prepare(self, case: dict) -> tuple[float, float]:
         """Builds a case and runs it once: seconds of that, and seconds since the start (see `Timing`)."""
         seconds = self.ask("prepare", case=case)["seconds"]
         since_start = time.perf_counter() - self._started if self.fresh else None
         self.fresh = False
         return seconds, since_start
 
-    def close(self):
+    def close(self) -> None:
         """Ends the process."""
         self._process.stdin.close()
         try:
@@ -91,23 +91,23 @@ class Competitor(NamedTuple):
 class Pool:
     """Workers by what sets their processes apart, started when they are first needed."""
 
-    def __init__(self, threads):
+    def __init__(self, threads: int) -> None:
         self.threads = threads
         self._workers = {}
 
-    def worker(self, system, logical_cpus=1, copy=0):
+    def worker(self, system: str, logical_cpus: int = 1, copy: int = 0) -> Worker:
         """The running worker, or a new one."""
         key = system, logical_cpus, copy
         if key not in self._workers:
             self._workers[key] = Worker(system, self.threads, logical_cpus)
         return self._workers[key]
 
-    def discard(self, worker):
+    def discard(self, worker: Worker) -> None:
         """Ends a worker."""
         self._workers = {key: kept for key, kept in self._workers.items() if kept is not worker}
         worker.close()
 
-    def close(self):
+    def close(self) -> None:
         """Ends all workers: the next ones start with fresh memory."""
         for worker in list(self._workers.values()):
             self.discard(worker)
@@ -123,7 +123,7 @@ class Timing(NamedTuple):
     libraries_bytes: int | None  # of the peak: what the process held before its first case
 
     @property
-    def median(self):
+    def median(self) -> float:
         return statistics.median(self.seconds)
 
 
@@ -134,11 +134,11 @@ class Spread(NamedTuple):
     low: float
     high: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
-def ratio(timing, reference):
+def ratio(timing: Timing, reference: Timing) -> Spread:
     """The `Spread` of timing / reference, each round's by itself: what slows both down at once falls out."""
     ratios = [a / b for a, b in zip(timing.seconds, reference.seconds, strict=True)]
     if len(ratios) == 1:
@@ -147,7 +147,7 @@ def ratio(timing, reference):
     return Spread(median, low, high)
 
 
-def compare(pool, competitors, rounds, budget):
+def compare(pool: Pool, competitors: dict, rounds: int, budget: float) -> dict:
     """Times competitors in turns, A B A B.
 
     Args:
@@ -159,7 +159,8 @@ def compare(pool, competitors, rounds, budget):
     Returns:
       dict of a name -> `Timing`, or the message of a competitor that failed.
     """
-    workers, results, calls = {}, {}, {}
+    workers, calls = {}, {}
+    results: dict[str, Any] = {}
     for name, (system, case, logical_cpus, copy) in competitors.items():
         worker = pool.worker(system, logical_cpus, copy)
         if worker in workers.values():
@@ -190,7 +191,7 @@ def compare(pool, competitors, rounds, budget):
     return results
 
 
-def compare_all(pool, competitors, rounds, budget):
+def compare_all(pool: Pool, competitors: dict, rounds: int, budget: float) -> dict:
     """`compare` where nobody may fail.
 
     Raises:

@@ -4,9 +4,10 @@ import json
 import os
 import platform
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.process import ratio
 
@@ -21,7 +22,9 @@ class Target(NamedTuple):
     met: bool
 
 
-def worst_of(wanted, limit, measured, at_least=True, unit=""):
+def worst_of(
+    wanted: str, limit: float, measured: Sequence[tuple], at_least: bool = True, unit: str = ""
+) -> list[Target]:
     """A list of one `Target`, or of none if nothing was measured.
 
     Args:
@@ -50,7 +53,7 @@ class Section(NamedTuple):
     how: str = ""  # it was measured
 
 
-def against(results, reference, peers):
+def against(results: dict, reference: str, peers: Sequence[str]) -> list[str]:
     """Cells: how many times as long each peer takes as `reference`, with quartiles over rounds; "-": not measured."""
     cells = []
     for peer in peers:
@@ -63,7 +66,7 @@ def against(results, reference, peers):
     return cells
 
 
-def failures(results):
+def failures(results: dict) -> list[str]:
     """The messages of those that failed."""
     return [f"`{name}` failed: {result}" for name, result in results.items() if not _is_timing(result)]
 
@@ -72,12 +75,12 @@ def _is_timing(result):
     return not isinstance(result, str)
 
 
-def milliseconds(seconds):
+def milliseconds(seconds: float) -> str:
     """A duration with three digits."""
     return f"{1000.0 * seconds:.3g} ms"
 
 
-def save_sections(sections, path):
+def save_sections(sections: dict[str, Section], path: Path) -> None:
     """Keeps a dict of a part's name -> `Section` as JSON."""
     content = {
         part: {**section._asdict(), "targets": [target._asdict() for target in section.targets]}
@@ -86,7 +89,7 @@ def save_sections(sections, path):
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def load_sections(path):
+def load_sections(path: Path) -> dict[str, Section]:
     """What `save_sections` has kept."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return {
@@ -95,7 +98,7 @@ def load_sections(path):
     }
 
 
-def how_measured(options, load_before):
+def how_measured(options: Any, load_before: float | None) -> str:
     """A line under a section.
 
     Args:
@@ -110,7 +113,7 @@ def how_measured(options, load_before):
     return line
 
 
-def render(sections, options):
+def render(sections: Sequence[Section], options: Any) -> str:
     """The whole report.
 
     Args:
@@ -147,7 +150,7 @@ def render(sections, options):
     return "\n".join(lines).rstrip() + "\n"
 
 
-def load_average():
+def load_average() -> float | None:
     """The load of the last minute; None where the system does not tell."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 

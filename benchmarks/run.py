@@ -8,6 +8,7 @@ import argparse
 import functools
 import importlib.util
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from benchmarks.parts import flows, growth, model, operations, overheads, profil
 from benchmarks.process import ROOT, Pool, WorkerFailed
 from benchmarks.report import Section, how_measured, load_average, load_sections, render, save_sections
 
-PARTS = {
+PARTS: dict[str, Callable[..., Section]] = {
     "table1": functools.partial(model.run, "table1"),
     "table1_alone": functools.partial(model.run_alone, "table1"),
     "iaf_res": functools.partial(model.run, "iaf_res"),
@@ -50,17 +51,17 @@ class Options(NamedTuple):
     peers: tuple
     compile_batches: tuple
 
-    def peers_at(self, factor, batch):
+    def peers_at(self, factor: float, batch: int) -> list[str]:
         """The peers of a case: torch.compile, which takes a minute for each, is for the narrowest models."""
         compiles = factor == min(self.factors) and batch in self.compile_batches
         return [peer for peer in self.peers if peer != "compile" or compiles]
 
     @staticmethod
-    def say(text):
+    def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> int:
     """Measures the chosen parts and writes the report; returns the exit status, 1 if a part could not be measured.
 
     What was measured lies beside the report as JSON. Parts that are not chosen stay there as they are.

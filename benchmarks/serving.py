@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -25,7 +26,7 @@ _SECONDS = flags.DEFINE_float("seconds", 10.0, "Of measurement for each line.", 
 _SIGNATURES = flags.DEFINE_list("signatures", ["log_prob", "sample", "reconstruct"], "Which to call.")
 
 
-def main(_):
+def main(_: Any) -> None:
     kind, cores, load = platform.machine(), os.cpu_count(), os.getloadavg()[0]
     print(f"{cores} cores ({kind}), load average {load:.1f} before the start; {_CLIENTS.value} clients over gRPC")
     print(f"{'signature':12} {'batching':>8} {'p50 ms':>8} {'p99 ms':>8} {'images/s':>9} {'rows/run':>8}")

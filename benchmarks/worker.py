@@ -16,6 +16,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 MODULES = {
     "ours": "benchmarks.ours",
@@ -26,7 +28,7 @@ MODULES = {
 }
 
 
-def main(system, threads, logical_cpus):
+def main(system: str, threads: int, logical_cpus: int) -> None:
     """Answers until standard input ends."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
@@ -35,7 +37,8 @@ def main(system, threads, logical_cpus):
     module = importlib.import_module(MODULES[system])
     module.setup(system, threads, logical_cpus)
     libraries = _memory("VmRSS")
-    call = flops = None
+    call: Callable[[], Any] = None
+    flops: Callable[[], int] = None
     for line in sys.stdin:
         request = json.loads(line)
         if request["do"] == "prepare":

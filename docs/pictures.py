@@ -1,17 +1,25 @@
 """Draws the picture of the README with the model that comes with the package: python docs/pictures.py"""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_pivae import cli, figures
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from tf_pivae.models.pivae import PiVAE
+
 OUTPUT = Path(__file__).resolve().parent / "pictures" / "overview.png"
 _ROWS, _STEPS, _CELL = 6, 6, 64
 
 
-def overview(model, images):
+def overview(model: PiVAE, images: np.ndarray) -> Image.Image:
     """Reconstructions, samples and interpolations side by side.
 
     Args:
@@ -35,7 +43,7 @@ def overview(model, images):
     )
 
 
-def main():
+def main() -> int:
     cli.import_tensorflow_quietly()
     import tf_pivae
     from tf_pivae.data import bundled

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-IGNORED = (".git", ".venv", "runs", "dist", "build", "__pycache__", ".pytest_cache", ".ruff_cache", "*.egg-info")
+IGNORED = (".git", ".venv", "runs", "dist", "build", "site", "__pycache__", ".*_cache", "*.egg-info")
 PYTEST = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--durations=0"]
 
 
@@ -353,6 +353,35 @@ MUTATIONS = [
         "os.path.realpath(os.fsdecode(arguments[0]))",
         "os.path.abspath(os.fsdecode(arguments[0]))",
         "tests/test_isolation.py",
+    ),
+    # The package.
+    Mutation(
+        "tf-pivae: a command's arguments lost",
+        "tf_pivae/__main__.py",
+        'sys.argv = [f"{program} {name}", *arguments]',
+        'sys.argv = [f"{program} {name}"]',
+        "tests/test_main.py",
+    ),
+    Mutation(
+        "a wheel that says nothing of its types",
+        "setup.py",
+        '"py.typed", ',
+        "",
+        "tests/test_packaging.py",
+    ),
+    Mutation(
+        "dead links in the site",
+        "docs/build_site.py",
+        '"build", "--strict", "-f"',
+        '"build", "-f"',
+        "tests/documentation/test_site.py",
+    ),
+    Mutation(
+        "an sdist without the numbers of the results",
+        "MANIFEST.in",
+        "*.md *.ipynb *.json",
+        "*.md *.ipynb",
+        "tests/test_packaging.py",
     ),
 ]
 

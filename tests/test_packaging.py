@@ -1,18 +1,21 @@
 """What is installed, and what the build files say: everything is there, under the right name."""
 
 import ast
+import email
 import fnmatch
-import importlib.metadata
-import os
 import re
-import shutil
 import subprocess
 import sys
+import tarfile
 import types
 import zipfile
 from pathlib import Path
 
+import installation
 import pytest
+
+import tf_pivae
+from tf_pivae.__main__ import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 GIN_FILES = sorted(path.relative_to(ROOT / "gin").as_posix() for path in (ROOT / "gin").rglob("*.gin"))
@@ -22,36 +25,33 @@ ASSETS = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/report
 PRETRAINED = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/pretrained").rglob("*") if path.is_file()}
 
 
-# The wheel.
+# The sdist, the wheel made of it, and an environment with that.
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """A wheel built from a copy of the tree, so that nothing of an earlier build gets into it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    source.mkdir()
-    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE", "NOTICE"):
-        shutil.copy(ROOT / name, source)
-    for name in ("tf_pivae", "export", "gin"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)]
-    try:
-        present = int(importlib.metadata.version("setuptools").split(".")[0]) >= 77
-    except importlib.metadata.PackageNotFoundError:
-        present = False
-    subprocess.run(command + ["--no-build-isolation"] * present, check=True, stdout=sys.stderr)
-    (built,) = folder.glob("*.whl")
-    return built
+def sdist(tmp_path_factory):
+    return installation.build_sdist(tmp_path_factory.mktemp("sdist"))
 
 
 @pytest.fixture(scope="module")
-def installed(wheel):
-    """The wheel's contents as pip lays them out in site-packages."""
-    folder = wheel.parent / "site-packages"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    return folder
+def wheel(sdist):
+    return installation.build_wheel(sdist)
+
+
+@pytest.fixture(scope="module")
+def programs(wheel):
+    return installation.install(wheel, wheel.parent / "environment")
+
+
+def test_sdist_has_the_whole_tree(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {member.name.split("/", 1)[1] for member in archive if member.isfile()}
+    source = sdist.parent / "source"
+    files = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
+    ours = {name for name in files if name.split("/")[0] in (*FOLDERS, ".ci")}
+    assert {"docs/results/fashion_mnist/table_1.json", ".ci/run", "tests/tiny.gin"} <= ours
+    assert not ours - names, "add their kind to MANIFEST.in"
+    assert {"README.md", "LICENSE", "NOTICE", "CITATION.cff", "Makefile", "constraints.txt"} <= names
 
 
 def test_wheel_has_every_source_gin_file_and_data_file(wheel):
@@ -65,7 +65,7 @@ def test_wheel_has_every_source_gin_file_and_data_file(wheel):
     assert ASSETS
     assert {"tf_pivae/export/__init__.py", "tf_pivae/export/serving/batching.config"} <= exports
     assert "tf_pivae/pretrained/fashion_mnist/model_card.md" in PRETRAINED
-    data = set(BUNDLED) | ASSETS | PRETRAINED
+    data = {*BUNDLED, *ASSETS, *PRETRAINED, "tf_pivae/py.typed"}
     expected = sources | exports | data | {f"tf_pivae/gin_files/{name}" for name in GIN_FILES}
     assert expected <= names
     rest = {name for name in names - expected if ".dist-info/" not in name}
@@ -77,30 +77,82 @@ def test_wheel_has_licence_and_metadata(wheel):
         texts = {Path(name).name: archive.read(name).decode() for name in archive.namelist() if ".dist-info/" in name}
     assert texts["LICENSE"] == (ROOT / "LICENSE").read_text()
     assert texts["NOTICE"] == (ROOT / "NOTICE").read_text()
-    metadata = texts["METADATA"].splitlines()
-    assert "Name: tf-pivae" in metadata
-    assert "License-Expression: Apache-2.0" in metadata
-    assert "Requires-Python: >=3.10" in metadata
-    import tf_pivae
+    metadata = email.message_from_string(texts["METADATA"])
+    assert metadata["Name"] == "tf-pivae"
+    assert metadata["Version"] == tf_pivae.__version__
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Requires-Python"] == ">=3.10"
+    assert "normalizing flow" in metadata["Keywords"]
+    assert f"Paper, {re.search('url: (.*)', (ROOT / 'CITATION.cff').read_text())[1]}" in metadata["Project-URL"]
+    pythons = re.findall(r"Python :: (3\.\d+)", " ".join(metadata.get_all("Classifier")))
+    assert pythons == ["3.10", "3.11", "3.12", "3.13"]
+    assert "Typing :: Typed" in metadata.get_all("Classifier")
+    assert "tf-pivae = tf_pivae.__main__:main" in texts["entry_points.txt"]
 
-    assert f"Version: {tf_pivae.__version__}" in metadata
+
+def test_description_is_the_readme_without_links_into_the_tree(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    text = metadata.get_payload(decode=True).decode()
+    targets = re.findall(r"\]\(([^)]*)\)", text)
+    assert targets
+    assert all(target.startswith("https://") for target in targets)
+    assert "(its model card, `tf_pivae/pretrained/fashion_mnist/model_card.md`" in text
+    assert "| `docs/commands.md` |" in text
+    kept = [line for line in (ROOT / "README.md").read_text().splitlines() if "](" not in line]
+    assert kept == [line for line in text.splitlines() if line in kept]
 
 
-def test_installed_package_finds_its_own_gin_files_and_export(installed, tmp_path):
+def test_twine_is_content(sdist, wheel):
+    command = [sys.executable, "-m", "twine", "check", "--strict", str(sdist), str(wheel)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.count("PASSED") == 2
+
+
+def _output(folder, *command):
+    """What a command prints that runs in `folder`, which is not the clone."""
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def test_installed_package_finds_its_own_gin_files_and_export(programs, tmp_path):
     script = (
         "import tf_pivae.cli, tf_pivae.export\n"
         "print(tf_pivae.export.__file__, *tf_pivae.cli.gin_search_paths()[1:], sep='\\n')"
     )
-    environment = dict(os.environ, PYTHONPATH=str(installed))
-    output = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
-    ).stdout.splitlines()
-    assert [Path(line) for line in output] == [
-        installed / "tf_pivae/export/__init__.py",
-        installed / "tf_pivae/gin_files",
-    ]
+    (package,) = programs.parent.glob("lib/*/site-packages/tf_pivae")
+    paths = _output(tmp_path, programs / "python", "-c", script).splitlines()
+    assert [Path(path) for path in paths] == [package / "export/__init__.py", package / "gin_files"]
     # The folder gin/ would be a package `gin` in front of gin-config's with it.
     assert not (ROOT / "gin/__init__.py").exists()
+
+
+def test_every_installed_module_can_be_imported(programs, tmp_path):
+    """So nothing of them needs a file that is in the clone alone. Programs only read their flags, and are run below."""
+    script = (
+        "import importlib, pkgutil, tf_pivae\n"
+        "for module in pkgutil.walk_packages(tf_pivae.__path__, 'tf_pivae.'):\n"
+        "    print(module.name if module.name in COMMANDS else importlib.import_module(module.name).__file__)"
+    )
+    script = script.replace("COMMANDS", repr({_module(name) for name in COMMANDS} | {"tf_pivae.__main__"}))
+    imported = _output(tmp_path, programs / "python", "-c", script).splitlines()
+    assert len(imported) > 120
+    assert not [path for path in imported if str(ROOT) in path]
+
+
+def _module(command):
+    return f"tf_pivae.{command}.__main__" if command == "export" else f"tf_pivae.{command}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_installed_command_answers(programs, tmp_path, command):
+    """tests/documentation/test_commands.py runs them, with this very installation."""
+    by_name = _output(tmp_path, programs / "tf-pivae", command, "--help")
+    assert f"\ntf-pivae {command}:\n" in by_name
+    as_module = _output(tmp_path, programs / "python", "-m", f"tf_pivae.{command}", "--help")
+    assert by_name.split(f"\ntf-pivae {command}:\n")[1] == as_module.split(".py:\n", 1)[1]
 
 
 def test_every_requirement_is_pinned():
@@ -211,7 +263,7 @@ def test_every_test_file_has_its_py_test(rules):
 def test_every_command_has_its_py_binary(rules):
     commands = {file for file in _python_files("tf_pivae", "export") if "cli.run(main)" in (ROOT / file).read_text()}
     assert {"tf_pivae/train.py", "export/__main__.py"} <= commands
-    assert commands == rules.files("py_binary")
+    assert commands | {"tf_pivae/__main__.py"} == rules.files("py_binary")
 
 
 def test_every_import_is_covered_by_a_dependency(rules):

@@ -1,8 +1,10 @@
 """What a configuration builds, measured on TensorFlow's graphs of it: blocks, weights, arithmetic, memory."""
 
+from __future__ import annotations
+
 import contextlib
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import gin
 import keras
@@ -13,6 +15,10 @@ from tf_pivae.errors import UserError
 from tf_pivae.graph_cost import executed, flops, peak_bytes
 from tf_pivae.noise import RowNoise
 from tf_pivae.training.building import num_elements
+
+if TYPE_CHECKING:
+    from tf_pivae.data.specification import Specification
+    from tf_pivae.training.trainer import Trainer
 
 
 class Block(NamedTuple):
@@ -34,7 +40,7 @@ class Parameters(NamedTuple):
     critic: int
 
     @property
-    def vae(self):
+    def vae(self) -> int:
         """Both passes of the VAE: the column "Generator" of Table 6."""
         return self.inference + self.generative
 
@@ -42,7 +48,7 @@ class Parameters(NamedTuple):
 class Architecture(NamedTuple):
     """What a configuration builds."""
 
-    data: object  # `Specification`
+    data: Specification
     conditional: bool
     blocks: list  # of `Block`, in the order of the likelihood's computation, then the critic's
     latents: dict  # group's name -> shape for one image, the top first
@@ -55,7 +61,7 @@ class Architecture(NamedTuple):
     step_bytes: int  # most that the tensors of one training step hold, see `graph_cost.peak_bytes`
 
 
-def configured():
+def configured() -> tuple[Trainer, Specification, int]:
     """Builds, at full size and without the data, the trainer that gin configures for `train`.
 
     Returns:
@@ -86,7 +92,7 @@ def configured():
     return trainer, data, bindings.get("batch_size", 64)
 
 
-def measure(trainer, data, batch_size):
+def measure(trainer: Trainer, data: Specification, batch_size: int) -> Architecture:
     """Traces the bound, the sampler, the critic and a training step.
 
     Args:
@@ -149,7 +155,7 @@ def measure(trainer, data, batch_size):
     )
 
 
-def count_parameters(trainer):
+def count_parameters(trainer: Trainer) -> Parameters:
     """The `Parameters` of a `Trainer`."""
     pivae, critic = trainer.pivae, trainer.critic
     inference, head = num_elements(pivae.inference_variables), num_elements(pivae.flow_variables)

@@ -1,6 +1,13 @@
 """An `Architecture` for people: one at length, several as a table of Markdown."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tf_pivae.architecture import Architecture
 
 HEADER = (
     "| row | images | classes | encoder | decoder | head | critic | latent dimensions | bound, GFLOP | sample, GFLOP "
@@ -8,7 +15,7 @@ HEADER = (
 )
 
 
-def describe(architecture, title):
+def describe(architecture: Architecture, title: str) -> str:
     """Every block, the latents, and what a training step costs, as text."""
     a = architecture
     classes = f"{a.data.num_classes} classes" if a.conditional else "unconditional"
@@ -37,7 +44,7 @@ def describe(architecture, title):
     return "\n".join(lines)
 
 
-def table_row(architecture, name):
+def table_row(architecture: Architecture, name: str) -> str:
     """The line of one row of `HEADER`'s table."""
     a, p = architecture, architecture.parameters
     cells = [
@@ -54,7 +61,7 @@ def table_row(architecture, name):
     return f"| {' | '.join(cells)} |"
 
 
-def table(lines):
+def table(lines: Sequence[str]) -> str:
     """The table of lines that `table_row` made."""
     return "\n".join([HEADER, "|" + "---|" * (HEADER.count("|") - 1), *lines])
 

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 _PARENT = "TF_PIVAE_PARENT"
@@ -16,12 +17,12 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _POLL_SECONDS = 0.2
 
 
-def environment():
+def environment() -> dict[str, str]:
     """This process's environment variables, and the one that ties a command started with them to this process."""
     return {**os.environ, _PARENT: str(os.getpid())}
 
 
-def end_with_parent():
+def end_with_parent() -> None:
     """In a command that was started with `environment()`: SIGTERM when the parent is gone, so that it saves and ends.
 
     The parent may have been killed by SIGKILL, which it cannot hand on. On systems other than Linux nothing happens.
@@ -34,7 +35,7 @@ def end_with_parent():
         sys.exit(128 + signal.SIGTERM)
 
 
-def wait_for_lock(run_dir, stopped=lambda: False):
+def wait_for_lock(run_dir: str | Path, stopped: Callable[[], bool] = lambda: False) -> None:
     """Waits while another process holds a run directory: that of a killed command, on its way out.
 
     Args:

@@ -23,7 +23,7 @@ _PORT = flags.DEFINE_integer(
 )
 
 
-def main():
+def main() -> None:
     from tf_pivae.training.cluster import tf_config
 
     if _SCHEDULER.value is None:

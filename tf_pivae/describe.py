@@ -42,7 +42,7 @@ and 0.3 GB (CQFG).
 """
 
 
-def main():
+def main() -> None:
     from tf_pivae.published import row_names
 
     names = row_names()

@@ -36,7 +36,7 @@ _HINTS_ON_WRITING = dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR), "
 _HINTS_ON_WRITING[errno.EEXIST] = "there is a file where a folder is wanted: choose another place"
 
 
-def missing_setting(error):
+def missing_setting(error: BaseException) -> str | None:
     """The message for a `TypeError` of a configurable that no value was given for, or None for any other exception."""
     argument = r"(\w+)(?:\.__init__)?\(\) missing \d+ required [\w-]+ arguments?: '(\w+)'"
     found = re.match(argument, str(error))
@@ -46,20 +46,20 @@ def missing_setting(error):
     return f"the configuration has no {found[1]}.{found[2]}: add --gin_param={found[1]}.{found[2]}=..."
 
 
-def cannot_write(path, error):
+def cannot_write(path: object, error: OSError) -> str:
     """The message for an `OSError` met with on writing `path`."""
     hint = (_HINTS | _HINTS_ON_WRITING).get(error.errno)
     return f"cannot write {path}: {error.strerror}{f'; {hint}' if hint else ''}."
 
 
-def check_output(path):
+def check_output(path: str | Path) -> None:
     """Raises UserError where no file could be written at `path`: before the minutes of work, not after them."""
     folder = Path(path).absolute().parent
     if not Path(path).name or Path(path).is_dir() or not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
         raise UserError(f"cannot write {str(path)!r}: choose a file in a folder that exists and can be written.")
 
 
-def disk_message(error):
+def disk_message(error: BaseException) -> str | None:
     """The message for an exception of Python's or TensorFlow's that comes from the disk, or None for any other."""
     if isinstance(error, OSError):
         number, path = error.errno, error.filename

@@ -49,7 +49,7 @@ _IMAGES = flags.DEFINE_string("images", None, "Folder of PNGs to score without a
 _REFERENCE_IMAGES = flags.DEFINE_string("reference_images", None, "Folder of PNGs to compare --images with.")
 
 
-def main():
+def main() -> None:
     cli.import_tensorflow_quietly()
     from tf_pivae import evaluation
 

@@ -1,10 +1,13 @@
 """Evaluates a trained model: the metrics of section 5.1, put together from models, data and `tf_pivae.metrics`."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import gin
 import numpy as np
@@ -16,8 +19,11 @@ from tf_pivae.metrics.bits_per_dim import bits_per_dim
 from tf_pivae.training import runs
 from tf_pivae.training.workers import local_strategy
 
-_MASS_SAMPLES = 1000  # From which the mass outside of all images is estimated.
+if TYPE_CHECKING:
+    from tf_pivae.data.arrays import ImageDataset
+    from tf_pivae.models.pivae import PiVAE
 
+_MASS_SAMPLES = 1000  # From which the mass outside of all images is estimated.
 IMAGE_METRICS = ("fid", "kid", "inception_score")
 CLASSIFIER_METRICS = ("gan_train", "gan_test")
 METRICS = ("bits_per_dim", *IMAGE_METRICS, *CLASSIFIER_METRICS)
@@ -39,7 +45,7 @@ class Settings:
     allow_rank_deficient: bool = False
     progress: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in self.metrics:
             if name not in METRICS:
                 raise UserError(f"unknown metric {name!r}: choose from {', '.join(METRICS)}.")
@@ -58,12 +64,12 @@ class Row:
     protocol: str
     approximate: bool = False  # shown in [square brackets]: the bound of an inference network trained around a GAN
 
-    def as_dict(self):
+    def as_dict(self) -> dict:
         """Plain types, for JSON."""
         return dataclasses.asdict(self)
 
     @property
-    def number(self):
+    def number(self) -> str:
         """The value as the table shows it."""
         text = f"{self.value:.4f}" if abs(self.value) < 100 else f"{self.value:.2f}"
         return f"[{text}]" if self.approximate else text
@@ -77,7 +83,7 @@ class Evaluation(NamedTuple):
     refused: list  # of str: why a metric that was asked for is missing
 
 
-def evaluate_run(run_dir, settings, step=None):
+def evaluate_run(run_dir: str | Path, settings: Settings, step: int | None = None) -> Evaluation:
     """Evaluates a checkpoint of a run (the newest by default).
 
     Args:
@@ -173,7 +179,7 @@ def _mass_rows(model, seed):
     return [Row(name, share, None, where) for name, share in shares]
 
 
-def feature_network(settings, example):
+def feature_network(settings: Settings, example: np.ndarray) -> metrics.FeatureNetwork:
     """The Inception network of FID, or the network that the settings name."""
     if settings.feature_network:
         return metrics.keras_network(settings.feature_network, example=example)
@@ -244,7 +250,9 @@ def _digest(images):
     return f"{'x'.join(map(str, images.shape[1:]))} {hashlib.sha256(probes).hexdigest()[:16]}"
 
 
-def sampler(model, count, seed, labels=None, batch_size=100):
+def sampler(
+    model: PiVAE, count: int, seed: int, labels: np.ndarray | None = None, batch_size: int = 100
+) -> Callable[[int], Iterator[np.ndarray]]:
     """A function of the number of samples already drawn that yields the rest in batches, for `metrics.extract`.
 
     Args:
@@ -319,7 +327,7 @@ def _classifier_rows(subject, wanted, rows, refused):
             rows.append(Row(f"{name} %", 100 * value, error, f"{how}, tested on {tested} images; {recipe}"))
 
 
-def real_subset_rows(data, counts, settings):
+def real_subset_rows(data: ImageDataset, counts: Sequence[int], settings: Settings) -> list[Row]:
     """Table 7: scores of random subsets of the training images against all of them."""
     data = _full_scale(data)
     network = feature_network(settings, np.asarray(data.train.images[:1]))
@@ -339,7 +347,7 @@ def real_subset_rows(data, counts, settings):
     return rows
 
 
-def folder_rows(images, reference_images, settings):
+def folder_rows(images: str | Path, reference_images: str | Path | None, settings: Settings) -> list[Row]:
     """Scores of a folder of PNGs against another (or alone, for the Inception Score).
 
     Raises:
@@ -367,7 +375,7 @@ def _score_row(score, prefix=""):
     return Row(prefix + score.name, score.value, score.std, str(score).split(" (", 1)[1].removesuffix(")"))
 
 
-def table(rows):
+def table(rows: Sequence[Row]) -> str:
     """The rows as text."""
     width = max((len(row.metric) for row in rows), default=0)
     lines = []
@@ -377,13 +385,13 @@ def table(rows):
     return "\n".join(lines)
 
 
-def as_json(evaluation):
+def as_json(evaluation: Evaluation) -> str:
     """An `Evaluation` as one JSON object."""
     rows = [row.as_dict() for row in evaluation.rows]
     return json.dumps({"step": evaluation.step, "rows": rows, "refused": evaluation.refused}, allow_nan=False)
 
 
-def configured_dataset(gin_files, gin_params):
+def configured_dataset(gin_files: Sequence[str], gin_params: Sequence[str]) -> ImageDataset:
     """The data set that a configuration names, without a run; UserError where it names none."""
     cli.parse_gin(gin_files, gin_params)
     dataset = gin.get_bindings("train").get("dataset")

@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ _NEIGHBOUR_GAP = 10  # Pixels; those between the tiles of a grid are 2.
 _CURVES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
 
-def to_display(images, num_bins=256):
+def to_display(images: np.ndarray, num_bins: int = 256) -> np.ndarray:
     """Levels 0 ... num_bins - 1, uint8 [N, H, W, C] with 1 to 4 channels -> uint8 [N, H, W, 3]."""
     images = full_scale(np.asarray(images), num_bins)
     channels = images.shape[-1]
@@ -28,14 +29,16 @@ def to_display(images, num_bins=256):
     return images[..., :3]
 
 
-def full_scale(images, num_bins):
+def full_scale(images: np.ndarray, num_bins: int) -> np.ndarray:
     """Levels 0 ... num_bins - 1, an integer array -> uint8 of the same shape, black at 0 and white at 255."""
     if num_bins == 256:
         return images
     return np.round(images * (255.0 / (num_bins - 1))).astype(np.uint8)
 
 
-def image_grid(images, columns=None, cell=None, gap=2, num_bins=256):
+def image_grid(
+    images: np.ndarray, columns: int | None = None, cell: int | None = None, gap: int = 2, num_bins: int = 256
+) -> Image.Image:
     """Tiles images, row by row.
 
     Args:
@@ -62,7 +65,7 @@ def image_grid(images, columns=None, cell=None, gap=2, num_bins=256):
     return canvas
 
 
-def class_rows(count, num_classes, columns=None):
+def class_rows(count: int, num_classes: int, columns: int | None = None) -> tuple[np.ndarray, int]:
     """The labels of a grid with one class a row.
 
     Args:
@@ -78,7 +81,9 @@ def class_rows(count, num_classes, columns=None):
     return np.arange(count) // columns % num_classes, columns
 
 
-def reconstruction_grid(images, reconstructions, pairs_in_row=4, num_bins=256):
+def reconstruction_grid(
+    images: np.ndarray, reconstructions: np.ndarray, pairs_in_row: int = 4, num_bins: int = 256
+) -> Image.Image:
     """Real images beside their reconstructions: real, reconstruction, real, reconstruction, ...
 
     Args:
@@ -93,7 +98,7 @@ def reconstruction_grid(images, reconstructions, pairs_in_row=4, num_bins=256):
     return image_grid(pairs, columns=2 * pairs_in_row, num_bins=num_bins)
 
 
-def neighbour_grid(images, neighbours, num_bins=256):
+def neighbour_grid(images: np.ndarray, neighbours: np.ndarray, num_bins: int = 256) -> Image.Image:
     """Images below each other, and in the row of each, behind a gap, those that resemble it.
 
     Args:
@@ -112,7 +117,7 @@ def neighbour_grid(images, neighbours, num_bins=256):
     return canvas
 
 
-def labelled(panels, title=None):
+def labelled(panels: Sequence[tuple[str, Image.Image]], title: str | None = None) -> Image.Image:
     """Puts pictures side by side, each under its caption.
 
     Args:
@@ -141,7 +146,7 @@ def labelled(panels, title=None):
     return canvas
 
 
-def stacked(pictures):
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
     """Puts pictures below each other, left-aligned; returns `PIL.Image`, RGB."""
     canvas = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), _BACKGROUND)
     y = 0
@@ -151,7 +156,7 @@ def stacked(pictures):
     return canvas
 
 
-def line_chart(series, x_label, y_label, title):
+def line_chart(series: dict[str, Sequence[tuple[float, float]]], x_label: str, y_label: str, title: str) -> Image.Image:
     """Draws curves in one chart, with round numbers on both axes.
 
     Args:
@@ -204,7 +209,7 @@ def _ticks(values):
     return [step * i for i in range(first, max(last, first + 1) + 1)]
 
 
-def save_png(picture, path):
+def save_png(picture: Image.Image, path: str | Path) -> None:
     """Writes a PNG that is either whole or not there.
 
     Raises:

@@ -1,6 +1,7 @@
 """What a TensorFlow graph costs, read off its operations: arithmetic, and memory."""
 
 import math
+from collections.abc import Iterable
 
 import tensorflow as tf
 
@@ -13,7 +14,7 @@ _LOOPS = ("While", "StatelessWhile")
 _STATELESS_SOURCES = ("Const", "Placeholder", "ReadVariableOp", "VarHandleOp")
 
 
-def executed(graph):
+def executed(graph: tf.Graph) -> list[tf.Operation]:
     """The operations that lead to a result or to a change of a variable; TensorFlow drops the others when it runs.
 
     A gradient is written down for every input of an operation, wanted or not.
@@ -34,7 +35,7 @@ def executed(graph):
     return list(found.values())
 
 
-def flops(operations):
+def flops(operations: Iterable[tf.Operation]) -> int:
     """Floating-point operations of convolutions and matrix products; a multiplication and an addition are two.
 
     Positions in the padding count, as they do in TensorFlow's profiler. Everything elementwise is left out: it costs
@@ -71,7 +72,7 @@ def _operation_flops(operation):
     return 0
 
 
-def peak_bytes(graph):
+def peak_bytes(graph: tf.Graph) -> int:
     """Most bytes that tensors hold at a time if a graph runs in the order in which it was written.
 
     A tensor lives from the operation that makes it to the last one that reads it; a view lives in the buffer that it
@@ -95,7 +96,7 @@ def peak_bytes(graph):
             if buffers.get(id(tensor)) is not None:
                 last_use[buffers[id(tensor)][0]] = i
     live = peak = 0
-    dying = {}
+    dying: dict[int, list[int]] = {}
     for i, operation in enumerate(operations):
         if operation.type in _LOOPS:
             peak = max(peak, live + peak_bytes(_body(operation)))

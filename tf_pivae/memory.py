@@ -9,7 +9,7 @@ _NEVER = 2**31 - 1
 _GROWTH = 64 << 20
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> None:
     """Lets the C library keep freed memory for the next tensor instead of returning it to the system.
 
     A training step frees and allocates the same tensors again and again. By default glibc unmaps each large one, and

@@ -33,7 +33,7 @@ _PICTURES = flags.DEFINE_bool("pictures", False, "Draw DIR/table_N_samples.png a
 _RETRY = flags.DEFINE_bool("retry", False, "Evaluate again what an earlier run could not.")
 
 
-def main():
+def main() -> None:
     cli.import_tensorflow_quietly()
     from tf_pivae import paper_table, published
 

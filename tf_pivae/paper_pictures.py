@@ -1,7 +1,11 @@
 """The pictures that go with a table: samples, their nearest training images, reconstructions and learning curves."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tqdm
@@ -10,10 +14,15 @@ from tf_pivae import figures
 from tf_pivae.metrics import nearest_images
 from tf_pivae.training import runs
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from tf_pivae.data.arrays import ImageDataset
+
 _COLUMNS, _ROWS = 5, 8
 
 
-def draw(title, labelled_runs, stem):
+def draw(title: str, labelled_runs: Sequence[tuple[str, Path]], stem: str | Path) -> list[Path]:
     """Writes STEM_samples.png, STEM_neighbours.png, STEM_reconstructions.png and STEM_curves.png.
 
     Args:
@@ -60,7 +69,7 @@ def draw(title, labelled_runs, stem):
     return paths
 
 
-def neighbours(title, models, data):
+def neighbours(title: str, models: Sequence[tuple], data: ImageDataset) -> Image.Image:
     """Samples beside the training images that are nearest to them in pixels, and held-out images as a measure.
 
     Args:

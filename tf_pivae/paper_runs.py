@@ -8,17 +8,23 @@ DIR/runs/ROW/seed_S/parts.json   the finished parts: name -> the command that ma
 DIR/runs/real_subsets/...        Table 7 has no runs, only parts
 """
 
+from __future__ import annotations
+
 import io
 import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tf_pivae import children, cli
 from tf_pivae.errors import UserError
 from tf_pivae.training.runs import write_atomically
+
+if TYPE_CHECKING:
+    from tf_pivae.published import Row
 
 # Names in evaluation.json.
 _NAMES = {
@@ -50,7 +56,7 @@ class Failure(Exception):
     """A part of a row that cannot be had: its message is what the command said."""
 
 
-def gin_files(row_name, preset):
+def gin_files(row_name: str, preset: str) -> list[str]:
     """The gin files of a row under a preset; a preset may have one for the row's system, the name's first word."""
     if preset == "full":
         return [f"paper/{row_name}.gin"]
@@ -61,21 +67,21 @@ def gin_files(row_name, preset):
 class Parts:
     """The finished parts of a folder, on disk as soon as they are finished."""
 
-    def __init__(self, directory):
+    def __init__(self, directory: Path) -> None:
         self._path = Path(directory) / "parts.json"
         self._parts = json.loads(self._path.read_text()) if self._path.exists() else {}
 
-    def finished(self, name, command):
+    def finished(self, name: str, command: Sequence[str]) -> dict | None:
         """What a part came to, or None if it is still to do, or was done by another command."""
         known = self._parts.get(name)
         return known["result"] if known and known["command"] == list(command) else None
 
-    def total(self, key, names):
+    def total(self, key: str, names: Iterable[str]) -> float | None:
         """The sum of a number over those of the parts that are finished; None if none is."""
         numbers = [self._parts[name]["result"][key] for name in names if name in self._parts]
         return sum(numbers) if numbers else None
 
-    def finish(self, name, command, result):
+    def finish(self, name: str, command: Sequence[str], result: dict) -> None:
         """Keeps what a part came to, a dict of plain types."""
         self._parts[name] = {"command": list(command), "result": result}
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,8 +103,17 @@ class RowRun:
     """
 
     def __init__(
-        self, row, preset, seed, output_dir, extra_files=(), gin_params=(), evaluation=(), retry=False, say=print
-    ):
+        self,
+        row: Row,
+        preset: str,
+        seed: int,
+        output_dir: str | Path,
+        extra_files: Sequence[str] = (),
+        gin_params: Sequence[str] = (),
+        evaluation: Sequence[str] = (),
+        retry: bool = False,
+        say: Callable[[str], None] = print,
+    ) -> None:
         self.row, self.preset = row, preset
         self.name = row.elsewhere if row.elsewhere and PRESETS[preset].own_data else row.name
         self.directory = Path(output_dir) / "runs" / self.name / f"seed_{seed}"
@@ -110,11 +125,11 @@ class RowRun:
             self._evaluation.append(f"--gin_file=presets/{preset}_evaluation.gin")
         self._parts = Parts(self.directory)
 
-    def minutes(self):
+    def minutes(self) -> float | None:
         """Minutes that its trainings took, with all stages; None if there is none."""
         return self._parts.total("minutes", _STAGES)
 
-    def run(self):
+    def run(self) -> dict[str, dict]:
         """Trains and evaluates what is not finished yet.
 
         Returns:

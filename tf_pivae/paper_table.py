@@ -1,9 +1,15 @@
 """A table of the paper with ours beside the published numbers: mean and standard deviation over seeds."""
 
+from __future__ import annotations
+
 import statistics
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from tf_pivae.published import METRICS, REAL_SUBSETS
+
+if TYPE_CHECKING:
+    from tf_pivae.published import Row
 
 
 class Cell(NamedTuple):
@@ -18,7 +24,7 @@ class Cell(NamedTuple):
     wanted: bool = False  # shown although the paper has no number
 
     @property
-    def text(self):
+    def text(self) -> str:
         """Mean +- standard deviation, "-" where the paper has no number, "none" where we have none."""
         if self.published is None and not self.wanted:
             return "-"
@@ -30,19 +36,19 @@ class Cell(NamedTuple):
         return f"[{text}]" if self.approximate else text
 
     @property
-    def published_text(self):
+    def published_text(self) -> str:
         """The paper's number."""
         text = "-" if self.published is None else str(self.published)
         return f"[{text}]" if self.approximate and self.published is not None else text
 
-    def as_dict(self):
+    def as_dict(self) -> dict:
         """Plain types, for JSON."""
         mean = statistics.mean(self.values) if self.values else None
         sd = statistics.stdev(self.values) if len(self.values) > 1 else None
         return {**self._asdict(), "mean": mean, "sd": sd}
 
 
-def cell(published, results, approximate=False):
+def cell(published: float | None, results: Sequence[dict], approximate: bool = False) -> Cell:
     """The `Cell` of one metric from every seed's result, a dict with "value" and "protocol", or with "reason"."""
     found = [result for result in results if "value" in result]
     return Cell(
@@ -55,7 +61,7 @@ def cell(published, results, approximate=False):
     )
 
 
-def row_cells(row, results):
+def row_cells(row: Row, results: Sequence[dict[str, dict]]) -> dict[str, Cell]:
     """dict of a metric's name -> `Cell` from the results of every seed (what `RowRun.run` returns)."""
     return {
         metric: cell(value, [r[metric] for r in results if metric in r], row.approximate and metric == "bits_per_dim")
@@ -63,7 +69,9 @@ def row_cells(row, results):
     }
 
 
-def markdown(title, metrics, rows, notes):
+def markdown(
+    title: str, metrics: Sequence[str], rows: Sequence[tuple[str, dict[str, Cell]]], notes: Sequence[str]
+) -> str:
     """The table as Markdown.
 
     Args:
@@ -97,7 +105,7 @@ def _span(values):
     return low if low == high else f"{low} to {high}"
 
 
-def real_subset_rows(found):
+def real_subset_rows(found: dict[int, list[dict[str, dict]]]) -> list[tuple[str, dict[str, Cell]]]:
     """Table 7's rows from dict of a size -> every seed's results, dicts as for `row_cells`."""
     rows = []
     for size, results in found.items():

@@ -14,7 +14,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "The folder to write; its name bec
 _STEP = flags.DEFINE_integer("step", None, "The checkpoint to publish; the newest by default.", 0)
 
 
-def main():
+def main() -> None:
     cli.import_tensorflow_quietly()
     from tf_pivae.training.publishing import publish
 

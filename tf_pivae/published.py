@@ -127,6 +127,6 @@ REAL_SUBSETS = {
 }
 
 
-def row_names():
+def row_names() -> list[str]:
     """Names of all rows, in the order of the tables, each once."""
     return list(dict.fromkeys(row.name for table in TABLES.values() for row in table.rows))

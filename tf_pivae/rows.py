@@ -2,7 +2,9 @@
 
 import functools
 import itertools
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,7 +24,7 @@ class RowFunction:
         variables were created under the strategy that is current now.
     """
 
-    def __init__(self, function):
+    def __init__(self, function: Callable) -> None:
         self._strategy = tf.distribute.get_strategy()
         # Those of this process: where a training has several, one of them computes alone.
         self._replicas = len(self._strategy.experimental_local_results(self._spread(tf.constant)))
@@ -35,11 +37,11 @@ class RowFunction:
         self._map = ThreadPoolExecutor(self._calls).map if self._calls > 1 else map
 
     @property
-    def num_traces(self):
+    def num_traces(self) -> int:
         """How often the function was traced."""
         return self._compiled.experimental_get_tracing_count()
 
-    def __call__(self, num_rows, first_row, batch_size, per_row, shared=()):
+    def __call__(self, num_rows: int, first_row: int, batch_size: int, per_row: Sequence, shared: Sequence = ()) -> Any:
         """Computes rows 0 ... N - 1.
 
         Args:

@@ -45,7 +45,7 @@ _GPUS = flags.DEFINE_integer("gpus_per_trial", 0, "GPUs that a trial asks of Ray
 _RAY_ADDRESS = flags.DEFINE_string("ray_address", None, "A running Ray cluster (auto, ray://...); default a local one.")
 
 
-def main():
+def main() -> None:
     from tf_pivae.sweeps import command
 
     stopped_by = command.sweep(

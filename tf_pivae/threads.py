@@ -6,12 +6,12 @@ _FEW = 2  # Cores up to which one thread an operation was measured to be faster;
 _WITHIN, _BETWEEN = "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"
 
 
-def num_cores():
+def num_cores() -> int:
     """The cores that this process may use, an int."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def thread_variables(num_threads):
+def thread_variables(num_threads: int) -> dict[str, str]:
     """Environment variables that keep TensorFlow to a number of threads, a dict of strings.
 
     By default TensorFlow runs as many operations at a time as there are cores, and cuts each into as many pieces. Those
@@ -22,7 +22,7 @@ def thread_variables(num_threads):
     return {_WITHIN: str(within), _BETWEEN: str(num_threads), "OMP_NUM_THREADS": str(num_threads)}
 
 
-def fit_to_cores():
+def fit_to_cores() -> None:
     """Sets `thread_variables` for the cores of this process, if they are few; call it before TensorFlow is imported.
 
     Where one of TensorFlow's two is set already, nothing is changed.
@@ -32,7 +32,7 @@ def fit_to_cores():
         os.environ.update({name: wanted[name] for name in (_WITHIN, _BETWEEN)})
 
 
-def calls_side_by_side():
+def calls_side_by_side() -> int:
     """How many calls of a compiled function are worth running at a time, an int.
 
     Where an operation has one thread, and there is no GPU, as many as operations may run at a time; otherwise one.

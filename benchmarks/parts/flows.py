@@ -1,10 +1,17 @@
 """The flow head and the IAF by themselves, beside the twin's and beside normflows and nflows."""
 
+from __future__ import annotations
+
 import importlib.util
+from typing import TYPE_CHECKING
 
 from benchmarks import cases
 from benchmarks.process import Competitor, compare
 from benchmarks.report import Section, against, failures, milliseconds
+
+if TYPE_CHECKING:
+    from benchmarks.process import Pool
+    from benchmarks.run import Options
 
 NAMES = {
     "flow": "head: density and gradient",
@@ -13,7 +20,7 @@ NAMES = {
 }
 
 
-def run(pool, options):
+def run(pool: Pool, options: Options) -> Section:
     """A table of tasks by batch sizes."""
     libraries = [name for name in ("normflows", "nflows") if importlib.util.find_spec(name)]
     peers = [*options.peers, *libraries]

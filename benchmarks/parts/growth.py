@@ -1,13 +1,20 @@
 """How the cost grows: one factor is varied at a time."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 from benchmarks import cases
 from benchmarks.process import Competitor, compare_all, ratio
 from benchmarks.report import Section, milliseconds
 
+if TYPE_CHECKING:
+    from benchmarks.process import Pool
+    from benchmarks.run import Options
+
 # A factor -> the values of it; the arithmetic says where growth is expected to be worse than linear.
-VARIED = {
+VARIED: dict[str, tuple[str, list]] = {
     "batch": ("train", [8, 16, 32, 64]),
     "side": ("train", [32, 64, 96]),
     "factor": ("train", [0.125, 0.25, 0.5, 1.0]),
@@ -24,7 +31,7 @@ NAMES = {
 }
 
 
-def run(pool, options):
+def run(pool: Pool, options: Options) -> Section:
     """All values of a factor in turns: the time, that relative to the first value's, and the arithmetic."""
     rows = []
     for factor, (task, values) in VARIED.items():

@@ -1,8 +1,16 @@
 """The whole model beside its twin: training step, log_prob, sample, reconstruct."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from benchmarks import cases
 from benchmarks.process import Competitor, compare, ratio
 from benchmarks.report import Section, against, failures, milliseconds, worst_of
+
+if TYPE_CHECKING:
+    from benchmarks.process import Pool
+    from benchmarks.run import Options
 
 NAMES = {
     "train": "training step",
@@ -16,7 +24,7 @@ NAMES = {
 TITLES = {"table1": "Table 1's CQFG", "iaf_res": "CQFG with IAF and residual blocks"}
 
 
-def run(kind, pool, options):
+def run(kind: str, pool: Pool, options: Options) -> Section:
     """A table of cases of one of `cases.KINDS`; systems start anew for every width and batch size."""
     rows, notes, measured = _measure(kind, pool, options, options.tasks)
     text = (
@@ -34,7 +42,7 @@ def run(kind, pool, options):
     return Section(title, text, _header(options), rows, notes, _targets(kind, measured))
 
 
-def run_alone(kind, pool, options):
+def run_alone(kind: str, pool: Pool, options: Options) -> Section:
     """The same of what needs no training: systems start anew for every task, too."""
     tasks = [task for task in options.tasks if task != "train"]
     rows, notes, measured = _measure(kind, pool, options, tasks, alone=True)

@@ -1,8 +1,16 @@
 """Single operations of both libraries: what is in no model's hands."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from benchmarks import cases
 from benchmarks.process import Competitor, compare_all, ratio
 from benchmarks.report import Section, milliseconds
+
+if TYPE_CHECKING:
+    from benchmarks.process import Pool
+    from benchmarks.run import Options
 
 OPERATIONS = ("convolution", "addition", "exponential", "logarithm", "tanh", "elu", "split", "normal")
 NAMES = {
@@ -13,7 +21,7 @@ NAMES = {
 _CHANNELS = 16
 
 
-def run(pool, options):
+def run(pool: Pool, options: Options) -> Section:
     """A row for each operation and batch."""
     systems = ("ours", "eager")
     # Freed memory stays with the process after it: see "each task alone".

@@ -1,17 +1,24 @@
 """What should cost nothing: a second replica, the input pipeline, the start; and what XLA makes of a step."""
 
+from __future__ import annotations
+
 import itertools
 import subprocess
 import sys
 import tempfile
 import time
+from typing import TYPE_CHECKING
 
 from benchmarks import cases
 from benchmarks.process import ROOT, Competitor, compare_all, ratio
 from benchmarks.report import Section, milliseconds, worst_of
 
+if TYPE_CHECKING:
+    from benchmarks.process import Pool
+    from benchmarks.run import Options
 
-def replicas(pool, options):
+
+def replicas(pool: Pool, options: Options) -> Section:
     """Two logical replicas beside one at the same global batch, and beside two steps of half of the batch."""
     rows, ratios = [], []
     for factor, batch in itertools.product(options.factors, [batch for batch in options.batches if batch > 1]):
@@ -39,7 +46,7 @@ def replicas(pool, options):
     return Section("Two replicas", text, header, rows, targets=tuple(targets))
 
 
-def xla(pool, options):
+def xla(pool: Pool, options: Options) -> Section:
     """A training step compiled by XLA beside one that is not."""
     rows = []
     for batch in options.batches:
@@ -60,7 +67,7 @@ def xla(pool, options):
     return Section("XLA on processors", text, header, rows)
 
 
-def input_pipeline(pool, options):
+def input_pipeline(pool: Pool, options: Options) -> Section:
     """Training from the pipeline beside training on one batch over and over."""
     rows, ratios = [], []
     for batch in options.batches:
@@ -96,7 +103,7 @@ def input_pipeline(pool, options):
     return Section("The input pipeline", text, header, rows, targets=tuple(targets))
 
 
-def start(pool, options):
+def start(pool: Pool, options: Options) -> Section:
     """The demo from the command to its first step."""
     pool.close()  # The command has the machine for itself.
     seconds = sorted(_seconds_to_first_step(options.threads) for _ in range(1 if options.quick else 3))

@@ -1,10 +1,17 @@
 """Where the time goes: the kernels' seconds by TensorFlow's profiler, in kinds."""
 
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING
 
 from benchmarks import cases
 from benchmarks.process import Competitor, compare_all
 from benchmarks.report import Section, milliseconds
+
+if TYPE_CHECKING:
+    from benchmarks.process import Pool
+    from benchmarks.run import Options
 
 # The first kind whose pattern is in an operation's type.
 KINDS = {
@@ -20,7 +27,7 @@ KINDS = {
 _CALLS = 5
 
 
-def run(pool, options):
+def run(pool: Pool, options: Options) -> Section:
     """A row for each of a few cases."""
     rows = []
     for task, kind, factor, batch in (

@@ -1,14 +1,22 @@
 """The arithmetic of a training step over its time, as a fraction of what convolutions reach on this machine."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from benchmarks import cases
 from benchmarks.process import Competitor, compare_all
 from benchmarks.report import Section, worst_of
+
+if TYPE_CHECKING:
+    from benchmarks.process import Pool
+    from benchmarks.run import Options
 
 # (batch, side, channels) of convolutions such as the model has: the fastest one is the roof.
 CONVOLUTIONS = ((64, 32, 64), (64, 16, 128), (64, 8, 256))
 
 
-def run(pool, options):
+def run(pool: Pool, options: Options) -> Section:
     """One row for each model and batch; the roof is measured before each."""
     rows, fractions = [], []
     for kind in options.kinds:

@@ -1,6 +1,9 @@
 """From levels to the preprocessing's output t: the paper's uniform dequantisation, and bins that cover all of it."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -8,17 +11,20 @@ from torch.nn import functional as F
 
 from benchmarks.twin.flow import logit
 
+if TYPE_CHECKING:
+    from benchmarks.twin.noise import Noise
+
 TAG = "dequantisation"
 
 
 class Uniform(nn.Module):
     """v = (x + u) / 256; gives t, log|det dt/dv| and -log q(v|x), each [B]."""
 
-    def forward(self, images, noise):
+    def forward(self, images: torch.Tensor, noise: Noise) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         t, log_det = logit(dequantize(images, noise))
         return t, log_det, torch.full_like(log_det, -images[0].numel() * math.log(256.0))
 
-    def seen(self, v):
+    def seen(self, v: torch.Tensor) -> torch.Tensor:
         """The critic sees samples as they are."""
         return v
 
@@ -26,12 +32,12 @@ class Uniform(nn.Module):
 class EdgeBins(nn.Module):
     """Level 0 owns all below 1/256, level 255 all from 255/256 on: t = edge -+ c softplus(m + s e), e logistic."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.location = nn.Parameter(torch.ones(2))
         self.log_scale = nn.Parameter(torch.zeros(2))
 
-    def forward(self, images, noise):
+    def forward(self, images: torch.Tensor, noise: Noise) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         u = noise.uniform(TAG, tuple(images.shape[1:])) + 2.0**-24
         levels = images.float()
         t, elementwise = logit((levels + u) / 256.0, summed=False)
@@ -53,11 +59,11 @@ class EdgeBins(nn.Module):
             inner = torch.where(here, 0.0, inner)
         return t, (inner * elementwise).sum([1, 2, 3]), -log_q.sum([1, 2, 3])
 
-    def seen(self, v):
+    def seen(self, v: torch.Tensor) -> torch.Tensor:
         """The critic sees samples as images are shown."""
         return v.clamp(0.0, 1.0)
 
 
-def dequantize(images, noise):
+def dequantize(images: torch.Tensor, noise: Noise) -> torch.Tensor:
     """(x + u) / 256: what the critic sees of images."""
     return (images + noise.uniform(TAG, tuple(images.shape[1:]))) / 256.0

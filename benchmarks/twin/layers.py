@@ -1,11 +1,12 @@
 """Convolutions with the padding of TensorFlow and the weight normalisation of Salimans & Kingma (2016)."""
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 
-def conv_same(x, weight, bias, stride=1):
+def conv_same(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int = 1) -> torch.Tensor:
     """Convolution whose output has ceil(side / stride) pixels a side; an odd pixel of padding goes right and below.
 
     Args:
@@ -28,41 +29,41 @@ class WeightNorm(nn.Module):
 
     output_axis = 0  # Of `v`.
 
-    def __init__(self, filters, *direction_shape):
+    def __init__(self, filters: int, *direction_shape: int) -> None:
         super().__init__()
         self.v = nn.Parameter(0.05 * torch.randn(direction_shape))
         self.g = nn.Parameter(torch.ones(filters))
         self.b = nn.Parameter(torch.zeros(filters))
 
-    def weight(self):
+    def weight(self) -> torch.Tensor:
         """The weight, in the shape of `v`."""
         v = self.direction()
         axes = [axis for axis in range(v.dim()) if axis != self.output_axis]
         gain = self.g * torch.rsqrt(v.square().sum(axes) + 1e-12)
         return v * gain.reshape([-1 if axis == self.output_axis else 1 for axis in range(v.dim())])
 
-    def direction(self):
+    def direction(self) -> torch.Tensor:
         return self.v
 
 
 class Dense(WeightNorm):
     """[B, I] -> [B, filters]."""
 
-    def __init__(self, inputs, filters):
+    def __init__(self, inputs: int, filters: int) -> None:
         super().__init__(filters, filters, inputs)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(x, self.weight(), self.b)
 
 
 class Conv(WeightNorm):
     """[B, I, H, W] -> [B, filters, H / stride, W / stride]."""
 
-    def __init__(self, inputs, filters, kernel=3, stride=1):
+    def __init__(self, inputs: int, filters: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__(filters, filters, inputs, kernel, kernel)
         self.stride = stride
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return conv_same(x, self.weight(), self.b, self.stride)
 
 
@@ -71,10 +72,10 @@ class Deconv(WeightNorm):
 
     output_axis = 1
 
-    def __init__(self, inputs, filters):
+    def __init__(self, inputs: int, filters: int) -> None:
         super().__init__(filters, inputs, filters, 4, 4)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.conv_transpose2d(x, self.weight(), self.b, stride=2, padding=1)
 
 
@@ -86,7 +87,7 @@ class MaskedConv(Conv):
       strict: whether a pixel's own channel is hidden too.
     """
 
-    def __init__(self, degrees_in, degrees_out, strict):
+    def __init__(self, degrees_in: np.ndarray, degrees_out: np.ndarray, strict: bool) -> None:
         super().__init__(len(degrees_in), len(degrees_out))
         before = torch.zeros(3, 3)
         before.view(-1)[:4] = 1.0
@@ -95,7 +96,7 @@ class MaskedConv(Conv):
         mask[:, :, 1, 1] = (difference > 0 if strict else difference >= 0).float()
         self.register_buffer("mask", mask)
 
-    def direction(self):
+    def direction(self) -> torch.Tensor:
         return self.v * self.mask
 
 
@@ -108,14 +109,14 @@ class BatchNorm(nn.Module):
 
     epsilon = 1e-4
 
-    def __init__(self, channels, affine=True):
+    def __init__(self, channels: int, affine: bool = True) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("variance", torch.ones(channels))
         self.gamma = nn.Parameter(torch.ones(channels)) if affine else None
         self.beta = nn.Parameter(torch.zeros(channels)) if affine else None
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return F.batch_norm(x, self.mean, self.variance, self.gamma, self.beta, eps=self.epsilon)
         mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)

@@ -1,6 +1,7 @@
 """The weights of a `tf_pivae` model, by name, as those of its twin."""
 
 import re
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ _NAMES = [
 ]
 
 
-def named_variables(pivae, critic=None):
+def named_variables(pivae: Any, critic: Any = None) -> dict[str, Any]:
     """A dict of the twin's name ("vae.", "flow." or "critic." in front) -> Keras variable."""
     parts = {"dequantization": pivae.dequantization, "vae": pivae.vae, "flow": pivae.flow, "critic": critic}
     return {
@@ -41,7 +42,7 @@ def _twin_name(path):
     return f"convs.{2 * int(plain[2]) + (plain[1] == 'down')}.{plain[3]}" if plain else name
 
 
-def named_tensors(model, critic=None):
+def named_tensors(model: Any, critic: Any = None) -> dict[str, torch.Tensor]:
     """A dict of the names above -> the twin's parameters and running moments."""
     parts = {"dequantization": model.dequantization, "vae": model.vae, "flow": model.flow, "critic": critic}
     return {
@@ -53,7 +54,7 @@ def named_tensors(model, critic=None):
     }
 
 
-def converted(name, array, model, critic=None):
+def converted(name: str, array: np.ndarray, model: Any, critic: Any = None) -> np.ndarray:
     """An array of ours (a weight, or its gradient) in the twin's layout.
 
     Convolutions [k, k, I, O] become [O, I, k, k], deconvolutions [k, k, O, I] become [I, O, k, k], dense layers
@@ -73,7 +74,7 @@ def converted(name, array, model, critic=None):
     return array.T
 
 
-def load(arrays, model, critic=None):
+def load(arrays: dict[str, np.ndarray], model: Any, critic: Any = None) -> None:
     """Copies arrays of ours, by the names of `named_variables`, into the twin.
 
     Raises:

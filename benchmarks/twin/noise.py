@@ -1,5 +1,10 @@
 """Where the twin's random numbers come from: its own generator, or arrays that somebody else drew."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -7,35 +12,35 @@ import torch
 class Noise:
     """Numbers of PyTorch's generator for a batch of B rows."""
 
-    def __init__(self, rows):
+    def __init__(self, rows: int) -> None:
         self.rows = rows
 
-    def fold_in(self, tag):
+    def fold_in(self, tag: int | str) -> Noise:
         return self
 
-    def normal(self, tag, shape):
+    def normal(self, tag: str, shape: Sequence[int]) -> torch.Tensor:
         return torch.randn(self.rows, *shape)
 
-    def uniform(self, tag, shape):
+    def uniform(self, tag: str, shape: Sequence[int]) -> torch.Tensor:
         return torch.rand(self.rows, *shape)
 
 
 class GivenNoise:
     """The numbers of a `tf_pivae.noise.RowNoise`, images' axes moved into PyTorch's order."""
 
-    def __init__(self, row_noise):
+    def __init__(self, row_noise: Any) -> None:
         self._row_noise = row_noise
 
-    def fold_in(self, tag):
+    def fold_in(self, tag: int | str) -> GivenNoise:
         return GivenNoise(self._row_noise.fold_in(tag))
 
-    def normal(self, tag, shape):
+    def normal(self, tag: str, shape: Sequence[int]) -> torch.Tensor:
         return self._converted(self._row_noise.normal, tag, shape)
 
-    def uniform(self, tag, shape):
+    def uniform(self, tag: str, shape: Sequence[int]) -> torch.Tensor:
         return self._converted(self._row_noise.uniform, tag, shape)
 
     @staticmethod
-    def _converted(draw, tag, shape):
+    def _converted(draw: Callable, tag: str, shape: Sequence[int]) -> torch.Tensor:
         drawn = np.asarray(draw(tag, [*shape[1:], shape[0]] if len(shape) == 3 else list(shape)))
         return torch.from_numpy(np.moveaxis(drawn, -1, 1).copy() if len(shape) == 3 else drawn.copy())

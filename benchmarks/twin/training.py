@@ -1,11 +1,18 @@
 """Algorithm 1 (appendix E): a step of the critic and of the generator on one batch."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.nn import functional as F
 
 from benchmarks.twin.dequantization import dequantize
+
+if TYPE_CHECKING:
+    from benchmarks.twin.model import PiVAE
+    from benchmarks.twin.noise import Noise
 
 
 class Losses(NamedTuple):
@@ -17,7 +24,9 @@ class Losses(NamedTuple):
     penalty: torch.Tensor  # the gradient penalty with its weight
 
 
-def gradient_penalty(critic, real, fake, mix, weight=100.0):
+def gradient_penalty(
+    critic: Callable, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor, weight: float = 100.0
+) -> torch.Tensor:
     """weight E (||grad D(v^)|| - 1)^2 between real and fake images; `mix` is e, [B]."""
     mix = mix[:, None, None, None]
     between = (mix * real + (1.0 - mix) * fake).requires_grad_()
@@ -37,7 +46,15 @@ class Trainer:
         derivative is needed: compiled versions of them.
     """
 
-    def __init__(self, model, critic, adversarial_weight=100.0, bound=None, sample=None, judge=None):
+    def __init__(
+        self,
+        model: PiVAE,
+        critic: torch.nn.Module,
+        adversarial_weight: float = 100.0,
+        bound: Callable | None = None,
+        sample: Callable | None = None,
+        judge: Callable | None = None,
+    ) -> None:
         self.model, self.critic, self.adversarial_weight = model, critic, adversarial_weight
         self.bound, self.judge = bound or model, judge or critic
         self.sample = sample or model.sample_continuous
@@ -45,7 +62,9 @@ class Trainer:
         self.generator_optimizer = torch.optim.Adamax(model.parameters(), **options)
         self.critic_optimizer = torch.optim.Adamax(critic.parameters(), **options)
 
-    def step(self, images, likelihood_noise, critic_noise, adversary_noise):
+    def step(
+        self, images: torch.Tensor, likelihood_noise: Noise, critic_noise: Noise, adversary_noise: Noise
+    ) -> Losses:
         """Takes one step on uint8 images [B, 3, H, W]; the arguments after them are three batches of noise."""
         self.model.train()
         self.generator_optimizer.zero_grad(set_to_none=True)

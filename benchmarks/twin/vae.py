@@ -1,5 +1,10 @@
 """The hierarchical VAEs of Table 1 and of Table 6 (appendix A; Kingma et al. 2016)."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -7,11 +12,14 @@ from torch.nn import functional as F
 from benchmarks.twin.latents import IAF, clamped, draw_posterior, log_normal
 from benchmarks.twin.layers import Conv, Deconv, Dense
 
+if TYPE_CHECKING:
+    from benchmarks.twin.noise import Noise
+
 
 class BottomUp(nn.Module):
     """Features, and this resolution's part of the posterior: mean, log-scale and context of the IAF."""
 
-    def __init__(self, inputs, filters, down, latents, context, residual):
+    def __init__(self, inputs: int, filters: int, down: bool, latents: int, context: int, residual: bool) -> None:
         super().__init__()
         self.sizes = [latents, latents, context, filters]
         self.down = down
@@ -19,7 +27,7 @@ class BottomUp(nn.Module):
         self.residual_conv = Conv(filters, filters) if residual else None
         self.shortcut = Conv(inputs, filters, 1) if residual and (down or inputs != filters) else None
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> tuple:
         first = self.residual_conv is None and not self.down  # A plain net's first block sees y itself.
         *evidence, features = self.conv(x if first else F.elu(x)).split(self.sizes, 1)
         if self.residual_conv is None:
@@ -32,7 +40,7 @@ class BottomUp(nn.Module):
 class TopDown(nn.Module):
     """Features from above, the latents of this resolution, features for below."""
 
-    def __init__(self, inputs, filters, up, latents, iaf, residual):
+    def __init__(self, inputs: int, filters: int, up: bool, latents: int, iaf: bool, residual: bool) -> None:
         super().__init__()
         self.latents, self.up = latents, up
         features = filters if residual else filters - latents  # A plain block's latents are some of its maps.
@@ -43,7 +51,9 @@ class TopDown(nn.Module):
         self.residual_conv = widen(filters + latents, filters) if residual else None
         self.shortcut = Conv(inputs, filters, 1) if residual and inputs != filters else None
 
-    def forward(self, x, normal, evidence=None, temperature=1.0):
+    def forward(
+        self, x: torch.Tensor, normal: Callable, evidence: tuple | None = None, temperature: float = 1.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Draws from the posterior if there is `evidence`, otherwise from the prior.
 
         Args:
@@ -84,7 +94,9 @@ class VAE(nn.Module):
       iaf: whether posteriors have an inverse autoregressive step.
     """
 
-    def __init__(self, height, width, widths, stem, top, latents, iaf):
+    def __init__(
+        self, height: int, width: int, widths: Sequence[int], stem: int, top: int, latents: int, iaf: bool
+    ) -> None:
         super().__init__()
         residual, count = stem is not None, len(widths)
         lowest = (height >> count - 1, width >> count - 1)
@@ -103,6 +115,7 @@ class VAE(nn.Module):
             above = widths[min(i + 1, count - 1)]
             self.top_down.append(TopDown(above, filters, up, latents, iaf, residual))
         self.residual = residual
+        self.top_shape: tuple[int, ...]
         if residual:
             self.top_shape, self.map_shape = (top, *lowest), None
             self.posterior, self.decoder = Conv(widths[-1], 2 * top), Conv(top, widths[-1])
@@ -113,7 +126,7 @@ class VAE(nn.Module):
         self.output = Conv(widths[0], 3)
         self.log_sigma = nn.Parameter(torch.zeros([]))
 
-    def infer(self, y, noise):
+    def infer(self, y: torch.Tensor, noise: Noise) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """mu(z) of a sample z of q(z|y), and the groups' log q - log p, [B] each, the top first."""
         features, evidence = self.stem(y), []
         for block in self.bottom_up:
@@ -122,12 +135,12 @@ class VAE(nn.Module):
                 evidence.append(part)
         features = F.elu(features)
         statistics = self.posterior(features if self.residual else features.flatten(1))
-        h, log_q = draw_posterior(*statistics.chunk(2, 1), noise.normal("latents/top", self.top_shape))
+        h, log_q = draw_posterior(*statistics.chunk(2, 1), noise.normal("latents/top", self.top_shape))  # type: ignore
         kls = [(log_q - log_normal(h, torch.zeros_like(h), torch.zeros_like(h))).flatten(1).sum(1)]
         mean = self._descend(h, noise, kls, evidence[::-1])
         return mean, kls
 
-    def sample_mean(self, noise, temperature=1.0):
+    def sample_mean(self, noise: Noise, temperature: float = 1.0) -> torch.Tensor:
         """mu(z) of z ~ p(z)."""
         return self._descend(temperature * noise.normal("latents/top", self.top_shape), noise, None, None, temperature)
 
@@ -146,6 +159,6 @@ class VAE(nn.Module):
                 kls.append(kl.sum([1, 2, 3]))
         return self.output(F.elu(features))
 
-    def log_likelihood(self, y, mean):
+    def log_likelihood(self, y: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
         """log N(y; mean, sigma^2), [B], nats."""
         return log_normal(y, mean, self.log_sigma).sum([1, 2, 3])

@@ -32,6 +32,7 @@ RUN = {
     # README.md
     TRAIN: Run(SHORT),
     "python -m tf_pivae.sample --run_dir=runs/demo --num_samples=64 --seed=0 --output=grid.png": Run(needs=(TRAIN,)),
+    "tf-pivae sample --run_dir=runs/demo": Run(needs=(TRAIN,)),
     "python -m tf_pivae.evaluate --run_dir=runs/demo --metrics=bits_per_dim,fid,kid --split=test": Run(
         "--metrics=bits_per_dim --num_examples=8 --importance_samples=2", (TRAIN,)
     ),
@@ -48,7 +49,6 @@ RUN = {
         f"--num_trials=1 {SHORT}", slow=True
     ),
     # docs/
-    "python -m tf_pivae.export --help": Run(),
     "python -m tf_pivae.describe --output=docs/architectures.md": Run("--rows=vae", slow=True),
     "python -m tf_pivae.paper --table=1 --preset=small --output_dir=tables --seeds=0,1": Run(
         "--seeds=1 --preset=tiny --rows=vae --only_metrics=bits_per_dim --gin_param=num_steps=2", slow=True
@@ -91,6 +91,7 @@ RUN = {
 
 # Run by another test.
 ELSEWHERE = {
+    "tf-pivae NAME --help": "tests/test_packaging.py::test_every_installed_command_answers",
     "python -m tf_pivae.NAME --help": "tests/test_train_command.py::test_help_answers_at_once",
     'export TF_CONFIG="$(python -m tf_pivae.cluster --scheduler=slurm)"': (
         "tests/training/test_cluster.py::test_the_command_prints_it_at_once"
@@ -115,7 +116,7 @@ PAGES_ELSEWHERE = {
 # Not run, and why.
 _DOWNLOADS = "downloads CIFAR-10; tests/data/test_tfds_source.py prepares data sets of TFDS without a network"
 _ENVIRONMENT = "sets up an environment of its own: .ci/run does, to run the tests"
-_INSTALLS = "installs packages; tests/test_packaging.py builds the wheel and looks into it"
+_INSTALLS = "installs packages; tests/installation.py installs the wheel, and these commands run there"
 NOT_RUN = {
     "make demo": _ENVIRONMENT,
     "make test": _ENVIRONMENT,
@@ -124,6 +125,7 @@ NOT_RUN = {
     "make docs": _ENVIRONMENT,
     "make bench": "an hour; tests/benchmarks/ runs its parts",
     ".venv/bin/python -m pytest tests/bijectors": "the tests run themselves",
+    "python -m http.server -d site": "serves until it is stopped; the library's own",
     "python tests/mutations.py": "hours: it runs the tests once for each mistake that it makes",
     "python tests/faults/kill_experiment.py --gin_file=tests/sweeps/plain.gin": (
         "half an hour; tests/faults/test_killed.py runs its parts with fewer kills"

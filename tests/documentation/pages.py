@@ -5,13 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# docs/api/ has docstrings alone, and is written by a program.
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    *sorted(page for page in (ROOT / "docs").rglob("*.md") if "api" not in page.parts),
-]
-_PROGRAMS = r"python3?|make|pip|kubectl|sbatch|docker|apt-get|tensorboard|curl|cp"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_PROGRAMS = r"tf-pivae|python3?|make|pip|kubectl|sbatch|docker|apt-get|tensorboard|curl|cp"
 
 
 class Block(NamedTuple):

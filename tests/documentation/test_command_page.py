@@ -8,6 +8,7 @@ import sys
 import pages
 import pytest
 
+from tf_pivae.__main__ import COMMANDS
 from tf_pivae.errors import UserError, WorkerLost
 
 PAGE = (pages.ROOT / "docs/commands.md").read_text("utf-8")
@@ -32,9 +33,9 @@ def test_every_command_is_in_the_table():
     programs = [*(pages.ROOT / "tf_pivae").rglob("*.py"), *(pages.ROOT / "export").glob("*.py")]
     found = {path.relative_to(pages.ROOT) for path in programs if "cli.run(main)" in path.read_text("utf-8")}
     names = {path.with_suffix("").as_posix().removeprefix("tf_pivae/").replace("/", ".") for path in found}
-    names = {name.removesuffix(".__main__") for name in names}
+    assert {name.removesuffix(".__main__") for name in names} == COMMANDS.keys()
     table = PAGE.split("## Exit status")[0]
-    assert names == set(re.findall(r"^\| `([\w.]+)` \|", table, re.MULTILINE))
+    assert re.findall(r"^\| `([\w.]+)` \| ([^|]+) \|", table, re.MULTILINE) == list(COMMANDS.items())
 
 
 def test_every_variable_is_in_the_table():

@@ -5,18 +5,18 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 
 import commands
 import forking
+import installation
 import numpy as np
 import pages
 import pytest
 from PIL import Image
 
 BLOCKS = pages.block_commands()
-# A bare `python -m MODULE` speaks of a program; it is no command to type.
-MENTIONS = [(page, c) for page, c in pages.inline_commands() if re.fullmatch(r"python -m [\w.]+", c)]
+# A bare `python -m MODULE` or `tf-pivae NAME` speaks of a program; it is no command to type.
+MENTIONS = [(page, c) for page, c in pages.inline_commands() if re.fullmatch(r"(python -m|tf-pivae) [\w.]+", c)]
 COMMANDS = [*BLOCKS, *(pair for pair in pages.inline_commands() if pair not in MENTIONS)]
 PROGRAMS = {
     key: text for key, text in pages.python_blocks().items() if key.split(",")[0] not in commands.PAGES_ELSEWHERE
@@ -24,24 +24,26 @@ PROGRAMS = {
 
 
 class Workspace:
-    """A folder in which a reader works, and what was run in it already."""
+    """A folder in which a reader works who has installed the wheel, and what was run in it already."""
 
     def __init__(self, folder):
         self.folder = folder
         self._results = {}
-        (folder / "bin").mkdir()
+        (folder / "wheel").mkdir()
+        wheel = installation.build_wheel(installation.build_sdist(folder / "wheel"))
+        self._programs = installation.install(wheel, folder / "environment")
+        (folder / "clone").mkdir()
+        (folder / "clone/benchmarks").symlink_to(pages.ROOT / "benchmarks")  # Not installed.
         for name, text in pages.files().items():
             (folder / name).write_text(text)
         (folder / "photos").mkdir()
         for i in range(10):
             pixels = np.random.default_rng(i).integers(0, 256, [40, 48, 3], np.uint8)
             Image.fromarray(pixels).save(folder / f"photos/{i}.png")
-        (folder / "bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-        (folder / "bin/python").chmod(0o755)
         self._environment = {
             **os.environ,
-            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
-            "PYTHONPATH": str(pages.ROOT),  # benchmarks/ is not installed.
+            "PATH": f"{self._programs}:{os.environ['PATH']}",
+            "PYTHONPATH": str(folder / "clone"),
             "TF_PIVAE_CACHE": str(folder / "cache"),
         }
 
@@ -49,7 +51,7 @@ class Workspace:
         """Runs a command once, after those that it needs; returns its output."""
         if command not in self._results:
             if command in PROGRAMS:
-                arguments = [sys.executable, "-c", PROGRAMS[command]]
+                arguments = [self._programs / "python", "-c", PROGRAMS[command]]
             else:
                 entry = commands.RUN[command]
                 for need in entry.needs:
@@ -102,7 +104,8 @@ def test_tests_that_stand_for_commands_exist():
 def test_modules_that_are_spoken_of_exist():
     assert MENTIONS
     for page, command in MENTIONS:
-        assert importlib.util.find_spec(command.split()[-1]), f"{page}: {command}"
+        module = command.split()[-1] if command.startswith("python") else f"tf_pivae.{command.split()[-1]}"
+        assert importlib.util.find_spec(module), f"{page}: {command}"
 
 
 def _cases(slow):

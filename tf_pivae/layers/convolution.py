@@ -1,5 +1,7 @@
 """What convolutions compute in: float32, or bfloat16 for their two arguments (mixed precision)."""
 
+from collections.abc import Callable
+
 import gin
 import keras
 import tensorflow as tf
@@ -29,7 +31,7 @@ class ConvolutionPrecision:
             raise ValueError(f"`dtype` of convolutions must be one of {_DTYPES}; got {dtype!r}.")
         self.dtype = dtype
 
-    def __call__(self, convolve, x, kernel):
+    def __call__(self, convolve: Callable[..., tf.Tensor], x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """convolve(x, kernel) for float32 tensors -> float32."""
         if self.dtype == "float32":
             return convolve(x, kernel)
@@ -46,6 +48,6 @@ class Conv2D(keras.layers.Conv2D):
         )
         self.precision = ConvolutionPrecision()
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Keras' place for another convolution."""
         return self.precision(super().convolution_op, inputs, tf.convert_to_tensor(kernel))

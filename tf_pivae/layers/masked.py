@@ -1,5 +1,7 @@
 """Masked convolutions: the autoregressive network of the inverse autoregressive flow (appendix A.2)."""
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -7,7 +9,7 @@ from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.weight_norm import WeightNormConv2D
 
 
-def autoregressive_mask(kernel_size, groups_in, groups_out, strict):
+def autoregressive_mask(kernel_size: int, groups_in: np.ndarray, groups_out: np.ndarray, strict: bool) -> np.ndarray:
     """The 0/1 mask of a convolution that is autoregressive in raster order, then in the order of channel groups.
 
     Output group j at a pixel sees: every channel of the pixels before it in raster order, and at the pixel itself the
@@ -34,7 +36,7 @@ def autoregressive_mask(kernel_size, groups_in, groups_out, strict):
 class MaskedConv2D(WeightNormConv2D):
     """A weight-normalised convolution whose direction is masked; the norm is over what the mask leaves."""
 
-    def __init__(self, filters, mask, **kwargs):
+    def __init__(self, filters: int, mask: np.ndarray, **kwargs: Any) -> None:
         super().__init__(filters, kernel_size=mask.shape[0], **kwargs)
         self._mask = mask
 
@@ -55,7 +57,16 @@ class AutoregressiveNetwork(Composite):
       output_scale: factor on the outputs; 0.1 in the reference implementation of IAF.
     """
 
-    def __init__(self, channels, width, num_layers=2, kernel_size=3, output_scale=0.1, num_classes=0, name=None):
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        num_layers: int = 2,
+        kernel_size: int = 3,
+        output_scale: float = 0.1,
+        num_classes: int = 0,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name=name)
         inputs = np.arange(channels)
         hidden = np.arange(width) * channels // width  # In order, so that group j of the hidden channels ends at j.
@@ -69,7 +80,7 @@ class AutoregressiveNetwork(Composite):
         self.output_layer = MaskedConv2D(2 * channels, mask, num_classes=num_classes, name="output")
         self.output_scale = output_scale
 
-    def call(self, z, context, labels=None):
+    def call(self, z: tf.Tensor, context: tf.Tensor, labels: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         h = z
         for i, layer in enumerate(self.hidden_layers):
             h = layer(h, labels=labels)

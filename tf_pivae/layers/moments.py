@@ -1,18 +1,20 @@
 """Batch moments over all replicas, and their running averages."""
 
+from collections.abc import Callable, Sequence
+
 import keras
 import tensorflow as tf
 
 from tf_pivae.layers.weight_norm import initializing
 
 
-def num_replicas():
+def num_replicas() -> int:
     """How many replicas compute what is computed now; 1 outside of any."""
     context = tf.distribute.get_replica_context()
     return 1 if context is None else context.num_replicas_in_sync
 
 
-def replica_mean(x):
+def replica_mean(x: tf.Tensor) -> tf.Tensor:
     """The mean over replicas of a tensor that each replica holds; differentiable, and `x` itself on one replica."""
     if num_replicas() == 1:
         return x
@@ -29,7 +31,7 @@ def _of_all_replicas(x):
 
 
 @tf.custom_gradient
-def moments(x):
+def moments(x: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[..., tf.Tensor]]:
     """Mean and variance of each channel over the global batch of all replicas, [C] each, of x float32 [B, ..., C].
 
     With n the size of the global batch times that of the image, d mean / d x = 1 / n and
@@ -62,28 +64,28 @@ class RunningMoments(keras.layers.Layer):
     data-dependent initialisation the averages are set to the batch's moments.
     """
 
-    def __init__(self, update_rate=0.1, name=None):
+    def __init__(self, update_rate: float = 0.1, name: str | None = None) -> None:
         super().__init__(name=name)
         self.update_rate = update_rate
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         shape = [input_shape[-1]]
         options = {"trainable": False, "aggregation": "mean"}
         self.mean = self.add_weight(shape=shape, initializer="zeros", name="mean", **options)
         self.variance = self.add_weight(shape=shape, initializer="ones", name="variance", **options)
 
-    def call(self, x, training=False):
+    def call(self, x: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         if not training:
             return self.averages()
         mean, variance = moments(x)
         self.update(mean, variance)
         return mean, variance
 
-    def averages(self):
+    def averages(self) -> tuple[tf.Tensor, tf.Tensor]:
         """The running averages of mean and variance, [C] each."""
         return tf.convert_to_tensor(self.mean), tf.convert_to_tensor(self.variance)
 
-    def update(self, mean, variance):
+    def update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
         """Moves the running averages towards the moments of a global batch, [C] each."""
         rate = 1.0 if initializing() else self.update_rate
         for average, value in ((self.mean, mean), (self.variance, variance)):
@@ -100,23 +102,23 @@ class BatchNorm(keras.layers.Layer):
     reference code slower than our several passes (35 channels: more than twice as slow).
     """
 
-    def __init__(self, epsilon=1e-4, name=None):
+    def __init__(self, epsilon: float = 1e-4, name: str | None = None) -> None:
         super().__init__(name=name)
         self.epsilon = epsilon
         self.moments = RunningMoments(name="moments")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         self.gamma = self.add_weight(shape=[input_shape[-1]], initializer="ones", name="gamma")
         self.beta = self.add_weight(shape=[input_shape[-1]], initializer="zeros", name="beta")
         self._fusible = input_shape[-1] % 8 == 0
 
-    def call(self, x, training=False):
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         if self._fusible and (not training or num_replicas() == 1):
             return self._fused(x, training)
         scale, offset = self._affine(*self.moments(x, training=training))
         return x * scale + offset
 
-    def affine(self):
+    def affine(self) -> tuple[tf.Tensor, tf.Tensor]:
         """(scale, offset), float32 [C] each: what this layer is outside training."""
         return self._affine(*self.moments.averages())
 

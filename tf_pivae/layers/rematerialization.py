@@ -4,6 +4,9 @@ A network that calls its blocks by a function (layer, *inputs, **others) -> outp
 `rematerialized`.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import gin
 import keras
 import tensorflow as tf
@@ -11,13 +14,13 @@ import tensorflow as tf
 from tf_pivae.layers.weight_norm import initializing
 
 
-def keep(layer, *inputs, **others):
+def keep(layer: keras.layers.Layer, *inputs: Any, **others: Any) -> Any:
     """layer(*inputs, **others), its activations kept for the gradient."""
     return layer(*inputs, **others)
 
 
 @gin.configurable
-def rematerialized(layer, *inputs, **others):
+def rematerialized(layer: keras.layers.Layer, *inputs: Any, **others: Any) -> Any:
     """layer(*inputs, **others) of which only the inputs are kept; the gradient runs the layer once more.
 
     Values and gradients are those of `keep`, at the price of about one more forward pass. What the layer assigns to its
@@ -36,7 +39,8 @@ def rematerialized(layer, *inputs, **others):
         return layer(*inputs, **others)
     variables = layer.variables
     given, pack_inputs = _tensors(inputs)
-    packing, updated = [], []
+    packing: list[Callable[[list], Any]] = []
+    updated: list[keras.Variable] = []
 
     def run(tensors, values):
         """The output tensors, then the new values of the variables that the layer changes."""

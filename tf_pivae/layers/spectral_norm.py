@@ -1,5 +1,7 @@
 """Spectrally normalised layers for the critic (Miyato et al. 2018)."""
 
+from collections.abc import Callable, Sequence
+
 import keras
 import tensorflow as tf
 
@@ -21,8 +23,11 @@ class SpectralNorm:
     power method; all passes between two updates see the same u, and it lies in checkpoints like any weight.
     """
 
-    def build(self, input_shape):
-        super().build(input_shape)
+    kernel: keras.Variable
+    add_weight: Callable[..., keras.Variable]
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        super().build(input_shape)  # type: ignore[misc]
         self.u = self.add_weight(
             shape=[self.kernel.shape[-1]],
             initializer="random_normal",
@@ -34,14 +39,14 @@ class SpectralNorm:
         for _ in range(_INITIAL_UPDATES):
             self.update_normalization()
 
-    def update_normalization(self):
+    def update_normalization(self) -> None:
         """Some iterations of the power method, u <- W^T W u / ||W^T W u||."""
         matrix, u = self._matrix_and_u()
         for _ in range(_ITERATIONS):
             u = _unit(tf.linalg.matvec(matrix, _unit(tf.linalg.matvec(matrix, u)), transpose_a=True))
         self.u.assign(u)
 
-    def normalized_kernel(self):
+    def normalized_kernel(self) -> tf.Tensor:
         """W / s(W), a tensor in the shape of the kernel."""
         matrix, u = self._matrix_and_u()
         image = tf.linalg.matvec(matrix, u)
@@ -62,7 +67,7 @@ class SpectralNormConv2D(SpectralNorm, Conv2D):
             filters, kernel_size, strides, padding=padding, kernel_initializer=kernel_initializer, name=name
         )
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Keras' place for a convolution with another kernel."""
         del kernel
         return super().convolution_op(inputs, self.normalized_kernel())
@@ -75,7 +80,7 @@ class SpectralNormDense(SpectralNorm, keras.layers.Dense):
     def __init__(self, units, use_bias=True, name=None):
         super().__init__(units, use_bias=use_bias, name=name)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         outputs = tf.matmul(inputs, self.normalized_kernel())
         return outputs + self.bias if self.use_bias else outputs
 

@@ -5,6 +5,8 @@ w = g / ||v|| * v        one norm and one gain an output channel; section 5.6, e
 
 import contextlib
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +19,7 @@ _state = threading.local()
 
 
 @contextlib.contextmanager
-def data_dependent_initialization():
+def data_dependent_initialization() -> Iterator[None]:
     """Within this context every weight-normalised layer sets its gain and bias from the batch that it sees.
 
     The layers run in the order of the network, so each is set from inputs that its predecessors already normalised.
@@ -30,13 +32,13 @@ def data_dependent_initialization():
         _state.active = False
 
 
-def initializing():
+def initializing() -> bool:
     """True within `data_dependent_initialization`."""
     return getattr(_state, "active", False)
 
 
 @contextlib.contextmanager
-def kernels_kept():
+def kernels_kept() -> Iterator[None]:
     """Within this context the weight-normalised layers of a traced graph take no norms any more.
 
     Each kernel is computed once, now, and kept as a variable that the graph reads: for the graphs of a model whose
@@ -64,7 +66,7 @@ class WeightNormalized(keras.layers.Layer):
     _norm_axes: tuple  # Of `v`: every axis but the output channel's.
     _output_axis = -1  # Of `v`: the output channel's.
 
-    def __init__(self, filters, *, init_scale=1.0, num_classes=0, name=None):
+    def __init__(self, filters: int, *, init_scale: float = 1.0, num_classes: int = 0, name: str | None = None) -> None:
         super().__init__(name=name)
         self.filters = filters
         self.init_scale = np.broadcast_to(np.asarray(init_scale, np.float32), [filters]).copy()
@@ -97,7 +99,13 @@ class WeightNormalized(keras.layers.Layer):
     def _linear(self, x, kernel):
         raise NotImplementedError  # Each subclass: the linear map itself.
 
-    def call(self, x, labels=None, channels=None, then=None):
+    def call(
+        self,
+        x: tf.Tensor,
+        labels: tf.Tensor | None = None,
+        channels: list[tuple[int, int]] | None = None,
+        then: Callable[[], tuple[tf.Tensor, tf.Tensor]] | None = None,
+    ) -> tf.Tensor:
         """The layer's map, or a part of it, or more.
 
         Args:
@@ -169,7 +177,7 @@ class WeightNormDense(WeightNormalized):
 
     _norm_axes = (0,)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         self._add_weights([input_shape[-1], self.filters])
 
     def _linear(self, x, kernel):
@@ -185,13 +193,20 @@ class WeightNormConv2D(WeightNormalized):
 
     _norm_axes = (0, 1, 2)
 
-    def __init__(self, filters, kernel_size=3, strides=1, precision=None, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        precision: ConvolutionPrecision | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(filters, **kwargs)
         self.kernel_size = kernel_size
         self.strides = strides
         self.precision = precision or ConvolutionPrecision()
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         self._add_weights([self.kernel_size, self.kernel_size, input_shape[-1], self.filters])
 
     def _linear(self, x, kernel):
@@ -208,13 +223,13 @@ class WeightNormConv2DTranspose(WeightNormalized):
     _norm_axes = (0, 1, 3)
     _output_axis = 2
 
-    def __init__(self, filters, kernel_size=4, strides=2, **kwargs):
+    def __init__(self, filters: int, kernel_size: int = 4, strides: int = 2, **kwargs: Any) -> None:
         super().__init__(filters, **kwargs)
         self.kernel_size = kernel_size
         self.strides = strides
         self.precision = ConvolutionPrecision()
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         self._add_weights([self.kernel_size, self.kernel_size, self.filters, input_shape[-1]])
 
     def _of_output_channels(self, factor):

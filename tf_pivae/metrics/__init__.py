@@ -6,6 +6,7 @@ Names load on first use: the distances and scores of plain arrays need NumPy onl
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 _MODULES = {
     "bits_per_dim": ("BitsPerDim", "Estimate"),
@@ -26,7 +27,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = sorted(_HOME)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

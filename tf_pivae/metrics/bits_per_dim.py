@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,13 +27,23 @@ class BitsPerDim(NamedTuple):
     one_sample: Estimate  # K = 1, the paper's number
     importance_weighted: Estimate  # K = num_importance_samples
     num_importance_samples: int
-    count: int  # images
+    count: int  # type: ignore[assignment]  # images
     terms: dict  # name -> Estimate, bits per dimension; at K = 1 they add up to `one_sample`
     by_class: dict  # label -> (Estimate at K = 1 of its images, their number); empty without classes
 
 
-def bits_per_dim(images, terms, log_prob, num_importance_samples, *, classes=None, batch_size=64, progress=True,
-                 state_path=None, key=""):  # fmt: skip
+def bits_per_dim(
+    images: np.ndarray,
+    terms: Callable[[np.ndarray, int], dict],
+    log_prob: Callable[[np.ndarray, int, int], np.ndarray],
+    num_importance_samples: int,
+    *,
+    classes: np.ndarray | None = None,
+    batch_size: int = 64,
+    progress: bool = True,
+    state_path: str | os.PathLike | None = None,
+    key: str = "",
+) -> BitsPerDim:
     """Averages a model's bounds over images, the last, partial batch with its own weight.
 
     Args:
@@ -80,7 +91,7 @@ def bits_per_dim(images, terms, log_prob, num_importance_samples, *, classes=Non
     )
 
 
-def estimate(values):
+def estimate(values: np.ndarray) -> Estimate:
     """Mean and standard error of float [N]."""
     error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
     return Estimate(float(values.mean()), None if error is None else float(error))

@@ -14,7 +14,12 @@ POOL_LAYER = "pool"  # the features, for use as a feature network
 
 
 def residual_network(
-    image_shape: tuple[int, int, int], num_classes: int, depth: int, pixel_mean, pixel_variance, seed: int
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    depth: int,
+    pixel_mean: np.ndarray,
+    pixel_variance: np.ndarray,
+    seed: int,
 ) -> keras.Model:
     """A ResNet of depth 6n + 2 for small images, with parameter-free shortcuts (option A).
 
@@ -35,7 +40,7 @@ def residual_network(
         raise UserError(f"a classifier needs at least 2 classes; got {num_classes}")
     seeds = np.random.default_rng(seed)
 
-    def convolution(x, filters: int, strides: int = 1):
+    def convolution(x: keras.KerasTensor, filters: int, strides: int = 1) -> keras.KerasTensor:
         initializer = keras.initializers.HeNormal(seed=int(seeds.integers(2**31)))
         x = layers.Conv2D(filters, 3, strides, "same", use_bias=False, kernel_initializer=initializer)(x)
         return layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM)(x)

@@ -12,7 +12,7 @@ _INPUT = flags.DEFINE_string("input", None, "A .pt, .pb, .tgz or .npz file; defa
 _OUTPUT = flags.DEFINE_string("output", None, "The .npz file to write.", required=True)
 
 
-def main():
+def main() -> None:
     from tf_pivae.metrics.inception_layout import file_sha256
     from tf_pivae.metrics.inception_weights import load_weights, save_npz
 

@@ -9,15 +9,17 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from tqdm import tqdm
 
 from tf_pivae.errors import UserError
-from tf_pivae.metrics.features import FeatureNetwork
+from tf_pivae.metrics.features import FeatureNetwork, Features
 from tf_pivae.metrics.moments import Moments, StreamingMoments
 
 BATCH_SIZE = 100
+Images: TypeAlias = np.ndarray | Iterable | Callable[[int], Iterable]  # see `extract`
 PROBES = 64  # images of an array that its fingerprint looks at
 
 
@@ -37,7 +39,7 @@ class Extraction:
 
 
 def extract(
-    images: np.ndarray | Iterable | Callable[[int], Iterable],
+    images: Images,
     network: FeatureNetwork,
     *,
     batch_size: int = BATCH_SIZE,
@@ -81,7 +83,7 @@ def extract(
             "use weights that have them (inception-2015-12-05.tgz)"
         )
     if hasattr(images, "shape"):
-        total = len(images)
+        total = len(images)  # type: ignore[arg-type]
     fingerprint = json.dumps(
         {
             "key": key,
@@ -121,13 +123,13 @@ def extract(
 class _State:
     """Everything that a pass carries from batch to batch."""
 
-    def __init__(self, feature_dim: int, keep_features: int, seed: int, keep_logits: bool):
+    def __init__(self, feature_dim: int, keep_features: int, seed: int, keep_logits: bool) -> None:
         self.moments = StreamingMoments(feature_dim)
         self.features = np.zeros((0, feature_dim), np.float32)
         self.logits: list[np.ndarray] = []
         self.keep_features, self.seed, self.keep_logits = keep_features, seed, keep_logits
 
-    def add(self, features) -> None:
+    def add(self, features: Features) -> None:
         first = self.moments.count
         self.moments.update(features.pool)
         self._sample(features.pool, first)
@@ -153,14 +155,14 @@ class _State:
             if place < self.keep_features:
                 self.features[place] = row
 
-    def save(self, path, fingerprint: str) -> None:
+    def save(self, path: str | os.PathLike, fingerprint: str) -> None:
         logits = {"logits": np.concatenate(self.logits)} if self.logits else {}
         kept = min(self.moments.count, self.keep_features)
         save_atomically(
             path, fingerprint=np.array(fingerprint), features=self.features[:kept], **logits, **self.moments.state()
         )
 
-    def restore(self, path, fingerprint: str) -> None:
+    def restore(self, path: str | os.PathLike, fingerprint: str) -> None:
         try:
             with np.load(path, allow_pickle=False) as state:
                 saved = str(state["fingerprint"])
@@ -178,7 +180,7 @@ class _State:
         self.logits = [arrays["logits"]] if "logits" in arrays else []
 
 
-def save_atomically(path: str | os.PathLike, **arrays) -> None:
+def save_atomically(path: str | os.PathLike, **arrays: np.ndarray) -> None:
     """Writes an npz beside `path` and renames it there: a reader sees the old file or the new one, never a part."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +195,7 @@ def save_atomically(path: str | os.PathLike, **arrays) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _batches(images, start: int, batch_size: int) -> Iterator[np.ndarray]:
+def _batches(images: Any, start: int, batch_size: int) -> Iterator[np.ndarray]:
     """Batches of `batch_size` images (the last may be smaller) from image `start` on."""
     if hasattr(images, "shape"):
         for first in range(start, len(images), batch_size):

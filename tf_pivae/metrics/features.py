@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tf_pivae.errors import UserError
 from tf_pivae.metrics import inception_layout
+
+if TYPE_CHECKING:
+    import keras
 
 UNVERIFIED = "unverified"  # checksum of a callable, whose numbers nobody can check
 OFFICIAL_TITLES = {"fid": "FID", "kid": "KID", "inception_score": "Inception Score"}
@@ -96,7 +100,7 @@ def callable_network(
 
 
 def keras_network(
-    model,
+    model: str | Path | keras.Model,
     name: str | None = None,
     *,
     example: np.ndarray,
@@ -125,7 +129,7 @@ def keras_network(
         checksum, call = _model_sha256(model), _keras_call(model, feature_layer)
     low, high = pixel_range
 
-    def function(images: np.ndarray):
+    def function(images: np.ndarray) -> Any:
         outputs = call(low + images.astype(np.float32) * ((high - low) / 255.0))
         if isinstance(outputs, dict):
             keys = {"features", "logits"} & set(outputs)
@@ -146,7 +150,7 @@ def keras_network(
     return callable_network(function, name, example=example, checksum=digest.hexdigest())
 
 
-def tree_sha256(path) -> str:
+def tree_sha256(path: str | os.PathLike) -> str:
     """SHA-256 of a file, or of the names and contents of a directory's files in order. Raises UserError if absent."""
     path = Path(path)
     if path.is_file():
@@ -158,7 +162,7 @@ def tree_sha256(path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _model_sha256(model) -> str:
+def _model_sha256(model: keras.Model) -> str:
     """SHA-256 of a model's layers and weights. Layers' names are left out: Keras numbers them as they are made."""
     layers = [(type(layer).__name__, {**layer.get_config(), "name": ""}) for layer in model.layers]
     digest = hashlib.sha256(json.dumps(layers, sort_keys=True, default=str).encode())
@@ -190,13 +194,13 @@ def _load(path: Path, feature_layer: str | None) -> Callable:
     if len(arguments) != 1:
         raise UserError(f"{path}: its signature takes {arguments}; a feature network takes one batch of images")
 
-    def call(images: np.ndarray, _keep_alive=loaded):
+    def call(images: np.ndarray, _keep_alive: object = loaded) -> Any:
         return signature(**{arguments[0]: tf.constant(images)})
 
     return call
 
 
-def _keras_call(model, feature_layer: str | None) -> Callable:
+def _keras_call(model: keras.Model, feature_layer: str | None) -> Callable:
     import keras
     import tensorflow as tf
 

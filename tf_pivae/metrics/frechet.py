@@ -10,7 +10,7 @@ from tf_pivae.metrics.moments import Moments, moments_of
 CHOLESKY_LIMIT = 1e-4  # smallest over largest diagonal of a factor; its square is about the condition number's inverse
 
 
-def frechet_distance(features_a, features_b, *, allow_rank_deficient: bool = False) -> float:
+def frechet_distance(features_a: np.ndarray, features_b: np.ndarray, *, allow_rank_deficient: bool = False) -> float:
     """Squared Frechet distance between Gaussians fitted to two sets of features, equation (9).
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 
 import numpy as np
@@ -12,7 +13,7 @@ GRAPH_FILE = "classify_image_graph_def.pb"  # its name inside inception-2015-12-
 MAX_BYTES = 1 << 30
 
 
-def read_graph(path) -> tuple[dict[str, np.ndarray], dict[str, bool]]:
+def read_graph(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, bool]]:
     """Constants of a GraphDef, and whether each batch normalisation applies its gamma.
 
     Args:
@@ -43,7 +44,7 @@ def read_graph(path) -> tuple[dict[str, np.ndarray], dict[str, bool]]:
     return {name: array for name, array in constants.items() if array.dtype == np.float32}, scaled
 
 
-def _graph_bytes(path) -> bytes:
+def _graph_bytes(path: str | os.PathLike) -> bytes:
     try:
         if not tarfile.is_tarfile(path):
             with open(path, "rb") as file:

@@ -77,12 +77,12 @@ class GanTrainTest:
 
 
 def gan_train_test(
-    sample_images,
-    sample_labels,
-    train_images,
-    train_labels,
-    test_images,
-    test_labels,
+    sample_images: np.ndarray,
+    sample_labels: np.ndarray,
+    train_images: np.ndarray,
+    train_labels: np.ndarray,
+    test_images: np.ndarray,
+    test_labels: np.ndarray,
     config: ClassifierConfig | None = None,
     *,
     num_classes: int | None = None,
@@ -143,8 +143,8 @@ def gan_train_test(
 
 
 def train_classifier(
-    images,
-    labels,
+    images: np.ndarray,
+    labels: np.ndarray,
     num_classes: int,
     config: ClassifierConfig | None = None,
     *,
@@ -248,7 +248,7 @@ def _pixel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(variance > 0, variance, 1.0)
 
 
-def _checked(images, labels, num_classes: int, which: str) -> np.ndarray:
+def _checked(images: np.ndarray, labels: np.ndarray, num_classes: int, which: str) -> np.ndarray:
     """Labels as int64. Raises UserError unless images and labels fit each other."""
     labels = np.asarray(labels)
     if np.ndim(images) != 4 or np.asarray(images[:1]).dtype != np.uint8 or not len(images):

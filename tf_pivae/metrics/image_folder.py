@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_pivae.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
@@ -45,7 +49,7 @@ def images_from_folder(path: str | os.PathLike) -> np.ndarray:
     return np.stack([np.broadcast_to(picture, (*picture.shape[:2], channels)) for picture in pictures])
 
 
-def _pixels(image, file: Path) -> np.ndarray:
+def _pixels(image: Image.Image, file: Path) -> np.ndarray:
     """uint8 [H, W, 1 or 3]."""
     if image.mode.startswith(("I", "F")):
         raise UserError(f"{file} is a {image.mode} image: save it with 8 bits a channel")

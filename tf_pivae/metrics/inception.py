@@ -102,10 +102,17 @@ def _tower(prefix: str, length: int) -> tuple[str, ...]:
 class _Graph:
     """Adds the graph's blocks to a functional model, with the folded weights already in them."""
 
-    def __init__(self, folded: dict[str, tuple[np.ndarray, np.ndarray]]):
+    def __init__(self, folded: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
         self.folded = folded
 
-    def conv(self, x, *names: str, strides: int = 1, padding: str = "same", activation: str | None = "relu"):
+    def conv(
+        self,
+        x: keras.KerasTensor,
+        *names: str,
+        strides: int = 1,
+        padding: str = "same",
+        activation: str | None = "relu",
+    ) -> keras.KerasTensor:
         """One convolution; several names of the same kernel size and input are computed as one."""
         kernel = np.concatenate([self.folded[name][0] for name in names], axis=-1)
         bias = np.concatenate([self.folded[name][1] for name in names])
@@ -121,7 +128,9 @@ class _Graph:
         layer.set_weights([kernel, bias])
         return y
 
-    def block(self, x, block: str, tails: list[tuple[str, ...]], maximum: bool = False):
+    def block(
+        self, x: keras.KerasTensor, block: str, tails: list[tuple[str, ...]], maximum: bool = False
+    ) -> keras.KerasTensor:
         """Four branches side by side: three that open with a 1x1 convolution, `tails` after it; and the pool's."""
         openings = [f"{block}/conv", f"{block}/tower/conv", f"{block}/tower_1/conv"]
         pooled = f"{block}/tower_2/conv"
@@ -150,7 +159,7 @@ class _Graph:
             branches.append(y)
         return layers.Concatenate(name=f"{block}.join")([*branches, pool_branch])
 
-    def reduction(self, x, block: str, towers: list[tuple[str, ...]]):
+    def reduction(self, x: keras.KerasTensor, block: str, towers: list[tuple[str, ...]]) -> keras.KerasTensor:
         """Towers whose last convolution has stride 2, beside a maximum pool of stride 2."""
         branches = []
         for tower in towers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -106,7 +107,7 @@ def _verify(array: np.ndarray, shape: tuple[int, ...], name: str, source: str) -
         raise UserError(f"{source}: '{name}' holds NaN or infinity: the file is damaged")
 
 
-def file_sha256(path) -> str:
+def file_sha256(path: str | os.PathLike) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:

@@ -20,7 +20,9 @@ class InceptionScore(NamedTuple):
     std: float  # over splits, divided by their number (ddof = 0)
 
 
-def inception_score(logits, num_splits: int = NUM_SPLITS, *, shuffle_seed: int | None = None) -> InceptionScore:
+def inception_score(
+    logits: np.ndarray, num_splits: int = NUM_SPLITS, *, shuffle_seed: int | None = None
+) -> InceptionScore:
     """IS = exp(E_x KL(p(y|x) || p(y))), appendix B, for each of `num_splits` consecutive splits.
 
     Args:

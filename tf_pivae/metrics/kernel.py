@@ -23,7 +23,7 @@ class KernelDistance(NamedTuple):
 
 
 def kernel_distance(
-    features_a, features_b, *, degree: int = 3, gamma: float | None = None, coef0: float = 1.0
+    features_a: np.ndarray, features_b: np.ndarray, *, degree: int = 3, gamma: float | None = None, coef0: float = 1.0
 ) -> float:
     """Unbiased squared MMD of two whole sets under the kernel k(x, y) = (gamma x.y + coef0)^degree.
 
@@ -50,8 +50,8 @@ def kernel_distance(
 
 
 def kernel_distance_subsets(
-    features_a,
-    features_b,
+    features_a: np.ndarray,
+    features_b: np.ndarray,
     *,
     num_subsets: int = NUM_SUBSETS,
     subset_size: int = SUBSET_SIZE,
@@ -91,7 +91,7 @@ def kernel_distance_subsets(
     return KernelDistance(float(np.mean(distances)), float(np.std(distances)))
 
 
-def _pair(features_a, features_b) -> tuple[np.ndarray, np.ndarray]:
+def _pair(features_a: np.ndarray, features_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a, b = checked_features(features_a, "the first features"), checked_features(features_b, "the second features")
     if a.shape[1] != b.shape[1]:
         raise UserError(
@@ -103,13 +103,13 @@ def _pair(features_a, features_b) -> tuple[np.ndarray, np.ndarray]:
     return a, b
 
 
-def _gram_sum(a, b, gamma, coef0, degree) -> float:
+def _gram_sum(a: np.ndarray, b: np.ndarray, gamma: float, coef0: float, degree: int) -> float:
     return sum(
         float(((gamma * (a[start : start + BLOCK] @ b.T) + coef0) ** degree).sum()) for start in range(0, len(a), BLOCK)
     )
 
 
-def _off_diagonal_sum(a, gamma, coef0, degree) -> float:
+def _off_diagonal_sum(a: np.ndarray, gamma: float, coef0: float, degree: int) -> float:
     diagonal = (gamma * np.einsum("nd,nd->n", a, a) + coef0) ** degree
     return _gram_sum(a, a, gamma, coef0, degree) - float(diagonal.sum())
 

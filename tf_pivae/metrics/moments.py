@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from tf_pivae.errors import UserError
 class Moments(NamedTuple):
     """First two moments of `count` feature vectors."""
 
-    count: int
+    count: int  # type: ignore[assignment]
     mean: np.ndarray  # [D], float64
     covariance: np.ndarray  # [D, D], float64, unbiased (divided by count - 1)
 
@@ -26,7 +27,7 @@ class StreamingMoments:
     The memory is O(D^2), whatever the count. The same batches in the same order give the same bits.
     """
 
-    def __init__(self, feature_dim: int):
+    def __init__(self, feature_dim: int) -> None:
         if feature_dim < 1:
             raise ValueError(f"`feature_dim` must be positive; got {feature_dim}")
         self.count = 0
@@ -77,7 +78,7 @@ class StreamingMoments:
         return {"count": np.int64(self.count), "mean": self.mean, "scatter": self.scatter}
 
     @classmethod
-    def from_state(cls, state) -> StreamingMoments:
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> StreamingMoments:
         """The inverse of `state`: any mapping with its three arrays, an open npz included.
 
         Raises:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 _BLOCK_ELEMENTS = 1 << 24  # of the images that are compared with at a time: 128 MiB in float64
 
 
-def nearest_images(images: np.ndarray, others, count: int = 1, progress=lambda compared: None) -> np.ndarray:
+def nearest_images(
+    images: np.ndarray, others: np.ndarray, count: int = 1, progress: Callable[[int], object] = lambda compared: None
+) -> np.ndarray:
     """Finds, for each image, the others at the smallest Euclidean distance in pixels.
 
     |a - b|^2 = |a|^2 - 2 a.b + |b|^2, exact in float64: whole numbers below 2^53.

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tf_pivae.errors import UserError
-from tf_pivae.metrics.extraction import BATCH_SIZE, Extraction, extract, save_atomically
+from tf_pivae.metrics.extraction import BATCH_SIZE, Extraction, Images, extract, save_atomically
 from tf_pivae.metrics.features import UNVERIFIED, FeatureNetwork
 from tf_pivae.metrics.moments import Moments
 
@@ -35,7 +35,7 @@ def default_cache_dir() -> Path:
 
 
 def reference_statistics(
-    images,
+    images: Images,
     network: FeatureNetwork,
     key: ReferenceKey,
     *,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from tf_pivae.errors import UserError
 from tf_pivae.metrics import frechet, inception_scores, kernel
-from tf_pivae.metrics.extraction import BATCH_SIZE, Extraction, extract
+from tf_pivae.metrics.extraction import BATCH_SIZE, Extraction, Images, extract
 from tf_pivae.metrics.features import FeatureNetwork
 from tf_pivae.metrics.image_folder import images_from_folder
 from tf_pivae.metrics.moments import moments_of
@@ -57,8 +58,8 @@ class Score:
 
 
 def image_scores(
-    samples,
-    reference,
+    samples: Images | str | os.PathLike | Extraction,
+    reference: Images | str | os.PathLike | Extraction | None,
     network: FeatureNetwork,
     metrics: Sequence[str] | None = None,
     *,
@@ -171,7 +172,7 @@ class RealSubset:
 
 
 def real_subsets(
-    images,
+    images: np.ndarray | str | os.PathLike,
     counts: Iterable[int],
     network: FeatureNetwork,
     seed: int = 0,
@@ -264,7 +265,7 @@ def check_possible(
         kernel.check_counts(num_samples, num_reference)
 
 
-def _check_metrics(metrics: Sequence[str], network: FeatureNetwork, reference) -> None:
+def _check_metrics(metrics: Sequence[str], network: FeatureNetwork, reference: object) -> None:
     unknown = [metric for metric in metrics if metric not in METRICS]
     if unknown or not metrics:
         raise UserError(f"unknown metrics {unknown}: choose from {', '.join(METRICS)}")
@@ -277,7 +278,9 @@ def _check_metrics(metrics: Sequence[str], network: FeatureNetwork, reference) -
         raise UserError("FID and KID need a reference to compare with")
 
 
-def _extraction(images, network: FeatureNetwork, **arguments) -> Extraction:
+def _extraction(
+    images: Images | str | os.PathLike | Extraction, network: FeatureNetwork, **arguments: Any
+) -> Extraction:
     if isinstance(images, Extraction):
         if (images.network, images.checksum) != (network.name, network.checksum):
             raise UserError(

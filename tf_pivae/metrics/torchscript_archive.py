@@ -7,10 +7,11 @@ tensors and hold attributes, and refuses a file that asks for anything else.
 
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,10 +44,10 @@ class _Tensor(NamedTuple):
 class _Module:
     """Stands for any `__torch__` class: holds the attributes that the pickle gives it, and has no behaviour."""
 
-    def __init__(self):
-        self.attributes = {}
+    def __init__(self) -> None:
+        self.attributes: dict[str, Any] = {}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: object) -> None:
         if not isinstance(state, dict):
             raise pickle.UnpicklingError("a module's state is no dictionary")
         self.attributes = state
@@ -57,7 +58,9 @@ class _TensorBuilder:
 
     __slots__ = ()
 
-    def __call__(self, storage, offset, shape, stride, *_unused) -> _Tensor:
+    def __call__(
+        self, storage: tuple, offset: int, shape: Sequence[int], stride: Sequence[int], *_unused: object
+    ) -> _Tensor:
         key, dtype = storage
         numbers = (offset, *shape, *stride)
         if len(shape) != len(stride) or not all(isinstance(number, int) and number >= 0 for number in numbers):
@@ -68,7 +71,7 @@ class _TensorBuilder:
 class _DataUnpickler(pickle.Unpickler):
     """Knows tensors, containers and inert modules; every other global is an error."""
 
-    def find_class(self, module: str, name: str) -> Callable:
+    def find_class(self, module: str, name: str) -> Any:
         if module == "__torch__" or module.startswith("__torch__."):
             return _Module
         if (module, name) in (("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_tensor")):
@@ -94,7 +97,7 @@ class _DataUnpickler(pickle.Unpickler):
         return identifier[2], identifier[1]
 
 
-def read_tensors(path) -> dict[str, np.ndarray]:
+def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Every tensor of the archive, by its dotted attribute path ('net.layers.conv.weight').
 
     Nothing in the file is executed. Raises UserError for a file that is no TorchScript archive, is damaged, or whose
@@ -121,7 +124,7 @@ def read_tensors(path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is not a readable TorchScript archive ({type(error).__name__}: {error})") from error
 
 
-def _tensors(node, prefix: str, depth: int = 0):
+def _tensors(node: object, prefix: str, depth: int = 0) -> Iterator[tuple[str, _Tensor]]:
     if depth > 32:
         raise pickle.UnpicklingError("its modules are nested too deeply")
     if isinstance(node, _Tensor):

@@ -72,7 +72,7 @@ class BottomUpBlock(Composite):
       filters: int.
       downsample: bool, halves the resolution.
       latent_channels: 0 for a block whose resolution carries no latents.
-      context_channels: how much context the block gives to its posterior.
+      context_channels: how much context the block gives, as the posterior wants it.
     """
 
     def __init__(self, filters, *, downsample, latent_channels, context_channels, residual, num_classes=0, name=None):

@@ -1,6 +1,10 @@
 """The sweep command behind its flags."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tf_pivae import figures
 from tf_pivae.errors import UserError
@@ -8,6 +12,11 @@ from tf_pivae.sweeps import launch, picture, results, runner, space
 from tf_pivae.sweeps.plan import plan, stages
 from tf_pivae.sweeps.trials import FAILED, FINISHED
 from tf_pivae.sweeps.view import summary, view
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from tf_pivae.sweeps.trials import Record, Trial
 
 
 def sweep(
@@ -77,7 +86,7 @@ def _ray(parallel, threads, gpus, address):
     return launch.RayLauncher(parallel, threads or 1, gpus, address)
 
 
-def write_results(sweep_dir, trials):
+def write_results(sweep_dir: str | Path, trials: list[Trial]) -> list[dict]:
     """Writes `results.csv`, `sweep.png` and the HParams; returns the rows."""
     rows = [results.row(trial) for trial in trials]
     results.write_csv(Path(sweep_dir) / results.RESULTS, rows)
@@ -90,7 +99,7 @@ def write_results(sweep_dir, trials):
     return rows
 
 
-def draw(rows, settings):
+def draw(rows: list[dict], settings: Sequence[str]) -> Image.Image | None:
     """The parallel coordinates of the finished trials, or None where no trial has a number to show.
 
     Args:
@@ -116,7 +125,7 @@ def draw(rows, settings):
     return picture.parallel_coordinates(axes, shades, title, note)
 
 
-def report(sweep_dir, rows, records):
+def report(sweep_dir: str | Path, rows: list[dict], records: dict[Trial, Record]) -> None:
     """Prints where the results are and what went wrong."""
     for values in rows:
         if values["status"] == FAILED:

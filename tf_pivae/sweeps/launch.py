@@ -1,20 +1,27 @@
 """Where trials run: processes of this machine, or tasks of a Ray cluster."""
 
+from __future__ import annotations
+
 import concurrent.futures
 import os
 import queue
 import signal
 import socket
 import threading
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tf_pivae.errors import UserError
 from tf_pivae.sweeps.trials import run_trial
 from tf_pivae.threads import thread_variables
 
+if TYPE_CHECKING:
+    from tf_pivae.sweeps import trials
+
 _CONNECT_SECONDS = 10
 
 
-def shares(items, parallel):
+def shares(items: Sequence, parallel: int) -> list[list]:
     """Deals a machine's cores or GPUs out to the trials that run at a time.
 
     Args:
@@ -31,7 +38,7 @@ def shares(items, parallel):
     return [[items[(slot * each + i) % len(items)] for i in range(each)] for slot in range(parallel)]
 
 
-def local_environments(parallel, num_gpus=0, threads=None):
+def local_environments(parallel: int, num_gpus: int = 0, threads: int | None = None) -> list[dict[str, str]]:
     """Environment variables of each of `parallel` trials at a time: its share of the cores, and of the GPUs.
 
     Args:
@@ -59,7 +66,7 @@ class LocalLauncher:
       environments: dicts of environment variables, one for each trial at a time.
     """
 
-    def __init__(self, environments):
+    def __init__(self, environments: list[dict[str, str]]) -> None:
         self.max_parallel = len(environments)
         self._slots = queue.SimpleQueue()
         for environment in environments:
@@ -67,7 +74,7 @@ class LocalLauncher:
         self._pool = concurrent.futures.ThreadPoolExecutor(len(environments))
         self._stop = threading.Event()
 
-    def submit(self, trial, stages):
+    def submit(self, trial: trials.Trial, stages: list[trials.Stage]) -> Any:
         """Starts a trial; returns a handle."""
         return self._pool.submit(self._run, trial, stages)
 
@@ -78,20 +85,20 @@ class LocalLauncher:
         finally:
             self._slots.put(environment)
 
-    def wait(self, handles, seconds):
+    def wait(self, handles: Iterable, seconds: float) -> set:
         """Those of the handles that have ended, after at most `seconds`."""
         return concurrent.futures.wait(handles, seconds, concurrent.futures.FIRST_COMPLETED).done
 
-    def error(self, handle):
+    def error(self, handle: Any) -> str | None:
         """What went wrong with an ended trial, or None."""
         error = handle.exception()
         return handle.result().error if error is None else f"{type(error).__name__}: {error}"
 
-    def stop(self, handles):
+    def stop(self, handles: Iterable) -> None:
         """Has the running trials save and end."""
         self._stop.set()
 
-    def close(self):
+    def close(self) -> None:
         self._stop.set()  # Nothing runs any more, unless an error ended the sweep.
         self._pool.shutdown()
 
@@ -122,7 +129,7 @@ class RayLauncher:
       UserError: Ray is not installed or not there, or no machine of the cluster can hold a trial.
     """
 
-    def __init__(self, max_parallel, num_cpus=1, num_gpus=0, address=None):
+    def __init__(self, max_parallel: int, num_cpus: int = 1, num_gpus: int = 0, address: str | None = None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # It would report to its makers.
         try:
             import ray
@@ -151,25 +158,25 @@ class RayLauncher:
                 "--gpus_per_trial."
             )
 
-    def submit(self, trial, stages):
+    def submit(self, trial: trials.Trial, stages: list[trials.Stage]) -> Any:
         """Starts a trial; returns a handle."""
         return self._task.remote(trial, stages, self._environment)
 
-    def wait(self, handles, seconds):
+    def wait(self, handles: Iterable, seconds: float) -> set:
         """Those of the handles that have ended, after at most `seconds`."""
         return set(self._ray.wait(list(handles), num_returns=1, timeout=seconds)[0])
 
-    def error(self, handle):
+    def error(self, handle: Any) -> str | None:
         """What went wrong with an ended trial, or None."""
         try:
             return self._ray.get(handle).error
         except Exception as error:  # Whatever a remote machine met with.
             return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
-    def stop(self, handles):
+    def stop(self, handles: Iterable) -> None:
         """Has the running trials save and end."""
         for handle in handles:
             self._ray.cancel(handle, force=False, recursive=False)
 
-    def close(self):
+    def close(self) -> None:
         self._ray.shutdown()

@@ -11,7 +11,7 @@ _ROOT = "tf_pivae.training.loop.train"
 _MACRO = "gin.macro"
 
 
-def resolve(name):
+def resolve(name: str) -> str:
     """The gin name that `name` stands for in the configuration parsed now.
 
     Args:
@@ -40,7 +40,7 @@ def resolve(name):
     raise UserError(f"nothing to sweep by the name {name!r}; {hint}")
 
 
-def in_use(name):
+def in_use(name: str) -> bool:
     """Whether training reads the setting `name`, a macro or a full binding, in the configuration parsed now."""
     used, macros = reach()
     if "." not in name:
@@ -50,7 +50,7 @@ def in_use(name):
     return configurable is not None and configurable.selector in used
 
 
-def reach():
+def reach() -> tuple[set[str], set[str]]:
     """What `train` refers to, directly or not: the selectors of configurables, and the names of macros; two sets."""
     bindings = {}
     for (scope, selector), values in gin.config._CONFIG.items():

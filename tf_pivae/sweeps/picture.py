@@ -1,6 +1,7 @@
 """Parallel coordinates: an axis for each setting and metric, a line for each trial."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
@@ -27,7 +28,7 @@ class Axis(NamedTuple):
     ticks: list[tuple[float, str]]
 
 
-def axis(title, values):
+def axis(title: str, values: Sequence) -> Axis:
     """Lays out one axis.
 
     Numbers lie in proportion, or on a logarithmic scale where they are positive and span a factor of 30; anything else
@@ -75,7 +76,7 @@ def _labels(numbers):
     return labels
 
 
-def parallel_coordinates(axes, shades, title, note=""):
+def parallel_coordinates(axes: Sequence[Axis], shades: Sequence[float], title: str, note: str = "") -> Image.Image:
     """Draws the picture.
 
     Args:

@@ -1,14 +1,21 @@
 """What a sweep found: one row a trial, as `results.csv`, as a picture, and for TensorBoard's HParams page."""
 
+from __future__ import annotations
+
 import ast
 import csv
 import io
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tf_pivae.errors import UserError, cannot_write
 from tf_pivae.sweeps.trials import FINISHED
+
+if TYPE_CHECKING:
+    from tf_pivae.sweeps.trials import Trial
 
 RESULTS = "results.csv"
 _HELD_OUT = "held_out_bits_per_dim/K=1"
@@ -16,7 +23,7 @@ _HELD_OUT = "held_out_bits_per_dim/K=1"
 LOSSES = ("bits_per_dim", "critic_loss", "quality_loss", "critic_regularization", "log_sigma")
 
 
-def row(trial):
+def row(trial: Trial) -> dict:
     """What is known of a trial: a dict of a column's name -> str, number or None.
 
     "bits_per_dim" is the held-out one (K = 1, nats / (D log 2)) with its standard error over images; "train/..." are
@@ -65,7 +72,7 @@ def _evaluation(trial):
     return [evaluated for evaluated in rows if not evaluated["metric"].startswith(" ")]
 
 
-def write_csv(path, rows):
+def write_csv(path: str | Path, rows: list[dict]) -> None:
     """Writes rows (of `row`) with every column that one of them has, whole or not at all.
 
     Raises:
@@ -86,7 +93,7 @@ def write_csv(path, rows):
         raise UserError(cannot_write(path, error)) from error
 
 
-def check_axes(sweep_dir, names):
+def check_axes(sweep_dir: str | Path, names: Iterable[str]) -> None:
     """Raises UserError where the folder's `results.csv` is of a sweep over other settings: it would be written over."""
     try:
         with open(Path(sweep_dir) / RESULTS, newline="") as file:
@@ -98,7 +105,7 @@ def check_axes(sweep_dir, names):
         raise UserError(f"{sweep_dir} holds a sweep over {', '.join(swept)}: choose another --sweep_dir for this one.")
 
 
-def metric_columns(rows):
+def metric_columns(rows: list[dict]) -> list[str]:
     """The columns that judge a trial, the first of them first: those that a finished trial has a number for."""
     finished = [values for values in rows if values["status"] == FINISHED]
     numbers = dict.fromkeys(
@@ -110,7 +117,7 @@ def metric_columns(rows):
     ]
 
 
-def write_hparams(sweep_dir, trials, rows):
+def write_hparams(sweep_dir: str | Path, trials: list[Trial], rows: list[dict]) -> None:
     """Writes what TensorBoard's HParams page shows of the sweep: `tensorboard --logdir SWEEP`.
 
     The trials' own curves are found where training put them, in the folder `tensorboard` of each.
@@ -150,7 +157,7 @@ def _alike(values):
     return values if len(kinds) == 1 else [str(value) for value in values]
 
 
-def plain(text):
+def plain(text: str) -> bool | int | float | str:
     """A setting as the number, bool or string that it is."""
     try:
         value = ast.literal_eval(text)

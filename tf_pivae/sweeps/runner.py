@@ -1,20 +1,27 @@
 """Runs the trials of a sweep, one sweep to a folder."""
 
+from __future__ import annotations
+
 import collections
 import contextlib
 import dataclasses
 import fcntl
 import signal
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tf_pivae.errors import UserError
 from tf_pivae.sweeps.trials import FAILED, FINISHED, RUNNING, STOPPED, WAITING
+
+if TYPE_CHECKING:
+    from tf_pivae.sweeps.trials import Stage, Trial
 
 _POLL_SECONDS = 0.5
 
 
 @contextlib.contextmanager
-def hold(sweep_dir):
+def hold(sweep_dir: str | Path) -> Iterator[None]:
     """Makes the sweep's folder and holds it against other sweeps.
 
     Raises:
@@ -33,12 +40,14 @@ def hold(sweep_dir):
         ) from error
 
 
-def pending(trials, commands):
+def pending(trials: Iterable[Trial], commands: list[Stage]) -> list[Trial]:
     """The trials that have something left to do."""
     return [trial for trial in trials if any(stage.name not in trial.read().done for stage in commands)]
 
 
-def run_all(trials, waiting, commands, launcher, shown):
+def run_all(
+    trials: Iterable[Trial], waiting: list[Trial], commands: list[Stage], launcher: Any, shown: Any
+) -> int | None:
     """Runs the waiting trials, `launcher.max_parallel` at a time; returns the signal that stopped it, or None.
 
     Args:

@@ -1,10 +1,13 @@
 """What a sweep tries: axes parsed from `--sweep=NAME=VALUES`, their product, or random draws from them."""
 
+from __future__ import annotations
+
 import ast
 import hashlib
 import itertools
 import math
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from tf_pivae.errors import UserError
@@ -22,7 +25,7 @@ class Choices(NamedTuple):
 
     values: tuple[str, ...]
 
-    def draw(self, u):
+    def draw(self, u: float) -> str:
         """The value at `u` in [0, 1)."""
         return self.values[int(u * len(self.values))]
 
@@ -34,7 +37,7 @@ class Range(NamedTuple):
     low: float
     high: float
 
-    def draw(self, u):
+    def draw(self, u: float) -> str:
         """The value at `u` in [0, 1), as gin text; "log" is uniform in the logarithm."""
         if self.kind == "int":
             return str(int(self.low) + int(u * (int(self.high) - int(self.low) + 1)))
@@ -55,7 +58,7 @@ class Axis(NamedTuple):
     domain: Choices | Range
 
 
-def parse_axis(text):
+def parse_axis(text: str) -> Axis:
     """Parses "NAME=VALUE,VALUE,..." or "NAME=log(a,b)" (uniform, int).
 
     Commas inside brackets and quotes do not separate: "residual_vae.widths=(8,16),(16,32)" has two values.
@@ -81,7 +84,7 @@ def parse_axis(text):
     return Axis(name, Choices(choices))
 
 
-def canonical(value):
+def canonical(value: str) -> str:
     """One spelling for values that gin reads alike: 1e-3 and 0.001, 'batch' and batch, (8,16) and (8, 16)."""
     try:
         literal = ast.literal_eval(value)
@@ -123,7 +126,7 @@ def _split(text):
     return [part.strip() for part in parts]
 
 
-def check_axes(axes):
+def check_axes(axes: Sequence[Axis]) -> None:
     """Raises UserError unless there are axes, each of a name of its own."""
     if not axes:
         raise UserError("nothing to sweep: give --sweep=NAME=VALUE,VALUE,... such as --sweep=seed=0,1,2.")
@@ -133,7 +136,7 @@ def check_axes(axes):
             raise UserError(f"{name} is swept twice: give all of its values in one --sweep.")
 
 
-def grid(axes):
+def grid(axes: Sequence[Axis]) -> list[tuple[tuple[str, str], ...]]:
     """The product of all lists: a list of settings, each a tuple of (name, gin text) sorted by name.
 
     Raises:
@@ -142,15 +145,15 @@ def grid(axes):
     for axis in axes:
         if isinstance(axis.domain, Range):
             raise UserError(f"{axis.name} is a range, which has no product: use --mode=random, or list its values.")
-    _check_number(math.prod(len(axis.domain.values) for axis in axes))
+    _check_number(math.prod(len(axis.domain.values) for axis in axes))  # type: ignore
     axes = sorted(axes)
     return [
         tuple(zip((axis.name for axis in axes), values, strict=True))
-        for values in itertools.product(*(axis.domain.values for axis in axes))
+        for values in itertools.product(*(axis.domain.values for axis in axes))  # type: ignore[union-attr]
     ]
 
 
-def random(axes, num_trials, seed):
+def random(axes: Sequence[Axis], num_trials: int, seed: int) -> list[tuple[tuple[str, str], ...]]:
     """Independent draws: a list of settings as `grid` gives them, without repetitions.
 
     A draw is a function of (seed, number of the trial, name): a sweep with more trials begins with those of a smaller

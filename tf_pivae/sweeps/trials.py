@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tf_pivae import children
@@ -68,17 +69,17 @@ class Trial:
     sweep_dir: str
 
     @property
-    def name(self):
+    def name(self) -> str:
         """A function of the settings alone: "adversarial_weight=10,seed=0", shortened with a checksum if need be."""
         text = ",".join(f"{name}={value}" for name, value in self.settings)
         short = re.sub(r"[^\w.,=@+-]+", "_", text, flags=re.ASCII)[:_LONGEST_NAME]
         return short if short == text else f"{short}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     @property
-    def directory(self):
+    def directory(self) -> Path:
         return Path(self.sweep_dir) / self.name
 
-    def claim(self, config):
+    def claim(self, config: str) -> None:
         """Writes the trial's configuration, or compares it with the one that its folder was made for.
 
         Raises:
@@ -99,7 +100,7 @@ class Trial:
         except OSError as error:
             raise UserError(cannot_write(path, error)) from error
 
-    def read(self):
+    def read(self) -> Record:
         """The trial's `Record`; a fresh one where there is none that can be read."""
         try:
             fields = json.loads((self.directory / "trial.json").read_text())
@@ -107,11 +108,13 @@ class Trial:
         except (OSError, ValueError, KeyError, TypeError):
             return Record()
 
-    def write(self, record):
+    def write(self, record: Record) -> None:
         write_json(self.directory / "trial.json", dataclasses.asdict(record))
 
 
-def run_trial(trial, stages, environment, stopped=lambda: False):
+def run_trial(
+    trial: Trial, stages: Sequence[Stage], environment: dict[str, str], stopped: Callable[[], bool] = lambda: False
+) -> Record:
     """Runs the stages of a trial that are not done yet, each a process; returns its `Record`.
 
     Args:

@@ -1,16 +1,22 @@
 """What a sweep shows while it runs: a live table in a terminal, a line for each change elsewhere."""
 
+from __future__ import annotations
+
 import collections
 import sys
+from typing import TYPE_CHECKING, TextIO
 
 from tf_pivae.sweeps import results
 from tf_pivae.sweeps.trials import FAILED, FINISHED, RUNNING, STOPPED, WAITING
+
+if TYPE_CHECKING:
+    from tf_pivae.sweeps.trials import Record, Trial
 
 _STYLES = {RUNNING: "bold", FINISHED: "green", FAILED: "red", STOPPED: "yellow", WAITING: "dim"}
 _MOST_ROWS = 30
 
 
-def view(num_steps, stream=None):
+def view(num_steps: dict[Trial, int], stream: TextIO | None = None) -> Lines | Table:
     """A context manager with a method `update(trials, records)`: a table, or lines where there is no terminal.
 
     Args:
@@ -21,7 +27,7 @@ def view(num_steps, stream=None):
     return Table(num_steps, stream) if stream.isatty() else Lines(num_steps, stream)
 
 
-def summary(records):
+def summary(records: dict[Trial, Record]) -> str:
     """ "3 finished, 1 failed, 2 running, 6 waiting" """
     counts = collections.Counter(record.status for record in records.values())
     return ", ".join(f"{counts[s]} {s}" for s in (FINISHED, FAILED, STOPPED, RUNNING, WAITING) if counts[s])
@@ -41,10 +47,10 @@ def _cells(trial, record, num_steps):
 class Lines:
     """One line for each trial whose status has changed."""
 
-    def __init__(self, num_steps, stream):
+    def __init__(self, num_steps: dict[Trial, int], stream: TextIO) -> None:
         self._num_steps, self._stream, self._shown = num_steps, stream, {}
 
-    def update(self, records):
+    def update(self, records: dict[Trial, Record]) -> None:
         """Shows `records`, a dict trial -> `Record`."""
         for trial, record in records.items():
             if record.status != self._shown.get(trial, WAITING):
@@ -54,24 +60,24 @@ class Lines:
                 print("  ".join(parts), f"({summary(records)})", file=self._stream, flush=True)
             self._shown[trial] = record.status
 
-    def __enter__(self):
+    def __enter__(self) -> Lines:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         pass
 
 
 class Table:
     """A table that is redrawn in place: the running trials, then those that ended."""
 
-    def __init__(self, num_steps, stream):
+    def __init__(self, num_steps: dict[Trial, int], stream: TextIO) -> None:
         from rich.console import Console
         from rich.live import Live
 
         self._num_steps = num_steps
         self._live = Live(console=Console(file=stream), auto_refresh=False)
 
-    def update(self, records):
+    def update(self, records: dict[Trial, Record]) -> None:
         """Shows `records`, a dict trial -> `Record`."""
         from rich.table import Table as RichTable
 
@@ -88,9 +94,9 @@ class Table:
             table.caption = f"and {len(shown) - _MOST_ROWS} more; {table.caption}"
         self._live.update(table, refresh=True)
 
-    def __enter__(self):
+    def __enter__(self) -> Table:
         self._live.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._live.stop()

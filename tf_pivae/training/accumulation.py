@@ -1,9 +1,12 @@
 """Gradient accumulation: a batch that is too large for the memory, computed a part at a time."""
 
+from collections.abc import Callable, Sequence
+
 import tensorflow as tf
 
 from tf_pivae.configurable import MAX_DEPTH, check_sizes, configurable_layer
 from tf_pivae.layers.moments import replica_mean
+from tf_pivae.noise import RowNoise
 from tf_pivae.training.trainer import Trainer, add_gradients
 
 
@@ -33,7 +36,7 @@ class AccumulatingTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.num_parts = num_parts
 
-    def check_batch(self, rows):
+    def check_batch(self, rows: int) -> None:
         if rows % self.num_parts:
             raise ValueError(
                 f"{rows} images on a replica cannot be computed in {self.num_parts} equal parts: choose another "
@@ -103,7 +106,7 @@ class AccumulatingTrainer(Trainer):
         return {**metrics, "quality_loss": quality}
 
 
-def over_parts(function, num_parts, noise, per_row):
+def over_parts(function: Callable, num_parts: int, noise: RowNoise, per_row: Sequence) -> tuple:
     """Calls a function with one part of the rows after the other, and nothing of a part is kept but what it returns.
 
     Args:

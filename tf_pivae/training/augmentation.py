@@ -11,6 +11,8 @@ and draws its numbers by image, so that a step does not depend on the number of 
 import gin
 import tensorflow as tf
 
+from tf_pivae.noise import RowNoise
+
 _SHIFT = 1 / 8  # of an image's side
 _HOLE = 1 / 2  # of an image's side
 
@@ -76,7 +78,7 @@ class DifferentiableAugmentation:
     def __init__(self, transformations=TRANSFORMATIONS):
         self.transformations = transformations
 
-    def __call__(self, images, noise):
+    def __call__(self, images: tf.Tensor, noise: RowNoise) -> tf.Tensor:
         """float32 [B, H, W, C] on the [-1, 1] scale -> the same shape; values may leave [-1, 1]."""
         for transformation in self.transformations:
             images = transformation(images, noise)

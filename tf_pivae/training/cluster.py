@@ -7,6 +7,7 @@ TF_CONFIG is the JSON text that TensorFlow reads: {"cluster": {"worker": ["host:
 import itertools
 import json
 import re
+from collections.abc import Mapping
 
 from tf_pivae.errors import UserError
 
@@ -15,7 +16,7 @@ _HOST = r"(?:[\w.-]|\[[\d,-]+\])+"
 _KUBERNETES_PORT = 15000  # Every pod has an address of its own.
 
 
-def tf_config(scheduler, environment, port=None):
+def tf_config(scheduler: str, environment: Mapping[str, str], port: int | None = None) -> str:
     """The text of TF_CONFIG for the worker whose environment is given.
 
     Args:
@@ -33,7 +34,7 @@ def tf_config(scheduler, environment, port=None):
     return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
 
 
-def slurm_addresses(environment, port=None):
+def slurm_addresses(environment: Mapping[str, str], port: int | None = None) -> tuple[list[str], int]:
     """Addresses of all tasks of the job step, and the number of this one, from what `srun` sets.
 
     Reads SLURM_STEP_NODELIST, SLURM_STEP_TASKS_PER_NODE, SLURM_PROCID, SLURM_NODEID, SLURM_LOCALID and SLURM_JOB_ID.
@@ -61,7 +62,7 @@ def slurm_addresses(environment, port=None):
     return [f"{hosts[i]}:{port + j}" for i, j in places], index
 
 
-def expand_hosts(text):
+def expand_hosts(text: str) -> list[str]:
     """Slurm's short form of a list of machines: "gpu[01-03,7],login" -> ["gpu01", "gpu02", "gpu03", "gpu7", "login"].
 
     Raises:
@@ -92,7 +93,7 @@ def _expand_range(piece, text):
     return numbers
 
 
-def expand_tasks(text):
+def expand_tasks(text: str) -> list[int]:
     """Slurm's short form of numbers of tasks: "2(x3),1" -> [2, 2, 2, 1].
 
     Raises:
@@ -107,7 +108,7 @@ def expand_tasks(text):
     return counts
 
 
-def kubernetes_addresses(environment, port=None):
+def kubernetes_addresses(environment: Mapping[str, str], port: int | None = None) -> tuple[list[str], int]:
     """Addresses of all pods of an Indexed Job, and the number of this one.
 
     Kubernetes sets JOB_COMPLETION_INDEX, and HOSTNAME to JOB-INDEX. The manifest sets NUM_WORKERS, the job's

@@ -12,7 +12,7 @@ from tf_pivae.threads import num_cores
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
 
 
-def describe_environment():
+def describe_environment() -> dict:
     """Facts about this machine, without its name or its user's.
 
     Returns:

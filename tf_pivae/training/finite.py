@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 
-def describe_non_finite(groups):
+def describe_non_finite(groups: dict[str, list]) -> str | None:
     """Names what is not finite.
 
     Args:

@@ -1,10 +1,16 @@
 """The losses of section 4.2 and appendix A.3, as pure functions."""
 
+from collections.abc import Callable
+
 import gin
 import tensorflow as tf
 
+from tf_pivae.models.pivae import Bound
 
-def coverage_loss(bound, free_nats=0.0, kl_weight=1.0, reduce=tf.identity):
+
+def coverage_loss(
+    bound: Bound, free_nats: float = 0.0, kl_weight: float = 1.0, reduce: Callable[[tf.Tensor], tf.Tensor] = tf.identity
+) -> tf.Tensor:
     """L_C, equation (6): minus the bound, averaged over the batch, nats per image.
 
     Args:
@@ -39,6 +45,6 @@ def hinge_loss(real_logits, fake_logits):
     return tf.reduce_mean(tf.nn.relu(1.0 - real_logits)) + tf.reduce_mean(tf.nn.relu(1.0 + fake_logits))
 
 
-def quality_loss(fake_logits):
+def quality_loss(fake_logits: tf.Tensor) -> tf.Tensor:
     """L_Q, equation (7): -E ln D / (1 - D), which is minus the logit."""
     return -tf.reduce_mean(fake_logits)

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 import tqdm
 
@@ -30,7 +31,7 @@ class Monitor:
       images_per_step: global batch size.
     """
 
-    def __init__(self, run_dir, start_step, num_steps, images_per_step):
+    def __init__(self, run_dir: str | Path, start_step: int, num_steps: int, images_per_step: int) -> None:
         self._path = Path(run_dir) / "metrics.jsonl"
         self._images_per_step = images_per_step
         self._drop_lines_after(start_step)
@@ -59,11 +60,11 @@ class Monitor:
                     continue  # Half a line, written when the run was killed.
             write_atomically(self._path, "".join(f"{line}\n" for line in lines))
 
-    def advance(self, steps=1):
+    def advance(self, steps: int = 1) -> None:
         """Moves the progress bar."""
         self._bar.update(steps)
 
-    def report(self, step, metrics):
+    def report(self, step: int, metrics: dict[str, float]) -> None:
         """Writes the metrics (dict of floats) of a step everywhere."""
         now = time.monotonic()
         seconds = max(now - self._clock, 1e-9)
@@ -81,7 +82,7 @@ class Monitor:
                 f"{left / 60:.1f} min left"
             )
 
-    def write(self, step, metrics):
+    def write(self, step: int, metrics: dict[str, float]) -> None:
         """Writes numbers to `metrics.jsonl` and TensorBoard alone; raises UserError if it cannot."""
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         try:
@@ -93,16 +94,16 @@ class Monitor:
             for name, value in metrics.items():
                 tf.summary.scalar(name, value)
 
-    def image(self, step, name, picture):
+    def image(self, step: int, name: str, picture: np.ndarray) -> None:
         """Shows a uint8 [H, W, 3] picture in TensorBoard."""
         with self._writer.as_default(step=step):
             tf.summary.image(name, picture[None])
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         """Prints a line above the progress bar."""
         tqdm.tqdm.write(text)
         sys.stdout.flush()
 
-    def close(self):
+    def close(self) -> None:
         self._bar.close()
         self._writer.close()

@@ -11,13 +11,13 @@ class Adamax(keras.optimizers.Adamax):
     counts it nevertheless: it is the place in the streams of data and noise.
     """
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
         super().build(variables)
         self.updates = self.add_variable(
             [], "zeros", dtype="int64", aggregation="only_first_replica", name="updates"
         )  # Steps taken and not skipped.
 
-    def apply(self, gradients, variables):
+    def apply(self, gradients: list[tf.Tensor], variables: list[keras.Variable]) -> tf.Tensor:
         """Takes a step, in the replica context.
 
         Args:

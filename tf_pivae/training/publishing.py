@@ -1,8 +1,11 @@
 """Makes of a finished run a folder of a few MB: the weights of the model alone, and a model card."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tf_pivae
 from tf_pivae.errors import UserError, cannot_write
@@ -11,10 +14,13 @@ from tf_pivae.training.building import num_elements
 from tf_pivae.training.checkpoints import Checkpoints
 from tf_pivae.training.pretrained import resolve
 
+if TYPE_CHECKING:
+    from tf_pivae.models.pivae import PiVAE
+
 _COPIED = ("config.gin", "data.json", "environment.json")
 
 
-def publish(run_dir, output, step=None):
+def publish(run_dir: str | Path, output: str | Path, step: int | None = None) -> int:
     """Writes a run directory in miniature, which `tf_pivae.load` and the commands that read runs take.
 
     It has the moving-average weights where they were kept, and neither critic nor optimisers: training cannot go on
@@ -57,7 +63,7 @@ def publish(run_dir, output, step=None):
     return step
 
 
-def model_card(name, run_dir, step, model, evaluation=None):
+def model_card(name: str, run_dir: str | Path, step: int, model: PiVAE, evaluation: dict | None = None) -> str:
     """What a model is, where it comes from, how good it was found to be and what it is not for, as Markdown.
 
     Args:

@@ -1,8 +1,12 @@
 """What a training leaves behind: checkpoints, numbers and pictures in its run directory."""
 
+from __future__ import annotations
+
 import json
 import math
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gin
 import numpy as np
@@ -13,6 +17,10 @@ from tf_pivae.training.checkpoints import Checkpoints
 from tf_pivae.training.environment import describe_environment
 from tf_pivae.training.monitor import Monitor
 from tf_pivae.training.runs import RunDirectory, check_same, load_environments, write_atomically
+
+if TYPE_CHECKING:
+    from tf_pivae.data.arrays import ImageSplit
+    from tf_pivae.models.pivae import PiVAE
 
 _BATCH = 64  # Images at a time in the evaluation at the end, as in `PiVAE.log_prob`.
 
@@ -28,13 +36,14 @@ class Recorder:
       UserError: the folder cannot be written, or another process holds it.
     """
 
-    def __init__(self, run_dir, keep_checkpoints):
+    def __init__(self, run_dir: str | Path, keep_checkpoints: int) -> None:
         self._directory = RunDirectory(run_dir)
         self._path = self._directory.path
         self._checkpoints = Checkpoints(self._path / "checkpoints", keep_checkpoints)
-        self._monitor = self._claim = None
+        self._monitor: Monitor = None
+        self._claim: tuple[str, dict] = None
 
-    def claim(self, facts):
+    def claim(self, facts: dict) -> None:
         """Compares gin's operative configuration with that of the run that is being continued, where there is one.
 
         It is written by `start`: until then a mistake may turn up, and its correction is another configuration.
@@ -42,11 +51,11 @@ class Recorder:
         self._claim = gin.operative_config_str(max_line_length=110), facts
         check_same(self._path, self._claim[0])
 
-    def restore(self, state):
+    def restore(self, state: dict) -> int | None:
         """See `Checkpoints.restore`."""
         return self._checkpoints.restore(state)
 
-    def start(self, start_step, num_steps, batch_size):
+    def start(self, start_step: int, num_steps: int, batch_size: int) -> bool:
         """Writes what was claimed, opens the metrics' files and the progress bar, notes the machine; returns True."""
         self._directory.claim(*self._claim)
         starts = [start for start in load_environments(self._path) if start["from_step"] < start_step]
@@ -57,24 +66,24 @@ class Recorder:
         self.advance, self.report, self.say = self._monitor.advance, self._monitor.report, self._monitor.say
         return True
 
-    def save(self, step, state):
+    def save(self, step: int, state: dict) -> None:
         """Writes a checkpoint."""
         self._checkpoints.save(step, state)
 
-    def close(self):
+    def close(self) -> None:
         """Lets go of everything."""
         if self._monitor is not None:
             self._monitor.close()
         self._directory.close()
 
-    def draw_samples(self, step, model):
+    def draw_samples(self, step: int, model: PiVAE) -> None:
         """Writes `RUN/samples/STEP.png`; a class-conditional model's rows are its classes."""
         count, labels, columns = _grid(36, model.num_classes)
         picture = figures.image_grid(model.sample(count, labels=labels), columns, num_bins=model.num_bins)
         figures.save_png(picture, self._path / "samples" / f"{step:06d}.png")
         self._monitor.image(step, "samples", np.asarray(picture))
 
-    def evaluate(self, step, model, test, importance_samples):
+    def evaluate(self, step: int, model: PiVAE, test: ImageSplit, importance_samples: int) -> tuple:
         """Bits per dimension of a split at K = 1, and K = `importance_samples` beside it, said and written.
 
         Args:
@@ -104,7 +113,7 @@ class Recorder:
         )
         return results[1]
 
-    def draw_final_pictures(self, model, test, temperature):
+    def draw_final_pictures(self, model: PiVAE, test: ImageSplit, temperature: float) -> None:
         """Writes `RUN/samples.png` and `RUN/reconstructions.png`, and says where everything is."""
         count, labels, columns = _grid(64, model.num_classes)
         panels = [
@@ -158,10 +167,10 @@ class NoRecorder:
     claim = restore = advance = report = say = save = close = _nothing
     draw_samples = draw_final_pictures = _nothing
 
-    def start(self, *_):
+    def start(self, *_: object) -> bool:
         """The steps are everyone's."""
         return True
 
-    def evaluate(self, *_):
+    def evaluate(self, *_: object) -> tuple[None, None]:
         """The chief's business."""
         return None, None

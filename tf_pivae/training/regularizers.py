@@ -10,6 +10,9 @@ A regularizer is an object that is called with (critic, real, fake, noise) -> sc
 import gin
 import tensorflow as tf
 
+from tf_pivae.models.critic import Critic
+from tf_pivae.noise import RowNoise
+
 
 @gin.configurable
 class GradientPenalty:
@@ -22,7 +25,7 @@ class GradientPenalty:
     def __init__(self, weight=100.0):
         self.weight = weight
 
-    def __call__(self, critic, real, fake, noise):
+    def __call__(self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, noise: RowNoise) -> tf.Tensor:
         mix = noise.uniform("gradient_penalty", [])[:, None, None, None]
         gradient = _gradient(critic, mix * real + (1.0 - mix) * fake)
         # The epsilon keeps the derivative of the root finite where the gradient vanishes.
@@ -41,7 +44,7 @@ class R1:
     def __init__(self, weight=10.0):
         self.weight = weight
 
-    def __call__(self, critic, real, fake, noise):
+    def __call__(self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, noise: RowNoise) -> tf.Tensor:
         del fake, noise  # The signature that all regularizers share.
         return 0.5 * self.weight * tf.reduce_mean(tf.reduce_sum(tf.square(_gradient(critic, real)), [1, 2, 3]))
 

@@ -5,8 +5,12 @@ reads the slices of the global batch that belong to its replicas, noise is a fun
 gradients and moments are reduced over all replicas. Only the chief (worker 0) writes.
 """
 
+from __future__ import annotations
+
 import json
 import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 import tensorflow as tf
 
@@ -15,7 +19,7 @@ from tf_pivae.errors import UserError, WorkerLost
 _ASK_EVERY = 20  # Steps between the questions whether a worker was told to stop: each is a message to all.
 
 
-def local_strategy():
+def local_strategy() -> tf.distribute.Strategy:
     """`MirroredStrategy` over all visible GPUs, or one replica on the CPU."""
     if not os.environ.get("TF_CONFIG", "{}").strip():
         del os.environ["TF_CONFIG"]  # TensorFlow would try to read an empty one.
@@ -23,7 +27,7 @@ def local_strategy():
     return tf.distribute.MirroredStrategy(gpus or ["/cpu:0"])
 
 
-def default_strategy():
+def default_strategy() -> tf.distribute.Strategy:
     """`MultiWorkerMirroredStrategy` where TF_CONFIG names several workers, otherwise `local_strategy()`.
 
     Raises:
@@ -40,7 +44,7 @@ def default_strategy():
         ) from error
 
 
-def num_workers(tf_config):
+def num_workers(tf_config: str) -> int:
     """Number of training processes in the text of TF_CONFIG; 1 for an empty one.
 
     Raises:
@@ -70,7 +74,7 @@ class Workers:
       strategy: the training's `tf.distribute.Strategy`.
     """
 
-    def __init__(self, strategy):
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
         self._strategy = strategy
         resolver = strategy.cluster_resolver
         cluster = resolver.cluster_spec().as_dict() if resolver else {}
@@ -78,7 +82,7 @@ class Workers:
         first = "chief" if "chief" in cluster else "worker"
         self.is_chief = self._alone or (resolver.task_type, resolver.task_id) == (first, 0)
 
-    def share(self, variables):
+    def share(self, variables: Iterable) -> None:
         """Sets every worker's variables to the chief's."""
         if self._alone:
             return
@@ -89,7 +93,7 @@ class Workers:
                 for variable, value in zip(chosen, values, strict=True):
                     variable.assign(value)
 
-    def stop_requested(self, step, requested):
+    def stop_requested(self, step: int, requested: bool) -> bool:
         """Whether any worker asks to stop; with several, asked every few steps so that all stop at the same one."""
         if self._alone:
             return requested
@@ -98,13 +102,13 @@ class Workers:
         with self.watched():
             return bool(self._sum([tf.constant(int(requested))])[0])
 
-    def wait(self):
+    def wait(self) -> None:
         """Returns when every worker is here."""
         if not self._alone:
             with self.watched():
                 self._sum([tf.constant(1)])
 
-    def watched(self):
+    def watched(self) -> AbstractContextManager:
         """A context in which the loss of another worker is a `WorkerLost`."""
         return _Watched(self._alone)
 
@@ -125,13 +129,13 @@ class Workers:
 class _Watched:
     """See `Workers.watched`."""
 
-    def __init__(self, alone):
+    def __init__(self, alone: bool) -> None:
         self._alone = alone
 
-    def __enter__(self):
+    def __enter__(self) -> _Watched:
         return self
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError,
                 tf.errors.DeadlineExceededError)  # fmt: skip
         if not self._alone and isinstance(error, lost):

@@ -1,0 +1,61 @@
+"""`tf-pivae`, the command that runs the others."""
+
+import subprocess
+import sys
+
+import pytest
+
+import tf_pivae
+from tf_pivae.__main__ import COMMANDS
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "tf_pivae", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_lists_the_commands_with_a_line_each(arguments):
+    result = run(*arguments)
+    assert result.returncode == 0
+    lines = [line.split(maxsplit=1) for line in result.stdout.splitlines() if line.startswith("  ")]
+    assert dict(lines) == {name: does.replace("`", "") for name, does in COMMANDS.items()}
+
+
+def test_version():
+    assert run("--version").stdout == f"{tf_pivae.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("trian", "did you mean train?"),
+        ("serve", "did you mean export.serve?"),
+        ("--gin_file=demo.gin", "python -m tf_pivae --help lists them."),
+    ],
+)
+def test_an_unknown_command_is_a_mistake(name, hint):
+    result = run(name)
+    assert result.returncode == 2
+    assert result.stderr == f"error: no command {name!r}; {hint}\n"
+
+
+def test_help_speaks_of_what_was_typed():
+    text = run("sample", "--help").stdout
+    assert text.startswith("Draws samples from a trained model: python -m tf_pivae sample --run_dir=runs/demo")
+    assert "\npython -m tf_pivae sample:\n  --columns: " in text
+
+
+@pytest.mark.parametrize("arguments", [["--run_dirr=x"], [], ["x"]])
+def test_mistakes_end_as_those_of_the_module_do(arguments):
+    by_name = run("sample", *arguments)
+    command = [sys.executable, "-m", "tf_pivae.sample", *arguments]
+    as_module = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert by_name.returncode == as_module.returncode == 2
+    assert by_name.stderr == as_module.stderr
+    assert by_name.stderr.startswith("error: ")
+
+
+def test_nothing_heavy_is_imported():
+    program = "import sys, tf_pivae.__main__; print({'absl', 'numpy', 'tensorflow'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"

@@ -1,0 +1,67 @@
+"""The commands of tf_pivae: `tf-pivae NAME ...` is `python -m tf_pivae.NAME ...`; nothing here imports TensorFlow."""
+
+import ast
+import difflib
+import importlib.util
+import runpy
+import sys
+from pathlib import Path
+
+import tf_pivae
+from tf_pivae.errors import UserError
+
+# Name -> what it does, as in docs/commands.md.
+COMMANDS = {
+    "train": "trains, or continues a run; `--dry_run` and `--describe` only look",
+    "sample": "draws samples",
+    "evaluate": "bits per dimension, FID, KID, IS, GAN-train, GAN-test",
+    "report": "shows runs on one page",
+    "prepare": "downloads and prepares a data set",
+    "sweep": "trains many times with different settings",
+    "paper": "trains and evaluates a table of the paper",
+    "describe": "lists what the paper's rows build",
+    "export": "writes a SavedModel",
+    "export.serve": "serves a SavedModel",
+    "publish": "makes of a run a small folder to hand on",
+    "metrics.convert_inception": "writes the FID network's weights as a file that is read fast",
+    "cluster": "prints a worker's TF_CONFIG",
+}
+
+
+def main() -> None:
+    """Runs the command that the first argument names; without one, lists them. An unknown one is exit status 2."""
+    program = "python -m tf_pivae" if Path(sys.argv[0]).name == "__main__.py" else "tf-pivae"
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("--help", "-h", "help"):
+        print(usage(program))
+    elif name == "--version":
+        print(tf_pivae.__version__)
+    elif name in COMMANDS:
+        _run(program, name, arguments)
+    else:
+        near = [command for command in COMMANDS if name in command.split(".")]
+        near += difflib.get_close_matches(name, COMMANDS)
+        hint = f"did you mean {near[0]}?" if near else f"{program} --help lists them."
+        print(f"error: no command {name!r}; {hint}", file=sys.stderr)
+        sys.exit(UserError.exit_status)
+
+
+def usage(program: str) -> str:
+    """What --help prints; `program` is what the user typed to get here."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {does.replace('`', '')}" for name, does in COMMANDS.items()]
+    end = f"{program} COMMAND --help lists a command's flags; {program} --version prints the package's version."
+    return "\n".join([f"Usage: {program} COMMAND [--flag=value ...]", "", *lines, "", end])
+
+
+def _run(program: str, name: str, arguments: list[str]) -> None:
+    """Runs a command's module as the program that it is by itself; its help speaks of what the user typed."""
+    module = f"tf_pivae.{name}.__main__" if name == "export" else f"tf_pivae.{name}"
+    help_text = ast.get_docstring(ast.parse(Path(importlib.util.find_spec(module).origin).read_text("utf-8")))
+    sys.modules["__main__"].__doc__ = help_text.replace(f"python -m tf_pivae.{name}", f"{program} {name}")
+    sys.argv = [f"{program} {name}", *arguments]
+    runpy.run_module(module, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
