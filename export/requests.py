@@ -1,28 +1,38 @@
 """What a request must look like, for gRPC and REST alike: the checks that come before any tensor is made."""
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-# Canonical names of gRPC's status codes, which TensorFlow's errors share, and their HTTP status.
+# Canonical names of gRPC's status codes, which TensorFlow's errors share, and the HTTP status that TensorFlow Serving
+# answers with; several of them are 400 or 500, of which the one that says most comes last.
 HTTP_STATUS = {
+    "FAILED_PRECONDITION": 400,
     "INVALID_ARGUMENT": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
     "NOT_FOUND": 404,
+    "ABORTED": 409,
+    "RESOURCE_EXHAUSTED": 429,
+    "CANCELLED": 499,
+    "UNKNOWN": 500,
+    "INTERNAL": 500,
     "UNIMPLEMENTED": 501,
     "UNAVAILABLE": 503,
-    "INTERNAL": 500,
+    "DEADLINE_EXCEEDED": 504,
 }
 
 
 class RequestError(Exception):
     """A request that gets no answer: a canonical status code and one line that says why."""
 
-    def __init__(self, code, message):
+    def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
 
 
-def invalid(message):
+def invalid(message: str) -> RequestError:
     """`RequestError` of a request that can never succeed."""
     return RequestError("INVALID_ARGUMENT", message)
 
@@ -31,13 +41,13 @@ class TensorSpec(NamedTuple):
     """An input of a signature: one row of it."""
 
     dtype: str  # TensorFlow's name, such as "uint8" or "string"
-    shape: tuple  # without the batch
+    shape: tuple[int, ...]  # without the batch
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.dtype} [{', '.join(['N', *map(str, self.shape)])}]"
 
 
-def check_shape(name, shape, spec, max_rows):
+def check_shape(name: str, shape: Iterable[int], spec: TensorSpec, max_rows: int) -> None:
     """Refuses a shape that is not [N, *spec.shape] with 1 <= N <= max_rows; `name` is that of the input.
 
     Raises:
@@ -52,7 +62,7 @@ def check_shape(name, shape, spec, max_rows):
         raise invalid(f"input {name!r} has {shape[0]} rows, this server takes {max_rows}: send smaller batches.")
 
 
-def check_names(given, specs, signature):
+def check_names(given: Iterable[str], specs: Iterable[str], signature: str) -> None:
     """Refuses missing and unknown inputs.
 
     Raises:
@@ -64,7 +74,7 @@ def check_names(given, specs, signature):
         raise invalid(f"signature {signature!r} takes {', '.join(sorted(specs))}; the request {what}.")
 
 
-def check_rows(inputs):
+def check_rows(inputs: Mapping[str, np.ndarray]) -> int:
     """The number of rows that all inputs share.
 
     Raises:
@@ -77,7 +87,7 @@ def check_rows(inputs):
     return next(iter(rows.values()))
 
 
-def check_finite(name, array):
+def check_finite(name: str, array: np.ndarray) -> None:
     """Refuses NaN and infinity.
 
     Raises:
