@@ -324,6 +324,42 @@ MUTATIONS = [
         "(np.arange(256) * num_bins + 128) // 256",
         "tests/data/test_levels.py",
     ),
+    # Clients of a server.
+    Mutation(
+        "clients: a signature of TensorFlow's own is taken for one of the model",
+        "export/model_client.py",
+        'if not name.startswith("__")',
+        "if name",
+        "tests/export/test_client_and_replica.py",
+    ),
+    Mutation(
+        "clients: a busy server is given up like one that is not there",
+        "export/retries.py",
+        "return max_attempts > 1",
+        "return number < max_attempts",
+        "tests/export/test_client.py",
+    ),
+    Mutation(
+        "clients: messages limited to one byte a pixel",
+        "export/grpc_client.py",
+        'if dtype.kind == "u" else dtype.itemsize',
+        "if False else dtype.itemsize",
+        "tests/export/test_client.py",
+    ),
+    Mutation(
+        "clients: whole numbers are cut to their type",
+        "export/model_client.py",
+        "np.array_equal(converted, array)",
+        "True",
+        "tests/export/test_client_and_replica.py",
+    ),
+    Mutation(
+        "gateway: compressed requests are let through",
+        "export/serving/gateway.conf",
+        "if ($http_content_encoding ~ .)",
+        "if ($http_content_encoding = x)",
+        "tests/export/test_gateway.py",
+    ),
 ]
 
 
