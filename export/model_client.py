@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -117,14 +117,14 @@ def signatures_of(definitions: get_model_metadata_pb2.SignatureDefMap) -> dict[s
     return {name: signature_of(definition) for name, definition in known if not name.startswith("__")}
 
 
-def as_array(name: str, value: ArrayLike, spec: TensorSpec) -> np.ndarray:
+def as_array(name: str, value: Any, spec: TensorSpec) -> np.ndarray:
     """`value` in the type of its `TensorSpec`, where that changes no number but by float rounding.
 
     Raises:
       ValueError: no rows, another shape, or numbers that the type cannot hold.
     """
     if spec.dtype == "string":
-        array = np.empty(len(value), object)
+        array = np.empty(len(value), np.object_)
         array[:] = list(value)
         right = all(isinstance(element, bytes) for element in array)
     else:

@@ -11,7 +11,6 @@ import tensorflow as tf
 from tensorflow.types.experimental import ConcreteFunction
 
 from tf_pivae import cli
-from tf_pivae.models.pivae import PiVAE
 
 FILE = "assets.extra/tf_serving_warmup_requests"
 
@@ -19,7 +18,6 @@ FILE = "assets.extra/tf_serving_warmup_requests"
 def write_warmup_requests(
     folder: str | Path,
     model_name: str,
-    model: PiVAE,
     functions: dict[str, ConcreteFunction],
     images: np.ndarray,
     labels: np.ndarray | None,
@@ -29,10 +27,9 @@ def write_warmup_requests(
     Args:
       folder: the version's folder.
       model_name: the name that the requests carry.
-      model: a `PiVAE`.
       functions: what `signatures` returned.
       images: uint8 [M, H, W, C], M >= 1; the first is sent.
-      labels: int64 [M] for a class-conditional model.
+      labels: int64 [M] for a class-conditional model, None else.
 
     Raises:
       UserError: `tensorflow-serving-api`, which has the messages, is not installed.
@@ -40,7 +37,7 @@ def write_warmup_requests(
     cli.require_extra("serving", "tensorflow_serving")
     from tensorflow_serving.apis import prediction_log_pb2
 
-    label = {"labels": tf.constant(labels[:1], tf.int64)} if model.num_classes else {}
+    label = {} if labels is None else {"labels": tf.constant(labels[:1], tf.int64)}
     path = Path(folder) / FILE
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:

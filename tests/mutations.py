@@ -372,6 +372,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*IGNORED))
+        (tree / "tf_pivae/export").symlink_to("../export")  # Where it is installed.
         _check_that_the_copy_is_tested(tree)
         healthy = True
         for tests in sorted({mutation.tests for mutation in chosen}):
@@ -395,9 +396,10 @@ def _environment(tree):
 
 
 def _check_that_the_copy_is_tested(tree):
-    script = [sys.executable, "-c", "import tf_pivae; print(tf_pivae.__file__)"]
+    program = "import tf_pivae.export; print(tf_pivae.__file__, tf_pivae.export.__file__, sep='\\n')"
+    script = [sys.executable, "-c", program]
     found = subprocess.run(script, cwd=tree, env=_environment(tree), check=True, capture_output=True, text=True).stdout
-    if Path(found.strip()).resolve().parent.parent != tree.resolve():
+    if any(Path(file).resolve().parent.parent != tree.resolve() for file in found.splitlines()):
         sys.exit(f"error: the copy in {tree} is not what Python imports, but {found.strip()}")
 
 
