@@ -10,9 +10,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
 from tf_pivae.export.model_client import ModelClient, signatures_of
-from tf_pivae.export.requests import TensorSpec
+from tf_pivae.export.requests import Signature, TensorSpec
 from tf_pivae.export.retries import ServingError, with_retries
-from tf_pivae.export.servable import Signature
 
 _ROUND_ROBIN = ("grpc.lb_policy_name", "round_robin")  # Over all servers that the name stands for.
 _SLACK = 1 << 16  # bytes for names and shapes

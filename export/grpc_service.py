@@ -8,7 +8,6 @@ import asyncio
 import grpc
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from tf_pivae.export.proto_tensors import arrays_from_protos
@@ -17,7 +16,6 @@ from tf_pivae.export.servable import DEFAULT_SIGNATURE
 
 _PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 _MODEL_SERVICE = "tensorflow.serving.ModelService"
-_INIT_OP = "__saved_model_init_op"
 _LARGE = 1 << 16  # bytes; parsing more than this would hold up the other requests, so a thread does it.
 
 
@@ -109,14 +107,11 @@ class GrpcService:
 
 
 def signature_def_map(servable):
-    """A servable's signatures as the message that describes them.
-
-    With them goes the one that TensorFlow adds to every SavedModel, as in TensorFlow Serving: its output has no type.
-    """
+    """A servable's signatures as the message that describes them."""
     message = get_model_metadata_pb2.SignatureDefMap()
-    message.signature_def[_INIT_OP].outputs[_INIT_OP].MergeFrom(
-        meta_graph_pb2.TensorInfo(name="NoOp", tensor_shape={"unknown_rank": True})
-    )
+    # TensorFlow adds one to every SavedModel, and TensorFlow Serving describes it like the others: its output has no type.
+    init_op = message.signature_def["__saved_model_init_op"].outputs["__saved_model_init_op"]
+    init_op.name, init_op.tensor_shape.unknown_rank = "NoOp", True
     for name, definition in servable.signature_defs.items():
         message.signature_def[name].CopyFrom(definition)
     return message

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tensorflow_serving.apis import get_model_metadata_pb2
 
-from tf_pivae.export.requests import TensorSpec
-from tf_pivae.export.servable import Signature, signature_of
+from tf_pivae.export.requests import Signature, TensorSpec
+from tf_pivae.export.servable import signature_of
 
 
 class LogProb(NamedTuple):

@@ -1,33 +1,26 @@
 """What a request must look like, for gRPC and REST alike: the checks that come before any tensor is made."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-# Canonical names of gRPC's status codes, which TensorFlow's errors share, and the HTTP status that TensorFlow Serving
-# answers with; several of them are 400 or 500, of which the one that says most comes last.
+# Canonical names of gRPC's status codes, which TensorFlow's errors share, and their HTTP status.
 HTTP_STATUS = {
-    "FAILED_PRECONDITION": 400,
     "INVALID_ARGUMENT": 400,
-    "UNAUTHENTICATED": 401,
-    "PERMISSION_DENIED": 403,
     "NOT_FOUND": 404,
-    "ABORTED": 409,
-    "RESOURCE_EXHAUSTED": 429,
-    "CANCELLED": 499,
-    "UNKNOWN": 500,
-    "INTERNAL": 500,
+    "DEADLINE_EXCEEDED": 408,
+    "RESOURCE_EXHAUSTED": 413,
     "UNIMPLEMENTED": 501,
     "UNAVAILABLE": 503,
-    "DEADLINE_EXCEEDED": 504,
+    "INTERNAL": 500,
 }
 
 
 class RequestError(Exception):
     """A request that gets no answer: a canonical status code and one line that says why."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str):
         super().__init__(message)
         self.code = code
 
@@ -47,7 +40,18 @@ class TensorSpec(NamedTuple):
         return f"{self.dtype} [{', '.join(['N', *map(str, self.shape)])}]"
 
 
-def check_shape(name: str, shape: Iterable[int], spec: TensorSpec, max_rows: int) -> None:
+Inputs = Mapping[str, np.ndarray]
+Outputs = dict[str, np.ndarray]
+
+
+class Signature(NamedTuple):
+    """Names and types of what goes in and comes out."""
+
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+
+
+def check_shape(name: str, shape: Sequence[int], spec: TensorSpec, max_rows: int) -> None:
     """Refuses a shape that is not [N, *spec.shape] with 1 <= N <= max_rows; `name` is that of the input.
 
     Raises:
@@ -62,7 +66,7 @@ def check_shape(name: str, shape: Iterable[int], spec: TensorSpec, max_rows: int
         raise invalid(f"input {name!r} has {shape[0]} rows, this server takes {max_rows}: send smaller batches.")
 
 
-def check_names(given: Iterable[str], specs: Iterable[str], signature: str) -> None:
+def check_names(given: Collection[str], specs: Mapping[str, TensorSpec], signature: str) -> None:
     """Refuses missing and unknown inputs.
 
     Raises:
@@ -74,7 +78,7 @@ def check_names(given: Iterable[str], specs: Iterable[str], signature: str) -> N
         raise invalid(f"signature {signature!r} takes {', '.join(sorted(specs))}; the request {what}.")
 
 
-def check_rows(inputs: Mapping[str, np.ndarray]) -> int:
+def check_rows(inputs: Inputs) -> int:
     """The number of rows that all inputs share.
 
     Raises:

@@ -13,12 +13,27 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from tf_pivae.export.model_client import ModelClient, signatures_of
-from tf_pivae.export.requests import HTTP_STATUS
+from tf_pivae.export.requests import Signature
 from tf_pivae.export.retries import ServingError, with_retries
-from tf_pivae.export.servable import Signature
 
-# What gateways answer by themselves comes on top: a body that is too large, a server that they cannot reach.
-_CODES = {status: code for code, status in HTTP_STATUS.items()} | {413: "RESOURCE_EXHAUSTED", 502: "UNAVAILABLE"}
+# Several codes have the status 400 or 500; some statuses come from the development server or a gateway alone.
+_CODES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    409: "ABORTED",
+    413: "RESOURCE_EXHAUSTED",
+    415: "UNIMPLEMENTED",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    500: "INTERNAL",
+    501: "UNIMPLEMENTED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
 
 
 class RestClient(ModelClient):
