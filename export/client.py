@@ -6,9 +6,9 @@
         client.log_prob(images).bits_per_dim          # [N] float32
         client.sample(seeds=[1, 2, 3])                # uint8 [3, H, W, C]
 
-A call of any length is cut into requests of `batch_size` rows. A request is repeated only after UNAVAILABLE (no
-connection, or a server that is full or stopping), after growing pauses and within `timeout`: a request always has the
-same answer, so that repeating it does no harm. Needs the extra `serving`.
+A call of any length is cut into requests of `batch_size` rows. A request is repeated, after growing pauses, where the
+server has too much to do (until `timeout`) and where it cannot be reached (`max_attempts` times): a request always has
+the same answer, so that repeating it does no harm. Needs the extra `serving`.
 """
 
 from tf_pivae.export.grpc_client import GrpcClient

@@ -109,6 +109,9 @@ class GrpcService:
 def signature_def_map(servable):
     """A servable's signatures as the message that describes them."""
     message = get_model_metadata_pb2.SignatureDefMap()
+    # TensorFlow adds one to every SavedModel, which TensorFlow Serving describes like the rest: its output has no type.
+    init_op = message.signature_def["__saved_model_init_op"].outputs["__saved_model_init_op"]
+    init_op.name, init_op.tensor_shape.unknown_rank = "NoOp", True
     for name, definition in servable.signature_defs.items():
         message.signature_def[name].CopyFrom(definition)
     return message

@@ -1,9 +1,15 @@
-"""What the gRPC and the REST client have in common: the model's methods, cut into requests."""
+"""What the gRPC and the REST client have in common: the model's methods, checked and cut into requests."""
 
 import abc
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
+from tensorflow_serving.apis import get_model_metadata_pb2
+
+from tf_pivae.export.requests import Signature, TensorSpec
+from tf_pivae.export.servable import signature_of
 
 
 class LogProb(NamedTuple):
@@ -17,101 +23,131 @@ class ModelClient(abc.ABC):
     """The methods of a served model, for as many rows as one likes. A context manager.
 
     A class-conditional model's want `labels`, integers [N]. All of them raise `ServingError` where the server refuses
-    or does not answer, and ValueError for input that cannot be meant.
+    or does not answer, and ValueError, before anything is sent, for input that cannot be meant: names, shapes, no rows,
+    numbers that the type cannot hold, NaN and infinity. TensorFlow Serving would take the pixel 300 for 44, and never
+    answer an empty batch.
 
     Args:
       batch_size: rows of one request; the server must take as many.
     """
 
-    def __init__(self, batch_size):
+    def __init__(self, batch_size: int) -> None:
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
         self.batch_size = batch_size
         self.signatures = self._fetch_signatures()
 
-    def log_prob(self, images, labels=None):
+    def log_prob(self, images: ArrayLike, labels: ArrayLike | None = None) -> LogProb:
         """Images uint8 [N, H, W, C] -> `LogProb`."""
-        return LogProb(**self._call("log_prob", images=images, labels=labels))
+        return LogProb(**self.predict("log_prob", _given(images=images, labels=labels)))
 
-    def log_prob_of_files(self, files, labels=None):
+    def log_prob_of_files(self, files: Sequence[bytes], labels: ArrayLike | None = None) -> LogProb:
         """PNG or JPEG files, bytes, as a list -> `LogProb`."""
-        return LogProb(**self._call("image_bytes", image_bytes=files, labels=labels))
+        return LogProb(**self.predict("image_bytes", _given(image_bytes=files, labels=labels)))
 
-    def sample(self, seeds, labels=None):
+    def sample(self, seeds: ArrayLike, labels: ArrayLike | None = None) -> np.ndarray:
         """Images drawn from the model, one a seed: integers [N] -> uint8 [N, H, W, C]."""
-        return self._call("sample", seeds=seeds, labels=labels)["images"]
+        return self.predict("sample", _given(seeds=seeds, labels=labels))["images"]
 
-    def reconstruct(self, images, labels=None):
+    def reconstruct(self, images: ArrayLike, labels: ArrayLike | None = None) -> np.ndarray:
         """Encodes and decodes: uint8 [N, H, W, C] -> uint8 [N, H, W, C]."""
-        return self._call("reconstruct", images=images, labels=labels)["images"]
+        return self.predict("reconstruct", _given(images=images, labels=labels))["images"]
 
-    def encode(self, images, labels=None):
+    def encode(self, images: ArrayLike, labels: ArrayLike | None = None) -> dict[str, np.ndarray]:
         """Images uint8 [N, H, W, C] -> the latent groups, a dict of float32 arrays."""
-        return self._call("encode", images=images, labels=labels)
+        return self.predict("encode", _given(images=images, labels=labels))
 
-    def decode(self, latents, labels=None):
+    def decode(self, latents: Mapping[str, ArrayLike], labels: ArrayLike | None = None) -> np.ndarray:
         """The latent groups -> images, uint8 [N, H, W, C]."""
-        return self._call("decode", **latents, labels=labels)["images"]
+        return self.predict("decode", _given(**latents, labels=labels))["images"]
 
-    @abc.abstractmethod
-    def predict(self, signature, inputs):
-        """One request: dict of arrays -> dict of arrays.
-
-        Args:
-          signature: its name.
-          inputs: dict of name -> array.
+    def predict(self, signature: str, inputs: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
+        """Any signature by its name: arrays by name -> arrays by name, all of N rows.
 
         Raises:
+          ValueError: no such signature, or input that cannot be meant.
           ServingError: the server refuses, or does not answer in time.
         """
+        if signature not in self.signatures:
+            raise ValueError(f"this model has no signature {signature!r}; it has {', '.join(sorted(self.signatures))}.")
+        specs = self.signatures[signature].inputs
+        if set(inputs) != set(specs):
+            wanted, got = ", ".join(sorted(specs)), ", ".join(sorted(inputs))
+            raise ValueError(f"signature {signature!r} wants {wanted}; got {got}.")
+        arrays = {name: as_array(name, value, specs[name]) for name, value in inputs.items()}
+        rows = {len(array) for array in arrays.values()}
+        if len(rows) != 1:
+            raise ValueError(f"all inputs must have the same number of rows; got {sorted(rows)}.")
+        parts = [
+            self._send(signature, {name: array[start : start + self.batch_size] for name, array in arrays.items()})
+            for start in range(0, rows.pop(), self.batch_size)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     @abc.abstractmethod
-    def close(self):
+    def close(self) -> None:
         """Lets go of the connection."""
 
     @abc.abstractmethod
-    def _fetch_signatures(self):
-        """Dict of name -> `Signature`, asked of the server."""
+    def _send(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One request, of arrays that fit the signature."""
 
-    def _call(self, name, **inputs):
-        if name not in self.signatures:
-            raise ValueError(f"this model has no signature {name!r}; it has {', '.join(sorted(self.signatures))}.")
-        specs = self.signatures[name].inputs
-        inputs = {key: value for key, value in inputs.items() if value is not None}
-        if set(inputs) != set(specs):
-            raise ValueError(f"signature {name!r} wants {', '.join(sorted(specs))}; got {', '.join(sorted(inputs))}.")
-        arrays = {key: as_array(key, value, specs[key]) for key, value in inputs.items()}
-        rows = {len(array) for array in arrays.values()}
-        if len(rows) != 1 or 0 in rows:
-            raise ValueError(f"all inputs must have the same number of rows, at least one; got {sorted(rows)}.")
-        parts = [
-            self.predict(name, {key: array[start : start + self.batch_size] for key, array in arrays.items()})
-            for start in range(0, rows.pop(), self.batch_size)
-        ]
-        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    @abc.abstractmethod
+    def _fetch_signatures(self) -> dict[str, Signature]:
+        """Signatures by name, asked of the server."""
 
-    def __enter__(self):
+    def __enter__(self) -> "ModelClient":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def as_array(name, value, spec):
-    """`value` in the type of its `TensorSpec`, where that changes no number.
+def _given(**inputs: ArrayLike | None) -> dict[str, ArrayLike]:
+    return {name: value for name, value in inputs.items() if value is not None}
+
+
+def signatures_of(definitions: get_model_metadata_pb2.SignatureDefMap) -> dict[str, Signature]:
+    """The signatures of a server's metadata by name.
+
+    TensorFlow's own, whose names begin with two underscores, are left out: the outputs of `__saved_model_init_op` have
+    no type.
+    """
+    known = definitions.signature_def.items()
+    return {name: signature_of(definition) for name, definition in known if not name.startswith("__")}
+
+
+def as_array(name: str, value: Any, spec: TensorSpec) -> np.ndarray:
+    """`value` in the type of its `TensorSpec`, where that changes no number but by float rounding.
 
     Raises:
-      ValueError: other values, or another shape.
+      ValueError: no rows, another shape, or numbers that the type cannot hold.
     """
     if spec.dtype == "string":
-        array = np.empty(len(value), object)
+        array = np.empty(len(value), np.object_)
         array[:] = list(value)
-        if not all(isinstance(element, bytes) for element in array):
-            raise ValueError(f"`{name}` must be a list of bytes.")
-        return array
-    array = np.asarray(value)
-    converted = array.astype(spec.dtype)
-    exact = spec.dtype.startswith("float") or (array.dtype.kind in "iu" and np.array_equal(converted, array))
-    if not exact or array.shape[1:] != spec.shape or not array.ndim:
-        raise ValueError(f"`{name}` must be {spec}; got {array.dtype} {list(array.shape)}, or values beyond that type.")
+        right = all(isinstance(element, bytes) for element in array)
+    else:
+        array = np.asarray(value)
+        right = array.ndim > 0 and array.shape[1:] == spec.shape
+    if array.ndim and not len(array):
+        raise ValueError(f"`{name}` has no rows: give at least one.")
+    if not right:
+        raise ValueError(f"`{name}` must be {_described(spec)}; got {array.dtype} {list(array.shape)}.")
+    return array if spec.dtype == "string" else _converted(name, array, spec)
+
+
+def _converted(name: str, array: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    wanted = np.dtype(spec.dtype)
+    whole = wanted.kind in "iu"
+    if array.dtype.kind not in ("iu" if whole else "iuf"):
+        raise ValueError(f"`{name}` must be {_described(spec)}; got {array.dtype} {list(array.shape)}.")
+    with np.errstate(over="ignore"):  # What is beyond float32 becomes infinite.
+        converted = array.astype(wanted)
+    if not (np.array_equal(converted, array) if whole else np.isfinite(converted).all()):
+        raise ValueError(f"`{name}` must be {_described(spec)}; got numbers beyond {spec.dtype}, NaN or infinity.")
     return converted
+
+
+def _described(spec: TensorSpec) -> str:
+    return "a list of bytes" if spec.dtype == "string" else str(spec)

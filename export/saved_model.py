@@ -68,7 +68,7 @@ def export_run(run_dir, export_dir, options=Options(), step=None, progress=lambd
         except ValueError as error:
             raise UserError(f"the model cannot be exported: {error}") from error
         progress("warm-up requests")
-        write_warmup_requests(publication.folder, MODEL_NAME, model, functions, images, labels)
+        write_warmup_requests(publication.folder, MODEL_NAME, functions, images, labels)
         progress("comparing")
         check = _compare(model, publication.folder, options, images, labels)
         write_model_card(publication.folder, model_card(run_dir, step, options, functions, check))

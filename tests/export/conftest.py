@@ -146,7 +146,7 @@ def published(randomize, tmp_path_factory):
         randomize(model, seed, scale=0.1)
         functions = write_saved_model(model, folder, Options(importance_samples=2))
         images = np.arange(8 * 16, dtype=np.uint8).reshape(8, 4, 4, 1)
-        write_warmup_requests(folder, "pivae", model, functions, images, None)
+        write_warmup_requests(folder, "pivae", functions, images, None)
     return Published(tuple(folders), tuple(_table(str(folder)) for folder in folders))
 
 

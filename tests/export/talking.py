@@ -61,6 +61,13 @@ def claimed(shape, dtype="uint8", **values):
     return proto
 
 
+def as_numbers(array):
+    """A tensor as TensorFlow Serving writes it: number by number, pixels of 128 and more as two bytes."""
+    numbers = {"int_val" if array.dtype == np.uint8 else "float_val": array.ravel().tolist()}
+    shape = tf.TensorShape(array.shape).as_proto()
+    return TensorProto(dtype=tf.as_dtype(array.dtype).as_datatype_enum, tensor_shape=shape, **numbers)
+
+
 ONE = np.zeros([1, 4, 4, 1], np.uint8)
 PNG = tf.io.encode_png(ONE[0]).numpy()
 BOMB = tf.io.encode_png(np.zeros([5000, 5000, 1], np.uint8)).numpy()

@@ -1,21 +1,25 @@
-"""The client against a server that does as it is told: retries, deadlines, message sizes."""
+"""The clients against servers that do as they are told: retries, advice, deadlines, message sizes."""
 
 import concurrent.futures
+import http.server
+import json
+import threading
 import time
 
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from talking import as_numbers
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2
 
-from tf_pivae.export.client import GrpcClient, ServingError
+from tf_pivae.export.client import GrpcClient, RestClient, ServingError
 
-SIDE = 1024  # Two colour images of this size are more than gRPC's own limit of 4 MiB.
+SIDE = 512  # Six colour images of this size are more than gRPC's own limit of 4 MiB, and twice that as numbers.
 
 
 class FakeServer:
-    """Answers `sample` with black images, after the failures it was given."""
+    """Answers `sample` with white images, after the failures it was given: codes, with a message or without."""
 
     def __init__(self):
         self.failures = []
@@ -60,11 +64,12 @@ class FakeServer:
             if failure == "slow":
                 time.sleep(1.0)
             else:
-                context.abort(grpc.StatusCode[failure], "as told")
+                code, _, message = failure.partition(": ")
+                context.abort(grpc.StatusCode[code], message or "as told")
         request = predict_pb2.PredictRequest.FromString(body)
         rows = next(iter(request.inputs.values())).tensor_shape.dim[0].size
         response = predict_pb2.PredictResponse()
-        response.outputs["images"].CopyFrom(tf.make_tensor_proto(np.zeros([rows, SIDE, SIDE, 3], np.uint8)))
+        response.outputs["images"].CopyFrom(as_numbers(np.full([rows, SIDE, SIDE, 3], 255, np.uint8)))
         return response.SerializeToString()
 
 
@@ -76,10 +81,10 @@ def server():
 
 
 def test_messages_may_be_as_large_as_the_models_shape_asks_for(server):
-    with GrpcClient(server.address, batch_size=4) as client:
+    with GrpcClient(server.address, batch_size=6) as client:
         assert client.sample(range(7)).shape == (7, SIDE, SIDE, 3)
         assert server.calls == 2
-        images = np.ones([4, SIDE, SIDE, 3], np.uint8)  # 12 MiB there as well.
+        images = np.ones([6, SIDE, SIDE, 3], np.uint8)
         assert client.reconstruct(images).shape == images.shape
 
 
@@ -118,3 +123,117 @@ def test_the_timeout_covers_all_attempts(server):
             client.sample([1])
         assert error.value.code == "DEADLINE_EXCEEDED"
         assert time.monotonic() - start < 0.9
+
+
+EXHAUSTED = "RESOURCE_EXHAUSTED: Server Threadpool Exhausted"
+FULL = "UNAVAILABLE: The batch scheduling queue to which this task was submitted is full"
+FULL_HERE = "UNAVAILABLE: 4096 rows are waiting already: try again later."  # What the development server says.
+LIMITED = "RESOURCE_EXHAUSTED: too many requests at once"  # What the gateway says.
+
+
+@pytest.mark.parametrize("failure", [EXHAUSTED, FULL, FULL_HERE, LIMITED])
+def test_a_busy_server_is_asked_until_the_timeout(server, failure):
+    with GrpcClient(server.address, max_attempts=2, timeout=1.0) as client:
+        server.failures = [failure] * 4
+        assert len(client.sample([1])) == 1
+        assert server.calls == 5
+        server.failures = [failure] * 100
+        start = time.monotonic()
+        with pytest.raises(ServingError, match="send fewer requests at once") as error:
+            client.sample([1])
+        assert error.value.busy
+        assert time.monotonic() - start < 1.0
+        client.max_attempts, before = 1, server.calls
+        with pytest.raises(ServingError, match="send fewer requests at once"):
+            client.sample([1])
+        assert server.calls == before + 1
+
+
+ADVICE = {
+    EXHAUSTED: "grpc_max_threads",
+    FULL: "the server is full",
+    FULL_HERE: "the server is full",
+    LIMITED: "fewer requests at once",
+    "RESOURCE_EXHAUSTED: Received message larger than max (9 vs. 8)": "(give a smaller `batch_size`",
+    "UNAVAILABLE: failed to connect to all addresses": "is the server running",
+    "DEADLINE_EXCEEDED: Deadline Exceeded": "longer `timeout`",
+    "NOT_FOUND: Servable not found for request: Latest(other)": "is `model_name` right",
+    "UNAUTHENTICATED: no or an unknown token": "is `token` right",
+}
+
+
+def test_advice_is_that_of_the_cause():
+    for failure, advice in ADVICE.items():
+        message = str(ServingError(failure.split(": ")[0], "here:1", failure.split(": ", 1)[1]))
+        assert message.startswith(f"here:1: {failure} (")
+        assert advice in message
+        others = {other for other in ADVICE.values() if other not in (advice, "fewer requests at once")}
+        assert not any(other in message for other in others)
+    assert str(ServingError("INTERNAL", "here:1", "broken")) == "here:1: INTERNAL: broken"
+
+
+def test_a_token_does_not_travel_in_the_clear():
+    for client, address in ((GrpcClient, "127.0.0.1:9"), (RestClient, "http://127.0.0.1:9")):
+        with pytest.raises(ValueError, match="in the clear"):
+            client(address, token="secret")
+
+
+# REST.
+
+
+class Statuses(http.server.BaseHTTPRequestHandler):
+    """Answers with the status and the text that its server was given."""
+
+    def do_GET(self):
+        status, text = self.server.answer
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def statuses():
+    with http.server.HTTPServer(("127.0.0.1", 0), Statuses) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.05])
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+CODES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    413: "RESOURCE_EXHAUSTED",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    500: "INTERNAL",
+    501: "UNIMPLEMENTED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+    418: "HTTP 418",
+}
+
+
+@pytest.mark.parametrize("status", CODES)
+def test_statuses_of_rest_are_codes_of_grpc(statuses, status):
+    url = f"http://127.0.0.1:{statuses.server_port}"
+    for text, reason in ((json.dumps({"error": "as told"}), "as told"), ("<html>", "<html>")):
+        statuses.answer = status, text
+        with pytest.raises(ServingError, match=reason) as error:
+            RestClient(url, max_attempts=1)
+        assert error.value.code == CODES[status]
+
+
+def test_an_answer_that_is_no_json(statuses):
+    statuses.answer = 200, "<html>"
+    with pytest.raises(ServingError, match="not JSON"):
+        RestClient(f"http://127.0.0.1:{statuses.server_port}")

@@ -7,6 +7,7 @@ import urllib.request
 import grpc
 import numpy as np
 import pytest
+import replica
 import servers
 from talking import by_rows, connect, metric, post, same
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_service_pb2_grpc
@@ -16,10 +17,14 @@ from tf_pivae.export.client import ServingError
 # The answers, from whatever server there is.
 
 
-@pytest.fixture(scope="module", params=servers.SERVERS)
+@pytest.fixture(scope="module", params=["replica", *servers.SERVERS])
 def any_server(request, export_dir):
     if request.param == "development":
         yield request.getfixturevalue("server")
+    elif request.param == "replica":
+        run = request.getfixturevalue("graph_session")(str(export_dir / "1"))
+        with replica.serving(replica.Replica(run)) as server:
+            yield server
     else:
         with servers.SERVERS[request.param](export_dir) as server:
             yield server

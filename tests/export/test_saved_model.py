@@ -173,7 +173,7 @@ def test_warmup_requests_of_a_class_conditional_model(conditional, graph_session
     """Real images and labels, in the graph's own terms; what the export command writes for any model."""
     run = graph_session(conditional.folder)
     images, labels = conditional.images[:3], conditional.labels[:3]
-    write_warmup_requests(tmp_path, "name", conditional.model, conditional.functions, images, labels)
+    write_warmup_requests(tmp_path, "name", conditional.functions, images, labels)
     seen = set()
     for record in tf.data.TFRecordDataset(str(tmp_path / "assets.extra/tf_serving_warmup_requests")):
         request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
