@@ -1,5 +1,6 @@
 """What a request must look like, for gRPC and REST alike: the checks that come before any tensor is made."""
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,8 @@ import numpy as np
 HTTP_STATUS = {
     "INVALID_ARGUMENT": 400,
     "NOT_FOUND": 404,
+    "DEADLINE_EXCEEDED": 408,
+    "RESOURCE_EXHAUSTED": 413,
     "UNIMPLEMENTED": 501,
     "UNAVAILABLE": 503,
     "INTERNAL": 500,
@@ -17,12 +20,12 @@ HTTP_STATUS = {
 class RequestError(Exception):
     """A request that gets no answer: a canonical status code and one line that says why."""
 
-    def __init__(self, code, message):
+    def __init__(self, code: str, message: str):
         super().__init__(message)
         self.code = code
 
 
-def invalid(message):
+def invalid(message: str) -> RequestError:
     """`RequestError` of a request that can never succeed."""
     return RequestError("INVALID_ARGUMENT", message)
 
@@ -31,13 +34,24 @@ class TensorSpec(NamedTuple):
     """An input of a signature: one row of it."""
 
     dtype: str  # TensorFlow's name, such as "uint8" or "string"
-    shape: tuple  # without the batch
+    shape: tuple[int, ...]  # without the batch
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.dtype} [{', '.join(['N', *map(str, self.shape)])}]"
 
 
-def check_shape(name, shape, spec, max_rows):
+Inputs = Mapping[str, np.ndarray]
+Outputs = dict[str, np.ndarray]
+
+
+class Signature(NamedTuple):
+    """Names and types of what goes in and comes out."""
+
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+
+
+def check_shape(name: str, shape: Sequence[int], spec: TensorSpec, max_rows: int) -> None:
     """Refuses a shape that is not [N, *spec.shape] with 1 <= N <= max_rows; `name` is that of the input.
 
     Raises:
@@ -52,7 +66,7 @@ def check_shape(name, shape, spec, max_rows):
         raise invalid(f"input {name!r} has {shape[0]} rows, this server takes {max_rows}: send smaller batches.")
 
 
-def check_names(given, specs, signature):
+def check_names(given: Collection[str], specs: Mapping[str, TensorSpec], signature: str) -> None:
     """Refuses missing and unknown inputs.
 
     Raises:
@@ -64,7 +78,7 @@ def check_names(given, specs, signature):
         raise invalid(f"signature {signature!r} takes {', '.join(sorted(specs))}; the request {what}.")
 
 
-def check_rows(inputs):
+def check_rows(inputs: Inputs) -> int:
     """The number of rows that all inputs share.
 
     Raises:
@@ -77,7 +91,7 @@ def check_rows(inputs):
     return next(iter(rows.values()))
 
 
-def check_finite(name, array):
+def check_finite(name: str, array: np.ndarray) -> None:
     """Refuses NaN and infinity.
 
     Raises:
