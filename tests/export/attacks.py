@@ -1,7 +1,6 @@
 """What strangers send to wear a server out, and what it costs: memory, and the time that a neighbour waits."""
 
 import contextlib
-import gzip
 import http.client
 import json
 import socket
@@ -27,7 +26,7 @@ def head(length: int, *lines: str) -> bytes:
     return "\r\n".join([f"POST {PATH} HTTP/1.1", "Host: a", f"Content-Length: {length}", *lines, "", ""]).encode()
 
 
-# Bodies, and whether they are sent as gzip.
+# Bodies.
 BODIES = {
     "a long string among empty ones": column(["a" * 10_000] + [""] * 40_000),
     "a longer string among more": column(["a" * 100_000] + [""] * 220_000),
@@ -36,6 +35,30 @@ BODIES = {
     "one wide row": column([0] * 2_000_000),
     "names": json.dumps({"inputs": {str(i): 0 for i in range(200_000)}}).encode(),
     "spaces": b'{"inputs": [' + b" " * 60_000_000 + b"]}",
+}
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of bytes in the wire format."""
+    size, length = len(content), b""
+    while size > 127:
+        length, size = length + bytes([size & 127 | 128]), size >> 7
+    return bytes([number << 3 | 2]) + length + bytes([size]) + content
+
+
+def _tensor(content: bytes) -> bytes:
+    """A `PredictRequest` for one input, a tensor of these bytes."""
+    return _field(1, _field(1, b"pivae")) + _field(2, _field(1, b"images") + _field(2, content))
+
+
+# Messages of gRPC of just less than the largest that the small model of the tests may get.
+_SIZE = 1_000_000
+MESSAGES = {
+    "inputs without a name": b"\x12\x00" * (_SIZE // 2),
+    "filters": b"\x1a\x00" * (_SIZE // 2),
+    "resources in a tensor": _tensor(b"\x72\x00" * (_SIZE // 2)),
+    "dimensions": _tensor(_field(2, b"\x12\x00" * (_SIZE // 2))),
+    "far too large": b"\x12\x00" * (30 * MiB),
 }
 
 
@@ -87,12 +110,11 @@ class Watch:
             stop.wait(0.02)
 
 
-def post(server: Server, body: bytes, zipped: bool = False) -> tuple[int, str]:
+def post(server: Server, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, str]:
     """Status and answer."""
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
-    headers = {"Content-Encoding": "gzip"} if zipped else {}
     with contextlib.closing(connection):
-        connection.request("POST", PATH, gzip.compress(body, 6) if zipped else body, headers)
+        connection.request("POST", PATH, body, headers or {})
         response = connection.getresponse()
         return response.status, response.read().decode()
 
