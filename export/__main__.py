@@ -20,7 +20,7 @@ _SAMPLE_NOISE = flags.DEFINE_float(
 )
 
 
-def main():
+def main() -> None:
     cli.import_tensorflow_quietly()
     import tqdm
 
@@ -31,7 +31,7 @@ def main():
     with tqdm.tqdm(total=PARTS, desc="export", unit="part", disable=None) as bar:
         parts = itertools.count()
 
-        def progress(what):
+        def progress(what: str) -> None:
             bar.update(next(parts) - bar.n)  # Those before this one are done.
             bar.set_postfix_str(what)
 

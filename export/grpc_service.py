@@ -4,36 +4,43 @@ Messages are parsed here and not by gRPC, which would answer a garbled one with 
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import grpc
 import tensorflow as tf
-from google.protobuf.message import DecodeError
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from google.protobuf.message import DecodeError, Message
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
 
-from tf_pivae.export.proto_tensors import arrays_from_protos
-from tf_pivae.export.requests import RequestError, check_rows, invalid
-from tf_pivae.export.servable import DEFAULT_SIGNATURE
+from tf_pivae.export.limits import Limits
+from tf_pivae.export.manager import ModelManager
+from tf_pivae.export.proto_tensors import arrays_from_protos, check_size
+from tf_pivae.export.requests import Outputs, RequestError, check_rows, invalid
+from tf_pivae.export.servable import DEFAULT_SIGNATURE, Servable
+from tf_pivae.export.server_metrics import Outcome, ServerMetrics
 
 _PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 _MODEL_SERVICE = "tensorflow.serving.ModelService"
-_LARGE = 1 << 16  # bytes; parsing more than this would hold up the other requests, so a thread does it.
+_SMALL = 4096  # bytes; a thread parses what is larger, and a question without tensors never is.
+_Kind = TypeVar("_Kind", bound=Message)
+_Result = TypeVar("_Result")
 
 
 class GrpcService:
     """The methods; each takes the bytes of a request and gives a message.
 
     Args:
-      manager: `ModelManager`.
+      manager: which version answers.
       model_name: the one name that requests may ask for.
-      max_rows: of a request.
-      metrics: `ServerMetrics`.
+      limits: of a request.
+      metrics: where requests are counted.
     """
 
-    def __init__(self, manager, model_name, max_rows, metrics):
-        self._manager, self._model_name, self._max_rows, self._metrics = manager, model_name, max_rows, metrics
+    def __init__(self, manager: ModelManager, model_name: str, limits: Limits, metrics: ServerMetrics):
+        self._manager, self._model_name, self._limits, self._metrics = manager, model_name, limits, metrics
 
-    def add_to(self, server):
-        """Registers the services with a `grpc.aio.Server`."""
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Registers the services."""
         services = {
             _PREDICTION_SERVICE: {"Predict": self.predict, "GetModelMetadata": self.get_model_metadata},
             _MODEL_SERVICE: {"GetModelStatus": self.get_model_status},
@@ -42,8 +49,8 @@ class GrpcService:
             handlers = {name: self._handler(method) for name, method in methods.items()}
             server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
 
-    def _handler(self, method):
-        async def handle(body, context):
+    def _handler(self, method: Callable[[bytes, Outcome], Awaitable[Message]]) -> grpc.RpcMethodHandler:
+        async def handle(body: bytes, context: grpc.aio.ServicerContext) -> bytes:
             with self._metrics.request("grpc") as outcome:
                 try:
                     response = await method(body, outcome)
@@ -57,44 +64,53 @@ class GrpcService:
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
-    async def predict(self, body, outcome):
+    async def predict(self, body: bytes, outcome: Outcome) -> predict_pb2.PredictResponse:
         """`PredictRequest` -> `PredictResponse`."""
-        request = _parse(predict_pb2.PredictRequest, body)
-        with self._manager.lease(self._version(request.model_spec)) as active:
-            name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-            signature = active.servable.signature(name)
-            outcome.signature = name
-            unknown = [output for output in request.output_filter if output not in signature.outputs]
-            if unknown:
-                raise invalid(f"no output {unknown[0][:80]!r}; {name!r} has {', '.join(sorted(signature.outputs))}.")
-            arguments = request.inputs, signature.inputs, name, self._max_rows
-            inputs = await _off_loop(len(body), arrays_from_protos, *arguments)
-            outputs = await active.run(name, inputs, check_rows(inputs))
-            response = predict_pb2.PredictResponse()
-            self._describe(response.model_spec, active.version, name)
-            for key in request.output_filter or outputs:
-                response.outputs[key].CopyFrom(tf.make_tensor_proto(outputs[key]))
-            return response
+        check_size(body, self._limits.rows)
+        request = await _off_loop(len(body), _parse, predict_pb2.PredictRequest, body)
+        active = self._manager.version(self._version(request.model_spec))
+        name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+        signature = active.servable.signature(name)
+        outcome.signature = name
+        unknown = [output for output in request.output_filter if output not in signature.outputs]
+        if unknown:
+            raise invalid(f"no output {unknown[0][:80]!r}; {name!r} has {', '.join(sorted(signature.outputs))}.")
+        arguments = request.inputs, signature.inputs, name, self._limits.rows
+        inputs = await _off_loop(len(body), arrays_from_protos, *arguments)
+        outputs = await active.run(name, inputs, check_rows(inputs))
+        outputs = {key: outputs[key] for key in request.output_filter or outputs}
+        return await _off_loop(
+            sum(array.nbytes for array in outputs.values()), self._response, active.number, name, outputs
+        )
 
-    async def get_model_metadata(self, body, outcome):
+    def _response(self, version: int, signature: str, outputs: Outputs) -> predict_pb2.PredictResponse:
+        response = predict_pb2.PredictResponse()
+        self._describe(response.model_spec, version, signature)
+        for key, array in outputs.items():
+            response.outputs[key].CopyFrom(tf.make_tensor_proto(array))
+        return response
+
+    async def get_model_metadata(
+        self, body: bytes, outcome: Outcome
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """`GetModelMetadataRequest` -> `GetModelMetadataResponse`, the signatures."""
         del outcome
-        request = _parse(get_model_metadata_pb2.GetModelMetadataRequest, body)
+        request = _parse_small(get_model_metadata_pb2.GetModelMetadataRequest, body)
         if list(request.metadata_field) != ["signature_def"]:
             raise invalid('metadata_field must be ["signature_def"].')
-        with self._manager.lease(self._version(request.model_spec)) as active:
-            response = get_model_metadata_pb2.GetModelMetadataResponse()
-            self._describe(response.model_spec, active.version, "")
-            response.metadata["signature_def"].Pack(signature_def_map(active.servable))
-            return response
+        active = self._manager.version(self._version(request.model_spec))
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        self._describe(response.model_spec, active.number, "")
+        response.metadata["signature_def"].Pack(signature_def_map(active.servable))
+        return response
 
-    async def get_model_status(self, body, outcome):
+    async def get_model_status(self, body: bytes, outcome: Outcome) -> get_model_status_pb2.GetModelStatusResponse:
         """`GetModelStatusRequest` -> `GetModelStatusResponse`."""
         del outcome
-        request = _parse(get_model_status_pb2.GetModelStatusRequest, body)
+        request = _parse_small(get_model_status_pb2.GetModelStatusRequest, body)
         return model_status(self._manager, self._version(request.model_spec))
 
-    def _version(self, spec):
+    def _version(self, spec: model_pb2.ModelSpec) -> int | None:
         """The version that a request insists on, or None."""
         if spec.name != self._model_name:
             raise RequestError("NOT_FOUND", f"no model {spec.name[:80]!r}; this server has {self._model_name!r}.")
@@ -102,11 +118,11 @@ class GrpcService:
             raise invalid("version labels are not configured: give a version number, or none for the newest.")
         return spec.version.value if spec.HasField("version") else None
 
-    def _describe(self, spec, version, signature):
+    def _describe(self, spec: model_pb2.ModelSpec, version: int, signature: str) -> None:
         spec.name, spec.version.value, spec.signature_name = self._model_name, version, signature
 
 
-def signature_def_map(servable):
+def signature_def_map(servable: Servable) -> get_model_metadata_pb2.SignatureDefMap:
     """A servable's signatures as the message that describes them."""
     message = get_model_metadata_pb2.SignatureDefMap()
     # TensorFlow adds one to every SavedModel, which TensorFlow Serving describes like the rest: its output has no type.
@@ -117,7 +133,7 @@ def signature_def_map(servable):
     return message
 
 
-def model_status(manager, version=None):
+def model_status(manager: ModelManager, version: int | None = None) -> get_model_status_pb2.GetModelStatusResponse:
     """`GetModelStatusResponse` of all versions, or of one.
 
     Raises:
@@ -125,7 +141,9 @@ def model_status(manager, version=None):
     """
     states = manager.states()
     if version is not None and version not in states:
-        raise RequestError("NOT_FOUND", f"version {version} is not known; version {manager.version} is served.")
+        raise RequestError(
+            "NOT_FOUND", f"version {version} is not known; version {manager.version().number} is served."
+        )
     response = get_model_status_pb2.GetModelStatusResponse()
     for number in sorted(states, reverse=True) if version is None else [version]:
         state, reason = states[number]
@@ -135,12 +153,18 @@ def model_status(manager, version=None):
     return response
 
 
-def _parse(kind, body):
+def _parse(kind: type[_Kind], body: bytes) -> _Kind:
     try:
         return kind.FromString(body)
     except DecodeError as error:
         raise invalid(f"the message is no {kind.DESCRIPTOR.name} ({error}).") from error
 
 
-async def _off_loop(size, function, *arguments):
-    return await asyncio.to_thread(function, *arguments) if size > _LARGE else function(*arguments)
+def _parse_small(kind: type[_Kind], body: bytes) -> _Kind:
+    if len(body) > _SMALL:
+        raise invalid(f"the message is no {kind.DESCRIPTOR.name}: it has more than {_SMALL} bytes.")
+    return _parse(kind, body)
+
+
+async def _off_loop(size: int, function: Callable[..., _Result], *arguments: Any) -> _Result:
+    return await asyncio.to_thread(function, *arguments) if size > _SMALL else function(*arguments)

@@ -4,19 +4,23 @@ The header is read first and must already be right, so that a small file which u
 a pixel of it is decoded. An image is never resized or converted: a wrong one is an error with its reason.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
+
+Shape = Sequence[int]  # height, width, channels
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _PNG_COLOUR_TYPES = {1: (0,), 3: (2, 3), 4: (6,)}  # PNG specification, 11.2.2: grey, RGB or palette, RGB with alpha.
 
 
-def can_decode(image_shape):
+def can_decode(image_shape: Shape) -> bool:
     """Whether files of this number of channels exist."""
     return image_shape[-1] in _PNG_COLOUR_TYPES
 
 
-def decode_images(image_bytes, image_shape):
+def decode_images(image_bytes: tf.Tensor, image_shape: Shape) -> tf.Tensor:
     """String [N], each a PNG or JPEG file -> uint8 [N, H, W, C].
 
     Raises:
@@ -30,7 +34,7 @@ def decode_images(image_bytes, image_shape):
     )
 
 
-def _decode(contents, image_shape):
+def _decode(contents: tf.Tensor, image_shape: Shape) -> tf.Tensor:
     is_png = tf.strings.length(contents) >= 33
     is_png = tf.logical_and(is_png, tf.equal(tf.strings.substr(contents, 0, 8), _PNG_SIGNATURE))
     is_jpeg = tf.equal(tf.strings.substr(contents, 0, 3), _JPEG_SIGNATURE)
@@ -44,7 +48,7 @@ def _decode(contents, image_shape):
     return tf.ensure_shape(pixels, image_shape)
 
 
-def _check_png(contents, image_shape):
+def _check_png(contents: tf.Tensor, image_shape: Shape) -> tf.Tensor:
     """The fields of IHDR, which is the first chunk: width, height, bits a sample, colour type."""
     width, height = (_big_endian(tf.strings.substr(contents, start, 4)) for start in (16, 20))
     bits, colour = (tf.io.decode_raw(tf.strings.substr(contents, start, 1), tf.uint8)[0] for start in (24, 25))
@@ -54,12 +58,12 @@ def _check_png(contents, image_shape):
     return _check_header(height, width, channels, image_shape)
 
 
-def _check_jpeg(contents, image_shape):
+def _check_jpeg(contents: tf.Tensor, image_shape: Shape) -> tf.Tensor:
     height, width, channels = tf.unstack(tf.image.extract_jpeg_shape(contents))
     return _check_header(height, width, channels, image_shape)
 
 
-def _check_header(height, width, channels, image_shape):
+def _check_header(height: tf.Tensor, width: tf.Tensor, channels: tf.Tensor, image_shape: Shape) -> tf.Tensor:
     found = tf.stack([height, width, channels])
     right = tf.reduce_all(tf.equal(found, list(image_shape)))
     wanted = f"an image of {image_shape[0]} rows, {image_shape[1]} columns and {image_shape[2]} channels of 8 bits"
@@ -70,5 +74,5 @@ def _check_header(height, width, channels, image_shape):
         return tf.identity(right)
 
 
-def _big_endian(four_bytes):
+def _big_endian(four_bytes: tf.Tensor) -> tf.Tensor:
     return tf.io.decode_raw(four_bytes, tf.int32, little_endian=False)[0]

@@ -1,22 +1,62 @@
-"""Tensors of REST requests, in the row format ("instances") and the column format ("inputs") of TensorFlow Serving."""
+"""Tensors of REST requests, in the row format ("instances") and the column format ("inputs") of TensorFlow Serving.
+
+Rows, bytes, values and nesting are counted before anything is made of them.
+"""
 
 import base64
 import binascii
+import itertools
 import json
+import zlib
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import numpy as np
 
-from tf_pivae.export.requests import check_finite, check_names, check_shape, invalid
+from tf_pivae.export.limits import Limits
+from tf_pivae.export.requests import Outputs, RequestError, TensorSpec, check_finite, check_names, invalid
 
 
-def parse_body(body):
+def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """A body as it was before its Content-Encoding, "gzip" or none; no more of it is unpacked than may be.
+
+    Raises:
+      RequestError: INVALID_ARGUMENT, not gzip, or another encoding; RESOURCE_EXHAUSTED, over `max_bytes`.
+    """
+    if encoding in ("", "identity"):
+        return body
+    if encoding != "gzip":
+        raise invalid(f"Content-Encoding must be gzip or none; got {encoding[:80]!r}.")
+    stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        unpacked = stream.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise invalid(f"the body is not gzip ({error}).") from error
+    if len(unpacked) > max_bytes:
+        raise too_large(max_bytes)
+    if not stream.eof or stream.unused_data:
+        raise invalid("the body is not gzip (it ends in the middle, or goes on behind its end).")
+    return unpacked
+
+
+def too_large(max_bytes: int) -> RequestError:
+    """What a body gets that has more bytes than the model can need."""
+    return RequestError("RESOURCE_EXHAUSTED", f"the body has more than {max_bytes} bytes: send smaller batches.")
+
+
+def parse_body(body: bytes, max_values: int) -> dict[str, Any]:
     """The JSON object in a request's body.
 
     Raises:
-      RequestError: INVALID_ARGUMENT; not JSON, no object, or with NaN or Infinity, which JSON does not have.
+      RequestError: INVALID_ARGUMENT; not JSON, no object, more values than the model can need, or NaN or Infinity,
+        which JSON does not have.
     """
+    # Every value but the first comes after one of these; there may be some in strings, which mean nothing here.
+    values = sum(map(body.count, (b",", b"[", b"{")))
+    if values > max_values:
+        raise invalid(f"the body has {values} values or more, this server takes {max_values}: send smaller batches.")
 
-    def refuse(constant):
+    def refuse(constant: str) -> NoReturn:
         raise invalid(f"{constant} is no JSON number: all values must be finite.")
 
     try:
@@ -28,14 +68,16 @@ def parse_body(body):
     return request
 
 
-def arrays_from_json(request, specs, signature, max_rows):
+def arrays_from_json(
+    request: dict[str, Any], specs: Mapping[str, TensorSpec], signature: str, limits: Limits
+) -> tuple[Outputs, bool]:
     """The inputs of a request as NumPy arrays, and whether it has the row format.
 
     Args:
-      request: dict, what `parse_body` returned.
-      specs: dict of name -> `TensorSpec`.
+      request: what `parse_body` returned.
+      specs: the signature's inputs.
       signature: its name, for messages.
-      max_rows: int.
+      limits: those of the server.
 
     Raises:
       RequestError: INVALID_ARGUMENT, with the reason.
@@ -46,35 +88,42 @@ def arrays_from_json(request, specs, signature, max_rows):
     unknown = sorted(set(request) - {"instances", "inputs", "signature_name"})
     if unknown:
         raise invalid(f"the body has an unknown key {unknown[0][:80]!r}.")
-    columns = _columns_of_rows(request["instances"], specs, max_rows) if by_rows else request["inputs"]
-    if len(specs) == 1 and (not isinstance(columns, dict) or set(columns) == {"b64"}):
+    columns = _columns_of_rows(request["instances"], specs) if by_rows else request["inputs"]
+    if len(specs) == 1 and not isinstance(columns, dict):
         columns = {next(iter(specs)): columns}
     if not isinstance(columns, dict):
-        raise invalid(f"signature {signature!r} has several inputs: name them, as in {{{_example(specs)}}}.")
+        example = ", ".join(f'"{name}": [...]' for name in specs)
+        raise invalid(f"signature {signature!r} has several inputs: name them, as in {{{example}}}.")
     check_names(columns, specs, signature)
-    return {name: _array(name, columns[name], spec, max_rows) for name, spec in specs.items()}, by_rows
+    return {name: _array(name, columns[name], spec, limits.rows) for name, spec in specs.items()}, by_rows
 
 
-def json_from_arrays(outputs, by_rows):
+def json_from_arrays(outputs: Outputs, by_rows: bool) -> str:
     """The body of a response: {"predictions": [...]} in the row format, {"outputs": ...} else.
 
-    A signature with one output gives its values alone; with several, an object a row, or one of columns.
+    A signature with one output gives its values alone; with several, an object a row, or one of columns. Row by row,
+    so that other threads have their turns in between.
     """
-    columns = {name: array.tolist() for name, array in outputs.items()}
+    columns = {name: [json.dumps(row.tolist(), separators=(",", ":")) for row in out] for name, out in outputs.items()}
+    key = "predictions" if by_rows else "outputs"
     if len(columns) == 1:
-        return {"predictions" if by_rows else "outputs": next(iter(columns.values()))}
+        return f'{{"{key}":{_list(*columns.values())}}}'
     if not by_rows:
-        return {"outputs": columns}
-    return {"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
+        return f'{{"{key}":{_object(columns, map(_list, columns.values()))}}}'
+    return f'{{"{key}":{_list(_object(columns, row) for row in zip(*columns.values(), strict=True))}}}'
 
 
-def _columns_of_rows(rows, specs, max_rows):
+def _list(values: Any) -> str:
+    return f"[{','.join(values)}]"
+
+
+def _object(names: Any, values: Any) -> str:
+    return f"{{{','.join(f'{json.dumps(name)}:{value}' for name, value in zip(names, values, strict=True))}}}"
+
+
+def _columns_of_rows(rows: Any, specs: Mapping[str, TensorSpec]) -> Any:
     if not isinstance(rows, list):
         raise invalid('"instances" must be a list, one element a row.')
-    if not rows:
-        raise invalid('"instances" has no rows: the batch is empty; send at least one row.')
-    if len(rows) > max_rows:
-        raise invalid(f'"instances" has {len(rows)} rows, this server takes {max_rows}: send smaller batches.')
     named = [isinstance(row, dict) and set(row) != {"b64"} for row in rows]
     if not any(named):
         return rows if len(specs) == 1 else None
@@ -83,20 +132,27 @@ def _columns_of_rows(rows, specs, max_rows):
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def _array(name, value, spec, max_rows):
-    array = _strings(name, value) if spec.dtype == "string" else _numbers(name, value, spec)
-    check_shape(name, array.shape, spec, max_rows)
+def _array(name: str, value: Any, spec: TensorSpec, max_rows: int) -> np.ndarray:
+    """Dimension by dimension: the lists of one are known to be right before the next one's are looked at."""
+    if type(value) is not list:
+        raise invalid(f"input {name!r} must be {spec}: a list, one element a row.")
+    if not value:
+        raise invalid(f"input {name!r} has no rows: the batch is empty; send at least one row.")
+    if len(value) > max_rows:
+        raise invalid(f"input {name!r} has {len(value)} rows, this server takes {max_rows}: send smaller batches.")
+    shape, elements = (len(value), *spec.shape), value
+    for size in spec.shape:
+        if any(type(element) is not list or len(element) != size for element in elements):
+            raise invalid(f"input {name!r} must be {spec}, lists in lists of this shape, N the number of rows.")
+        elements = list(itertools.chain.from_iterable(elements))
+    if spec.dtype == "string":
+        return np.array([_string(name, element) for element in elements], object)
+    array = _numbers(name, elements, spec).reshape(shape)
     check_finite(name, array)
     return array
 
 
-def _strings(name, value):
-    if not isinstance(value, list):
-        raise invalid(f"input {name!r} must be a list of strings.")
-    return np.array([_string(name, element) for element in value], object)
-
-
-def _string(name, element):
+def _string(name: str, element: Any) -> bytes:
     if isinstance(element, str):
         return element.encode("utf-8", "surrogatepass")
     if isinstance(element, dict) and set(element) == {"b64"} and isinstance(element["b64"], str):
@@ -107,23 +163,17 @@ def _string(name, element):
     raise invalid(f'input {name!r}: every element must be a string or {{"b64": "..."}}.')
 
 
-def _numbers(name, value, spec):
-    try:
-        array = np.array(value)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise invalid(f"input {name!r} must be {spec}, lists of equal lengths ({error}).") from error
-    if array.size == 0:
-        return np.zeros(array.shape, spec.dtype)
+def _numbers(name: str, elements: list, spec: TensorSpec) -> np.ndarray:
     wanted = np.dtype(spec.dtype)
-    if array.dtype.kind not in ("iu" if wanted.kind in "iu" else "iuf"):
-        raise invalid(f"input {name!r} must be {spec}; got values of another type.")
-    if wanted.kind in "iu":
-        limits = np.iinfo(wanted)
-        if array.min() < limits.min or array.max() > limits.max:
-            raise invalid(f"input {name!r} must lie in [{limits.min}, {limits.max}].")
-    with np.errstate(over="ignore"):  # Numbers beyond float32 become infinite, which the caller refuses.
-        return array.astype(wanted)
-
-
-def _example(specs):
-    return ", ".join(f'"{name}": [...]' for name in specs)
+    if not set(map(type, elements)) <= ({int} if wanted.kind in "iu" else {int, float}):
+        raise invalid(f"input {name!r} must be {spec}; got lists or values of another type.")
+    if wanted.kind == "f":
+        try:
+            with np.errstate(over="ignore"):  # Numbers beyond float32 become infinite, which the caller refuses.
+                return np.array(elements, np.float64).astype(wanted)
+        except OverflowError as error:
+            raise invalid(f"input {name!r} must be finite; got a number beyond float64.") from error
+    limits = np.iinfo(wanted)
+    if min(elements) < limits.min or max(elements) > limits.max:
+        raise invalid(f"input {name!r} must be {spec}, in [{limits.min}, {limits.max}].")
+    return np.array(elements, wanted)

@@ -1,19 +1,78 @@
-"""Tensors of gRPC messages: nothing is allocated before type and shape are known to be right."""
+"""Tensors of gRPC messages: parts are counted, type and shape known to be right, before anything is allocated."""
 
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 
-from tf_pivae.export.requests import check_finite, check_names, check_shape, invalid
+from tf_pivae.export.requests import Outputs, TensorSpec, check_finite, check_names, check_shape, invalid
+
+# Field numbers of PredictRequest, of an entry of its `inputs`, and of TensorProto.
+_MODEL_SPEC, _INPUTS, _VALUE, _SHAPE, _MESSAGES = 1, 2, 2, 2, {14, 15}
+_SMALL = 4096  # bytes of what holds no tensor
+_PARTS = 64  # of a message, beside its rows
 
 
-def arrays_from_protos(protos, specs, signature, max_rows):
+def check_size(body: bytes, max_parts: int) -> None:
+    """Refuses a `PredictRequest` whose message would be much larger than its bytes: a field may take one or two.
+
+    Args:
+      body: the message's bytes.
+      max_parts: fields of the message, of an input and of a tensor; a tensor has one for each file.
+
+    Raises:
+      RequestError: INVALID_ARGUMENT.
+    """
+    for number, value in _fields(memoryview(body), _PARTS):
+        if number == _MODEL_SPEC and len(value) > _SMALL:
+            raise invalid("the model's specification is too long.")
+        for part, tensor in _fields(value, _PARTS) if number == _INPUTS else ():
+            for field, content in _fields(tensor, _PARTS + max_parts) if part == _VALUE else ():
+                if field in _MESSAGES or (field == _SHAPE and len(content) > _SMALL):
+                    raise invalid("a tensor must have a shape of a few dimensions, and numbers or strings.")
+
+
+def _fields(message: memoryview, most: int) -> Iterator[tuple[int, memoryview]]:
+    """The number and content of a message's fields, as the wire format has them; empty for a number's content."""
+    position, count = 0, 0
+    while position < len(message):
+        count += 1
+        if count > most:
+            raise invalid(f"the message is no PredictRequest: it has parts of more than {most} fields.")
+        key, position = _varint(message, position)
+        if key & 7 == 2:
+            size, position = _varint(message, position)
+        else:
+            size = {0: 0, 1: 8, 5: 4}.get(key & 7, -1)
+            if key & 7 == 0:
+                _, position = _varint(message, position)
+        if size < 0 or position + size > len(message):
+            raise invalid("the message is no PredictRequest (its wire format is wrong).")
+        yield key >> 3, message[position : position + size] if key & 7 == 2 else message[:0]
+        position += size
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    value = 0
+    for i, byte in enumerate(message[position : position + 10]):
+        value |= (byte & 127) << (7 * i)
+        if byte < 128:
+            return value, position + i + 1
+    raise invalid("the message is no PredictRequest (its wire format is wrong).")
+
+
+def arrays_from_protos(
+    protos: Mapping[str, TensorProto], specs: Mapping[str, TensorSpec], signature: str, max_rows: int
+) -> Outputs:
     """The inputs of a `PredictRequest` as NumPy arrays.
 
     Args:
-      protos: mapping of name -> `TensorProto`.
-      specs: dict of name -> `TensorSpec`.
+      protos: by name.
+      specs: the signature's inputs.
       signature: its name, for messages.
-      max_rows: int.
+      max_rows: of the request.
 
     Raises:
       RequestError: INVALID_ARGUMENT, with the reason.
@@ -22,7 +81,7 @@ def arrays_from_protos(protos, specs, signature, max_rows):
     return {name: _array(name, protos[name], spec, max_rows) for name, spec in specs.items()}
 
 
-def _array(name, proto, spec, max_rows):
+def _array(name: str, proto: TensorProto, spec: TensorSpec, max_rows: int) -> np.ndarray:
     if proto.dtype != tf.as_dtype(spec.dtype).as_datatype_enum:
         known = types_pb2.DataType.values()
         kind = types_pb2.DataType.Name(proto.dtype) if proto.dtype in known else str(proto.dtype)

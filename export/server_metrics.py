@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Iterator
 
 import prometheus_client
 
@@ -10,10 +11,18 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
 
+class Outcome:
+    """How a request ended. A signature is named only once it is known to exist: labels must stay few."""
+
+    def __init__(self) -> None:
+        self.signature = "none"
+        self.code = "CANCELLED"
+
+
 class ServerMetrics:
     """Requests, their time and the rows of a run; a registry of its own, so that two servers do not mix."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._registry = prometheus_client.CollectorRegistry()
         options = dict(registry=self._registry)
         self._requests = prometheus_client.Counter(
@@ -27,13 +36,13 @@ class ServerMetrics:
         )
         self._version = prometheus_client.Gauge("pivae_model_version", "The version that answers.", **options)
 
-    def observe_rows(self, signature, rows):
+    def observe_rows(self, signature: str, rows: int) -> None:
         """Counts a run of the model."""
         self._rows.labels(signature).observe(rows)
 
     @contextlib.contextmanager
-    def request(self, protocol):
-        """Counts and times a request. The context's value is an `Outcome`, to be filled in."""
+    def request(self, protocol: str) -> Iterator[Outcome]:
+        """Counts and times a request. The context's value is to be filled in."""
         outcome, start = Outcome(), time.perf_counter()
         try:
             yield outcome
@@ -41,15 +50,7 @@ class ServerMetrics:
             self._requests.labels(protocol, outcome.signature, outcome.code).inc()
             self._seconds.labels(protocol, outcome.signature).observe(time.perf_counter() - start)
 
-    def exposition(self, version):
-        """The text that Prometheus scrapes, bytes."""
+    def exposition(self, version: int) -> bytes:
+        """The text that Prometheus scrapes."""
         self._version.set(version)
         return prometheus_client.generate_latest(self._registry)
-
-
-class Outcome:
-    """How a request ended. A signature is named only once it is known to exist: labels must stay few."""
-
-    def __init__(self):
-        self.signature = "none"
-        self.code = "CANCELLED"

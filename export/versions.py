@@ -8,28 +8,39 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tf_pivae.errors import UserError, cannot_write
 
+_LARGEST = 2**63 - 1  # TensorFlow Serving's versions are int64; it ignores what is beyond.
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
-def versions(export_dir):
-    """The version numbers in a folder, ascending: list of int."""
+def versions(export_dir: str | Path) -> list[int]:
+    """The version numbers in a folder, ascending."""
     with os.scandir(export_dir) as entries:
-        return sorted(int(entry.name) for entry in entries if entry.name.isascii() and entry.name.isdigit())
+        numbers = (int(entry.name) for entry in entries if entry.name.isascii() and entry.name.isdigit())
+        return sorted(number for number in numbers if number <= _LARGEST)
+
+
+class Publication:
+    """A version on its way: where to write it, and the number it got (None until then)."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.version: int | None = None
 
 
 @contextlib.contextmanager
-def new_version(export_dir):
+def new_version(export_dir: str | Path) -> Iterator[Publication]:
     """Yields an empty folder to write in; on leaving, publishes it under the next version number.
 
     The context's value is a `Publication`, whose `version` is set once it is published. Whoever looks at `export_dir`
     sees all of the new version or nothing; two publications at once get two numbers; an exception leaves nothing.
 
     Raises:
-      UserError: `export_dir` cannot be written.
+      UserError: `export_dir` cannot be written, or has the highest possible version already.
     """
     try:
         Path(export_dir).mkdir(parents=True, exist_ok=True)
@@ -48,18 +59,12 @@ def new_version(export_dir):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class Publication:
-    """A version on its way: where to write it, and the number it got (None until then)."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.version = None
-
-
-def _rename(folder, export_dir):
+def _rename(folder: Path, export_dir: Path) -> int:
     version = max(versions(export_dir), default=0)
     while True:
         version += 1
+        if version > _LARGEST:
+            raise UserError(f"{export_dir} has the version {_LARGEST}, and none can be higher: choose another folder.")
         try:
             os.rename(folder, export_dir / str(version))  # Fails where another export was faster.
         except OSError as error:
@@ -70,21 +75,21 @@ def _rename(folder, export_dir):
             return version
 
 
-def _make_readable(folder):
+def _make_readable(folder: Path) -> None:
     """Gives the folder the rights of any other: a temporary one is its owner's alone, a server often someone else."""
     mask = os.umask(0)
     os.umask(mask)
     os.chmod(folder, 0o777 & ~mask)
 
 
-def _synchronize(folder):
+def _synchronize(folder: Path) -> None:
     for root, _, files in os.walk(folder):
         for name in files:
             _synchronize_entry(os.path.join(root, name))
         _synchronize_entry(root)
 
 
-def _synchronize_entry(path):
+def _synchronize_entry(path: str | Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -70,7 +70,8 @@ def test_other_models_and_versions_are_not_found(server):
 BAD_REST = {
     "no JSON": (b"\x00nonsense", "not JSON"),
     "no object": (b"[1]", "object"),
-    "deep": (b"[" * 100_000, "not JSON"),
+    "deep": (b"[" * 3_000, "not JSON"),
+    "deeper": (b"[" * 100_000, "100000 values or more"),
     "NaN": (b'{"signature_name": "sample", "instances": [NaN]}', "finite"),
     "neither format": ({"signature_name": "sample"}, "instances"),
     "both formats": ({"instances": [1], "inputs": [1]}, "instances"),
@@ -86,9 +87,9 @@ BAD_REST = {
     "rank": (by_rows("log_prob", np.zeros([4, 4], int).tolist()), "shape"),
     "size": (by_rows("log_prob", np.zeros([4, 5, 1], int).tolist()), "shape"),
     "channels": (by_rows("log_prob", np.zeros([4, 4, 3], int).tolist()), "shape"),
-    "ragged": (by_rows("log_prob", [[[0], [1]], [[0]]]), "equal lengths"),
+    "ragged": (by_rows("log_prob", [[[0], [1]], [[0]]]), "shape"),
     "empty batch": (by_rows("log_prob"), "empty"),
-    "empty column": ({"signature_name": "log_prob", "inputs": []}, "shape"),
+    "empty column": ({"signature_name": "log_prob", "inputs": []}, "no rows"),
     "over-large batch": (by_rows("sample", *range(65)), "65 rows, this server takes 64"),
     "no base64": (by_rows("image_bytes", {"b64": "%%%"}), "base64"),
     "truncated PNG": (by_rows("image_bytes", {"b64": b64(PNG[:-20])}), "PNG"),
@@ -113,7 +114,7 @@ def test_other_rest_errors(server):
     assert post(server, by_rows("sample", 1), "/v1/models/other:predict")[0] == 404
     assert post(server, by_rows("sample", 1), "/v1/models/pivae/versions/77:predict")[0] == 404
     assert post(server, by_rows("sample", 1), "/v2/nonsense")[0] == 404
-    assert post(server, by_rows("sample", 1), "/v1/models/pivae")[0] == 405
+    assert post(server, by_rows("sample", 1), "/v1/models/pivae")[0] == 404
 
 
 def test_messages_beyond_the_limit_are_refused_unread(server):

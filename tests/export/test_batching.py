@@ -2,12 +2,14 @@
 
 import asyncio
 import concurrent.futures
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
 
-from tf_pivae.export.batching import Batcher, Unbatched
+from tf_pivae.export.batching import Batcher
 from tf_pivae.export.requests import RequestError, invalid
 
 
@@ -30,23 +32,22 @@ class Model:
         return {"square": x**2, "row": np.arange(len(x))}
 
 
-def run(test, kind=Batcher, slots=1, **options):
+def run(test, slots=1, **options):
     """Runs `test(submit, model)`, submit being a function of a list of numbers."""
 
     async def main():
         model = Model()
         with concurrent.futures.ThreadPoolExecutor(slots) as executor:
-            runner = kind(model, executor, asyncio.Semaphore(slots), lambda rows: None, **options)
+            batcher = Batcher(model, executor, asyncio.Semaphore(slots), lambda rows: None, **options)
 
             async def submit(*numbers):
-                outputs = await runner.submit({"x": np.array(numbers)}, len(numbers))
+                outputs = await batcher.submit({"x": np.array(numbers)}, len(numbers))
                 return outputs["square"].tolist()
 
             try:
                 await asyncio.wait_for(test(submit, model), 20)
             finally:
                 model.gate.set()
-                runner.close()
 
     asyncio.run(main())
 
@@ -120,17 +121,25 @@ def test_what_a_client_gave_up_is_not_run():
     run(test, timeout=0.3)
 
 
-def test_closing_gives_the_slot_back():
+def test_nothing_goes_on_where_nobody_waits():
+    """A version's queues go with its last request."""
+
     async def main():
         slots = asyncio.Semaphore(1)
-        batcher = Batcher(Model(), None, slots, lambda rows: None, timeout=3600.0)
-        task = asyncio.create_task(batcher.submit({"x": np.array([1])}, 1))
-        await asyncio.sleep(0.02)
-        assert slots.locked()
-        task.cancel()
-        batcher.close()
-        await asyncio.sleep(0.02)
-        assert not slots.locked()
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            batcher = Batcher(Model(), executor, slots, lambda rows: None, timeout=0.05)
+            answered = asyncio.create_task(batcher.submit({"x": np.array([1])}, 1))
+            given_up = asyncio.create_task(batcher.submit({"x": np.array([2])}, 1))
+            await asyncio.sleep(0.01)
+            given_up.cancel()
+            await answered
+            gone = weakref.ref(batcher)
+            del batcher, answered, given_up
+            await asyncio.sleep(0.01)
+            gc.collect()
+            assert gone() is None
+            assert not slots.locked()
+            assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
 
@@ -154,7 +163,7 @@ def test_too_many_waiting_rows_are_refused_at_once():
 
 def test_without_batching_every_request_is_a_run():
     async def test(submit, model):
-        assert await asyncio.gather(submit(1, 2), submit(3)) == [[1, 4], [9]]
-        assert sorted(model.sizes) == [1, 2]
+        assert await asyncio.wait_for(asyncio.gather(submit(1, 2), submit(3)), 5) == [[1, 4], [9]]
+        assert model.sizes == [2, 1]
 
-    run(test, kind=Unbatched)
+    run(test, join=False, timeout=3600.0)

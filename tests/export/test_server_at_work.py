@@ -15,6 +15,7 @@ from talking import connect, metric, same
 from tf_pivae.errors import UserError
 from tf_pivae.export.client import ServingError
 from tf_pivae.export.manager import ModelManager
+from tf_pivae.export.servable import Servable
 
 
 def one_call(client, table, rng):
@@ -147,4 +148,4 @@ def test_a_folder_without_a_model_is_a_users_mistake(tmp_path, content):
         (folder / ("text" if content == "no version" else "3")).mkdir(parents=True)
     message = {"nothing": "cannot read", "no version": "python -m tf_pivae.export", "no model": "version 3: cannot be"}
     with pytest.raises(UserError, match=message[content]):
-        asyncio.run(ModelManager(folder, make_runner=None).start())
+        asyncio.run(ModelManager(folder, Servable, make_batcher=None).start())

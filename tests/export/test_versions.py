@@ -31,6 +31,16 @@ def test_numbers_go_up_from_the_highest(tmp_path):
     assert versions(tmp_path) == [7, 12, 13]
 
 
+def test_names_beyond_int64_are_no_versions(tmp_path):
+    for name in (str(2**63), "99999999999999999999", "9" * 200):
+        (tmp_path / name).mkdir()
+    assert versions(tmp_path) == []
+    assert _publish(tmp_path, "a") == 1
+    (tmp_path / str(2**63 - 1)).mkdir()
+    with pytest.raises(UserError, match="none can be higher"):
+        _publish(tmp_path, "a")
+
+
 def test_an_exception_leaves_nothing(tmp_path):
     def fail():
         with new_version(tmp_path) as publication:

@@ -1,0 +1,113 @@
+"""Exported models in this process, without a server: TensorFlow runs them, or OpenVINO, which starts without it.
+
+model = tf_pivae.export.load("exports/demo", runtime="openvino")
+model.log_prob(images).bits_per_dim
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from tf_pivae.cli import require_extra
+from tf_pivae.errors import UserError
+from tf_pivae.export.model_client import ModelClient
+from tf_pivae.export.requests import Inputs, Outputs, RequestError, Signature
+from tf_pivae.export.retries import ServingError
+from tf_pivae.export.versions import versions
+
+RUNTIMES = ("tensorflow", "openvino")
+PRECISIONS = ("f32", "bf16")
+
+
+class Runtime(Protocol):
+    """Runs the signatures of a SavedModel."""
+
+    signatures: dict[str, Signature]
+
+    def run(self, name: str, inputs: Inputs) -> Outputs:
+        """Runs a signature.
+
+        Raises:
+          RequestError: INVALID_ARGUMENT, UNIMPLEMENTED or INTERNAL.
+        """
+
+
+def open_runtime(folder: str | Path, runtime: str, precision: str = "f32") -> Runtime:
+    """The `Runtime` of this name for a version's folder; see `load`."""
+    if runtime not in RUNTIMES:
+        raise UserError(f"no runtime {runtime!r}; there are {', '.join(RUNTIMES)}.")
+    if precision not in PRECISIONS:
+        raise UserError(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}.")
+    if runtime == "openvino":
+        require_extra("openvino", "openvino")
+        from tf_pivae.export.openvino_runtime import OpenVINORuntime
+
+        return OpenVINORuntime(Path(folder), precision)
+    if precision != "f32":
+        raise UserError("only OpenVINO takes a precision: give runtime='openvino', or leave it out.")
+    from tf_pivae.export.tensorflow_runtime import TensorFlowRuntime
+
+    return TensorFlowRuntime(Path(folder))
+
+
+class LocalModel(ModelClient):
+    """The methods of the clients (`ModelClient`), of a model in this process. Safe to share between threads.
+
+    Args:
+      folder: a version's.
+      runtime: what runs it.
+      batch_size: rows of one run; longer calls are cut.
+    """
+
+    def __init__(self, folder: Path, runtime: Runtime, batch_size: int = 64):
+        self.folder, self._runtime = folder, runtime
+        super().__init__(batch_size)
+
+    def bits_per_dim(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        """Images uint8 [N, H, W, C] -> float32 [N]: the negative bound in bits, a dimension."""
+        return self.log_prob(images, labels).bits_per_dim
+
+    def predict(self, signature: str, inputs: Inputs) -> Outputs:
+        """One run.
+
+        Raises:
+          ServingError: what the model or the runtime refuses, with its code.
+        """
+        try:
+            return self._runtime.run(signature, inputs)
+        except RequestError as error:
+            raise ServingError(error.code, str(self.folder), str(error)) from error
+
+    def close(self) -> None:
+        """Nothing to do: the model goes with its last reference."""
+
+    def _fetch_signatures(self) -> dict[str, Signature]:
+        return self._runtime.signatures
+
+
+def load(path: str | Path, runtime: str = "tensorflow", precision: str = "f32", batch_size: int = 64) -> LocalModel:
+    """An exported model, ready to be called.
+
+    Args:
+      path: a version's folder, or a folder of versions, of which the newest is taken.
+      runtime: "tensorflow" runs every signature. "openvino" (the extra `openvino`) runs `log_prob`, `reconstruct`,
+        `encode` and `decode`, and not `sample` (stateless random numbers) or `image_bytes` (decodes files); what the
+        graph would check itself (pixels beyond the model's levels, labels beyond its classes, latents that are not
+        finite) goes unnoticed there.
+      precision: "f32", or, with OpenVINO, "bf16": where the processor has it, products are rounded to bfloat16.
+      batch_size: rows of one run.
+
+    Raises:
+      UserError: no model there, or the runtime is not installed.
+    """
+    folder = Path(path)
+    if not (folder / "saved_model.pb").is_file():
+        try:
+            folder = folder / str(versions(folder)[-1])
+        except (OSError, IndexError) as error:
+            raise UserError(f"no exported model in {path}: run python -m tf_pivae.export.") from error
+    try:
+        return LocalModel(folder, open_runtime(folder, runtime, precision), batch_size)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} cannot be loaded ({(str(error).splitlines() or [''])[0][:200]}).") from error

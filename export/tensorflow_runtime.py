@@ -1,0 +1,50 @@
+"""TensorFlow as what runs an exported model."""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from tf_pivae.export.requests import Inputs, Outputs, RequestError, Signature, TensorSpec, invalid
+
+
+class TensorFlowRuntime:
+    """See `runtimes.Runtime`.
+
+    Args:
+      folder: a version's.
+    """
+
+    def __init__(self, folder: Path):
+        self._model = tf.saved_model.load(str(folder))
+        self.signatures = {name: _signature(function) for name, function in self._model.signatures.items()}
+
+    def run(self, name: str, inputs: Inputs) -> Outputs:
+        """Runs a signature.
+
+        Raises:
+          RequestError: INVALID_ARGUMENT, what the graph found wrong; INTERNAL, anything else.
+        """
+        try:
+            outputs = self._model.signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
+            return {key: value.numpy() for key, value in outputs.items()}
+        except tf.errors.InvalidArgumentError as error:
+            raise invalid(_reason(error)) from error
+        except tf.errors.OpError as error:
+            raise RequestError("INTERNAL", _reason(error)) from error
+
+
+def _signature(function: tf.types.experimental.ConcreteFunction) -> Signature:
+    sides = function.structured_input_signature[1], function.structured_outputs
+    return Signature(*({name: _spec(spec) for name, spec in side.items()} for side in sides))
+
+
+def _spec(spec: tf.TensorSpec) -> TensorSpec:
+    return TensorSpec(spec.dtype.name, tuple(spec.shape[1:]))
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """TensorFlow's message without the names of the nodes and the Python that built them."""
+    text = str(error.message).split("[[")[0].split("\n\t [")[0]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(("Detected at node", "File ", "Node:"))]
+    return " ".join(lines)[:500]
