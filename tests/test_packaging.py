@@ -88,8 +88,8 @@ def test_wheel_has_licence_and_metadata(wheel):
 
 def test_installed_package_finds_its_own_gin_files_and_export(installed, tmp_path):
     script = (
-        "import tf_pivae.cli, tf_pivae.export\n"
-        "print(tf_pivae.export.__file__, *tf_pivae.cli.gin_search_paths()[1:], sep='\\n')"
+        "import tf_pivae.configuration, tf_pivae.export\n"
+        "print(tf_pivae.export.__file__, *tf_pivae.configuration.search_paths()[1:], sep='\\n')"
     )
     environment = dict(os.environ, PYTHONPATH=str(installed))
     output = subprocess.run(

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-import gin
 import numpy as np
 
-from tf_pivae import cli, figures, metrics
+from tf_pivae import cli, configuration, figures, metrics
 from tf_pivae.data.levels import LookedUpImages
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.bits_per_dim import bits_per_dim
@@ -373,7 +372,7 @@ def as_json(evaluation):
 def configured_dataset(gin_files, gin_params):
     """The data set that a configuration names, without a run; UserError where it names none."""
     cli.parse_gin(gin_files, gin_params)
-    dataset = gin.get_bindings("train").get("dataset")
-    if not callable(dataset):
-        raise UserError("the configuration names no data set: add train.dataset=@bundled, say.")
-    return dataset()
+    try:
+        return configuration.Snapshot().value("train.dataset")()
+    except KeyError:
+        raise UserError("the configuration names no data set: add train.dataset=@bundled, say.") from None

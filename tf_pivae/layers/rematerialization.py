@@ -4,10 +4,10 @@ A network that calls its blocks by a function (layer, *inputs, **others) -> outp
 `rematerialized`.
 """
 
-import gin
 import keras
 import tensorflow as tf
 
+from tf_pivae.configurable import configurable
 from tf_pivae.layers.weight_norm import initializing
 
 
@@ -16,7 +16,7 @@ def keep(layer, *inputs, **others):
     return layer(*inputs, **others)
 
 
-@gin.configurable
+@configurable
 def rematerialized(layer, *inputs, **others):
     """layer(*inputs, **others) of which only the inputs are kept; the gradient runs the layer once more.
 

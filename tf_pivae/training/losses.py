@@ -1,7 +1,8 @@
 """The losses of section 4.2 and appendix A.3, as pure functions."""
 
-import gin
 import tensorflow as tf
+
+from tf_pivae.configurable import configurable
 
 
 def coverage_loss(bound, free_nats=0.0, kl_weight=1.0, reduce=tf.identity):
@@ -27,14 +28,14 @@ def coverage_loss(bound, free_nats=0.0, kl_weight=1.0, reduce=tf.identity):
     return loss
 
 
-@gin.configurable
-def logistic_loss(real_logits, fake_logits):
+@configurable
+def logistic_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
     """E softplus(-D(v)) + E softplus(D(v~)): the cross-entropy of equation (1) for logits [B]; the paper's critic."""
     return tf.reduce_mean(tf.nn.softplus(-real_logits)) + tf.reduce_mean(tf.nn.softplus(fake_logits))
 
 
-@gin.configurable
-def hinge_loss(real_logits, fake_logits):
+@configurable
+def hinge_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
     """E max(0, 1 - D(v)) + E max(0, 1 + D(v~)) for logits [B] (Lim & Ye 2017, Miyato et al. 2018)."""
     return tf.reduce_mean(tf.nn.relu(1.0 - real_logits)) + tf.reduce_mean(tf.nn.relu(1.0 + fake_logits))
 
