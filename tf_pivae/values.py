@@ -29,7 +29,7 @@ class Long(NamedTuple):
         return self.low <= len(value) <= self.high
 
     def __str__(self) -> str:
-        return f"and of {self.low} to {self.high} elements"
+        return f"of {self.low} to {self.high} elements"
 
 
 class Within(NamedTuple):
@@ -78,7 +78,7 @@ def fits(hint: Any, value: Any) -> bool:
         return _calls_fit(arguments, value)
     if hint is None or hint is type(None):
         return value is None
-    if not inspect.isclass(hint) or origin is not None:
+    if hint is Any or not inspect.isclass(hint) or origin is not None:
         return True
     if isinstance(value, Result):
         return issubclass(value.made, hint)
@@ -143,9 +143,10 @@ def words(hint: Any) -> str:
     """What an annotation admits, such as "a whole number from 1 to 8"."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        return " ".join(
-            [words(arguments[0]), *(str(extra) for extra in arguments[1:] if isinstance(extra, (Long, Within)))]
-        )
+        said, ranges = words(arguments[0]), _ranges(arguments)
+        if any(isinstance(extra, Long) for extra in ranges):
+            return said.replace("a list,", f"a list {ranges[0]},")
+        return " ".join([said, *map(str, ranges)])
     if origin in (typing.Union, types.UnionType):
         return " or ".join(words(argument) for argument in arguments)
     if origin is typing.Literal:
@@ -155,7 +156,7 @@ def words(hint: Any) -> str:
         return f"({', '.join(words(a) for a in arguments)})" if len(kinds) > 1 else f"a list, each {next(iter(kinds))}"
     if origin is collections.abc.Callable:
         made = arguments[-1] if arguments else Any
-        of_what = f" that returns {words(made)}" if inspect.isclass(made) else ""
+        of_what = f", that returns {words(made)}" if inspect.isclass(made) else ""
         return f"a function, as @NAME{of_what}"
     names = {bool: "True or False", int: "a whole number", float: "a number", str: "a string", type(None): "None"}
     return names.get(hint) or f"a {getattr(hint, '__name__', 'value')}"

@@ -61,7 +61,7 @@ def parse(files: Sequence[str] = (), parameters: Iterable[str] = ()) -> None:
     for name in files:
         _read_file(name, 0)
     for parameter in parameters:
-        read(_binding(parameter), f"--gin_param={parameter}")
+        read(_binding(parameter), f"--gin_param={_short(parameter)}")
     checking.check()
 
 
@@ -140,11 +140,17 @@ def _read_file(name: str, depth: int) -> None:
     read(read_text(path, 4 * _LARGEST), name, depth)
 
 
+def _short(parameter: str) -> str:
+    """A --gin_param for a message: one line of it."""
+    line = " ".join(parameter.split())
+    return line if len(line) <= 80 else f"{line[:77]}..."
+
+
 def _binding(parameter: str) -> str:
     """A --gin_param as a gin statement: an unquoted word on the right is taken as a string."""
     name, separator, value = parameter.partition("=")
     if not separator or not name.strip():
-        raise UserError(f"--gin_param={parameter}: expected NAME=VALUE, such as num_steps=1000.")
+        raise UserError(f"--gin_param={_short(parameter)}: expected NAME=VALUE, such as num_steps=1000.")
     value = value.strip()
     if re.fullmatch(r"[A-Za-z_./~][\w./~-]*", value) and value not in ("True", "False", "None"):
         value = repr(value)

@@ -248,7 +248,7 @@ def load_dataset(run_dir: str | Path) -> ImageDataset:
         with cache.reading_only():
             return build()
     except cache.NotPrepared as error:
-        raise UserError(f"{error} Its configuration: --gin_file={path}") from error
+        raise UserError(f"{str(error).splitlines()[0]} Its configuration: --gin_file={path}") from error
 
 
 def load_num_steps(run_dir: str | Path) -> int:

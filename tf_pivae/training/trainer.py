@@ -59,8 +59,8 @@ class Trainer(keras.Model):
     def __init__(
         self,
         pivae,
-        critic=None,
-        moving_average=None,
+        critic: keras.layers.Layer | None = None,
+        moving_average: keras.Model | None = None,
         likelihood_weight: NonNegative = 1.0,
         adversarial_weight: NonNegative = 100.0,
         critic_loss: Callable[..., tf.Tensor] = losses.logistic_loss,
