@@ -10,6 +10,8 @@ from absl import flags
 
 from tf_pivae import cli
 
+cli.define_import_flag()
+flags.adopt_module_key_flags(cli)  # shows it in --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True)
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Where the versions go; a server watches it.", required=True)
 _STEP = flags.DEFINE_integer("step", None, "The checkpoint to export; the newest by default.", 0)

@@ -116,12 +116,15 @@ def test_the_command_prints_that_line(mutants, run_command):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("include 'a.gin'", "the configuration cannot be read"),
+        ("include 'a.gin'", "a.gin is included by itself"),
         ("include '.'", "no gin file '.'"),
-        ("import nowhere", "the configuration cannot be read"),
+        ("import nowhere", "a.gin, line 1: `import nowhere` would run code"),
         ("train.seed = %a\na = %b\nb = %a", None),
         ("train.num_steps = 1", "the configuration has no train.dataset: add --gin_param=train.dataset"),
-        ("train.model = @train()", "the configuration leads back to itself"),
+        (
+            "train.model = @train()",
+            "train.model = @train() is not possible: it takes a function, as @NAME,",
+        ),
         ("train.seed = 1\0", "the configuration cannot be read"),
     ],
 )

@@ -119,8 +119,8 @@ def _output(folder, *command):
 
 def test_installed_package_finds_its_own_gin_files_and_export(programs, tmp_path):
     script = (
-        "import tf_pivae.cli, tf_pivae.export\n"
-        "print(tf_pivae.export.__file__, *tf_pivae.cli.gin_search_paths()[1:], sep='\\n')"
+        "import tf_pivae.configuration, tf_pivae.export\n"
+        "print(tf_pivae.export.__file__, *tf_pivae.configuration.search_paths()[1:], sep='\\n')"
     )
     (package,) = programs.parent.glob("lib/*/site-packages/tf_pivae")
     paths = _output(tmp_path, programs / "python", "-c", script).splitlines()

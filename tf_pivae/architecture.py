@@ -71,7 +71,7 @@ def configured() -> tuple[Trainer, Specification, int]:
       UserError: the configuration names no data set, or a model that cannot be built for its images.
     """
     bindings = gin.get_bindings("train")
-    if not callable(bindings.get("dataset")):
+    if "dataset" not in bindings:
         raise UserError("the configuration names no data set: add --gin_param=train.dataset=@bundled")
     data = specification(bindings["dataset"])
     num_classes = data.num_classes if bindings.get("class_conditional") else 0

@@ -4,8 +4,8 @@ Nothing here imports TensorFlow, so that `--help` answers at once.
 """
 
 import contextlib
-import difflib
 import functools
+import importlib
 import importlib.util
 import logging
 import math
@@ -13,7 +13,9 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -22,7 +24,7 @@ from tf_pivae import children, memory, threads
 from tf_pivae.errors import UserError, disk_message, missing_setting
 
 
-def define_gin_flags():
+def define_gin_flags() -> None:
     """Defines --gin_file and --gin_param; call it when a command's module is imported.
 
     There, `flags.adopt_module_key_flags(cli)` shows them in its --help.
@@ -38,19 +40,58 @@ def define_gin_flags():
         [],
         "One binding that overrides the files, such as num_steps=1000 or RealNVP.num_scales=2; repeat for others.",
     )
+    define_import_flag()
 
 
-def run(main):
+def define_import_flag() -> None:
+    """Defines --import; call it, like `define_gin_flags` which calls it too, when a command's module is imported."""
+    flags.DEFINE_multi_string(
+        "import",
+        [],
+        "A Python module of your own that registers extensions, such as my_package.critics; it is run. Repeatable.",
+    )
+
+
+def _imports() -> list[str]:
+    return flags.FLAGS["import"].value if "import" in flags.FLAGS else []
+
+
+def import_flags() -> list[str]:
+    """The --import flags that this command was given, for a command that it starts."""
+    return [f"--import={name}" for name in _imports()]
+
+
+def _import_extensions() -> None:
+    """Imports the modules that --import names. Nothing else that a command reads can have one imported."""
+    for name in _imports():
+        import_tensorflow_quietly()
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"--import={name}: there is no module {error.name!r} in the current folder, on PYTHONPATH or installed."
+            ) from error
+        except Exception as error:  # Whatever the user's module raises.
+            if os.environ.get("TF_PIVAE_DEBUG"):
+                raise
+            reason = (str(error).strip().splitlines() or [""])[0]
+            raise UserError(
+                f"--import={name}: {type(error).__name__}: {reason} (TF_PIVAE_DEBUG=1 shows where)"
+            ) from error
+
+
+def run(main: Callable[[], None]) -> None:
     """Runs a command's `main()` under absl: a mistake becomes one line on stderr and exit status 2."""
 
     children.end_with_parent()
 
     @functools.wraps(main)
-    def guarded(argv):
+    def guarded(argv: list[str]) -> None:
         if len(argv) > 1:
             _fail(f"unexpected argument {argv[1]!r}: options start with --; see --help.")
         absl_logging.set_verbosity(absl_logging.WARNING)
         try:
+            _import_extensions()
             main()
         except Exception as error:
             line = one_line(error)
@@ -63,7 +104,7 @@ def run(main):
     app.run(guarded, flags_parser=_parse_flags)
 
 
-def _parse_flags(argv):
+def _parse_flags(argv: list[str]) -> list[str]:
     try:
         arguments = flags.FLAGS(argv)
         for name in flags.FLAGS:
@@ -77,7 +118,7 @@ def _parse_flags(argv):
         sys.exit(0)  # absl has printed the help that was asked for, and calls that a failure.
 
 
-def _flag_message(error):
+def _flag_message(error: flags.Error) -> str:
     """absl's message, with a missing flag asked for and without the tuples that stand in it."""
     missing = re.search(r"Flag --(\w+) must have a value other than None", str(error))
     if missing:
@@ -87,7 +128,7 @@ def _flag_message(error):
     return message if message.endswith((".", "?")) else f"{message}."
 
 
-def one_line(error):
+def one_line(error: BaseException) -> str | None:
     """The line for a mistake that the user can mend, or None for any other exception."""
     first_line = (str(error).strip().splitlines() or [""])[0]  # gin adds lines on where the call was configured.
     if isinstance(error, UserError):
@@ -112,12 +153,12 @@ def one_line(error):
     return None
 
 
-def _fail(message, exit_status=UserError.exit_status):
+def _fail(message: str, exit_status: int = UserError.exit_status) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(exit_status)
 
 
-def import_tensorflow_quietly():
+def import_tensorflow_quietly() -> None:
     """Imports TensorFlow, set up for the machine's memory and cores, with its start-up messages kept off the terminal.
 
     It writes some of them to the file descriptor before any log level counts, hence the detour of stderr.
@@ -134,7 +175,7 @@ def import_tensorflow_quietly():
         tf.config.list_physical_devices()
 
 
-def require_extra(extra, *modules):
+def require_extra(extra: str, *modules: str) -> None:
     """Checks that the modules of an optional dependency can be found.
 
     Args:
@@ -150,7 +191,7 @@ def require_extra(extra, *modules):
 
 
 @contextlib.contextmanager
-def _redirected(descriptor, target):
+def _redirected(descriptor: int, target: int) -> Iterator[None]:
     kept = os.dup(descriptor)
     try:
         os.dup2(target, descriptor)
@@ -160,17 +201,7 @@ def _redirected(descriptor, target):
         os.close(kept)
 
 
-# gin.
-
-
-def gin_search_paths():
-    """Where gin files are looked up: the current folder, then the files shipped with the program."""
-    here = Path(__file__).resolve().parent
-    shipped = [here / "gin_files", here.parent / "gin"]  # Installed as package data, or beside the package in a clone.
-    return ["", *(str(path) for path in shipped if path.is_dir())]
-
-
-def parse_gin(files, parameters=(), required=True):
+def parse_gin(files: Sequence[str], parameters: Sequence[str] = (), required: bool = True) -> None:
     """Reads gin files and bindings into gin's configuration, with nothing unknown passing unnoticed.
 
     Args:
@@ -179,137 +210,19 @@ def parse_gin(files, parameters=(), required=True):
       required: whether at least one file must be given.
 
     Raises:
-      UserError: an unknown file, configurable, parameter or macro, or a syntax error; the nearest right names included.
+      UserError: see `tf_pivae.configuration.parse`.
     """
-    if required and not files:
-        raise UserError(f"give a configuration: --gin_file=NAME, one of {', '.join(_shipped_files()[:6])}, ...")
-    for file in files:
-        _check_file(file)
-    import_tensorflow_quietly()
-    import gin
-    import gin.config
+    from tf_pivae.configuration import parsing
 
+    if required and not files:
+        names = ", ".join(parsing.shipped_files()[:6])
+        raise UserError(f"give a configuration: --gin_file=NAME, one of {names}, ...")
+    import_tensorflow_quietly()
     import tf_pivae.configurables  # noqa: F401  registers everything that a gin file may name
 
-    gin.clear_config()
-    # Files of our folders and nothing else: gin would also look for models/residual.gin in a Python package `models`,
-    # and fails where the current folder has a folder of that name.
-    gin.config._FILE_READERS[:] = [(open, os.path.isfile)]
-    gin.config._LOCATION_PREFIXES[:] = gin_search_paths()
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)  # gin reports every place where it looks for a file.
-    try:
-        for file in files:
-            gin.parse_config_file(file)
-        for parameter in parameters:
-            gin.parse_config(_binding(parameter))
-    except UserError:
-        raise
-    except Exception as error:  # A file may hold anything, and gin's parser and its imports raise what they like.
-        raise UserError(_explain(error)) from error
-    finally:
-        logging.disable(disabled)
-    _check_macros()
+    parsing.parse(files, parameters)
 
 
-def default_run_dir(files):
+def default_run_dir(files: Sequence[str]) -> str:
     """runs/NAME for the last gin file's name."""
     return str(Path("runs") / Path(files[-1]).stem)
-
-
-def config_text():
-    """The whole configuration as gin text."""
-    import gin
-
-    return gin.config_str(max_line_length=110)
-
-
-def _shipped_files():
-    names = set()
-    for root in gin_search_paths()[1:]:
-        names.update(str(path.relative_to(root)) for path in Path(root).rglob("*.gin"))
-    return sorted(names, key=lambda name: (name.count("/"), name))
-
-
-def is_gin_file(file):
-    """Whether there is such a gin file, in the current folder or among those shipped with the program."""
-    return any(os.path.isfile(os.path.join(root, file)) for root in gin_search_paths())
-
-
-def _check_file(file):
-    if is_gin_file(file):
-        return
-    raise UserError(f"no gin file {file!r}{_did_you_mean(file, _shipped_files())}")
-
-
-def _binding(parameter):
-    """A --gin_param as a gin statement: an unquoted word on the right is taken as a string."""
-    name, separator, value = parameter.partition("=")
-    if not separator or not name.strip():
-        raise UserError(f"--gin_param={parameter}: expected NAME=VALUE, such as num_steps=1000.")
-    value = value.strip()
-    if re.fullmatch(r"[A-Za-z_./~][\w./~-]*", value) and value not in ("True", "False", "None"):
-        value = repr(value)
-    return f"{name.strip()} = {value}"
-
-
-def _explain(error):
-    """One line for an error of gin's parser, with the nearest right names."""
-    text = str(error).strip()
-    unknown = re.search(r"No configurable matching (?:reference )?'@?(?:[\w.]*/)?([\w.]+?)(?:\(\))?'", text)
-    if unknown:
-        names = _configurable_names()
-        return f"no configurable named {unknown[1]!r}{_did_you_mean(unknown[1], names)}"
-    parameter = re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '([\w.]+)'", text)
-    if parameter:
-        known = _parameters(parameter[1])
-        return f"{parameter[1]} has no parameter {parameter[2]!r}{_did_you_mean(parameter[2], known)}"
-    file = re.search(r"Unable to open file: (\S+)\.", text)
-    if file:
-        return f"no gin file {file[1]!r}{_did_you_mean(file[1], _shipped_files())}"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"the configuration cannot be read: {' '.join(lines[:3])}"
-
-
-def _configurable_names():
-    import gin.config
-
-    return sorted(selector.rsplit(".", 1)[-1] for selector in gin.config._REGISTRY._selector_map)
-
-
-def _parameters(selector):
-    import inspect
-
-    import gin.config
-
-    configurable = gin.config._REGISTRY.get_match(selector)
-    return [] if configurable is None else list(inspect.signature(configurable.wrapped).parameters)
-
-
-def _check_macros():
-    """A macro that nothing refers to is a misspelt one: gin itself would take it without a word."""
-    text = config_text()
-    defined = re.findall(r"^(\w+) = ", text, flags=re.MULTILINE)
-    used = set(re.findall(r"%(\w+)", text))
-    for name in defined:
-        if name not in used:
-            owners = _owners(name, text)
-            if owners:
-                raise UserError(f"{name} is no setting by itself: write {' or '.join(f'{o}.{name}' for o in owners)}.")
-            raise UserError(f"nothing uses the macro {name!r}{_did_you_mean(name, sorted(used))}")
-    undefined = used - set(defined)
-    if undefined:
-        raise UserError(f"the macro {sorted(undefined)[0]!r} has no value: add --gin_param={sorted(undefined)[0]}=...")
-
-
-def _owners(parameter, text):
-    """Names of the configurables that have a parameter of this name and stand in the configuration; else of all."""
-    owners = [name for name in _configurable_names() if parameter in _parameters(name)]
-    return [name for name in owners if re.search(rf"\b{re.escape(name)}\b", text)] or owners
-
-
-def _did_you_mean(name, known):
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; there are {', '.join(list(known)[:12])}." if known else "."

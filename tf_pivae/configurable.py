@@ -1,48 +1,74 @@
-"""gin and Keras layers together; what a network's sizes may be."""
+"""gin and Keras layers together; what a setting and a network's sizes may be.
 
+`configurable` makes a function or a class a name of gin files. The annotations of its parameters say what they may be:
+`tf_pivae.configuration` compares a configuration with them before anything is built, and so does a call.
+"""
+
+import functools
 import inspect
-import math
-from numbers import Real
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import gin
 
-
-def configurable_layer(cls):
-    """`gin.configurable` for a Keras layer class.
-
-    Keras reads the argument names of `__init__` without looking through gin's wrapper; the wrapper therefore gets the
-    signature of what it wraps.
-    """
-    cls = gin.configurable(cls)
-    cls.__init__.__signature__ = inspect.signature(cls.__init__)
-    return cls
-
+from tf_pivae import values
+from tf_pivae.values import Long, Within
 
 MAX_WIDTH = 1 << 12  # Channels of a layer: eight times the widest of the paper.
 MAX_DEPTH = 1 << 10  # Layers, blocks, scales in a row.
 
+Count = Annotated[int, Within(1, 10**12)]  # steps, examples
+Batch = Annotated[int, Within(1, 1 << 16)]  # images
+Index = Annotated[int, Within(0, 2**63 - 1)]  # 0 may stand for none; seeds
+Width = Annotated[int, Within(1, MAX_WIDTH)]
+Widths = Annotated[tuple[Width, ...], Long(1, MAX_DEPTH)]
+Depth = Annotated[int, Within(1, MAX_DEPTH)]
+Initializer = Literal["glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "orthogonal", "zeros"]
+Positive = Annotated[float, Within(0, above=True)]
+NonNegative = Annotated[float, Within(0)]
+Fraction = Annotated[float, Within(0, 1)]
+Decay = Annotated[float, Within(0, 1, below=True)]  # of a running average
 
-def check_sizes(limit, **sizes):
-    """Checks numbers that decide how much is built, before anything is.
 
-    Args:
-      limit: `MAX_WIDTH` or `MAX_DEPTH`.
-      sizes: name -> a whole number, or a tuple or list of them; each from 1 to `limit`.
+def configurable(target: Any = None, **options: Any) -> Any:
+    """`gin.configurable`, with or without options, of a function or a class whose annotated settings are checked.
 
-    Raises:
-      ValueError: names the first that is none.
+    A setting is a parameter with a default. Keras reads the argument names of a layer's `__init__` without looking
+    through wrappers; these therefore have the signature of what they wrap.
     """
-    for name, value in sizes.items():
-        numbers = value if isinstance(value, (tuple, list)) else [value]
-        if not numbers or len(numbers) > MAX_DEPTH:
-            raise ValueError(f"`{name}` takes 1 to {MAX_DEPTH} numbers; got {len(numbers)}.")
-        for number in numbers:
-            if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= limit:
-                raise ValueError(f"`{name}` = {number!r} is not possible: it takes whole numbers from 1 to {limit}.")
+    if target is None:
+        return functools.partial(configurable, **options)
+    if not inspect.isclass(target):
+        return gin.configurable(_checked(target, target.__name__), **options)
+    if "__init__" in target.__dict__:
+        target.__init__ = _checked(target.__init__, target.__name__)
+    return gin.configurable(target, **options)
 
 
-def check_numbers(**numbers):
-    """Raises ValueError unless each of `numbers` is a finite number from 0."""
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= value < math.inf:
-            raise ValueError(f"`{name}` = {value!r} is not possible: it takes a number from 0.")
+configurable_layer = configurable
+
+
+def _checked(function: Callable, owner: str) -> Callable:
+    """`function`, which raises ValueError for a setting that is not what its annotation says."""
+    signature = inspect.signature(function)
+    settings = [name for name, p in signature.parameters.items() if p.default is not p.empty]
+
+    @functools.wraps(function)
+    def checked(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            bound = signature.bind_partial(*arguments, **keywords).arguments
+        except TypeError:
+            bound = {}  # The call itself says what is wrong.
+        hints = values.hints(function)
+        for name in settings:
+            if name in bound and name in hints and not values.fits(hints[name], bound[name]):
+                raise ValueError(impossible(f"{owner}.{name}", bound[name], hints[name]))
+        return function(*arguments, **keywords)
+
+    checked.__signature__ = signature
+    return checked
+
+
+def impossible(name: str, value: Any, hint: Any) -> str:
+    """The message for a setting whose value does not fit its annotation."""
+    return f"{name} = {values.shown(value)} is not possible: it takes {values.words(hint)}."

@@ -11,7 +11,7 @@ from tf_pivae import architecture
 from tf_pivae.data import cache
 from tf_pivae.errors import UserError
 from tf_pivae.training import runs
-from tf_pivae.training.building import check_whole_numbers, num_elements
+from tf_pivae.training.building import num_elements
 from tf_pivae.training.checkpoints import Checkpoints
 from tf_pivae.training.loop import train
 from tf_pivae.training.recorder import NoRecorder
@@ -106,7 +106,6 @@ def _unprepared(run_dir):
     trainer, data, batch_size = architecture.configured()
     bindings = gin.get_bindings("train")
     steps, keep = bindings["num_steps"], bindings.get("keep_checkpoints", 3)
-    check_whole_numbers(1, num_steps=steps, keep_checkpoints=keep)
     weights, num_bytes = _sizes(trainer.state)
     _check_disk(Path(run_dir), num_bytes * (keep + 1))
     return "\n".join(

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import gin
 import numpy as np
 
-from tf_pivae import cli, figures, metrics
+from tf_pivae import cli, configuration, figures, metrics
 from tf_pivae.data.levels import LookedUpImages
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.bits_per_dim import bits_per_dim
@@ -394,7 +393,7 @@ def as_json(evaluation: Evaluation) -> str:
 def configured_dataset(gin_files: Sequence[str], gin_params: Sequence[str]) -> ImageDataset:
     """The data set that a configuration names, without a run; UserError where it names none."""
     cli.parse_gin(gin_files, gin_params)
-    dataset = gin.get_bindings("train").get("dataset")
-    if not callable(dataset):
-        raise UserError("the configuration names no data set: add train.dataset=@bundled, say.")
-    return dataset()
+    try:
+        return configuration.Snapshot().value("train.dataset")()
+    except KeyError:
+        raise UserError("the configuration names no data set: add train.dataset=@bundled, say.") from None

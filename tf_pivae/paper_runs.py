@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tf_pivae import children, cli
+from tf_pivae import children, cli, configuration
 from tf_pivae.errors import UserError
 from tf_pivae.training.runs import write_atomically
 
@@ -61,7 +61,7 @@ def gin_files(row_name: str, preset: str) -> list[str]:
     if preset == "full":
         return [f"paper/{row_name}.gin"]
     shipped = [f"presets/{preset}_{row_name.split('_')[0]}.gin", f"presets/{preset}.gin"]
-    return [f"paper/{row_name}.gin", next(name for name in shipped if cli.is_gin_file(name))]
+    return [f"paper/{row_name}.gin", next(name for name in shipped if configuration.is_file(name))]
 
 
 class Parts:
@@ -213,7 +213,7 @@ def _run(command):
 
     SIGTERM is handed on, and ends this process when the command has saved and ended. Its messages pass through.
     """
-    arguments = [sys.executable, "-m", *command]
+    arguments = [sys.executable, "-m", *command, *cli.import_flags()]
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, env=children.environment())
     previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     error = None

@@ -7,9 +7,9 @@
 
 Every trial is a process and a run directory of its own. Run again with the same command to go on after an interruption
 or a failure; finished trials are not run again, values and trials may be added. Writes results.csv, sweep.png, and
-what `tensorboard --logdir=SWEEP_DIR` shows. Exit status: 0 all trials dealt with, failures recorded; 2 a mistake that
-the message explains, or no trial finished; 130 or 143 stopped by SIGINT or SIGTERM, which the trials got too: they
-have saved.
+what `tensorboard --logdir=SWEEP_DIR` shows. Exit status: 0 all trials finished; 2 a mistake that the message explains,
+or no trial finished; 3 some trials failed, which results.csv tells; 130 or 143 stopped by SIGINT or SIGTERM, which the
+trials got too: they have saved.
 """
 
 import sys
@@ -48,7 +48,7 @@ _RAY_ADDRESS = flags.DEFINE_string("ray_address", None, "A running Ray cluster (
 def main() -> None:
     from tf_pivae.sweeps import command
 
-    stopped_by = command.sweep(
+    status = command.sweep(
         flags.FLAGS.gin_file,
         flags.FLAGS.gin_param,
         _SWEEP.value,
@@ -62,9 +62,10 @@ def main() -> None:
         cpus_per_trial=_CPUS.value,
         gpus_per_trial=_GPUS.value,
         ray_address=_RAY_ADDRESS.value,
+        flags=cli.import_flags(),
     )
-    if stopped_by is not None:
-        sys.exit(128 + stopped_by)
+    if status:
+        sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -140,5 +140,5 @@ def test_rejects_what_it_cannot_do():
         RealNVP((4, 4, 1), norm="layer")
     with pytest.raises(ValueError, match="6x6"):
         RealNVP((6, 6, 1), num_scales=3)
-    with pytest.raises(ValueError, match="num_scales` = 0"):
+    with pytest.raises(ValueError, match="num_scales = 0"):
         RealNVP((4, 4, 1), num_scales=0)

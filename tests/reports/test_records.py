@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 
 from tf_pivae import cli
+from tf_pivae.configuration import preserved
 from tf_pivae.data.arrays import ImageSplit
 from tf_pivae.reports import configuration, curves, hardware, pictures, views
 from tf_pivae.reports import run as run_records
-from tf_pivae.training.runs import preserved_gin
 
 
 def test_bindings_are_those_that_gin_reads(tiny):
     """Against gin's own parser, long values that it breaks into lines included."""
-    with preserved_gin():
+    with preserved():
         cli.parse_gin([tiny], ["residual_vae.widths=(" + ", ".join(map(str, range(100, 150))) + ")"])
         text = gin.config_str(max_line_length=80)
         expected = {}

@@ -74,7 +74,7 @@ def test_damaged_records_are_named(text, tmp_path):
     for step in (None, 12):
         with pytest.raises(UserError, match=r"evaluation.json is damaged: remove it, then evaluate again\.$"):
             runs.load_evaluation(tmp_path, step)
-    with pytest.raises(UserError, match=r"data.json is damaged: copy it from a run on the same images\.$"):
+    with pytest.raises(UserError, match=r"data.json is damaged: remove it, then the command .* writes it again\.$"):
         runs.load_facts(tmp_path)
 
 

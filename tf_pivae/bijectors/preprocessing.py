@@ -1,10 +1,13 @@
 """From dequantised images to the real line and back (method, section 1.2)."""
 
 import math
+from typing import Annotated
 
-import gin
 import tensorflow as tf
 import tensorflow_probability as tfp
+
+from tf_pivae.configurable import configurable
+from tf_pivae.values import Within
 
 tfb = tfp.bijectors
 
@@ -55,14 +58,14 @@ class Logit(tfb.Bijector):
         return tf.math.log_sigmoid(t) + tf.math.log_sigmoid(-t) - math.log(self._width)
 
 
-@gin.configurable
-def logit(a=0.05):
+@configurable
+def logit(a: Annotated[float, Within(0, 0.5, above=True, below=True)] = 0.05) -> tfb.Bijector:
     """A `Logit` of the margin `a`."""
     return Logit(a)
 
 
-@gin.configurable
-def affine():
+@configurable
+def affine() -> tfb.Bijector:
     """The preprocessing of the variants without a flow.
 
     forward    t = 2v - 1                  log-det    D log 2

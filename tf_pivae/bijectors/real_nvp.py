@@ -1,6 +1,8 @@
 """The Real-NVP head f (section 4.1, appendices A.4 and C; Dinh et al. 2017)."""
 
 import functools
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 import keras
 import tensorflow as tf
@@ -11,16 +13,17 @@ from tf_pivae.bijectors.coupling import AffineCoupling, channel_mask, checkerboa
 from tf_pivae.bijectors.factor_out import FactorOut
 from tf_pivae.bijectors.normalization import ChannelAffine, ChannelNormalization
 from tf_pivae.bijectors.squeeze import Squeeze
-from tf_pivae.configurable import MAX_DEPTH, MAX_WIDTH, check_sizes, configurable_layer
+from tf_pivae.configurable import Depth, Width, configurable
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.convolution import ConvolutionPrecision
 from tf_pivae.layers.moments import BatchNorm, RunningMoments
 from tf_pivae.layers.rematerialization import keep
 from tf_pivae.layers.weight_norm import WeightNormConv2D, initializing
+from tf_pivae.values import Within
 
 tfb = tfp.bijectors
 
-_NORMS = ("batch", "act", "none")
+_MAX_COUPLINGS = 64  # In a row; the paper's longest has 8 blocks and couplings.
 
 
 class Conditioner(keras.layers.Layer):
@@ -150,7 +153,7 @@ class _InitializedChannelAffine(ChannelAffine):
         return super()._forward_pair(x)
 
 
-@configurable_layer
+@configurable
 class RealNVP(Composite):
     """Holds the networks of the head; `bijector` builds the bijector around them.
 
@@ -172,19 +175,15 @@ class RealNVP(Composite):
     def __init__(
         self,
         image_shape,
-        num_scales=1,
-        num_couplings=3,
-        num_blocks=2,
-        width=32,
-        norm="batch",
-        call_block=keep,
+        num_scales: Depth = 1,
+        num_couplings: Annotated[int, Within(1, _MAX_COUPLINGS)] = 3,
+        num_blocks: Annotated[int, Within(0, _MAX_COUPLINGS)] = 2,
+        width: Width = 32,
+        norm: Literal["batch", "act", "none"] = "batch",
+        call_block: Callable = keep,
         name="real_nvp",
     ):
         super().__init__(name=name)
-        if norm not in _NORMS:
-            raise ValueError(f"`norm` must be one of {_NORMS}; got {norm!r}.")
-        check_sizes(MAX_DEPTH, num_scales=num_scales, num_couplings=num_couplings, num_blocks=num_blocks or 1)
-        check_sizes(MAX_WIDTH, width=width)
         self.couples_images = norm == "batch"  # In training, when the moments are those of a batch.
         height, image_width, channels = image_shape
         stride = 2 ** (num_scales - 1)

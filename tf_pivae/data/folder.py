@@ -8,7 +8,7 @@ import gin
 import numpy as np
 import tqdm
 
-from tf_pivae.data import cache, image_files, image_ops, sources
+from tf_pivae.data import arrays, cache, image_files, image_ops, sources
 from tf_pivae.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def image_folder(
     num_examples=None,
     cache_dir=None,
     name=None,
-):
+) -> arrays.ImageDataset:
     """A data set made of the image files below a folder, prepared once in the cache.
 
     Files that cannot be used (damaged, empty, too small, larger than 64 megapixels, links, no images) are skipped and

@@ -31,7 +31,7 @@ def idx_images(
     class_names=(),
     num_examples=None,
     name="idx",
-):
+) -> arrays.ImageDataset:
     """A data set of IDX files, held in memory.
 
     Fashion-MNIST at 32x32 is `pad_to = 32`; at 16x16, `pad_to = 32` and `image_size = 16`.

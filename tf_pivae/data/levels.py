@@ -10,7 +10,7 @@ from tf_pivae.errors import UserError
 
 
 @gin.configurable
-def reduced_levels(dataset=None, num_bins=32):
+def reduced_levels(dataset=None, num_bins=32) -> arrays.ImageDataset:
     """Another data set with its 256 levels rounded down to `num_bins`: x -> floor(x num_bins / 256).
 
     Args:

@@ -9,7 +9,7 @@ import zlib
 import gin
 import numpy as np
 
-from tf_pivae.data import cache, image_ops, sources
+from tf_pivae.data import arrays, cache, image_ops, sources
 from tf_pivae.errors import UserError
 
 IN_MEMORY_BYTES = 1 << 30  # larger data sets are unpacked once into the cache and memory-mapped
@@ -28,7 +28,7 @@ def npz_images(
     seed=0,
     cache_dir=None,
     name=None,
-):
+) -> arrays.ImageDataset:
     """A data set of one `.npz` file; `save_npz` writes such files.
 
     The file holds `train_images` and `test_images` (uint8 or uint16, `[N, H, W, C]` or `[N, H, W]`), optionally

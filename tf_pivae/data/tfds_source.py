@@ -14,7 +14,7 @@ import urllib.request
 
 import gin
 
-from tf_pivae.data import cache, image_ops, sources
+from tf_pivae.data import arrays, cache, image_ops, sources
 from tf_pivae.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def tfds_images(
     data_dir=None,
     num_examples=None,
     cache_dir=None,
-):
+) -> arrays.ImageDataset:
     """A data set of TFDS, downloaded by TFDS where needed and prepared once in the cache.
 
     The paper's data sets:

@@ -1,17 +1,17 @@
 """What convolutions compute in: float32, or bfloat16 for their two arguments (mixed precision)."""
 
 from collections.abc import Callable
+from typing import Literal
 
-import gin
 import keras
 import tensorflow as tf
 
-from tf_pivae.configurable import configurable_layer
+from tf_pivae.configurable import Depth, Initializer, configurable
 
 _DTYPES = ("float32", "bfloat16")  # float16's range would need the losses to be scaled.
 
 
-@gin.configurable
+@configurable
 class ConvolutionPrecision:
     """Rounds the arguments of a convolution to `dtype`, and returns its result in float32.
 
@@ -26,7 +26,7 @@ class ConvolutionPrecision:
         float32 inside the convolution, and the sum is rounded once more.
     """
 
-    def __init__(self, dtype="float32"):
+    def __init__(self, dtype: Literal["float32", "bfloat16"] = "float32"):
         if dtype not in _DTYPES:
             raise ValueError(f"`dtype` of convolutions must be one of {_DTYPES}; got {dtype!r}.")
         self.dtype = dtype
@@ -38,11 +38,19 @@ class ConvolutionPrecision:
         return tf.cast(convolve(tf.cast(x, self.dtype), tf.cast(kernel, self.dtype)), tf.float32)
 
 
-@configurable_layer
+@configurable
 class Conv2D(keras.layers.Conv2D):
     """`keras.layers.Conv2D` in the precision that the configuration asks for."""
 
-    def __init__(self, filters, kernel_size, strides=1, padding="same", kernel_initializer="he_normal", name=None):
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        strides: Depth = 1,
+        padding: Literal["same", "valid"] = "same",
+        kernel_initializer: Initializer = "he_normal",
+        name: str | None = None,
+    ):
         super().__init__(
             filters, kernel_size, strides, padding=padding, kernel_initializer=kernel_initializer, name=name
         )

@@ -7,10 +7,10 @@ A network that calls its blocks by a function (layer, *inputs, **others) -> outp
 from collections.abc import Callable
 from typing import Any
 
-import gin
 import keras
 import tensorflow as tf
 
+from tf_pivae.configurable import configurable
 from tf_pivae.layers.weight_norm import initializing
 
 
@@ -19,7 +19,7 @@ def keep(layer: keras.layers.Layer, *inputs: Any, **others: Any) -> Any:
     return layer(*inputs, **others)
 
 
-@gin.configurable
+@configurable
 def rematerialized(layer: keras.layers.Layer, *inputs: Any, **others: Any) -> Any:
     """layer(*inputs, **others) of which only the inputs are kept; the gradient runs the layer once more.
 

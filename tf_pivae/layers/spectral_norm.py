@@ -1,11 +1,12 @@
 """Spectrally normalised layers for the critic (Miyato et al. 2018)."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import keras
 import tensorflow as tf
 
-from tf_pivae.configurable import configurable_layer
+from tf_pivae.configurable import Depth, Initializer, configurable
 from tf_pivae.layers.convolution import Conv2D
 
 _INITIAL_UPDATES = 10
@@ -58,11 +59,19 @@ class SpectralNorm:
         return tf.reshape(kernel, [-1, kernel.shape[-1]]), tf.convert_to_tensor(self.u)
 
 
-@configurable_layer
+@configurable
 class SpectralNormConv2D(SpectralNorm, Conv2D):
     """`Conv2D` with a spectrally normalised kernel; its bias is as it is."""
 
-    def __init__(self, filters, kernel_size, strides=1, padding="same", kernel_initializer="he_normal", name=None):
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        strides: Depth = 1,
+        padding: Literal["same", "valid"] = "same",
+        kernel_initializer: Initializer = "he_normal",
+        name: str | None = None,
+    ):
         super().__init__(
             filters, kernel_size, strides, padding=padding, kernel_initializer=kernel_initializer, name=name
         )
@@ -73,11 +82,11 @@ class SpectralNormConv2D(SpectralNorm, Conv2D):
         return super().convolution_op(inputs, self.normalized_kernel())
 
 
-@configurable_layer
+@configurable
 class SpectralNormDense(SpectralNorm, keras.layers.Dense):
     """`keras.layers.Dense` with a spectrally normalised kernel; its bias is as it is."""
 
-    def __init__(self, units, use_bias=True, name=None):
+    def __init__(self, units, use_bias: bool = True, name: str | None = None):
         super().__init__(units, use_bias=use_bias, name=name)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:

@@ -8,38 +8,39 @@ import os
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-import gin
 import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from tf_pivae.configurable import Batch, Count, Decay, Fraction, Index, NonNegative, Positive, configurable
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.classifier import augmented, residual_network
 from tf_pivae.metrics.extraction import save_atomically
+from tf_pivae.values import Within
 
 STATE_FILE = "classifier.npz"
 EVALUATION_BATCH = 500
 
 
-@gin.configurable
+@configurable
 @dataclass(frozen=True)
 class ClassifierConfig:
     """The published recipe: 64,000 steps of batch 128, the rate divided by 10 at 50 % and 75 % of them."""
 
-    depth: int = 32  # 6n + 2
-    batch_size: int = 128
-    num_steps: int = 64_000
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 2e-4  # on convolution and dense kernels
-    drops: tuple[float, ...] = (0.5, 0.75)  # fractions of the steps
-    crop_padding: int = 4
+    depth: Annotated[int, Within(8, 200)] = 32  # 6n + 2
+    batch_size: Batch = 128
+    num_steps: Count = 64_000
+    learning_rate: Positive = 0.1
+    momentum: Decay = 0.9
+    weight_decay: NonNegative = 2e-4  # on convolution and dense kernels
+    drops: tuple[Fraction, ...] = (0.5, 0.75)  # fractions of the steps
+    crop_padding: Annotated[int, Within(0, 64)] = 4
     flip: bool = True  # off for digits and letters
-    seed: int = 0
-    save_every: int = 1000
+    seed: Index = 0
+    save_every: Count = 1000
 
 
 class Classifier(NamedTuple):

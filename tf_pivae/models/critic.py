@@ -3,11 +3,12 @@
 No batch normalisation: it would break the per-sample meaning of the gradient penalty.
 """
 
-import gin
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
-from tf_pivae.configurable import MAX_DEPTH, MAX_WIDTH, check_sizes
+from tf_pivae.configurable import Depth, Index, Width, Widths, configurable
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.convolution import Conv2D
 from tf_pivae.layers.spectral_norm import SpectralNorm
@@ -113,8 +114,13 @@ def _conv(conv, filters, kernel_size, strides=1, name=None):
     return conv(filters, kernel_size, strides, padding="same", kernel_initializer="he_normal", name=name)
 
 
-@gin.configurable
-def plain_critic(widths=(64, 128, 256, 512), num_classes=0, conv=Conv2D, dense=keras.layers.Dense):
+@configurable
+def plain_critic(
+    widths: Widths = (64, 128, 256, 512),
+    num_classes: Index = 0,
+    conv: Callable[..., keras.layers.Layer] = Conv2D,
+    dense: Callable[..., keras.layers.Layer] = keras.layers.Dense,
+) -> Critic:
     """Table 1's critic (SNGAN's CIFAR net without spectral normalisation).
 
     Args:
@@ -122,19 +128,18 @@ def plain_critic(widths=(64, 128, 256, 512), num_classes=0, conv=Conv2D, dense=k
       num_classes: 0, or the number of classes of a class-conditional model.
       conv, dense: functions that make the layers, such as `SpectralNormConv2D` and `SpectralNormDense`.
     """
-    check_sizes(MAX_WIDTH, widths=widths)
     return Critic(_PlainTrunk(widths, conv), num_classes, dense)
 
 
-@gin.configurable
+@configurable
 def residual_critic(
-    stem_width=16,
-    widths=(32, 64, 128, 256),
-    blocks_per_width=1,
-    num_classes=0,
-    conv=Conv2D,
-    dense=keras.layers.Dense,
-):
+    stem_width: Width = 16,
+    widths: Widths = (32, 64, 128, 256),
+    blocks_per_width: Depth = 1,
+    num_classes: Index = 0,
+    conv: Callable[..., keras.layers.Layer] = Conv2D,
+    dense: Callable[..., keras.layers.Layer] = keras.layers.Dense,
+) -> Critic:
     """Table 6's critic; wider and deeper for `large-D`.
 
     Args:
@@ -144,6 +149,4 @@ def residual_critic(
       num_classes: 0, or the number of classes of a class-conditional model.
       conv, dense: functions that make the layers, such as `SpectralNormConv2D` and `SpectralNormDense`.
     """
-    check_sizes(MAX_WIDTH, stem_width=stem_width, widths=widths)
-    check_sizes(MAX_DEPTH, blocks_per_width=blocks_per_width)
     return Critic(_ResidualTrunk(stem_width, widths, blocks_per_width, conv), num_classes, dense)

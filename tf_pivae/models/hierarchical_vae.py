@@ -1,18 +1,19 @@
 """The hierarchical VAE on the feature space y (method, section 2; appendix A.1; Kingma et al. 2016)."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
 
-import gin
 import keras
 import tensorflow as tf
 
-from tf_pivae.configurable import MAX_WIDTH, check_sizes, configurable_layer
+from tf_pivae.configurable import MAX_WIDTH, Index, Width, Widths, configurable, configurable_layer
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.rematerialization import keep
 from tf_pivae.layers.weight_norm import WeightNormConv2D
 from tf_pivae.models.blocks import GENERATIVE_PARTS, BottomUpBlock, LatentSample, MapTop, TopDownBlock, VectorTop
 from tf_pivae.models.latents import GaussianPosterior, standard_gaussian
+from tf_pivae.values import Within
 
 
 class VAEBound(NamedTuple):
@@ -163,7 +164,7 @@ def _resolution(image_shape, num_down):
 class RawInput(Composite):
     """The first block sees y as it is."""
 
-    def call(self, y, labels=None):
+    def call(self, y: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
         return y
 
 
@@ -171,21 +172,21 @@ class RawInput(Composite):
 class EluInput(Composite):
     """The first block sees elu(y), in which dark pixels hardly differ; models published before 0.2 were trained so."""
 
-    def call(self, y, labels=None):
+    def call(self, y: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
         return tf.nn.elu(y)
 
 
-@gin.configurable
+@configurable
 def plain_vae(
     image_shape,
-    widths=(64, 128, 256, 512),
-    top_channels=128,
-    latent_channels=32,
-    posterior=GaussianPosterior,
-    stem=RawInput,
-    num_classes=0,
-    call_block=keep,
-):
+    widths: Widths = (64, 128, 256, 512),
+    top_channels: Width = 128,
+    latent_channels: Annotated[int, Within(0, MAX_WIDTH)] = 32,
+    posterior: Callable[..., keras.layers.Layer] = GaussianPosterior,
+    stem: Callable[..., keras.layers.Layer] = RawInput,
+    num_classes: Index = 0,
+    call_block: Callable = keep,
+) -> HierarchicalVAE:
     """Table 1's net: dense, stride-2 deconvolutions, conv 3x3; the encoder mirrors it (method, section 5).
 
     Args:
@@ -198,7 +199,6 @@ def plain_vae(
       num_classes: 0, or the number of classes of a class-conditional model.
       call_block: `keep`, or `rematerialized`, which trades time for memory.
     """
-    check_sizes(MAX_WIDTH, widths=widths, top_channels=top_channels, latent_channels=latent_channels or 1)
     resolution = _resolution(image_shape, len(widths) - 1)
     top_down = [
         TopDownBlock(
@@ -230,17 +230,17 @@ def plain_vae(
     return HierarchicalVAE(image_shape, stem(name="stem"), bottom_up, top, top_down, output, call_block)
 
 
-@gin.configurable
+@configurable
 def residual_vae(
     image_shape,
-    stem_width=16,
-    widths=(32, 64, 128, 256),
-    top_channels=32,
-    latent_channels=32,
-    posterior=GaussianPosterior,
-    num_classes=0,
-    call_block=keep,
-):
+    stem_width: Width = 16,
+    widths: Widths = (32, 64, 128, 256),
+    top_channels: Width = 32,
+    latent_channels: Annotated[int, Within(0, MAX_WIDTH)] = 32,
+    posterior: Callable[..., keras.layers.Layer] = GaussianPosterior,
+    num_classes: Index = 0,
+    call_block: Callable = keep,
+) -> HierarchicalVAE:
     """Table 6's net: residual blocks on both sides, latents at each block's own resolution.
 
     Args:
@@ -253,8 +253,6 @@ def residual_vae(
       num_classes: 0, or the number of classes of a class-conditional model.
       call_block: `keep`, or `rematerialized`, which trades time for memory.
     """
-    check_sizes(MAX_WIDTH, stem_width=stem_width, widths=widths, top_channels=top_channels)
-    check_sizes(MAX_WIDTH, latent_channels=latent_channels or 1)  # 0: none
     resolution = _resolution(image_shape, len(widths) - 1)
     count = len(widths)
     top_down = [

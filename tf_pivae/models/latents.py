@@ -6,7 +6,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tf_pivae.bijectors.inverse_autoregressive import InverseAutoregressiveFlow
-from tf_pivae.configurable import MAX_DEPTH, check_sizes, configurable_layer
+from tf_pivae.configurable import Depth, Index, configurable
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.masked import AutoregressiveNetwork
 
@@ -46,13 +46,13 @@ class Posterior(NamedTuple):
     log_prob: tf.Tensor  # log q(z|y) of each element, nats, in the shape of z
 
 
-@configurable_layer
+@configurable
 class GaussianPosterior(Composite):
     """q(z|y) = N(z; mean, exp(log_scale)^2), the statistics summed from a top-down and a bottom-up part."""
 
     context_channels = 0
 
-    def __init__(self, channels, width, num_classes=0, name=None):
+    def __init__(self, channels, width, num_classes: Index = 0, name: str | None = None):
         super().__init__(name=name)
         del channels, width, num_classes  # The signature that all posteriors share.
 
@@ -62,7 +62,7 @@ class GaussianPosterior(Composite):
         return Posterior(z, base.log_prob(z))
 
 
-@configurable_layer
+@configurable
 class IAFPosterior(Composite):
     """One inverse autoregressive step on top of the Gaussian: z0 ~ N(mean, scale^2), z = mu_1(z0) + sigma_1(z0) z0.
 
@@ -74,9 +74,8 @@ class IAFPosterior(Composite):
       num_layers: hidden masked convolutions; 2 in the reference implementation.
     """
 
-    def __init__(self, channels, width, num_layers=2, num_classes=0, name=None):
+    def __init__(self, channels, width, num_layers: Depth = 2, num_classes: Index = 0, name: str | None = None):
         super().__init__(name=name)
-        check_sizes(MAX_DEPTH, num_layers=num_layers)
         self.context_channels = width
         self.network = AutoregressiveNetwork(channels, width, num_layers, num_classes=num_classes, name="network")
 

@@ -2,19 +2,24 @@
 
 import contextlib
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Annotated, NamedTuple
 
-import gin
 import keras
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tf_pivae.bijectors import preprocessing as preprocessing_lib
+from tf_pivae.configurable import Index, NonNegative, configurable
 from tf_pivae.layers.weight_norm import data_dependent_initialization
 from tf_pivae.models.dequantization import UniformDequantization, uniform
-from tf_pivae.models.hierarchical_vae import residual_vae
+from tf_pivae.models.hierarchical_vae import HierarchicalVAE, residual_vae
 from tf_pivae.noise import RowNoise, seed_tensor
 from tf_pivae.rows import RowFunction
+from tf_pivae.values import Within
+
+tfb = tfp.bijectors
 
 RECONSTRUCTION = "reconstruction"  # The stream of the noise of reconstructions, so that it is not that of samples.
 _ROWS_SIDE_BY_SIDE = 64  # Larger batches cost as much an image.
@@ -48,7 +53,7 @@ class MassOutside(NamedTuple):
     pixels_above: float  # share of pixels at or above 1
 
 
-@gin.configurable
+@configurable
 class PiVAE(keras.Model):
     """A density and a sampler for images of `num_bins` levels, x in {0 ... num_bins - 1}^(H x W x C).
 
@@ -72,18 +77,16 @@ class PiVAE(keras.Model):
     def __init__(
         self,
         image_shape,
-        vae=residual_vae,
-        flow=None,
-        preprocessing=preprocessing_lib.logit,
-        dequantization=UniformDequantization,
-        num_bins=256,
-        observation_noise=1.0,
-        num_classes=0,
-        name="pivae",
+        vae: Callable[..., HierarchicalVAE] = residual_vae,
+        flow: Callable[..., keras.layers.Layer] | None = None,
+        preprocessing: Callable[[], tfb.Bijector] = preprocessing_lib.logit,
+        dequantization: Callable[..., keras.layers.Layer] = UniformDequantization,
+        num_bins: Annotated[int, Within(2, 256)] = 256,
+        observation_noise: NonNegative = 1.0,
+        num_classes: Index = 0,
+        name: str = "pivae",
     ):
         super().__init__(name=name)
-        if not 2 <= num_bins <= 256:
-            raise ValueError(f"`num_bins` must be 2 to 256, the levels of a uint8 pixel; got {num_bins}.")
         self.image_shape = tuple(int(size) for size in image_shape)
         self.num_bins = num_bins
         self.observation_noise = observation_noise

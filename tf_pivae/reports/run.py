@@ -1,9 +1,9 @@
 """What a run directory holds, read once."""
 
 import dataclasses
-import json
 from pathlib import Path
 
+from tf_pivae.files import read_records, read_text
 from tf_pivae.training import runs
 from tf_pivae.training.pretrained import resolve
 
@@ -52,27 +52,14 @@ def _read(path, name):
         name=name,
         path=path,
         facts=facts,
-        config=(path / "config.gin").read_text(),
+        config=read_text(path / "config.gin"),
         num_steps=runs.load_num_steps(path),
         batch_size=runs.load_batch_size(path),
-        metrics=_lines(path / "metrics.jsonl"),
+        metrics=read_records(path / "metrics.jsonl"),
         evaluation=runs.load_evaluation(path),
-        evaluations=_lines(path / "evaluations.jsonl"),
+        evaluations=read_records(path / "evaluations.jsonl"),
         environments=runs.load_environments(path),
     )
-
-
-def _lines(path):
-    """The lines of a file of JSON objects with a step; the last may be half written."""
-    found = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
-            found.append(record)
-    return found
 
 
 def _names(paths):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tf_pivae import figures
+from tf_pivae import cli, figures
 from tf_pivae.errors import UserError
 from tf_pivae.sweeps import launch, picture, results, runner, space
 from tf_pivae.sweeps.plan import plan, stages
@@ -17,28 +17,33 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from tf_pivae.sweeps.trials import Record, Trial
+SOME_FAILED = 3  # The command's exit status.
 
 
 def sweep(
-    gin_files,
-    gin_params,
-    axes,
+    gin_files: Sequence[str],
+    gin_params: Sequence[str],
+    axes: Sequence[str],
     *,
-    sweep_dir,
-    mode="grid",
-    num_trials=None,
-    sweep_seed=0,
-    max_parallel=1,
-    metrics=(),
-    launcher="local",
-    cpus_per_trial=None,
-    gpus_per_trial=0,
-    ray_address=None,
-):
+    sweep_dir: str | None,
+    mode: str = "grid",
+    num_trials: int | None = None,
+    sweep_seed: int = 0,
+    max_parallel: int = 1,
+    metrics: Sequence[str] = (),
+    launcher: str = "local",
+    cpus_per_trial: int | None = None,
+    gpus_per_trial: int = 0,
+    ray_address: str | None = None,
+    flags: Sequence[str] = (),
+) -> int:
     """Runs a sweep, or what is left of it; the arguments are the command's flags.
 
+    Args:
+      flags: further ones, for the commands of every trial.
+
     Returns:
-      The number of the signal that stopped it, or None.
+      The exit status: 0, `SOME_FAILED`, or 128 and the number of the signal that stopped it.
 
     Raises:
       UserError: a mistake found before the first trial starts, or no trial finished.
@@ -50,25 +55,35 @@ def sweep(
 
         evaluation.Settings(metrics=tuple(metrics))  # checks the names
     axes = [space.parse_axis(text) for text in axes]
+    if launcher == "ray":
+        cli.require_extra("ray", "ray")
     with runner.hold(sweep_dir):
-        trials = plan(gin_files, gin_params, axes, mode, num_trials, sweep_seed, sweep_dir)
-        commands = stages(metrics)
+        planned = plan(gin_files, gin_params, axes, mode, num_trials, sweep_seed, sweep_dir)
+        trials = {trial: num_steps for trial, (_, num_steps) in planned.items()}
+        commands = stages(metrics, flags)
         waiting = runner.pending(trials, commands)
         stopped_by = None
         if waiting:
             parallel = min(max_parallel, len(waiting))
             start = _local if launcher == "local" else _ray
             launched = start(parallel, cpus_per_trial, gpus_per_trial, ray_address)
-            try:
+        try:
+            for trial, (config, _) in planned.items():
+                trial.claim(config)
+            if waiting:
                 with view(trials) as shown:
                     stopped_by = runner.run_all(trials, waiting, commands, launched, shown)
-            finally:
+        finally:
+            if waiting:
                 launched.close()
         rows = write_results(sweep_dir, list(trials))
         report(sweep_dir, rows, {trial: trial.read() for trial in trials})
-    if stopped_by is None and all(values["status"] == FAILED for values in rows):
+    if stopped_by is not None:
+        return 128 + stopped_by
+    failed = [values for values in rows if values["status"] == FAILED]
+    if len(failed) == len(rows):
         raise UserError(f"no trial finished; the first: {rows[0]['error']}")
-    return stopped_by
+    return SOME_FAILED if failed else 0
 
 
 def _local(parallel, threads, gpus, address):

@@ -1,17 +1,26 @@
 """Which trials a sweep consists of, and what is run for each."""
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import gin
 
-from tf_pivae import cli
+from tf_pivae import cli, configuration
 from tf_pivae.errors import UserError
 from tf_pivae.sweeps import names, results, space
 from tf_pivae.sweeps.trials import Stage, Trial
 
 
-def plan(gin_files, gin_params, axes, mode, num_trials, sweep_seed, sweep_dir):
+def plan(
+    gin_files: Sequence[str],
+    gin_params: Sequence[str],
+    axes: Sequence[space.Axis],
+    mode: str,
+    num_trials: int | None,
+    sweep_seed: int,
+    sweep_dir: str,
+) -> dict[Trial, tuple[str, int | None]]:
     """The trials of a sweep, every configuration parsed, none started.
 
     Args:
@@ -22,7 +31,7 @@ def plan(gin_files, gin_params, axes, mode, num_trials, sweep_seed, sweep_dir):
       sweep_dir: the sweep's folder.
 
     Returns:
-      dict `Trial` -> its number of train steps. The trials' folders hold their configurations.
+      dict `Trial` -> (its configuration, its number of train steps).
 
     Raises:
       UserError: anything wrong with the axes or with the configuration of any trial.
@@ -44,24 +53,22 @@ def plan(gin_files, gin_params, axes, mode, num_trials, sweep_seed, sweep_dir):
         except UserError as error:
             raise UserError(f"trial {trial.name}: {error}") from error
         unread = {name for name in unread if not names.in_use(name)}
-        configurations[trial] = cli.config_text(), _num_steps()
+        configurations[trial] = configuration.text(), _num_steps()
     if unread:
         raise UserError(f"no trial reads {' or '.join(sorted(unread))}: all values would give the same run.")
-    for trial, (configuration, _) in configurations.items():
-        trial.claim(configuration)
-    return {trial: num_steps for trial, (_, num_steps) in configurations.items()}
+    return configurations
 
 
-def stages(metrics):
-    """What is run for every trial: the training, and an evaluation if there are `metrics` (list of str)."""
-    training = [Stage("train", "train")]
+def stages(metrics: Sequence[str], flags: Sequence[str] = ()) -> list[Stage]:
+    """What is run for every trial: the training, and an evaluation if there are `metrics`; with `flags` both."""
+    training = [Stage("train", "train", tuple(flags))]
     if not metrics:
         return training
     listed = ",".join(metrics)
-    return [*training, Stage(f"evaluate {listed}", "evaluate", (f"--metrics={listed}",))]
+    return [*training, Stage(f"evaluate {listed}", "evaluate", (f"--metrics={listed}", *flags))]
 
 
-def _num_steps():
+def _num_steps() -> int | None:
     try:
         return copy.deepcopy(gin.query_parameter("train.num_steps"))  # gin gives the value behind a macro to copies.
     except ValueError:

@@ -83,14 +83,21 @@ def write_csv(path: str | Path, rows: list[dict]) -> None:
     columns = [name for name in columns if name not in last] + last
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer.writerow({name: _cell(name) for name in columns})
+    writer.writerows({name: _cell(value) for name, value in values.items()} for values in rows)
     partial = Path(path).with_name(f".{Path(path).name}.partial")
     try:
         partial.write_text(text.getvalue())
         os.replace(partial, path)
     except OSError as error:
         raise UserError(cannot_write(path, error)) from error
+
+
+def _cell(value: object) -> object:
+    """A value as it may stand in a spreadsheet, which would run a text such as "=1+1": that gets a quote before it."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    return value if isinstance(plain(value), (int, float)) else f"'{value}"
 
 
 def check_axes(sweep_dir: str | Path, names: Iterable[str]) -> None:

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from tf_pivae.configurable import MAX_DEPTH, check_sizes, configurable_layer
+from tf_pivae.configurable import Depth, configurable
 from tf_pivae.layers.moments import replica_mean
 from tf_pivae.noise import RowNoise
 from tf_pivae.training.trainer import Trainer, add_gradients
 
 
-@configurable_layer
+@configurable
 class AccumulatingTrainer(Trainer):
     """A `Trainer` that computes each step in equal parts of the batch, one after the other.
 
@@ -31,8 +31,7 @@ class AccumulatingTrainer(Trainer):
       num_parts: into which a replica's share of the batch is divided.
     """
 
-    def __init__(self, *args, num_parts=4, **kwargs):
-        check_sizes(MAX_DEPTH, num_parts=num_parts)
+    def __init__(self, *args, num_parts: Depth = 4, **kwargs):
         super().__init__(*args, **kwargs)
         self.num_parts = num_parts
 

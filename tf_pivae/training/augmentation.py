@@ -8,37 +8,39 @@ real images by heart; the generator's gradient flows back through them. A transf
 and draws its numbers by image, so that a step does not depend on the number of replicas. Ranges are the paper's.
 """
 
-import gin
+from collections.abc import Callable
+
 import tensorflow as tf
 
+from tf_pivae.configurable import configurable
 from tf_pivae.noise import RowNoise
 
 _SHIFT = 1 / 8  # of an image's side
 _HOLE = 1 / 2  # of an image's side
 
 
-@gin.configurable(module="augmentation")
-def brightness(images, noise):
+@configurable(module="augmentation")
+def brightness(images: tf.Tensor, noise: RowNoise) -> tf.Tensor:
     """Adds one number of U[-1/2, 1/2) to all of an image."""
     return images + (noise.uniform("brightness", [1, 1, 1]) - 0.5)
 
 
-@gin.configurable(module="augmentation")
-def saturation(images, noise):
+@configurable(module="augmentation")
+def saturation(images: tf.Tensor, noise: RowNoise) -> tf.Tensor:
     """Scales an image's distance to its own grey by U[0, 2); changes nothing in a grey image."""
     grey = tf.reduce_mean(images, -1, keepdims=True)
     return grey + 2.0 * noise.uniform("saturation", [1, 1, 1]) * (images - grey)
 
 
-@gin.configurable(module="augmentation")
-def contrast(images, noise):
+@configurable(module="augmentation")
+def contrast(images: tf.Tensor, noise: RowNoise) -> tf.Tensor:
     """Scales an image's distance to its mean by U[1/2, 3/2)."""
     mean = tf.reduce_mean(images, [1, 2, 3], keepdims=True)
     return mean + (0.5 + noise.uniform("contrast", [1, 1, 1])) * (images - mean)
 
 
-@gin.configurable(module="augmentation")
-def translation(images, noise):
+@configurable(module="augmentation")
+def translation(images: tf.Tensor, noise: RowNoise) -> tf.Tensor:
     """Shifts an image by up to an eighth of its side each way; zeros (mid-grey) come in."""
     _, height, width, _ = images.shape
     for axis, side in ((1, height), (2, width)):
@@ -49,8 +51,8 @@ def translation(images, noise):
     return images
 
 
-@gin.configurable(module="augmentation")
-def cutout(images, noise):
+@configurable(module="augmentation")
+def cutout(images: tf.Tensor, noise: RowNoise) -> tf.Tensor:
     """Sets a square of half the side to zero, its centre anywhere in the image; both edges are as likely."""
     _, height, width, _ = images.shape
     inside = []
@@ -67,7 +69,7 @@ def cutout(images, noise):
 TRANSFORMATIONS = (brightness, saturation, contrast, translation, cutout)
 
 
-@gin.configurable
+@configurable
 class DifferentiableAugmentation:
     """One transformation after the other.
 
@@ -75,7 +77,7 @@ class DifferentiableAugmentation:
       transformations: functions as described above; by default all of them: colour, translation, cutout.
     """
 
-    def __init__(self, transformations=TRANSFORMATIONS):
+    def __init__(self, transformations: tuple[Callable[..., tf.Tensor], ...] = TRANSFORMATIONS):
         self.transformations = transformations
 
     def __call__(self, images: tf.Tensor, noise: RowNoise) -> tf.Tensor:

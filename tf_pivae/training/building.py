@@ -3,6 +3,8 @@
 import contextlib
 import math
 import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +22,7 @@ _FROM_OTHER_WORKERS = (
 
 
 @contextlib.contextmanager
-def explained(what):
+def explained(what: str) -> Iterator[None]:
     """Turns whatever is raised within into a `UserError` of one line, "WHAT: REASON".
 
     For calls whose arguments all come from the configuration. TF_PIVAE_DEBUG=1 lets the exception through.
@@ -41,7 +43,7 @@ def explained(what):
 
 
 @contextlib.contextmanager
-def bounded_variables(limit=None):
+def bounded_variables(limit: int | None = None) -> Iterator[None]:
     """Refuses variables beyond a limit before their memory is taken.
 
     Args:
@@ -53,7 +55,7 @@ def bounded_variables(limit=None):
     limit = physical_memory() if limit is None else limit
     taken = 0
 
-    def create(next_creator, **arguments):
+    def create(next_creator: Callable, **arguments: Any) -> tf.Variable:
         nonlocal taken
         taken += _num_bytes(arguments)
         if taken > limit:
@@ -67,7 +69,7 @@ def bounded_variables(limit=None):
         yield
 
 
-def _num_bytes(arguments):
+def _num_bytes(arguments: dict) -> int:
     """Bytes of the variable that these arguments of its creator make."""
     value = arguments.get("initial_value")
     if callable(value):
@@ -77,26 +79,18 @@ def _num_bytes(arguments):
     return np.asarray(value).nbytes
 
 
-def physical_memory():
+def physical_memory() -> int:
     """Bytes of memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def check_whole_numbers(low, **numbers):
-    """Raises UserError unless each of `numbers` is an int (no bool) of at least `low`."""
-    kind = {0: "a whole number from 0", 1: "a positive whole number"}[low]
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise UserError(f"{name} must be {kind}; got {value!r}.")
-
-
-def check_batch(batch_size, image_shape):
+def check_batch(batch_size: int, image_shape: Sequence[int]) -> None:
     """Raises UserError for a batch that does not even fit into memory as the float32 images that it holds."""
     needed = 4 * batch_size * math.prod(image_shape)
     if needed > physical_memory():
         raise UserError(f"batch_size = {batch_size} takes {needed / 1e9:.3g} GB for the images alone: lower it.")
 
 
-def num_elements(variables):
+def num_elements(variables: Iterable) -> int:
     """How many numbers a list of variables holds, an int."""
     return sum(math.prod(variable.shape) for variable in variables)

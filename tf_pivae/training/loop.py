@@ -2,22 +2,29 @@
 
 import math
 import signal
-from typing import NamedTuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NamedTuple
 
 import gin
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_pivae.configurable import Batch, Count, Index, NonNegative, configurable
+from tf_pivae.data.arrays import ImageDataset
 from tf_pivae.data.batches import batch_indices, train_batches
 from tf_pivae.errors import UserError
+from tf_pivae.models.critic import Critic
 from tf_pivae.models.pivae import PiVAE
-from tf_pivae.training.building import bounded_variables, check_batch, check_whole_numbers, explained
+from tf_pivae.training.building import bounded_variables, check_batch, explained
 from tf_pivae.training.finite import describe_non_finite
 from tf_pivae.training.recorder import NoRecorder, Recorder
 from tf_pivae.training.runs import restore_model
+from tf_pivae.training.stopping import Stopping
 from tf_pivae.training.trainer import Trainer
 from tf_pivae.training.workers import Workers, default_strategy
+from tf_pivae.values import Within
 
 _DRAIN_EVERY = 20  # Steps between looks at the metrics: each look waits for the device.
 
@@ -31,32 +38,32 @@ class Outcome(NamedTuple):
     standard_error: float | None
 
 
-@gin.configurable(denylist=["run_dir", "strategy", "recorder"])
+@configurable(denylist=["run_dir", "strategy", "recorder"])
 def train(
-    run_dir,
-    strategy=None,
-    recorder=Recorder,
-    dataset=gin.REQUIRED,
-    model=PiVAE,
-    critic=None,
-    trainer=Trainer,
-    num_steps=gin.REQUIRED,
-    batch_size=64,
-    seed=0,
-    class_conditional=False,
-    flip=False,
-    moving_average=False,
-    log_every=50,
-    sample_every=1000,
-    checkpoint_every=1000,
-    keep_checkpoints=3,
-    initial_run=None,
-    max_consecutive_skips=20,
-    eval_examples=1000,
-    eval_importance_samples=16,
-    shown_temperature=0.8,
-    jit_compile=None,
-):
+    run_dir: str | Path,
+    strategy: tf.distribute.Strategy | None = None,
+    recorder: Callable[..., object] = Recorder,
+    dataset: Callable[..., ImageDataset] = gin.REQUIRED,
+    model: Callable[..., PiVAE] = PiVAE,
+    critic: Callable[..., Critic] | None = None,
+    trainer: Callable[..., Trainer] = Trainer,
+    num_steps: Count = gin.REQUIRED,
+    batch_size: Batch = 64,
+    seed: Index = 0,
+    class_conditional: bool = False,
+    flip: bool = False,
+    moving_average: bool = False,
+    log_every: Count = 50,
+    sample_every: Index = 1000,
+    checkpoint_every: Count = 1000,
+    keep_checkpoints: Count = 3,
+    initial_run: str | None = None,
+    max_consecutive_skips: Count = 20,
+    eval_examples: Index = 1000,
+    eval_importance_samples: Annotated[int, Within(1, 10**6)] = 16,
+    shown_temperature: NonNegative = 0.8,
+    jit_compile: bool | None = None,
+) -> Outcome:
     """Trains a model in a run directory, or continues it from its last checkpoint.
 
     Args:
@@ -92,19 +99,13 @@ def train(
     Raises:
       UserError: data, configuration, disk, or `max_consecutive_skips`.
     """
-    check_whole_numbers(1, num_steps=num_steps, batch_size=batch_size, log_every=log_every)
-    check_whole_numbers(1, checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints)
-    check_whole_numbers(1, eval_importance_samples=eval_importance_samples, max_consecutive_skips=max_consecutive_skips)
-    check_whole_numbers(0, seed=seed, sample_every=sample_every, eval_examples=eval_examples)
-    if not isinstance(shown_temperature, (int, float)):
-        raise UserError(f"shown_temperature must be a number; got {shown_temperature!r}.")
     strategy = strategy or default_strategy()
     jit_compile = _jit_compile(strategy, jit_compile)
     workers = Workers(strategy)
     recorder = recorder(run_dir, keep_checkpoints) if workers.is_chief else NoRecorder()
     try:
         with explained("the data set cannot be opened"):
-            data = _opened(dataset)
+            data = dataset()
         check_batch(batch_size, data.image_shape)
         replicas = strategy.num_replicas_in_sync
         if batch_size % replicas:
@@ -138,17 +139,22 @@ def train(
         start_step = int(keras.ops.convert_to_numpy(session.step))
         if not recorder.start(start_step, num_steps, batch_size):
             return Outcome(start_step, None, None, None)
-        loop = _Loop(strategy, workers, session, data, recorder, max_consecutive_skips)
-        step = loop.run(start_step, num_steps, batch_size, seed, flip, log_every, sample_every, checkpoint_every)
-        if loop.stopped_by is not None:
-            return Outcome(step, loop.stopped_by, None, None)
-        shown = session.moving_average or session.pivae
-        estimate = None, None
-        if eval_examples and session.likelihood_weight:
-            estimate = recorder.evaluate(step, shown, data.test.take(eval_examples), eval_importance_samples)
-        recorder.draw_final_pictures(shown, data.test, shown_temperature)
-        workers.wait()  # A worker that leaves early would take the others down.
-        return Outcome(step, None, *estimate)
+        with Stopping() as stopping:
+            loop = _Loop(strategy, workers, session, data, recorder, max_consecutive_skips, stopping)
+            step = loop.run(start_step, num_steps, batch_size, seed, flip, log_every, sample_every, checkpoint_every)
+            if step < num_steps:
+                return Outcome(step, stopping.signal or signal.SIGTERM, None, None)  # Another worker's, if not ours.
+            with stopping.at_once():
+                stopping.check()
+                shown, estimate = session.moving_average or session.pivae, (None, None)
+                if eval_examples and session.likelihood_weight:
+                    estimate = recorder.evaluate(step, shown, data.test.take(eval_examples), eval_importance_samples)
+                recorder.draw_final_pictures(shown, data.test, shown_temperature)
+                workers.wait()  # A worker that leaves early would take the others down.
+                return Outcome(step, None, *estimate)
+        name = signal.Signals(stopping.signal).name
+        recorder.say(f"stopped by {name} after the last step: the same command again evaluates it and draws pictures.")
+        return Outcome(step, stopping.signal, None, None)
     finally:
         recorder.close()
 
@@ -156,19 +162,11 @@ def train(
 def _jit_compile(strategy, wanted):
     """Whether XLA compiles the step: what is wanted, or where that is None what is right for the devices."""
     replicas = strategy.num_replicas_in_sync
-    if wanted not in (None, True, False):
-        raise UserError(f"jit_compile must be True, False or None; got {wanted!r}.")
     if wanted and replicas > 1:
         raise UserError(f"jit_compile = True is for one replica, here are {replicas}: leave it unset.")
     if wanted is not None:
-        return bool(wanted)
+        return wanted
     return replicas == 1 and "GPU" in strategy.extended.worker_devices[0]
-
-
-def _opened(dataset):
-    if not callable(dataset):
-        raise UserError("train.dataset must be a function: write @bundled (say), without parentheses.")
-    return dataset()
 
 
 def _check_levels(data, pivae):
@@ -202,12 +200,11 @@ def _build(model, critic, trainer, data, num_classes, moving_average, seed):
 class _Loop:
     """The steps of one process between start and end."""
 
-    def __init__(self, strategy, workers, trainer, data, recorder, max_consecutive_skips):
+    def __init__(self, strategy, workers, trainer, data, recorder, max_consecutive_skips, stopping):
         self.strategy, self.workers, self.trainer = strategy, workers, trainer
         self.data, self.recorder = data, recorder
         self.max_consecutive_skips = max_consecutive_skips
-        self.stopped_by = None  # The signal that ended the training before its last step.
-        self._signal = None
+        self.stopping = stopping
         self._consecutive_skips = 0
 
     def run(self, start_step, num_steps, batch_size, seed, flip, log_every, sample_every, checkpoint_every):
@@ -219,36 +216,27 @@ class _Loop:
             jit_compile=self.trainer.jit_compile,
         )
         pending, step, saved_step = [], start_step, None
-        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            while step < num_steps and not self.workers.stop_requested(step, self._signal is not None):
-                with self.workers.watched():
-                    pending.append(train_step(next(batches)))
-                step += 1
-                self.recorder.advance()
-                logs = step % log_every == 0 or step == num_steps
-                saves = step % checkpoint_every == 0
-                if logs or saves or len(pending) >= _DRAIN_EVERY:
-                    self._drain(pending, step, logs)
-                if sample_every and step % sample_every == 0:
-                    self.recorder.draw_samples(step, self.trainer.moving_average or self.trainer.pivae)
-                if saves:
-                    self.recorder.save(step, self.trainer.state)
-                    saved_step = step
-            self._drain(pending, step, logs=False)
-            if step != saved_step and (step > start_step or step == 0):
+        while step < num_steps and not self.workers.stop_requested(step, self.stopping.signal is not None):
+            with self.workers.watched():
+                pending.append(train_step(next(batches)))
+            step += 1
+            self.recorder.advance()
+            logs = step % log_every == 0 or step == num_steps
+            saves = step % checkpoint_every == 0
+            if logs or saves or len(pending) >= _DRAIN_EVERY:
+                self._drain(pending, step, logs)
+            if sample_every and step % sample_every == 0:
+                self.recorder.draw_samples(step, self.trainer.moving_average or self.trainer.pivae)
+            if saves:
                 self.recorder.save(step, self.trainer.state)
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+                saved_step = step
+        self._drain(pending, step, logs=False)
+        if step != saved_step and (step > start_step or step == 0):
+            self.recorder.save(step, self.trainer.state)
         if step < num_steps:
-            self.stopped_by = self._signal or signal.SIGTERM  # Another worker's, if not this one's.
-            name = signal.Signals(self.stopped_by).name
+            name = signal.Signals(self.stopping.signal or signal.SIGTERM).name
             self.recorder.say(f"stopped by {name} and saved at step {step}: run the same command again to go on.")
         return step
-
-    def _on_signal(self, number, frame):
-        self._signal = number
 
     def _batches(self, batch_size, seed, flip, start_step):
         def dataset(context):

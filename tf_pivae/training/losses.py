@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-import gin
 import tensorflow as tf
 
+from tf_pivae.configurable import configurable
 from tf_pivae.models.pivae import Bound
 
 
@@ -33,14 +33,14 @@ def coverage_loss(
     return loss
 
 
-@gin.configurable
-def logistic_loss(real_logits, fake_logits):
+@configurable
+def logistic_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
     """E softplus(-D(v)) + E softplus(D(v~)): the cross-entropy of equation (1) for logits [B]; the paper's critic."""
     return tf.reduce_mean(tf.nn.softplus(-real_logits)) + tf.reduce_mean(tf.nn.softplus(fake_logits))
 
 
-@gin.configurable
-def hinge_loss(real_logits, fake_logits):
+@configurable
+def hinge_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
     """E max(0, 1 - D(v)) + E max(0, 1 + D(v~)) for logits [B] (Lim & Ye 2017, Miyato et al. 2018)."""
     return tf.reduce_mean(tf.nn.relu(1.0 - real_logits)) + tf.reduce_mean(tf.nn.relu(1.0 + fake_logits))
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tqdm
 
 from tf_pivae.errors import UserError, cannot_write
-from tf_pivae.training.runs import write_atomically
+from tf_pivae.files import read_records, write_atomically
 
 # What fits beside the bar, in the order of importance: metric, its short name.
 _ON_THE_BAR = (
@@ -50,15 +50,12 @@ class Monitor:
 
     def _drop_lines_after(self, step):
         if self._path.exists():
-            lines = []
-            for line in self._path.read_text().splitlines():
-                try:
-                    values = json.loads(line)
-                    if values["step"] <= step and "evaluation_seconds" not in values:  # It will be evaluated again.
-                        lines.append(line)
-                except (ValueError, KeyError):
-                    continue  # Half a line, written when the run was killed.
-            write_atomically(self._path, "".join(f"{line}\n" for line in lines))
+            kept = [
+                line
+                for line in read_records(self._path)
+                if line["step"] <= step and "evaluation_seconds" not in line  # It will be evaluated again.
+            ]
+            write_atomically(self._path, "".join(f"{json.dumps(line)}\n" for line in kept))
 
     def advance(self, steps: int = 1) -> None:
         """Moves the progress bar."""

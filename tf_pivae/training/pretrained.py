@@ -15,12 +15,12 @@ from tf_pivae.errors import UserError
 FOLDER = Path(__file__).resolve().parent.parent / "pretrained"
 
 
-def pretrained():
+def pretrained() -> list[str]:
     """The names of the models that come with the package, a sorted list of str; `tf_pivae.load` takes them."""
     return sorted(path.parent.name for path in FOLDER.glob("*/config.gin"))
 
 
-def resolve(run_dir):
+def resolve(run_dir: str | Path) -> Path:
     """The folder of a run: `run_dir`, or that of the pretrained model of this name where there is no such folder.
 
     Args:
@@ -28,12 +28,17 @@ def resolve(run_dir):
 
     Returns:
       `Path`, whether there is a run in it or not.
+
+    Raises:
+      UserError: something else than a path.
     """
+    if not isinstance(run_dir, (str, Path)) or "\0" in str(run_dir):
+        raise UserError(f"{run_dir!r} is no folder: give the path of a run, or one of {', '.join(pretrained())}.")
     path = Path(run_dir)
     return FOLDER / path if not path.exists() and str(run_dir) in pretrained() else path
 
 
-def check_own(run_dir):
+def check_own(run_dir: str | Path) -> None:
     """Raises UserError where `run_dir` names a pretrained model: what is about to write there wants a copy."""
     folder = resolve(run_dir)
     if folder != Path(run_dir):

@@ -13,10 +13,11 @@ import numpy as np
 import tqdm
 
 from tf_pivae import figures
+from tf_pivae.files import write_atomically
 from tf_pivae.training.checkpoints import Checkpoints
 from tf_pivae.training.environment import describe_environment
 from tf_pivae.training.monitor import Monitor
-from tf_pivae.training.runs import RunDirectory, check_same, load_environments, write_atomically
+from tf_pivae.training.runs import RunDirectory, check_same, load_environments
 
 if TYPE_CHECKING:
     from tf_pivae.data.arrays import ImageSplit

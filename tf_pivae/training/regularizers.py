@@ -7,14 +7,14 @@ A regularizer is an object that is called with (critic, real, fake, noise) -> sc
     noise       `RowNoise` of B rows
 """
 
-import gin
 import tensorflow as tf
 
+from tf_pivae.configurable import NonNegative, configurable
 from tf_pivae.models.critic import Critic
 from tf_pivae.noise import RowNoise
 
 
-@gin.configurable
+@configurable
 class GradientPenalty:
     """weight * E (||grad D(v^)||_2 - 1)^2, v^ = e v + (1 - e) v~, one e ~ U[0, 1] an image (Gulrajani et al. 2017).
 
@@ -22,7 +22,7 @@ class GradientPenalty:
       weight: lambda_gp, 100 in the paper (appendix A.3, A.4).
     """
 
-    def __init__(self, weight=100.0):
+    def __init__(self, weight: NonNegative = 100.0):
         self.weight = weight
 
     def __call__(self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, noise: RowNoise) -> tf.Tensor:
@@ -33,7 +33,7 @@ class GradientPenalty:
         return self.weight * tf.reduce_mean(tf.square(norm - 1.0))
 
 
-@gin.configurable
+@configurable
 class R1:
     """weight / 2 * E ||grad D(v)||_2^2, on real images alone (Mescheder et al. 2018, equation 9).
 
@@ -41,7 +41,7 @@ class R1:
       weight: gamma, 10 there.
     """
 
-    def __init__(self, weight=10.0):
+    def __init__(self, weight: NonNegative = 10.0):
         self.weight = weight
 
     def __call__(self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, noise: RowNoise) -> tf.Tensor:

@@ -13,33 +13,45 @@ import difflib
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Any
 
-import gin
-
-from tf_pivae import cli
-from tf_pivae.errors import UserError, cannot_write
+from tf_pivae import configuration, values
+from tf_pivae.data import ImageDataset, cache
+from tf_pivae.errors import UserError
+from tf_pivae.files import read_json, read_text, write_atomically
+from tf_pivae.models.pivae import PiVAE
+from tf_pivae.training.building import bounded_variables, explained
 from tf_pivae.training.checkpoints import Checkpoints
 from tf_pivae.training.pretrained import pretrained, resolve
+from tf_pivae.values import Within
+
+_Side = Annotated[int, Within(1, 1 << 14)]
+_FACTS = {
+    "name": str,
+    "image_shape": tuple[_Side, _Side, Annotated[int, Within(1, 1 << 10)]],
+    "num_classes": Annotated[int, Within(0, 1 << 20)],
+    "num_bins": Annotated[int, Within(2, 256)],
+    "moving_average": bool,
+    "likelihood": bool,
+    "inference_only": bool,
+}
+_ROW = {
+    "metric": str,
+    "value": float,
+    "spread": float | None,
+    "protocol": str,
+    "approximate": bool,
+}
 
 
-def write_atomically(path, text):
-    """Writes a text file that is either the old one or the new one, whatever happens; UserError if it cannot."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with open(partial, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise UserError(cannot_write(path, error)) from error
+def _is_record(record: Any, kinds: dict) -> bool:
+    """Whether a dict has values of these kinds under these names."""
+    return isinstance(record, dict) and all(k in record and values.fits(kind, record[k]) for k, kind in kinds.items())
 
 
-def in_use(path):
+def in_use(path: Path) -> UserError:
     """The `UserError` for a run directory whose lock another process holds."""
     return UserError(f"another process is training in {path}: wait for it, or choose another --run_dir.")
 
@@ -51,39 +63,46 @@ class RunDirectory:
       UserError: the folder cannot be written, or another process holds it.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / "lock", "w")  # noqa: SIM115  held until the process ends
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A link in its place is not followed: what it leads to would be emptied.
+            self._lock = os.open(self.path / "lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Held until the process ends.
         except BlockingIOError:
+            os.close(self._lock)
             raise in_use(self.path) from None
         except OSError as error:
+            where = error.filename or self.path
             raise UserError(
-                f"cannot use {self.path} as a run directory: {error.strerror}; choose another --run_dir."
+                f"cannot use {self.path} as a run directory: {where}: {error.strerror}; choose another --run_dir."
             ) from error
 
-    def close(self):
+    def close(self) -> None:
         """Lets go of the lock."""
-        self._lock.close()
+        os.close(self._lock)
 
-    def claim(self, config, data):
-        """Writes configuration and data facts, unless the run that is being continued has them."""
-        path = self.path / "config.gin"
-        if not path.exists():
-            write_atomically(self.path / "data.json", json.dumps(data))
-            write_atomically(path, config)
+    def claim(self, config: str, facts: dict) -> None:
+        """Writes configuration and facts, where the run that is being continued has not the same."""
+        try:
+            known = read_json(self.path / "data.json")
+        except (UserError, ValueError):  # None yet, or a damaged one.
+            known = None
+        if known != facts:
+            write_atomically(self.path / "data.json", json.dumps(facts))
+        if not (self.path / "config.gin").exists():
+            write_atomically(self.path / "config.gin", config)
 
 
-def check_same(run_dir, config):
+def check_same(run_dir: str | Path, config: str) -> None:
     """Compares a configuration with that of the run that it would continue, where there is one.
 
     Raises:
       UserError: they differ; the difference is printed first.
     """
     path = Path(run_dir) / "config.gin"
-    before = path.read_text() if path.exists() else config
+    before = read_text(path) if path.exists() else config
     if before != config:
         difference = difflib.unified_diff(
             before.splitlines(),
@@ -95,13 +114,16 @@ def check_same(run_dir, config):
         )
         print("\n".join(difference))
         raise UserError(
-            f"{run_dir} belongs to another configuration (the difference is above): choose another --run_dir, or give "
-            "the configuration it was started with."
+            f"{run_dir} belongs to another configuration (the difference to its config.gin is above): choose another "
+            "--run_dir, or give the configuration it was started with."
         )
 
 
-def load(run_dir, step=None, moving_average=True):
+def load(run_dir: str | Path, step: int | None = None, moving_average: bool = True) -> PiVAE:
     """Loads a trained model.
+
+    A run is read as data, whoever made it: its configuration binds values to names that are registered already.
+    Extensions of your own are registered by importing their module first.
 
     Args:
       run_dir: folder that `tf_pivae.train` wrote, or the name of a model that comes with the package, one of
@@ -113,19 +135,32 @@ def load(run_dir, step=None, moving_average=True):
       `PiVAE`, with the methods `log_prob`, `bits_per_dim`, `sample`, `reconstruct`.
 
     Raises:
-      UserError: no run, or no whole checkpoint there.
+      UserError: no run, or no whole checkpoint there; names the file that is wrong.
     """
     return load_with_step(run_dir, step, moving_average)[0]
 
 
-def load_with_step(run_dir, step=None, moving_average=True):
+def load_with_step(run_dir: str | Path, step: int | None = None, moving_average: bool = True) -> tuple[PiVAE, int]:
     """`load`, and the step of the checkpoint it took."""
     facts = load_facts(run_dir)
-    model = _configured(run_dir, "model")(image_shape=facts["image_shape"], num_classes=facts["num_classes"])
+    path = resolve(run_dir) / "config.gin"
+    build = _configured(run_dir, "model")
+    what = f"{path} describes no model for images of {facts['image_shape']}"
+    with _named(path), explained(what), bounded_variables():
+        model = build(image_shape=facts["image_shape"], num_classes=facts["num_classes"])
     return model, restore_model(run_dir, model, step, moving_average)
 
 
-def restore_model(run_dir, model, step=None, moving_average=True):
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Has a `UserError` from within name the file."""
+    try:
+        yield
+    except UserError as error:
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
+
+
+def restore_model(run_dir: str | Path, model: PiVAE, step: int | None = None, moving_average: bool = True) -> int:
     """Reads a run's weights.
 
     Args:
@@ -146,94 +181,97 @@ def restore_model(run_dir, model, step=None, moving_average=True):
     return step
 
 
-def load_facts(run_dir):
+def load_facts(run_dir: str | Path) -> dict:
     """What `RUN/data.json` says: image shape, classes, what was trained.
 
     Raises:
       UserError: there is no run, or the file is damaged.
     """
     path = resolve(run_dir) / "data.json"
-    if not path.is_file() or not path.with_name("config.gin").is_file():
+    if not path.with_name("config.gin").exists():
         raise UserError(
             f"no run in {run_dir}: it should hold the config.gin that tf_pivae.train writes. The models that come with "
             f"the package: {', '.join(pretrained()) or 'none'}."
         )
+    if not path.exists():
+        raise UserError(f"{path} is missing: the command that trained this run writes it again.")
     try:
-        facts = json.loads(path.read_text())
-        return {**facts, "image_shape": list(facts["image_shape"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged: copy it from a run on the same images.") from error
-
-
-def load_environments(run_dir):
-    """What `RUN/environment.json` says: a list of dicts of strings, and "from_step"; empty where there is none."""
-    path = resolve(run_dir) / "environment.json"
-    try:
-        return json.loads(path.read_text()) if path.exists() else []
+        facts = read_json(path)
     except ValueError:
-        return []  # Written by another program: a run is not refused for it.
+        facts = None
+    if not _is_record(facts, _FACTS):
+        raise UserError(f"{path} is damaged: remove it, then the command that trained this run writes it again.")
+    return facts
 
 
-def load_evaluation(run_dir, step=None):
+def load_environments(run_dir: str | Path) -> list[dict]:
+    """What `RUN/environment.json` says: a list of dicts of strings, and "from_step"; empty where there is none."""
+    try:
+        found = read_json(resolve(run_dir) / "environment.json")
+    except (UserError, ValueError):
+        return []  # Written by another program, or not at all: a run is not refused for it.
+    if not isinstance(found, list) or not all(_is_record(start, {"from_step": int}) for start in found):
+        return []
+    return [{k: v for k, v in start.items() if k == "from_step" or isinstance(v, str)} for start in found]
+
+
+def load_evaluation(run_dir: str | Path, step: int | None = None) -> dict | None:
     """What `RUN/evaluation.json` says, a dict; None where it is missing, or speaks of another checkpoint than `step`.
 
     Raises:
       UserError: the file is damaged.
     """
     path = resolve(run_dir) / "evaluation.json"
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text())
-        of_step, _ = found["step"], found["rows"]
-        return found if step in (None, of_step) else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged: remove it, then evaluate again.") from error
+        found = read_json(path)
+    except ValueError:
+        found = None
+    if not _is_record(found, {"step": int, "rows": list}) or not all(_is_record(row, _ROW) for row in found["rows"]):
+        raise UserError(f"{path} is damaged: remove it, then evaluate again.")
+    return found if step in (None, found["step"]) else None
 
 
-def load_dataset(run_dir):
-    """The `ImageDataset` that a run was trained on."""
-    return _configured(run_dir, "dataset")()
+def load_dataset(run_dir: str | Path) -> ImageDataset:
+    """The `ImageDataset` that a run was trained on.
+
+    Nothing is downloaded, prepared or written for it: where the files of a configuration lie is for whoever trains to
+    say, not for a run of somebody else's.
+
+    Raises:
+      UserError: it is not on this machine, or not prepared.
+    """
+    path = resolve(run_dir) / "config.gin"
+    build = _configured(run_dir, "dataset")
+    try:
+        with cache.reading_only():
+            return build()
+    except cache.NotPrepared as error:
+        raise UserError(f"{str(error).splitlines()[0]} Its configuration: --gin_file={path}") from error
 
 
-def load_num_steps(run_dir):
+def load_num_steps(run_dir: str | Path) -> int:
     """Number of steps of the finished run."""
     return _configured(run_dir, "num_steps")
 
 
-def load_batch_size(run_dir):
+def load_batch_size(run_dir: str | Path) -> int:
     """Number of images in a step's batch, over all replicas."""
     return _configured(run_dir, "batch_size")
 
 
-def has_critic(run_dir):
+def has_critic(run_dir: str | Path) -> bool:
     """Whether a run is trained by an adversary."""
     return _configured(run_dir, "critic") is not None
 
 
-def _configured(run_dir, parameter):
+def _configured(run_dir: str | Path, parameter: str) -> Any:
     """A parameter of `train` in the run's configuration, its own parameters bound already."""
-    with preserved_gin():
-        cli.parse_gin([str(resolve(run_dir) / "config.gin")])
-        value = gin.get_bindings("train")[parameter]
-        if not callable(value):
-            return value
-        bindings = gin.config_str()
+    import tf_pivae.configurables  # noqa: F401  registers everything that a configuration may name
 
-    def build(*arguments, **keywords):
-        with preserved_gin():
-            gin.parse_config(bindings)
-            return value(*arguments, **keywords)
-
-    return build
-
-
-class preserved_gin:
-    """Restores gin's configuration on leaving, so that a library call does not disturb the caller's."""
-
-    def __enter__(self):
-        self._config = gin.config_str()
-
-    def __exit__(self, *_):
-        gin.clear_config()
-        gin.parse_config(self._config)
+    path = resolve(run_dir) / "config.gin"
+    try:
+        return configuration.of_run(path).value(f"train.{parameter}")
+    except KeyError:
+        raise UserError(f"{path} has no train.{parameter}: copy it from a run of the same model.") from None

@@ -1,19 +1,26 @@
 """Algorithm 1 (appendix E): one train step alternates critic and generator."""
 
 import contextlib
+from collections.abc import Callable
 
-import gin
 import keras
 import tensorflow as tf
 
-from tf_pivae.configurable import MAX_DEPTH, check_numbers, check_sizes
+from tf_pivae.configurable import (
+    Decay,
+    Depth,
+    Index,
+    NonNegative,
+    Positive,
+    configurable,
+)
 from tf_pivae.layers.moments import replica_mean
 from tf_pivae.noise import RowNoise, for_xla
 from tf_pivae.training import losses, regularizers
 from tf_pivae.training.optimizer import Adamax
 
 
-@gin.configurable
+@configurable
 class Trainer(keras.Model):
     """Trains a `PiVAE` by likelihood, by an adversary, or by both (method, section 4).
 
@@ -52,32 +59,29 @@ class Trainer(keras.Model):
     def __init__(
         self,
         pivae,
-        critic=None,
-        moving_average=None,
-        likelihood_weight=1.0,
-        adversarial_weight=100.0,
-        critic_loss=losses.logistic_loss,
-        regularizer=regularizers.GradientPenalty,
-        augment=None,
-        critic_steps=1,
-        inference_only=False,
-        free_nats=0.0,
-        kl_warmup_steps=0,
-        learning_rate=0.002,
-        beta_1=0.9,
-        beta_2=0.999,
-        moving_average_decay=0.999,
-        seed=0,
-        name="trainer",
+        critic: keras.layers.Layer | None = None,
+        moving_average: keras.Model | None = None,
+        likelihood_weight: NonNegative = 1.0,
+        adversarial_weight: NonNegative = 100.0,
+        critic_loss: Callable[..., tf.Tensor] = losses.logistic_loss,
+        regularizer: Callable[[], Callable] | None = regularizers.GradientPenalty,
+        augment: Callable[[], Callable] | None = None,
+        critic_steps: Depth = 1,
+        inference_only: bool = False,
+        free_nats: NonNegative = 0.0,
+        kl_warmup_steps: Index = 0,
+        learning_rate: Positive = 0.002,
+        beta_1: Decay = 0.9,
+        beta_2: Decay = 0.999,
+        moving_average_decay: Decay = 0.999,
+        seed: Index = 0,
+        name: str = "trainer",
     ):
         super().__init__(name=name)
         if inference_only and (critic is not None or likelihood_weight == 0.0):
             raise ValueError("`inference_only` trains by likelihood alone: set `critic` to None.")
         if critic is None and likelihood_weight == 0.0:
             raise ValueError("nothing to train: give a `critic`, or a `likelihood_weight` above 0.")
-        check_sizes(MAX_DEPTH, critic_steps=critic_steps)
-        check_numbers(likelihood_weight=likelihood_weight, adversarial_weight=adversarial_weight, free_nats=free_nats)
-        check_numbers(kl_warmup_steps=kl_warmup_steps, moving_average_decay=moving_average_decay)
         self.pivae, self.critic, self.moving_average = pivae, critic, moving_average
         self.likelihood_weight, self.adversarial_weight = likelihood_weight, adversarial_weight
         self.critic_loss, self.critic_steps = critic_loss, critic_steps

@@ -1,0 +1,88 @@
+"""Compares a configuration with the annotations of what it configures, before anything is built or read."""
+
+from typing import Any
+
+import gin.config
+
+from tf_pivae import values
+from tf_pivae.configurable import impossible
+from tf_pivae.configuration import messages, parsing
+from tf_pivae.data.arrays import ImageDataset
+from tf_pivae.errors import UserError
+
+_MACRO, _SINGLETON = "gin.macro", "gin.singleton"
+_DEEPEST = 30  # Lists within lists, macros that stand for macros.
+
+
+def check() -> None:
+    """Checks the configuration that gin holds.
+
+    Raises:
+      UserError: a value that its parameter cannot have, a macro without a value or without a use, or a reference that
+        would open data as the configuration is read.
+    """
+    used = {"/".join(reference.scopes) for reference in _references(gin.config._CONFIG) if _is(reference, _MACRO)}
+    defined = {scope for scope, selector in gin.config._CONFIG if selector == _MACRO}
+    for name in sorted(defined - used):
+        raise UserError(messages.macro(name, used, parsing.text()))
+    for name in sorted(used - defined):
+        raise UserError(f"the macro {name!r} has no value: add --gin_param={name}=...")
+    for reference in _references(gin.config._CONFIG):
+        _check_call(reference)
+    macros = {}
+    for (_, selector), bindings in gin.config._CONFIG.items():
+        wrapped = gin.config._REGISTRY[selector].wrapped
+        for parameter, bound in bindings.items():
+            hint = values.hints(wrapped).get(parameter)
+            name = f"{selector.rsplit('.', 1)[-1]}.{parameter}"
+            if hint is not None and not values.fits(hint, _meant(bound, name, macros)):
+                raise UserError(impossible(name, bound, hint))
+
+
+def _is(reference: Any, selector: str) -> bool:
+    return reference.configurable.selector == selector
+
+
+def _check_call(reference: Any) -> None:
+    """Refuses `@NAME()` where reading a configuration would do more than build a part."""
+    made = values.makes(reference.configurable.wrapped)
+    if _is(reference, _SINGLETON) or (reference.evaluate and made is not None and issubclass(made, ImageDataset)):
+        raise UserError(f"{reference} is not called by a configuration: write @{reference.selector}, without ().")
+
+
+def _references(value: Any, depth: int = 0) -> list:
+    """All references within a value."""
+    if isinstance(value, gin.config.ConfigurableReference):
+        return [value]
+    if depth > _DEEPEST:
+        raise UserError("the configuration is nested too deeply.")
+    parts = []
+    if isinstance(value, dict):
+        parts = [*value.keys(), *value.values()]
+    elif isinstance(value, (tuple, list)):
+        parts = value
+    return [reference for part in parts for reference in _references(part, depth + 1)]
+
+
+def _meant(value: Any, name: str, macros: dict, depth: int = 0) -> Any:
+    """A bound value with functions for references, a `values.Result` for what is to be called, and macros resolved.
+
+    Args:
+      value: what is bound.
+      name: to what, for messages.
+      macros: those resolved already, by name: a macro of macros of macros is not written out.
+      depth: of the value in another.
+    """
+    if depth > _DEEPEST:
+        raise UserError(f"the configuration leads back to itself: look for a %NAME in the value of {name}.")
+    if isinstance(value, gin.config.ConfigurableReference):
+        if _is(value, _MACRO):
+            key = "/".join(value.scopes)
+            if key not in macros:
+                macros[key] = _meant(gin.config._CONFIG[key, _MACRO]["value"], name, macros, depth + 1)
+            return macros[key]
+        wrapped = value.configurable.wrapped
+        return values.Result(values.makes(wrapped)) if value.evaluate else wrapped
+    if isinstance(value, (tuple, list)):
+        return tuple(_meant(part, name, macros, depth + 1) for part in value)
+    return value

@@ -1,0 +1,157 @@
+"""gin's grammar without its powers: a configuration binds values to registered names, and that is all it does.
+
+gin's own reader imports whatever a file says, and with `from __gin__ import dynamic_registration` makes every function
+of Python callable. Here gin's parser gives the statements one by one, and only bindings reach gin; `include` is for the
+files that a user names, below the folders where gin files are looked up. Code comes by the flag `--import`.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import gin
+import gin.config
+from gin import config_parser
+
+from tf_pivae.configuration import checking, messages
+from tf_pivae.errors import UserError
+from tf_pivae.files import read_text
+
+_LARGEST = 1 << 17  # Characters: ten times what the largest of the paper's runs has.
+_MAX_INCLUDES = 20  # Files within files.
+
+
+def search_paths() -> list[str]:
+    """Where gin files are looked up: the current folder, then the files shipped with the program."""
+    package = Path(__file__).resolve().parent.parent
+    # Installed as package data, or beside the package in a clone.
+    shipped = [package / "gin_files", package.parent / "gin"]
+    return ["", *(str(path) for path in shipped if path.is_dir())]
+
+
+def shipped_files() -> list[str]:
+    """Names of the gin files that come with the program, the shortest paths first."""
+    names = {str(path.relative_to(root)) for root in search_paths()[1:] for path in Path(root).rglob("*.gin")}
+    return sorted(names, key=lambda name: (name.count("/"), name))
+
+
+def is_file(name: str) -> bool:
+    """Whether there is such a gin file, in the current folder or among those shipped with the program."""
+    return _find(name) is not None
+
+
+def _find(name: str) -> str | None:
+    paths = [os.path.join(root, name) for root in search_paths()]
+    return next((path for path in paths if "\0" not in path and os.path.isfile(path)), None)
+
+
+def parse(files: Sequence[str] = (), parameters: Iterable[str] = ()) -> None:
+    """Reads gin files and bindings into gin's configuration, in place of what was there.
+
+    Args:
+      files: names of gin files, which may include others.
+      parameters: bindings such as "num_steps=1000".
+
+    Raises:
+      UserError: an unknown file, configurable, parameter or macro, a syntax error, a statement that would run code, or
+        a value that its parameter cannot have; the nearest right names included.
+    """
+    gin.clear_config()
+    for name in files:
+        _read_file(name, 0)
+    for parameter in parameters:
+        read(_binding(parameter), f"--gin_param={_short(parameter)}")
+    checking.check()
+
+
+def text() -> str:
+    """The whole configuration as gin text."""
+    return gin.config_str(max_line_length=110)
+
+
+def statements(source: str, where: str) -> Iterator[tuple]:
+    """The statements of gin text, as gin's parser gives them.
+
+    Args:
+      source: gin text.
+      where: for messages: what the text is.
+
+    Raises:
+      UserError: it cannot be parsed; says where.
+    """
+    if len(source) > _LARGEST:
+        raise UserError(f"{where} has {len(source):,} characters: no configuration is so long.")
+    line = None
+    try:
+        for statement in config_parser.ConfigParser(source, gin.config.ParserDelegate()):
+            line = statement.location.line_num
+            yield statement
+    except (UserError, RecursionError):
+        raise
+    except Exception as error:  # Text may hold anything, and gin's parser raises what it likes.
+        raise UserError(messages.explain(error, where, line)) from error
+
+
+def read(source: str, where: str, depth: int | None = None) -> None:
+    """Binds what gin text says.
+
+    Args:
+      source: gin text.
+      where: for messages.
+      depth: number of files that include this one; None: nothing may be included.
+
+    Raises:
+      UserError: as for `parse`, without the checks of the whole.
+    """
+    try:
+        for statement in statements(source, where):
+            match statement:
+                case config_parser.BindingStatement(scope, selector, name, value, _):
+                    macro = (f"{scope}/{selector}" if scope else selector, "gin.macro", "value")
+                    gin.bind_parameter((scope, selector, name) if name else macro, value)
+                case config_parser.BlockDeclaration(_, selector, _):
+                    if gin.config._REGISTRY.get_match(selector) is None:
+                        raise UserError(messages.unknown(selector))
+                case config_parser.IncludeStatement(name, _) if depth is not None:
+                    _read_file(name, depth + 1)
+                case config_parser.IncludeStatement():
+                    raise UserError(f"{where}: nothing is included from here: give the file as a --gin_file.")
+                case config_parser.ImportStatement():
+                    said = statement.format()
+                    raise UserError(
+                        f"{where}, line {statement.location.line_num}: `{said}` would run code, which no configuration "
+                        f"may: remove the line, and give --import={statement.module} if you trust that module."
+                    )
+    except RecursionError as error:
+        raise UserError(f"{where} is nested too deeply.") from error
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(messages.explain(error, where)) from error
+
+
+def _read_file(name: str, depth: int) -> None:
+    path = _find(name)
+    if path is None:
+        raise UserError(f"no gin file {name!r}{messages.did_you_mean(name, shipped_files())}")
+    if depth > _MAX_INCLUDES:
+        raise UserError(f"{name} is included by itself, or by more than {_MAX_INCLUDES} files.")
+    read(read_text(path, 4 * _LARGEST), name, depth)
+
+
+def _short(parameter: str) -> str:
+    """A --gin_param for a message: one line of it."""
+    line = " ".join(parameter.split())
+    return line if len(line) <= 80 else f"{line[:77]}..."
+
+
+def _binding(parameter: str) -> str:
+    """A --gin_param as a gin statement: an unquoted word on the right is taken as a string."""
+    name, separator, value = parameter.partition("=")
+    if not separator or not name.strip():
+        raise UserError(f"--gin_param={_short(parameter)}: expected NAME=VALUE, such as num_steps=1000.")
+    value = value.strip()
+    if re.fullmatch(r"[A-Za-z_./~][\w./~-]*", value) and value not in ("True", "False", "None"):
+        value = repr(value)
+    return f"{name.strip()} = {value}"

@@ -1,0 +1,97 @@
+"""A configuration kept beside gin's own: that of a run, while the program goes on with its."""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gin
+import gin.config
+
+from tf_pivae.configuration import checking, parsing
+from tf_pivae.errors import UserError
+from tf_pivae.files import read_text
+
+
+class _State:
+    """gin's configuration at one moment."""
+
+    def __init__(self) -> None:
+        self._bindings = {key: dict(bound) for key, bound in gin.config._CONFIG.items()}
+        self._operative = {key: dict(used) for key, used in gin.config._OPERATIVE_CONFIG.items()}
+        self._singletons, self._imports = dict(gin.config._SINGLETONS), set(gin.config._IMPORTS)
+
+    def restore(self) -> None:
+        gin.clear_config()
+        gin.config._CONFIG.update({key: dict(bound) for key, bound in self._bindings.items()})
+        gin.config._OPERATIVE_CONFIG.update({key: dict(used) for key, used in self._operative.items()})
+        gin.config._SINGLETONS.update(self._singletons)
+        gin.config._IMPORTS.update(self._imports)
+
+
+@contextlib.contextmanager
+def preserved() -> Iterator[None]:
+    """Restores gin's configuration on leaving, so that a library call does not disturb the caller's."""
+    before = _State()
+    try:
+        yield
+    finally:
+        before.restore()
+
+
+class Snapshot:
+    """The configuration that gin holds when this is made."""
+
+    def __init__(self) -> None:
+        self._state = _State()
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Within it, this is gin's configuration."""
+        with preserved():
+            self._state.restore()
+            yield
+
+    def value(self, binding: str) -> Any:
+        """What a binding such as "train.model" stands for; a function works with this configuration, whenever called.
+
+        Nothing else of the configuration is looked at or called.
+
+        Raises:
+          KeyError: it is not bound.
+        """
+        with self.active():
+            try:
+                found = copy.deepcopy(gin.query_parameter(binding))  # gin resolves references in copies.
+            except ValueError:
+                raise KeyError(binding) from None
+        return self._configured(found) if callable(found) else found
+
+    def _configured(self, function: Callable) -> Callable:
+        def build(*arguments: Any, **keywords: Any) -> Any:
+            with self.active():
+                return function(*arguments, **keywords)
+
+        return build
+
+
+def of_run(path: str | Path) -> Snapshot:
+    """The configuration of a run, of whoever made it: values of registered names, and nothing else.
+
+    Args:
+      path: of its `config.gin`.
+
+    Raises:
+      UserError: it cannot be read, or would run code or include a file; names the file.
+    """
+    source = read_text(path)
+    with preserved():
+        gin.clear_config()
+        try:
+            parsing.read(source, str(path))
+            checking.check()
+        except UserError as error:
+            said = str(error)
+            raise UserError(said if str(path) in said else f"{path}: {said}") from error
+        return Snapshot()

@@ -1,0 +1,85 @@
+"""Small text files: written whole or not at all, read with a limit; every failure is one line that names the file."""
+
+import contextlib
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from tf_pivae.errors import UserError, cannot_write
+
+_LARGEST = 1 << 26  # Bytes; a million lines of metrics.
+
+
+def read_text(path: str | Path, limit: int = _LARGEST) -> str:
+    """The text of a file.
+
+    Args:
+      path: of a file in UTF-8.
+      limit: bytes; a larger file is not read.
+
+    Raises:
+      UserError: it is missing, no regular file, too large, or no text.
+    """
+    try:
+        # Without O_NONBLOCK, opening a named pipe would wait for its other end.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise UserError(f"{path} is no file.")
+            if about.st_size > limit:
+                raise UserError(f"{path} has {about.st_size:,} bytes, more than such a file can have ({limit:,}).")
+            text = file.read(limit + 1).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UserError(f"cannot read {path}: {reason}.") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file says.
+
+    Raises:
+      UserError: as for `read_text`.
+      ValueError: it is no JSON.
+    """
+    try:
+        return json.loads(read_text(path), parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def read_records(path: str | Path) -> list[dict]:
+    """The lines of a file of JSON objects that have a "step"; others are left out: the last may be half written."""
+    found = []
+    for line in read_text(path).splitlines() if Path(path).exists() else []:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        step = record.get("step") if isinstance(record, dict) else None
+        if isinstance(step, int) and not isinstance(step, bool):
+            found.append(record)
+    return found
+
+
+def write_atomically(path: str | Path, text: str) -> None:
+    """Writes a text file that is either the old one or the new one, whatever happens; UserError if it cannot."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.unlink(missing_ok=True)
+        with open(partial, "x") as file:  # "x" follows no link that lies there instead.
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise UserError(cannot_write(path, error)) from error

@@ -1,0 +1,46 @@
+"""SIGTERM and SIGINT: a training takes its step to the end and saves; what comes after the last step ends at once."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType, TracebackType
+
+
+class Stopped(BaseException):
+    """Raised by a signal within `Stopping.at_once`. No `Exception`: nothing on the way may take it for an error."""
+
+
+class Stopping:
+    """A context in which both signals are noted; `signal` is the number of the first, or None."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._at_once = False
+        self._kept: dict[int, object] = {}
+
+    def __enter__(self) -> "Stopping":
+        self._kept = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._kept.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal = self.signal or number
+        if self._at_once:
+            self._at_once = False  # Once: what is raised must come through.
+            raise Stopped
+
+    def check(self) -> None:
+        """Raises `Stopped` if there was a signal."""
+        if self.signal is not None:
+            raise Stopped
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A context that a signal ends: `signal` says so afterwards."""
+        self._at_once = True
+        with contextlib.suppress(Stopped):
+            yield
+        self._at_once = False
