@@ -9,6 +9,7 @@ import itertools
 from absl import flags
 
 from tf_pivae import cli
+from tf_pivae.progress import progress_bar
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True)
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Where the versions go; a server watches it.", required=True)
@@ -22,13 +23,12 @@ _SAMPLE_NOISE = flags.DEFINE_float(
 
 def main():
     cli.import_tensorflow_quietly()
-    import tqdm
 
     from tf_pivae.export.saved_model import PARTS, export_run
     from tf_pivae.export.signatures import Options
 
     options = Options(_IMPORTANCE_SAMPLES.value, _TEMPERATURE.value, _SAMPLE_NOISE.value)
-    with tqdm.tqdm(total=PARTS, desc="export", unit="part", disable=None) as bar:
+    with progress_bar(total=PARTS, desc="export", unit="part") as bar:
         parts = itertools.count()
 
         def progress(what):

@@ -14,11 +14,11 @@ import gin
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.classifier import augmented, residual_network
 from tf_pivae.metrics.extraction import save_atomically
+from tf_pivae.progress import progress_bar
 
 STATE_FILE = "classifier.npz"
 EVALUATION_BATCH = 500
@@ -205,7 +205,7 @@ def train_classifier(
     step = 0
     if path is not None and path.exists():
         step = _restore(path, fingerprint, variables)
-    with tqdm(total=config.num_steps, initial=step, desc=description, unit="step", disable=not progress) as bar:
+    with progress_bar(total=config.num_steps, initial=step, desc=description, unit="step", disable=not progress) as bar:
         while step < config.num_steps:
             rows = _batch_rows(len(images), config.batch_size, step, config.seed)
             random = np.random.default_rng([config.seed, 1, step])

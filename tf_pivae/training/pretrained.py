@@ -10,6 +10,7 @@ name of such a model too.
 
 from pathlib import Path
 
+from tf_pivae import arguments
 from tf_pivae.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent.parent / "pretrained"
@@ -28,7 +29,11 @@ def resolve(run_dir):
 
     Returns:
       `Path`, whether there is a run in it or not.
+
+    Raises:
+      ValueError: what is no path.
     """
+    arguments.paths(run_dir=run_dir)
     path = Path(run_dir)
     return FOLDER / path if not path.exists() and str(run_dir) in pretrained() else path
 
