@@ -1,7 +1,11 @@
 """`.npz` files: round trip, single arrays, large ones, and files that must be refused."""
 
+import json
 import os
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,3 +124,50 @@ def test_bad_files(tmp_path):
         member.write(images.tobytes())
     with pytest.raises(UserError, match="192 MB, in 7,808 bytes"):
         npz_images(tmp_path / "y.npz")
+
+
+def test_labels_types_and_byte_orders(tmp_path):
+    images = np.random.default_rng(0).integers(0, 65536, (40, 8, 8, 3), np.uint16)
+    labels = np.arange(40) % 3
+    np.savez(tmp_path / "native.npz", images=images, labels=labels)
+    np.savez(tmp_path / "other.npz", images=images.astype(">u2"), labels=labels.astype(">i2"))
+    assert_same(npz_images(tmp_path / "native.npz"), npz_images(tmp_path / "other.npz"))
+    np.savez(tmp_path / "none.npz", images=images, labels=np.full(40, -1))
+    assert npz_images(tmp_path / "none.npz").train.labels is None
+
+
+def test_names_that_steer_a_terminal_are_shown_escaped(tmp_path):
+    images = np.zeros((4, 8, 8), np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=np.arange(4), class_names=["a\n", "\x1b[2J", "c", "\u202e"])
+    dataset = npz_images(tmp_path / "x.npz")
+    assert dataset.class_names[1] == "\x1b[2J"
+    assert r"(a\n, \x1b[2J, c, \u202e)" in cache.describe(dataset)
+
+
+_IN_LITTLE_MEMORY = """
+import json, resource, sys
+from tf_pivae.data import cache, npz_images
+cache.IN_MEMORY_BYTES = 0
+used = int(open("/proc/self/statm").read().split()[5]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_DATA, (used + (64 << 20),) * 2)
+data = npz_images(sys.argv[1], cache_dir=sys.argv[2])
+print(json.dumps([data.train.images.shape, int(data.train.labels.sum()), str(cache.location(data))]))
+"""
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_file_larger_than_memory(save, tmp_path):
+    """100 MB, stored or packed, within 64 MB."""
+    images = np.broadcast_to((np.arange(10000) % 251).astype(np.uint8)[:, None, None], (10000, 100, 100))
+    save(tmp_path / "x.npz", train_images=images, test_images=images[:9], train_labels=np.arange(10000) % 5)
+    command = [sys.executable, "-c", _IN_LITTLE_MEMORY, str(tmp_path / "x.npz"), str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    shape, labels, folder = json.loads(result.stdout)
+    assert shape == [10000, 100, 100, 1]
+    assert labels == 2 * len(images)
+    kept = np.load(Path(folder) / "train_images.npy", mmap_mode="r", allow_pickle=False)
+    assert (kept[:, 0, 0, 0] == images[:, 0, 0]).all()
+    assert (kept.reshape(-1)[10**6 :: 9973] == images.reshape(-1)[10**6 :: 9973]).all()
+    for path in (tmp_path / "x.npz", Path(folder) / "train_images.npy"):  # pytest keeps a test's folder for a while.
+        path.unlink()
