@@ -9,6 +9,7 @@ import itertools
 from absl import flags
 
 from tf_pivae import cli
+from tf_pivae.progress import progress_bar
 
 cli.define_import_flag()
 flags.adopt_module_key_flags(cli)  # shows it in --help
@@ -24,13 +25,12 @@ _SAMPLE_NOISE = flags.DEFINE_float(
 
 def main() -> None:
     cli.import_tensorflow_quietly()
-    import tqdm
 
     from tf_pivae.export.saved_model import PARTS, export_run
     from tf_pivae.export.signatures import Options
 
     options = Options(_IMPORTANCE_SAMPLES.value, _TEMPERATURE.value, _SAMPLE_NOISE.value)
-    with tqdm.tqdm(total=PARTS, desc="export", unit="part", disable=None) as bar:
+    with progress_bar(total=PARTS, desc="export", unit="part") as bar:
         parts = itertools.count()
 
         def progress(what: str) -> None:

@@ -419,6 +419,34 @@ MUTATIONS = [
         "if ($http_content_encoding = x)",
         "tests/export/test_gateway.py",
     ),
+    Mutation(
+        "array files: any claim is believed",
+        "tf_pivae/data/array_file.py",
+        "if self.nbytes > ratio * self.stored:",
+        "if False:",
+        "tests/data/test_hostile_arrays.py",
+    ),
+    Mutation(
+        "array files: one slab for all",
+        "tf_pivae/data/array_file.py",
+        "step = max(1, SLAB_BYTES // max(1, row_bytes))",
+        "step = max(1, self.shape[0])",
+        "tests/data/test_npz.py",
+    ),
+    Mutation(
+        "folders: one that cannot be listed is passed over",
+        "tf_pivae/data/image_files.py",
+        'skipped.append(named(_relative(folder, root), f"cannot be listed: {error.strerror}"))',
+        "pass",
+        "tests/data/test_hostile_images.py",
+    ),
+    Mutation(
+        "arguments: a seed of any size",
+        "tf_pivae/arguments.py",
+        "whole_numbers(*SEEDS, **values)",
+        "whole_numbers(SEEDS[0], **values)",
+        "tests/test_arguments.py",
+    ),
 ]
 
 

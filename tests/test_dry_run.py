@@ -94,11 +94,11 @@ def test_images_that_are_not_prepared_yet(tmp_path, tiny):
     before = contents(tmp_path)
     text = dry_run.rehearse(tmp_path / "run")
     assert text.startswith("would prepare images first")
-    assert "16x16x3" in text
+    assert "16x16x3, up to 3 training and 1 test images\n" in text
     assert contents(tmp_path) == before
     from tf_pivae.evaluation import configured_dataset
 
     configured_dataset([tiny], ["train.dataset=@image_folder", *parameters])
-    assert "training and" in dry_run.rehearse(tmp_path / "run")
+    assert "16x16x3, 3 training and 1 test images\n" in dry_run.rehearse(tmp_path / "run")
     assert Checkpoints(tmp_path / "run/checkpoints").steps() == []
     assert not (tmp_path / "run").exists()

@@ -43,6 +43,7 @@ def test_prepares_the_data_set_of_the_configuration(tmp_path, images):
     assert "3 training, 3 test" in first.stdout
     assert "broken.png" in first.stderr
     assert "free" in first.stderr
+    assert all(line.startswith("photos: ") for line in first.stderr.splitlines()), first.stderr  # No prefix, no bar.
     folder = first.stdout.split("where:")[1].strip()
     assert np.load(os.path.join(folder, "train_images.npy"), allow_pickle=False).shape == (3, 16, 16, 3)
     # A second run finds it; a parameter names another.
@@ -102,6 +103,7 @@ def test_a_download_is_announced_with_its_space(tmp_path, monkeypatch, caplog):
     (line,) = [record.getMessage() for record in caplog.records if "downloading" in record.getMessage()]
     assert f"to {tmp_path / 'tfds'}" in line
     assert "MB free" in line
+    assert "Unknown" not in line
 
 
 def test_mistakes_are_one_line(tmp_path):

@@ -287,6 +287,13 @@ def test_sampling_is_a_function_of_the_seed(finished, tmp_path):
     assert pictures[0] != pictures[2]
 
 
+def test_sampling_from_an_earlier_checkpoint(finished, tmp_path):
+    result = run("sample", f"--run_dir={finished[0]}", "--step=8", "--num_samples=1", f"--output={tmp_path / 'a.png'}")
+    assert "at step 8: " in result.stdout, result.stderr
+    wrong = run("sample", f"--run_dir={finished[0]}", "--step=7", f"--output={tmp_path / 'a.png'}")
+    assert "7" in error_line(wrong)
+
+
 def test_sampling_errors(finished, tmp_path):
     assert "no run in" in error_line(run("sample", f"--run_dir={tmp_path}"))
     missing = tmp_path / "missing" / "grid.png"

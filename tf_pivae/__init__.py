@@ -11,6 +11,8 @@ TensorFlow:
 import importlib
 import os
 
+from tf_pivae import quiet
+
 __version__ = "0.1.0"
 
 # TensorFlow turns oneDNN's convolutions on by itself only on processors with AVX-512; with AVX2 they are two to three
@@ -31,6 +33,8 @@ __all__ = [*_PUBLIC, "__version__"]
 def __getattr__(name):
     if name not in _PUBLIC:
         raise AttributeError(f"module 'tf_pivae' has no attribute {name!r}")
+    if name in ("PiVAE", "load"):
+        quiet.import_tensorflow()
     module = _PUBLIC[name]
     if module is None:
         return importlib.import_module(f"tf_pivae.{name}")

@@ -3,7 +3,6 @@
 Nothing here imports TensorFlow, so that `--help` answers at once.
 """
 
-import contextlib
 import functools
 import importlib
 import importlib.util
@@ -12,15 +11,14 @@ import math
 import os
 import re
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
 
-from tf_pivae import children, memory, threads
+from tf_pivae import children, memory, quiet, threads
 from tf_pivae.errors import UserError, disk_message, missing_setting
 
 
@@ -90,6 +88,7 @@ def run(main: Callable[[], None]) -> None:
         if len(argv) > 1:
             _fail(f"unexpected argument {argv[1]!r}: options start with --; see --help.")
         absl_logging.set_verbosity(absl_logging.WARNING)
+        absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))  # No prefixes.
         try:
             _import_extensions()
             main()
@@ -159,20 +158,10 @@ def _fail(message: str, exit_status: int = UserError.exit_status) -> NoReturn:
 
 
 def import_tensorflow_quietly() -> None:
-    """Imports TensorFlow, set up for the machine's memory and cores, with its start-up messages kept off the terminal.
-
-    It writes some of them to the file descriptor before any log level counts, hence the detour of stderr.
-    """
+    """Imports TensorFlow, set up for the machine's memory and cores, without its start-up messages."""
     memory.keep_freed_memory()
     threads.fit_to_cores()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as said, _redirected(2, said.fileno()):
-        import tensorflow as tf
-
-        tf.config.list_physical_devices()
+    quiet.import_tensorflow()
 
 
 def require_extra(extra: str, *modules: str) -> None:
@@ -188,17 +177,6 @@ def require_extra(extra: str, *modules: str) -> None:
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise UserError(f"{missing[0]} is not installed: pip install 'tf-pivae[{extra}]'.")
-
-
-@contextlib.contextmanager
-def _redirected(descriptor: int, target: int) -> Iterator[None]:
-    kept = os.dup(descriptor)
-    try:
-        os.dup2(target, descriptor)
-        yield
-    finally:
-        os.dup2(kept, descriptor)
-        os.close(kept)
 
 
 def parse_gin(files: Sequence[str], parameters: Sequence[str] = (), required: bool = True) -> None:

@@ -5,14 +5,13 @@
 One configuration alone, whichever: python -m tf_pivae.train --gin_file=... --describe
 """
 
-import sys
 from pathlib import Path
 
-import tqdm
 from absl import flags
 
 from tf_pivae import cli
 from tf_pivae.errors import UserError, cannot_write, check_output
+from tf_pivae.progress import progress_bar
 
 _OUTPUT = flags.DEFINE_string("output", None, "The Markdown file to write; printed by default.")
 _ROWS = flags.DEFINE_list("rows", [], "Names of rows, the files in gin/paper/; all by default.")
@@ -56,7 +55,7 @@ def main() -> None:
             raise UserError(cannot_write(_OUTPUT.value, error)) from error
         check_output(_OUTPUT.value)
     lines = []
-    for name in tqdm.tqdm(_ROWS.value or names, unit="row", disable=not sys.stderr.isatty()):
+    for name in progress_bar(_ROWS.value or names, unit="row"):
         cli.parse_gin([f"paper/{name}.gin"])
         lines.append(_line(name))
     from tf_pivae import architecture_text

@@ -4,11 +4,13 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import gin
 
 from tf_pivae import architecture
 from tf_pivae.data import cache
+from tf_pivae.data.specification import Specification
 from tf_pivae.errors import UserError
 from tf_pivae.training import runs
 from tf_pivae.training.building import num_elements
@@ -29,32 +31,34 @@ class Rehearsal(NoRecorder):
       UserError: the folder could not be written, or another process holds it.
     """
 
-    def __init__(self, run_dir, keep_checkpoints):
+    def __init__(self, run_dir: str | os.PathLike[str], keep_checkpoints: int) -> None:
         self.path, self.keep_checkpoints = Path(run_dir), keep_checkpoints
-        self.facts, self.weights = {}, {}
+        self.facts: dict[str, Any] = {}
+        self.weights: dict[str, int] = {}
         self.checkpoint_bytes = 0
-        self.restored = self.plan = None
+        self.restored: int | None = None
+        self.plan: tuple[int, int, int] | None = None
         _check_folder(self.path)
 
-    def claim(self, facts):
+    def claim(self, facts: dict[str, Any]) -> None:
         """Compares the configuration with that of the run that would be continued."""
         runs.check_same(self.path, gin.operative_config_str(max_line_length=110))
         self.facts = facts
 
-    def restore(self, state):
+    def restore(self, state: dict[str, Any]) -> int | None:
         """Reads the checkpoint from which the run would go on, and checks that the disk has room for the next ones."""
         self.weights, self.checkpoint_bytes = _sizes(state)
         _check_disk(self.path, self.checkpoint_bytes * (self.keep_checkpoints + 1))
         self.restored = Checkpoints(self.path / "checkpoints").restore(state)
         return self.restored
 
-    def start(self, start_step, num_steps, batch_size):
+    def start(self, start_step: int, num_steps: int, batch_size: int) -> bool:
         """Keeps what would be done, and returns False: this is the end."""
         self.plan = start_step, num_steps, batch_size
         return False
 
 
-def rehearse(run_dir):
+def rehearse(run_dir: str | os.PathLike[str]) -> str:
     """Does what `train` does up to the first step, on one machine.
 
     Where the data set would have to be downloaded or prepared first, the model is built for what is known of it.
@@ -68,9 +72,9 @@ def rehearse(run_dir):
     Raises:
       UserError: whatever `train` would refuse before its first step, and a disk without room for its checkpoints.
     """
-    rehearsals = []
+    rehearsals: list[Rehearsal] = []
 
-    def recorder(*arguments):
+    def recorder(*arguments: Any) -> Rehearsal:
         rehearsals.append(Rehearsal(*arguments))
         return rehearsals[0]
 
@@ -82,6 +86,7 @@ def rehearse(run_dir):
     except cache.NotPrepared:
         return _unprepared(run_dir)
     rehearsal, replicas = rehearsals[0], strategy.num_replicas_in_sync
+    assert rehearsal.plan is not None
     start, last, batch = rehearsal.plan
     passes = (last - start) * batch / len(data.train)
     todo = f"{last - start} steps, {start} to {last}, of {batch} images on {replicas} replica{'s' * (replicas > 1)}"
@@ -101,7 +106,7 @@ def rehearse(run_dir):
     )
 
 
-def _unprepared(run_dir):
+def _unprepared(run_dir: str | os.PathLike[str]) -> str:
     """The plan where the images are not there yet."""
     trainer, data, batch_size = architecture.configured()
     bindings = gin.get_bindings("train")
@@ -111,7 +116,7 @@ def _unprepared(run_dir):
     return "\n".join(
         [
             f"would prepare {data.name} first (python -m tf_pivae.prepare does that alone), then train in {run_dir}",
-            f"  data:         {data.name}, {_shape(data.image_shape)}",
+            f"  data:         {data.name}, {_shape(data.image_shape)}, {_counts(data)}",
             f"  variables:    {', '.join(f'{name} {count:,}' for name, count in weights.items())}",
             f"  to do:        steps up to {steps} of {batch_size} images",
             _disk_line(Path(run_dir), num_bytes, keep),
@@ -120,28 +125,34 @@ def _unprepared(run_dir):
     )
 
 
-def _shape(image_shape):
+def _counts(data: Specification) -> str:
+    if data.num_train is None or data.num_test is None:
+        return "as many images as the download turns out to have"
+    return f"up to {data.num_train:,} training and {data.num_test:,} test images"
+
+
+def _shape(image_shape: tuple[int, ...]) -> str:
     return "x".join(map(str, image_shape))
 
 
-def _sizes(state):
+def _sizes(state: dict[str, Any]) -> tuple[dict[str, int], int]:
     """How many numbers model and critic have, a dict, and the bytes of a checkpoint of a `Trainer`'s state."""
     weights = {name: num_elements(state[name]) for name in ("pivae", "critic") if name in state}
     return weights, sum(v.value.dtype.size * num_elements([v]) for group in state.values() for v in group)
 
 
-def _disk_line(path, num_bytes, keep):
+def _disk_line(path: Path, num_bytes: int, keep: int) -> str:
     free = shutil.disk_usage(_existing(path)).free
     return f"  checkpoints:  {num_bytes / 1e6:.1f} MB each, {keep} kept; {free / 1e9:.1f} GB free"
 
 
-def _existing(path):
+def _existing(path: Path) -> Path:
     """The folder itself or the nearest one above it that exists."""
     path = path.absolute()
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-def _check_folder(path):
+def _check_folder(path: Path) -> None:
     folder = _existing(path)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"cannot use {path} as a run directory: {folder} is no folder that can be written.")
@@ -154,7 +165,7 @@ def _check_folder(path):
                 raise runs.in_use(path) from None
 
 
-def _check_disk(path, needed):
+def _check_disk(path: Path, needed: int) -> None:
     free = shutil.disk_usage(_existing(path)).free
     if needed > free:
         raise UserError(

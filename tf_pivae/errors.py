@@ -72,3 +72,10 @@ def disk_message(error: BaseException) -> str | None:
             return None
         number, path = reasons[found[2]], found[1]
     return f"cannot use {path or 'the disk'}: {os.strerror(number)}; {_HINTS[number]}."
+
+
+def printable(text: object) -> str:
+    """Text of unknown origin, such as a file's name, with what is not printable escaped: it cannot write a second line,
+    or steer a terminal."""
+    escaped = (c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+    return "".join(escaped)

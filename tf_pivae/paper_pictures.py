@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import tqdm
 
 from tf_pivae import figures
 from tf_pivae.metrics import nearest_images
+from tf_pivae.progress import progress_bar
 from tf_pivae.training import runs
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def neighbours(title: str, models: Sequence[tuple], data: ImageDataset) -> Image
         labels = np.arange(_ROWS) % model.num_classes if model.num_classes else None
         shown[label] = model.sample(_ROWS, labels=labels)
     train, count = data.train.images, min(_COLUMNS - 1, len(data.train))
-    with tqdm.tqdm(total=len(train), desc="nearest images", unit="img", leave=False, disable=None) as bar:
+    with progress_bar(total=len(train), desc="nearest images", unit="img", leave=False) as bar:
         found = nearest_images(np.concatenate(list(shown.values())), train, count, bar.update)
     # Row by row: a memory map or `LookedUpImages` takes any index and gives these images alone.
     nearest = np.stack([np.asarray(train[i]) for i in found.flat]).reshape(*found.shape, *train.shape[1:])

@@ -7,11 +7,13 @@ set lies. Killed and started again, it continues. Training does the same when it
 """
 
 import logging
+from collections.abc import Callable
 
 import gin
 from absl import flags
 
 from tf_pivae import cli
+from tf_pivae.data import ImageDataset, cache
 from tf_pivae.errors import UserError
 
 cli.define_gin_flags()
@@ -19,26 +21,16 @@ flags.adopt_module_key_flags(cli)  # shows them in --help
 
 
 @gin.configurable
-def prepare(dataset):
-    """Gets its data set from gin, as `train` does: a function, whose call prepares what it returns.
-
-    Raises:
-      UserError: `dataset` is no function.
-    """
+def prepare(dataset: Callable[[], ImageDataset]) -> ImageDataset:
+    """Gets its data set from gin, as `train` does: a function, whose call prepares what it returns."""
     if not callable(dataset):
         raise UserError("train.dataset must be a function: write @bundled (say), without parentheses")
     return dataset()
 
 
-def main():
-    """Binds the configuration's `train.dataset` to `prepare` and calls it.
-
-    Raises:
-      UserError: there is none.
-    """
+def main() -> None:
+    """Binds the configuration's `train.dataset` to `prepare` and calls it."""
     cli.parse_gin(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
-    from tf_pivae.data import cache
-
     try:
         dataset = gin.query_parameter("train.dataset")
     except ValueError as error:

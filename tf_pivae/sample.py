@@ -4,18 +4,27 @@ The same seed gives the same picture. --run_dir=fashion_mnist is the model that 
 class-conditional model gets one class a row, or those that --labels names.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from tf_pivae import cli
 from tf_pivae.errors import UserError, check_output
+from tf_pivae.progress import progress_bar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tf_pivae.models.pivae import PiVAE
 
 _BATCH = 64  # Images at a time.
 _NO_PNG = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 cli.define_import_flag()
 flags.adopt_module_key_flags(cli)  # shows it in --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True)
+_STEP = flags.DEFINE_integer("step", None, "The checkpoint to draw from; the newest by default.", lower_bound=0)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of (seed, i).")
 _OUTPUT = flags.DEFINE_string("output", "samples.png", "The PNG to write.")
@@ -29,7 +38,7 @@ _COLUMNS = flags.DEFINE_integer(
 _LABELS = flags.DEFINE_list("labels", [], "Classes of a class-conditional model, a row each: 0,3,7; default all.")
 
 
-def main():
+def main() -> None:
     check_output(_OUTPUT.value)
     if Path(_OUTPUT.value).suffix.lower() in _NO_PNG:
         raise UserError(
@@ -41,7 +50,7 @@ def main():
     from tf_pivae import figures
     from tf_pivae.training.runs import load_with_step
 
-    model, step = load_with_step(_RUN_DIR.value)
+    model, step = load_with_step(_RUN_DIR.value, _STEP.value)
     labels, columns = None, _COLUMNS.value
     classes = _classes(_LABELS.value, model.num_classes)
     if classes:
@@ -52,12 +61,10 @@ def main():
     print(f"{_NUM_SAMPLES.value} samples of {_RUN_DIR.value} at step {step}: {_OUTPUT.value}")
 
 
-def _batches(model, labels):
-    """uint8 [b, H, W, C], batch by batch, with a bar on a terminal; sample i is the same whatever the batches."""
-    import tqdm
-
+def _batches(model: "PiVAE", labels: "np.ndarray | None") -> Iterator["np.ndarray"]:
+    """uint8 [b, H, W, C], batch by batch, with a progress bar; sample i is the same whatever the batches."""
     count = _NUM_SAMPLES.value
-    with tqdm.tqdm(total=count, desc="samples", unit="img", leave=False, disable=None) as bar:
+    with progress_bar(total=count, desc="samples", unit="img", leave=False) as bar:
         for first in range(0, count, _BATCH):
             size = min(_BATCH, count - first)
             chosen = None if labels is None else labels[first : first + size]
@@ -67,7 +74,7 @@ def _batches(model, labels):
             bar.update(size)
 
 
-def _classes(wanted, num_classes):
+def _classes(wanted: list[str], num_classes: int) -> list[int]:
     """The classes to draw: those wanted, or all."""
     if not wanted:
         return list(range(num_classes))

@@ -146,6 +146,30 @@ def test_a_full_or_unwritable_disk_is_one_line(tmp_path, monkeypatch):
         cache.prepare("x", {}, source, cache_dir=tmp_path / "file")
 
 
+@pytest.mark.parametrize("place", ["/proc/x", "/dev/null/x", "/sys/x/y", "{tmp}/" + "x" * 300])
+def test_a_place_where_no_folder_can_be_made(place, tmp_path):
+    place = place.format(tmp=tmp_path)
+    with pytest.raises(UserError, match=r"cannot write to .* \(.*\): set TF_PIVAE_CACHE") as error:
+        cache.prepare("x", {}, source, cache_dir=place)
+    assert place in str(error.value)
+
+
+def test_long_and_odd_names_make_a_folder(tmp_path):
+    dataset = cache.prepare("\u732b" * 200, {}, source, cache_dir=tmp_path)
+    assert cache.location(dataset).parent == tmp_path
+
+
+def test_a_source_that_turns_out_damaged_leaves_nothing(tmp_path):
+    def read(start):
+        yield sources.Chunk(1, np.zeros((1, 4, 4, 1), np.uint8))
+        raise UserError("the file is damaged")
+
+    damaged = sources.SplitSource(read, 3, 3)
+    with pytest.raises(UserError, match="the file is damaged"):
+        cache.prepare("x", {}, lambda: sources.ImageSource((4, 4, 1), damaged, damaged), cache_dir=tmp_path)
+    assert [path.name[-5:] for path in tmp_path.iterdir()] == [".lock"]
+
+
 def test_skipped_records_are_named_and_an_empty_split_is_an_error(tmp_path, caplog):
     def read(start):
         for i in range(start, 3):

@@ -1,5 +1,6 @@
 """Folders that nobody vouches for: what cannot be used is skipped and named, in bounded memory."""
 
+import errno
 import io
 import json
 import os
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_pivae.data import image_folder
+from tf_pivae.data import image_files, image_folder
+from tf_pivae.errors import UserError
 
 SIDE = 30000
 
@@ -157,6 +159,61 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path, caplog):
     assert {int(image.max()) for split in (data.train, data.test) for image in split.images} == {1, 2}
     for name in ("file.png (a link)", "folder (a link)", "loop (a link)"):
         assert name in caplog.text
+
+
+def test_a_listing_that_changes_or_is_refused_is_named(tmp_path, caplog, monkeypatch):
+    """A file that vanishes, a folder that may not be read; the tests may run as root, whom nothing is forbidden."""
+    folder = tmp_path / "images"
+    for name in ("a.png", "gone.png", "b/c.png", "secret\n/d.png", "\x1b[31mred.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encoded(Image.fromarray(noise(20, 20)), "PNG"))
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("secret\n"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        entries = list(scandir(path))
+        if path == str(folder):
+            (folder / "gone.png").unlink()
+        return entries
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    files, skipped = image_files.find_files(folder)
+    assert [file.relative for file in files] == ["\x1b[31mred.png", "a.png", "b/c.png"]
+    named = ["gone.png (No such file or directory)", r"secret\n (cannot be listed: Permission denied)"]
+    assert sorted(skipped) == named
+    monkeypatch.setattr(os, "scandir", lambda path: scandir(path) if "secret" not in str(path) else refusing(path))
+    (folder / "\x1b[31mred.png").write_bytes(b"")
+    data = image_folder(folder, 8, test_fraction=0.5, cache_dir=tmp_path / "cache")
+    assert len(data.train) + len(data.test) == 2
+    assert named[1] in caplog.text
+    assert r"\x1b[31mred.png (empty)" in caplog.text
+
+
+def test_a_file_that_vanishes_before_it_is_read(tmp_path):
+    with pytest.raises(image_files.UnusableImage, match="cannot be read: No such file"):
+        image_files.read_header(tmp_path / "gone.png")
+
+
+def test_a_thousand_folders_in_each_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    try:
+        for _ in range(1000):
+            os.mkdir("d")
+            os.chdir("d")
+        Image.new("L", (20, 20)).save("deep.png")
+        os.chdir(tmp_path)
+        files, skipped = image_files.find_files(tmp_path)
+    finally:  # Python's own way to remove folders would find no end.
+        subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)
+    assert [file.relative.count("/") for file in files] == [1000]
+    assert not skipped
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 2.5, True, 10**9])
+def test_no_number_of_tiles(wrong, tmp_path):
+    with pytest.raises(UserError, match=r"max_tiles_per_image must be a whole number from 1 to 4,194,304, got"):
+        image_folder(tmp_path, 8, crop="random_tiles", max_tiles_per_image=wrong)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])

@@ -65,10 +65,12 @@ def test_damaged_idx_files(files, tmp_path):
         "empty": (b"", "not an IDX file"),
         "text": (b"hello world", "not an IDX file"),
         "header": (good[:9], "ends within its header"),
-        "short": (good[:-1], "has only"),
-        "long": (good + b"x", "has more"),
+        "short": (good[:-1], r"should hold 4,704 bytes of data but has 4,703"),
+        "long": (good + b"x", r"should hold 4,704 bytes of data but has 4,705"),
+        "short.gz": (gzip.compress(good[:-1]), "ends within row 5 of 6"),
+        "long.gz": (gzip.compress(good + b"x"), "has more data than its shape"),
         "floats": (bytes([0, 0, 0x0D, 3]) + good[4:], "type 0x0d"),
-        "huge": (bytes([0, 0, 8, 3]) + b"\xff" * 12 + good[16:], "has only"),
+        "huge": (bytes([0, 0, 8, 3]) + b"\xff" * 12 + good[16:], "should hold"),
         "cut.gz": (gzip.compress(good)[:-20], "cannot read"),
     }
     for name, (data, message) in cases.items():
@@ -79,7 +81,7 @@ def test_damaged_idx_files(files, tmp_path):
         idx_images(tmp_path / "missing", paths["test_images"])
     with pytest.raises(UserError, match="label file"):
         idx_images(paths["train_labels"], paths["test_images"])
-    with pytest.raises(UserError, match=r"\[3\] labels for the 6 images"):
+    with pytest.raises(UserError, match=r"uint8 \[3\]; it must be integers \[6\]"):
         idx_images(paths["train_images"], paths["test_images"], paths["test_labels"])
 
 

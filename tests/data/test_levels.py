@@ -77,7 +77,7 @@ def test_a_memory_map_is_read_only_where_it_is_wanted(tmp_path):
 def test_a_prepared_data_set_stays_where_it_is(tmp_path):
     save_npz(tmp_path / "x.npz", _data())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tf_pivae.data.npz.IN_MEMORY_BYTES", 100)
+        patch.setattr("tf_pivae.data.cache.IN_MEMORY_BYTES", 100)
         data = npz_images(tmp_path / "x.npz", cache_dir=tmp_path)
     reduced = reduced_levels(lambda: data)
     assert cache.location(reduced) == cache.location(data) is not None

@@ -1,12 +1,16 @@
 """`.npz` files: round trip, single arrays, large ones, and files that must be refused."""
 
+import json
 import os
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tf_pivae.data import ImageDataset, ImageSplit, cache, npz, npz_images, save_npz
+from tf_pivae.data import ImageDataset, ImageSplit, cache, npz_images, save_npz
 from tf_pivae.errors import UserError
 
 
@@ -39,7 +43,7 @@ def test_round_trip_in_memory_and_through_the_cache(dataset, tmp_path, monkeypat
     loaded = npz_images(tmp_path / "x.npz")
     assert_same(loaded, dataset)
     assert cache.location(loaded) is None
-    monkeypatch.setattr(npz, "IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(cache, "IN_MEMORY_BYTES", 1000)
     mapped = npz_images(tmp_path / "x.npz", cache_dir=tmp_path / "cache")
     assert_same(mapped, dataset)
     assert cache.location(mapped) is not None
@@ -96,7 +100,7 @@ def test_bad_files(tmp_path):
     refused("needs train_images and test_images", pictures=images)
     refused("must be uint8", images=images.astype(np.float32))
     refused("must be uint8", images=images[0, 0])
-    refused("must be integers", images=images, labels=np.zeros(3, np.int64))
+    refused(r"must be integers \[40\]", images=images, labels=np.zeros(3, np.int64))
     refused("square, got 8x4", images=images[:, :, :4])
     refused("at least two", images=images[:1])
     refused("one shape", train_images=images, test_images=images[:, :4, :4])
@@ -110,7 +114,7 @@ def test_bad_files(tmp_path):
     data = bytearray((tmp_path / "x.npz").read_bytes())
     data[4000] ^= 1
     (tmp_path / "x.npz").write_bytes(data)
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match="Bad CRC"):
         npz_images(tmp_path / "x.npz")
     # A member that claims more than it holds.
     with zipfile.ZipFile(tmp_path / "y.npz", "w") as archive, archive.open("images.npy", "w") as member:
@@ -118,5 +122,52 @@ def test_bad_files(tmp_path):
             member, {"descr": "|u1", "fortran_order": False, "shape": (10**6, 8, 8, 3)}
         )
         member.write(images.tobytes())
-    with pytest.raises(UserError, match="bytes early"):
+    with pytest.raises(UserError, match="192 MB, in 7,808 bytes"):
         npz_images(tmp_path / "y.npz")
+
+
+def test_labels_types_and_byte_orders(tmp_path):
+    images = np.random.default_rng(0).integers(0, 65536, (40, 8, 8, 3), np.uint16)
+    labels = np.arange(40) % 3
+    np.savez(tmp_path / "native.npz", images=images, labels=labels)
+    np.savez(tmp_path / "other.npz", images=images.astype(">u2"), labels=labels.astype(">i2"))
+    assert_same(npz_images(tmp_path / "native.npz"), npz_images(tmp_path / "other.npz"))
+    np.savez(tmp_path / "none.npz", images=images, labels=np.full(40, -1))
+    assert npz_images(tmp_path / "none.npz").train.labels is None
+
+
+def test_names_that_steer_a_terminal_are_shown_escaped(tmp_path):
+    images = np.zeros((4, 8, 8), np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=np.arange(4), class_names=["a\n", "\x1b[2J", "c", "\u202e"])
+    dataset = npz_images(tmp_path / "x.npz")
+    assert dataset.class_names[1] == "\x1b[2J"
+    assert r"(a\n, \x1b[2J, c, \u202e)" in cache.describe(dataset)
+
+
+_IN_LITTLE_MEMORY = """
+import json, resource, sys
+from tf_pivae.data import cache, npz_images
+cache.IN_MEMORY_BYTES = 0
+used = int(open("/proc/self/statm").read().split()[5]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_DATA, (used + (64 << 20),) * 2)
+data = npz_images(sys.argv[1], cache_dir=sys.argv[2])
+print(json.dumps([data.train.images.shape, int(data.train.labels.sum()), str(cache.location(data))]))
+"""
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_file_larger_than_memory(save, tmp_path):
+    """100 MB, stored or packed, within 64 MB."""
+    images = np.broadcast_to((np.arange(10000) % 251).astype(np.uint8)[:, None, None], (10000, 100, 100))
+    save(tmp_path / "x.npz", train_images=images, test_images=images[:9], train_labels=np.arange(10000) % 5)
+    command = [sys.executable, "-c", _IN_LITTLE_MEMORY, str(tmp_path / "x.npz"), str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    shape, labels, folder = json.loads(result.stdout)
+    assert shape == [10000, 100, 100, 1]
+    assert labels == 2 * len(images)
+    kept = np.load(Path(folder) / "train_images.npy", mmap_mode="r", allow_pickle=False)
+    assert (kept[:, 0, 0, 0] == images[:, 0, 0]).all()
+    assert (kept.reshape(-1)[10**6 :: 9973] == images.reshape(-1)[10**6 :: 9973]).all()
+    for path in (tmp_path / "x.npz", Path(folder) / "train_images.npy"):  # pytest keeps a test's folder for a while.
+        path.unlink()

@@ -68,7 +68,7 @@ def test_reduced_levels():
     gin.parse_config("reduced_levels.dataset = @bundled\nreduced_levels.num_bins = 32\nbundled.image_size = 16")
     from tf_pivae.data import levels
 
-    assert specification(levels.reduced_levels) == ("fashion_mnist_subset", (16, 16, 1), 10)
+    assert specification(levels.reduced_levels) == ("fashion_mnist_subset-32-levels", (16, 16, 1), 10, 8000, 2000)
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -103,7 +103,7 @@ def _write_idx(folder, side):
 def test_idx(tmp_path):
     _write_idx(tmp_path, 6)
     gin.parse_config("idx_images.pad_to = 8")
-    assert _agrees(idx_images, idx_images()) == ("idx", (8, 8, 1), 7)
+    assert _agrees(idx_images, idx_images()) == ("idx", (8, 8, 1), 7, 3, 3)
 
 
 def test_idx_reads_headers_alone(tmp_path):
@@ -138,7 +138,7 @@ def test_folder(mode, tmp_path):
     assert not (tmp_path / "cache").exists()
     dataset = image_folder()
     assert dataset.name == expected.name
-    assert _agrees(image_folder, dataset) == expected == ("images", (8, 8, 1 if mode == "L" else 3), 2)
+    assert _agrees(image_folder, dataset) == expected == ("images", (8, 8, 1 if mode == "L" else 3), 2, 3, 1)
 
 
 def test_refuses_what_it_cannot_tell():

@@ -333,7 +333,9 @@ def test_errors_echo_what_is_wrong(model):
         model.log_prob(_images(2).astype(np.int32) - 1)
     with pytest.raises(ValueError, match="got 0"):
         model.log_prob(_images(2), 0)
-    for name, value in (("num_samples", -1), ("temperature", -0.5), ("sample_noise", float("nan"))):
+    with pytest.raises(ValueError, match="`num_samples` must be at least 0; got -1"):
+        model.sample(-1)
+    for name, value in (("temperature", -0.5), ("sample_noise", float("nan"))):
         with pytest.raises(ValueError, match=f"`{name}` must be finite and at least 0; got {value}"):
             model.sample(**{"num_samples": 2, name: value})
     for call in (lambda: model.sample(2, batch_size=0), lambda: model.log_prob(_images(2), batch_size=-1)):

@@ -1,10 +1,17 @@
 """What a data set is here: two uint8 arrays (or memory maps), their labels, and names for the classes."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from tf_pivae.errors import UserError
+
+# What a file may claim before it is read. The largest split of the paper's has 3 million images, ImageNet's full
+# hierarchy 21,841 classes.
+MAX_IMAGES, MAX_CLASSES = 1 << 25, 1 << 16
+Limits: TypeAlias = tuple[int | None, int | None]  # Numbers of training and test images; None is all of them.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +27,7 @@ class ImageSplit:
     images: np.ndarray  # uint8 [N, H, W, C]
     labels: np.ndarray | None = None  # int64 [N]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         images, labels = self.images, self.labels
         if images.dtype != np.uint8:
             raise UserError(f"images must be uint8 (0 to 255), got {images.dtype}: convert them first")
@@ -36,10 +43,10 @@ class ImageSplit:
         if labels is not None and (labels.dtype != np.int64 or labels.shape != (count,)):
             raise UserError(f"labels must be int64 [{count}], got {labels.dtype} {list(labels.shape)}")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def take(self, count):
+    def take(self, count: int | None) -> "ImageSplit":
         """The first `count` images (all of them where `count` is None or larger), as a view."""
         return self if count is None else ImageSplit(self.images[:count], _take(self.labels, count))
 
@@ -64,7 +71,7 @@ class ImageDataset:
     class_names: tuple[str, ...] = ()
     num_bins: int = 256
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             raise UserError(
                 f"{self.name}: training images are {list(self.train.images.shape[1:])} but test images are "
@@ -72,6 +79,8 @@ class ImageDataset:
             )
         if self.num_classes and self.train.labels is None:
             raise UserError(f"{self.name}: num_classes is {self.num_classes} but the training images have no labels")
+        if not 0 <= self.num_classes <= MAX_CLASSES:
+            raise UserError(f"{self.name}: labels make {self.num_classes} classes; there are 0 to {MAX_CLASSES}")
         if self.class_names and len(self.class_names) != self.num_classes:
             raise UserError(f"{self.name}: {len(self.class_names)} class names for {self.num_classes} classes")
         for split in (self.train, self.test):
@@ -83,11 +92,11 @@ class ImageDataset:
                     )
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int, int, int]:
         """`(H, W, C)`."""
         return self.train.images.shape[1:]
 
-    def take(self, num_examples):
+    def take(self, num_examples: Limits | None) -> "ImageDataset":
         """The data set cut to its first images.
 
         Args:
@@ -99,18 +108,25 @@ class ImageDataset:
         return dataclasses.replace(self, train=self.train.take(train), test=self.test.take(test))
 
 
-def check_num_examples(num_examples):
+def is_count(value: object) -> bool:
+    """Whether a value is a positive whole number."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def check_num_examples(num_examples: object) -> Limits:
     """Returns the pair `(train, test)` of limits, each a positive number or None; raises UserError otherwise."""
     pair = (None, None) if num_examples is None else num_examples
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise UserError(f"num_examples must be a pair (train, test), such as (1000, 200), got {num_examples!r}")
     for limit in pair:
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        if limit is not None and not is_count(limit):
             raise UserError(f"num_examples must hold positive numbers or None, got {num_examples!r}")
     return tuple(pair)
 
 
-def labelled(name, train, test, num_classes=None, class_names=()):
+def labelled(
+    name: str, train: ImageSplit, test: ImageSplit, num_classes: int | None = None, class_names: Sequence[str] = ()
+) -> ImageDataset:
     """Builds an `ImageDataset`, counting the classes in the labels where their number is not given.
 
     Args:
@@ -119,13 +135,24 @@ def labelled(name, train, test, num_classes=None, class_names=()):
       num_classes: int, or None.
       class_names: their names, or empty.
     """
-    class_names = tuple(class_names)
     if train.labels is None:
         return ImageDataset(name, train, test)
     if num_classes is None:
-        num_classes = len(class_names) or 1 + max(int(s.labels.max()) for s in (train, test) if s.labels is not None)
-    return ImageDataset(name, train, test, num_classes, class_names)
+        num_classes = count_classes((train.labels, test.labels), class_names)
+    return ImageDataset(name, train, test, num_classes, tuple(class_names))
 
 
-def _take(labels, count):
+def count_classes(labels: Sequence[np.ndarray | None], class_names: Sequence[str] = ()) -> int:
+    """The number of classes: that of their names, or one more than the largest label; 0 without training labels.
+
+    Args:
+      labels: int64 `[N]` or None for each split, the training split first.
+      class_names: their names, or empty.
+    """
+    if labels[0] is None:
+        return 0
+    return len(class_names) or 1 + max(int(part.max()) for part in labels if part is not None)
+
+
+def _take(labels: np.ndarray | None, count: int) -> np.ndarray | None:
     return None if labels is None else labels[:count]

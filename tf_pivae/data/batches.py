@@ -5,9 +5,18 @@ that a stateless permutation of that epoch's own gives p % N. No state is kept, 
 that an uninterrupted one would, and replicas cut a global batch into slices without talking to each other.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from tf_pivae.data.arrays import ImageSplit
 from tf_pivae.errors import UserError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # SplitMix64 (Steele, Lea, Flood 2014): its increment and the two multipliers of its finaliser.
 _GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -17,7 +26,7 @@ _SHUFFLE_ROUNDS = 24
 _NO_LIMIT = np.iinfo(np.int64).max
 
 
-def batch_indices(step, batch_size, num_examples, seed):
+def batch_indices(step: int | tf.Tensor, batch_size: int, num_examples: int, seed: int) -> tf.Tensor:
     """Which images make up the global batch of a step.
 
     Args:
@@ -37,16 +46,16 @@ def batch_indices(step, batch_size, num_examples, seed):
 
 
 def train_batches(
-    split,
-    batch_size,
-    seed,
-    start_step=0,
-    num_replicas=1,
-    first_replica=0,
-    num_local_replicas=None,
-    flip=False,
-    with_labels=False,
-):
+    split: ImageSplit,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    num_replicas: int = 1,
+    first_replica: int = 0,
+    num_local_replicas: int | None = None,
+    flip: bool = False,
+    with_labels: bool = False,
+) -> tf.data.Dataset:
     """An endless stream of one worker's per-replica batches.
 
     Element e is for step `start_step + e // num_local_replicas` and replica `first_replica + e % num_local_replicas`,
@@ -82,14 +91,14 @@ def train_batches(
     per_replica = batch_size // num_replicas
     images, labels, count = split.images, split.labels, len(split)
 
-    def gather(indices, mirrored):
+    def gather(indices: np.ndarray, mirrored: np.ndarray) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         batch = images[indices]  # a memory map gives up just these rows
         if flip:
             batch[mirrored] = batch[mirrored, :, ::-1]
         # An ndarray proper: TensorFlow copies a memmap subclass's result anyway, and this one is already in memory.
         return (np.asarray(batch), labels[indices]) if with_labels else np.asarray(batch)
 
-    def load(element):
+    def load(element: tf.Tensor) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
         step = start_step + element // local
         replica = first_replica + element % local
         positions = step * batch_size + replica * per_replica + tf.range(per_replica, dtype=tf.int64)
@@ -112,7 +121,9 @@ def train_batches(
     return dataset.with_options(options).prefetch(2 * local)
 
 
-def eval_batches(split, batch_size, num_examples=None, with_labels=False):
+def eval_batches(
+    split: ImageSplit, batch_size: int, num_examples: int | None = None, with_labels: bool = False
+) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
     """Yields a split in order, once.
 
     Args:
@@ -134,13 +145,15 @@ def eval_batches(split, batch_size, num_examples=None, with_labels=False):
     return _eval_batches(split, batch_size, end, with_labels)
 
 
-def _eval_batches(split, batch_size, end, with_labels):
+def _eval_batches(
+    split: ImageSplit, batch_size: int, end: int, with_labels: bool
+) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
     for first in range(0, end, batch_size):
         rows = slice(first, min(first + batch_size, end))
         yield first, np.array(split.images[rows]), split.labels[rows] if with_labels else None
 
 
-def flip_mask(positions, seed):
+def flip_mask(positions: tf.Tensor, seed: int) -> tf.Tensor:
     """One fair bit for every position of the stream.
 
     Args:
@@ -155,7 +168,7 @@ def flip_mask(positions, seed):
     return tf.bitwise.right_shift(_random_bits(positions, seed, _FLIPS), _uint64(63)) == _uint64(1)
 
 
-def _shuffled(positions, num_examples, seed):
+def _shuffled(positions: tf.Tensor, num_examples: int, seed: int) -> tf.Tensor:
     """Image indices int64 `[b]` of stream positions int64 `[b]`: each epoch has a permutation of its own."""
     import tensorflow as tf
 
@@ -173,7 +186,7 @@ def _shuffled(positions, num_examples, seed):
     )
 
 
-def _random_bits(counters, seed, stream):
+def _random_bits(counters: tf.Tensor, seed: int, stream: int) -> tf.Tensor:
     """64 random bits uint64 `[b]` for each counter int64 `[b]` of one of the streams of a seed."""
     import tensorflow as tf
 
@@ -181,7 +194,7 @@ def _random_bits(counters, seed, stream):
     return _splitmix64(start + tf.cast(counters, tf.uint64) * _uint64(_GOLDEN))
 
 
-def _splitmix64(state):
+def _splitmix64(state: tf.Tensor) -> tf.Tensor:
     """SplitMix64's output function on uint64 tensors, modulo 2**64."""
     import tensorflow as tf
 
@@ -192,12 +205,12 @@ def _splitmix64(state):
     return xor(state, shift(state, _uint64(31)))
 
 
-def _uint64(value):
+def _uint64(value: int) -> tf.Tensor:
     import tensorflow as tf
 
     return tf.constant(np.uint64(value % 2**64))
 
 
-def _check_labels(split, with_labels):
+def _check_labels(split: ImageSplit, with_labels: bool) -> None:
     if with_labels and split.labels is None:
         raise UserError("this data set has no labels: use one that has, or an unconditional model")

@@ -12,42 +12,117 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import pathlib
 import shutil
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from tf_pivae.data import arrays, sources, split_writer
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, printable
 
 FORMAT_VERSION = 1  # part of every hash: raise it when the form on disk or the arithmetic of a source changes
 _SPLITS = ("train", "test")
 _NAMED_CLASSES = 10
+_NAME_LENGTH = 50  # Characters of up to four bytes, in names of at most 255.
+IN_MEMORY_BYTES = 1 << 28  # Larger files of arrays are unpacked once and memory-mapped.
 _log = logging.getLogger(__name__)
 _reading_only = contextvars.ContextVar("reading_only", default=False)
+_believing = contextvars.ContextVar("believing", default=False)
 
 
 class NotPrepared(UserError):
-    """Within `reading_only`: the data set would first have to be prepared."""
+    """Within `reading_only`: the data set would first have to be prepared.
+
+    Attributes:
+      name: the data set's.
+      open_source: returns the `ImageSource` that would be read.
+      limits: as `ImageDataset.take` takes them.
+    """
+
+    def __init__(self, name: str, open_source: Callable[[], sources.ImageSource], limits: arrays.Limits) -> None:
+        super().__init__(f"{name} is not prepared yet: python -m tf_pivae.prepare does it, as training would.")
+        self.name, self.open_source, self.limits = name, open_source, limits
 
 
 @contextlib.contextmanager
-def reading_only():
-    """A context in which a data set that is not prepared yet is `NotPrepared`, and nothing is downloaded or written."""
-    token = _reading_only.set(True)
+def reading_only(declarations: bool = False) -> Iterator[None]:
+    """A context in which a data set that is not prepared yet is `NotPrepared`, and nothing is downloaded or written.
+
+    Args:
+      declarations: take what a configuration declares of its images for them, and look at no files: see `declared`.
+    """
+    tokens = _reading_only.set(True), _believing.set(declarations)
     try:
         yield
     finally:
-        _reading_only.reset(token)
+        _reading_only.reset(tokens[0])
+        _believing.reset(tokens[1])
 
 
-def default_cache_dir():
+def declared(name: str, image_shape: tuple[int, int, int], class_names: Sequence[str], limits: arrays.Limits) -> None:
+    """For a source whose configuration says what its images are; nothing outside of `reading_only(declarations=True)`.
+
+    Raises:
+      NotPrepared: there; with what is declared, and numbers of images that nobody knows.
+    """
+    if _believing.get():
+        unread = sources.SplitSource(lambda start: iter(()))
+        facts = sources.ImageSource(image_shape, unread, unread, len(class_names), tuple(class_names))
+        raise NotPrepared(name, lambda: facts, limits)
+
+
+def is_reading_only() -> bool:
+    """Whether this is within `reading_only`."""
+    return _reading_only.get()
+
+
+def default_cache_dir() -> str:
     """`$TF_PIVAE_CACHE`, or `~/.cache/tf_pivae`."""
     return os.environ.get("TF_PIVAE_CACHE") or os.path.expanduser("~/.cache/tf_pivae")
 
 
-def prepare(name, specification, open_source, num_examples=None, cache_dir=None):
+def load(
+    name: str,
+    specification: dict[str, Any],
+    source: sources.ImageSource,
+    num_examples: arrays.Limits | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> arrays.ImageDataset:
+    """Reads a source into memory where it is small, and prepares it otherwise; as `prepare`.
+
+    Args:
+      source: an `ImageSource` that knows its number of images.
+    """
+    count = sum(n or 0 for n in expected(source, arrays.check_num_examples(num_examples)))
+    if count * math.prod(source.image_shape) <= IN_MEMORY_BYTES:
+        return sources.collect(name, source, num_examples)
+    return prepare(name, specification, lambda: source, num_examples, cache_dir)
+
+
+def expected(source: sources.ImageSource, limits: arrays.Limits) -> tuple[int | None, int | None]:
+    """At most how many training and test images a source gives within limits; None where that is unknown."""
+    counts = zip((source.train.num_images, source.test.num_images), limits, strict=True)
+    train, test = (min((n for n in count if n is not None), default=None) for count in counts)
+    return train, test
+
+
+def file_facts(path: pathlib.Path) -> dict[str, Any]:
+    """What tells a file from another one of its name: part of a specification."""
+    status = path.stat()
+    return {"path": str(path), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def prepare(
+    name: str,
+    specification: dict[str, Any],
+    open_source: Callable[[], sources.ImageSource],
+    num_examples: arrays.Limits | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> arrays.ImageDataset:
     """Opens the prepared data set, preparing it first where that has not been done.
 
     Args:
@@ -70,8 +145,8 @@ def prepare(name, specification, open_source, num_examples=None, cache_dir=None)
         if (dataset := _open(name, folder)) is not None:
             return dataset
         if _reading_only.get():
-            raise NotPrepared(f"{name} is not prepared yet: python -m tf_pivae.prepare does it, as training would.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
+            raise NotPrepared(name, open_source, limits)
+        _make(folder.parent)
         with _lock(folder):
             # Another process may have finished it while this one waited for the lock.
             if (dataset := _open(name, folder)) is not None:
@@ -80,16 +155,19 @@ def prepare(name, specification, open_source, num_examples=None, cache_dir=None)
                 _log.warning("%s is damaged and will be prepared again", folder)
                 shutil.rmtree(folder)
             _write(name, folder, open_source(), limits)
-        return _open(name, folder)
+        dataset = _open(name, folder)
+        if dataset is None:
+            raise UserError(f"{folder} was damaged while it was written: run the same command again")
+        return dataset
 
 
-def location(dataset):
+def location(dataset: arrays.ImageDataset) -> pathlib.Path | None:
     """The folder of a prepared data set, or None where it lives in memory."""
     filename = getattr(dataset.train.images, "filename", None)
     return None if filename is None else pathlib.Path(filename).parent
 
 
-def describe(dataset):
+def describe(dataset: arrays.ImageDataset) -> str:
     """A few lines for people: what the data set is, how large, and where.
 
     Args:
@@ -99,7 +177,8 @@ def describe(dataset):
       A string of four lines.
     """
     height, width, channels = dataset.image_shape
-    names = ", ".join(dataset.class_names[:_NAMED_CLASSES]) + (", ..." if dataset.num_classes > _NAMED_CLASSES else "")
+    shown = dataset.class_names[:_NAMED_CLASSES]
+    names = printable(", ".join(shown)) + ", ..." * (len(shown) < len(dataset.class_names))
     classes = f"{dataset.num_classes} classes" if dataset.num_classes else "no labels"
     depth = f"{channels} channel{'s' * (channels > 1)}"
     if dataset.num_bins != 256:
@@ -115,14 +194,14 @@ def describe(dataset):
     )
 
 
-def _folder(name, specification, cache_dir):
+def _folder(name: str, specification: dict[str, Any], cache_dir: str | os.PathLike[str] | None) -> pathlib.Path:
     text = json.dumps({**specification, "format_version": FORMAT_VERSION}, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    safe_name = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".")
+    safe_name = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".")[:_NAME_LENGTH]
     return pathlib.Path(cache_dir or default_cache_dir()).expanduser().absolute() / f"{safe_name}-{digest}"
 
 
-def _open(name, folder):
+def _open(name: str, folder: pathlib.Path) -> arrays.ImageDataset | None:
     """The `ImageDataset` in `folder`, or None where there is none or its files are not what `meta.json` says."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
@@ -139,13 +218,17 @@ def _open(name, folder):
     return arrays.labelled(name, *splits, meta["num_classes"], meta["class_names"])
 
 
-def _write(name, folder, source, limits):
+def _write(name: str, folder: pathlib.Path, source: sources.ImageSource, limits: arrays.Limits) -> None:
     partial = folder.with_name(folder.name + ".partial")
     partial.mkdir(exist_ok=True)
     progress = split_writer.read_progress(partial)
     _check_disk(name, partial.parent, source, limits, progress)
-    for split, limit in zip(_SPLITS, limits, strict=True):
-        split_writer.write_split(name, partial, source, split, limit, progress)
+    try:
+        for split, limit in zip(_SPLITS, limits, strict=True):
+            split_writer.write_split(name, partial, source, split, limit, progress)
+    except UserError:  # A second try would end in the same way: leave nothing that it would continue from.
+        shutil.rmtree(partial)
+        raise
     meta = {"name": name, "num_classes": source.num_classes, "class_names": list(source.class_names)}
     for split in _SPLITS:
         state = progress[split]
@@ -158,14 +241,13 @@ def _write(name, folder, source, limits):
     split_writer.sync_folder(folder.parent)
 
 
-def _check_disk(name, cache_dir, source, limits, progress):
+def _check_disk(
+    name: str, cache_dir: pathlib.Path, source: sources.ImageSource, limits: arrays.Limits, progress: dict[str, Any]
+) -> None:
     """Says how much space the data set takes; raises UserError where the disk has less."""
-    images = 0
-    for split, limit in zip(_SPLITS, limits, strict=True):
-        count = getattr(source, split).num_images
-        counts = [n for n in (count, limit) if n is not None]
-        images += max(0, min(counts, default=0) - progress.get(split, {}).get("images", 0))
-    needed = images * (int(np.prod(source.image_shape)) + 8)
+    done = (progress.get(split, {}).get("images", 0) for split in _SPLITS)
+    images = sum(max(0, (count or 0) - n) for count, n in zip(expected(source, limits), done, strict=True))
+    needed = images * (math.prod(source.image_shape) + 8)
     free = shutil.disk_usage(cache_dir).free
     _log.info("%s: preparing %.1f MB in %s (%.1f MB free)", name, needed / 1e6, cache_dir, free / 1e6)
     if needed > free:
@@ -175,8 +257,22 @@ def _check_disk(name, cache_dir, source, limits, progress):
         )
 
 
+def _make(folder: pathlib.Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(_cannot_write(folder, error)) from error
+
+
+def _cannot_write(path: object, error: OSError) -> str:
+    return (
+        f"cannot write to {printable(path)} ({error.strerror}): set TF_PIVAE_CACHE or cache_dir to a folder that can "
+        "be written"
+    )
+
+
 @contextlib.contextmanager
-def _lock(folder):
+def _lock(folder: pathlib.Path) -> Iterator[None]:
     """Holds the folder's lock file; the system drops the lock of a killed process by itself."""
     with open(folder.with_name(f".{folder.name}.lock"), "w") as file:
         try:
@@ -188,7 +284,7 @@ def _lock(folder):
 
 
 @contextlib.contextmanager
-def _disk_errors(cache_dir):
+def _disk_errors(cache_dir: pathlib.Path) -> Iterator[None]:
     """Turns a full or unwritable disk into one line; other errors pass."""
     try:
         yield
@@ -199,8 +295,5 @@ def _disk_errors(cache_dir):
                 "TF_PIVAE_CACHE to a folder on a larger disk"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise UserError(
-                f"cannot write to {error.filename or cache_dir} ({error.strerror}): set TF_PIVAE_CACHE or "
-                "cache_dir to a folder that can be written"
-            ) from error
+            raise UserError(_cannot_write(error.filename or cache_dir, error)) from error
         raise

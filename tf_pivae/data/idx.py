@@ -1,38 +1,43 @@
 """Images in IDX files, the format of MNIST and Fashion-MNIST, plain or gzipped."""
 
 import contextlib
+import functools
 import gzip
+import math
 import os
 import struct
-import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
 
 import gin
 import numpy as np
 
-from tf_pivae.data import arrays, image_ops
-from tf_pivae.errors import UserError
+from tf_pivae.data import array_file, arrays, cache, image_ops
+from tf_pivae.data.array_file import ArrayFile
+from tf_pivae.errors import UserError, printable
 
 _UNSIGNED_BYTE = 0x08  # the format's code for this element type; labels and images of both collections use it
 _GZIP_MAGIC = b"\x1f\x8b"
-_PIECE_BYTES = 1 << 24
 
 
 @gin.configurable
 def idx_images(
-    train_images,
-    test_images,
-    train_labels=None,
-    test_labels=None,
-    crop=None,
-    pad_to=None,
-    image_size=None,
-    channels=None,
-    raw_shape=None,
-    class_names=(),
-    num_examples=None,
-    name="idx",
+    train_images: str | os.PathLike[str],
+    test_images: str | os.PathLike[str],
+    train_labels: str | os.PathLike[str] | None = None,
+    test_labels: str | os.PathLike[str] | None = None,
+    crop: int | str | None = None,
+    pad_to: int | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    raw_shape: Sequence[int] | None = None,
+    class_names: Sequence[str] = (),
+    num_examples: arrays.Limits | None = None,
+    name: str = "idx",
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> arrays.ImageDataset:
-    """A data set of IDX files, held in memory.
+    """A data set of IDX files, read in slabs: they may be larger than memory.
 
     Fashion-MNIST at 32x32 is `pad_to = 32`; at 16x16, `pad_to = 32` and `image_size = 16`.
 
@@ -45,101 +50,73 @@ def idx_images(
       class_names: names of the classes, optional.
       num_examples: as in `ImageDataset.take`.
       name: the data set's name.
+      cache_dir: where a data set of more than 256 MiB is unpacked; default as in `cache.prepare`.
 
     Returns:
       An `ImageDataset`.
 
     Raises:
-      UserError: if a file is missing, damaged or of another kind.
+      UserError: if a file is missing, damaged, claims more than it holds, or is of another kind.
     """
     preprocess = image_ops.Preprocess(crop, pad_to, image_size, channels)
-    limits = arrays.check_num_examples(num_examples)
-    files = ((train_images, train_labels), (test_images, test_labels))
-    splits = [_split(*pair, preprocess, raw_shape, limit) for pair, limit in zip(files, limits, strict=True)]
-    return arrays.labelled(name, *splits, class_names=class_names)
+    if raw_shape is not None and (class_names or train_labels is None):
+        shape = preprocess.output_shape(*raw_shape)
+        cache.declared(name, shape, class_names, arrays.check_num_examples(num_examples))
+    parts = [_part(train_images, train_labels), _part(test_images, test_labels)]
+    found = parts[0].images.image_shape
+    if raw_shape is not None and found != tuple(raw_shape):
+        raise UserError(f"{parts[0].images.name} holds images of {list(found)}: set idx_images.raw_shape = {found}")
+    source = array_file.image_source(*parts, preprocess, class_names)
+    files = [path for path in (train_images, test_images, train_labels, test_labels) if path is not None]
+    facts = [cache.file_facts(array_file.absolute(path)) for path in files]
+    specification = {"source": "idx", "files": facts, "preprocess": repr(preprocess)}
+    return cache.load(name, specification, source, num_examples, cache_dir)
 
 
-def _split(images_path, labels_path, preprocess, raw_shape, limit):
-    images = read_idx(images_path)
-    images = images.reshape(len(images), *_image_shape(images_path, images.shape))
-    if raw_shape is not None and images.shape[1:] != tuple(raw_shape):
-        raise UserError(
-            f"{images_path} holds images of {list(images.shape[1:])}: set idx_images.raw_shape = {images.shape[1:]}"
-        )
-    labels = None
-    if labels_path is not None:
-        labels = read_idx(labels_path)
-        if labels.shape != images.shape[:1]:
-            raise UserError(
-                f"{labels_path} holds {list(labels.shape)} labels for the {len(images)} images of {images_path}"
-            )
-        labels = labels[:limit].astype(np.int64)
-    return arrays.ImageSplit(image_ops.preprocess_array(preprocess, images[:limit]), labels)
+def _part(images_path: str | os.PathLike[str], labels_path: str | os.PathLike[str] | None) -> array_file.Part:
+    images = idx_file(images_path)
+    if len(images.shape) == 1:
+        raise UserError(f"{images.name} has the shape {list(images.shape)}, images [N, H, W]: is it a label file?")
+    return array_file.part(images, None if labels_path is None else idx_file(labels_path))
 
 
-def _image_shape(path, shape):
-    if len(shape) not in (3, 4):
-        raise UserError(f"{path} holds an array of shape {list(shape)}, images need [N, H, W]: is it a label file?")
-    return *shape[1:], *(1,)[: 4 - len(shape)]
-
-
-def read_image_shape(path: str) -> tuple[int, ...]:
-    """`(H, W, C)` of the images in an IDX file, from its header alone; raises UserError as `read_idx` does."""
-    with _opened(path) as (_, shape):
-        return _image_shape(path, shape)
-
-
-def read_idx(path):
-    """Reads one IDX file of unsigned bytes.
+def idx_file(path: str | os.PathLike[str]) -> ArrayFile:
+    """Reads the header of one IDX file of unsigned bytes.
 
     Args:
       path: the file, plain or gzipped (recognised by its first bytes).
 
     Returns:
-      A read-only uint8 array of the shape that the file states.
+      A uint8 `ArrayFile`.
 
     Raises:
       UserError: if the file cannot be read, is no IDX file, or has too few or too many bytes.
     """
-    with _opened(path) as (stream, shape):
-        # One byte more than promised, to see whether the file ends where it should.
-        data = _read_up_to(stream, int(np.prod(shape, dtype=object)) + 1)
-    array = np.frombuffer(data, np.uint8)
-    size = int(np.prod(shape, dtype=object))
-    if len(array) != size:
-        problem = "more" if len(array) > size else f"only {len(array)}"
-        raise UserError(f"{path} should hold {size} bytes of data but has {problem}: download it again")
-    return array.reshape(shape)
+    path = array_file.absolute(path)
+    name = printable(path)
+    with array_file.reading(name), _stream(path) as stream:
+        magic = stream.read(4)
+        if len(magic) < 4 or magic[:2] != b"\0\0" or magic[3] == 0:
+            raise UserError(f"{name} is not an IDX file: it begins with {magic!r}")
+        if magic[2] != _UNSIGNED_BYTE:
+            raise UserError(f"{name} holds elements of IDX type 0x{magic[2]:02x}; only unsigned bytes (0x08) are")
+        sizes = stream.read(4 * magic[3])
+        if len(sizes) != 4 * magic[3]:
+            raise UserError(f"{name} ends within its header: download it again")
+        shape = struct.unpack(f">{magic[3]}I", sizes)
+        stored = path.stat().st_size
+        start = 4 + len(sizes)
+        if not isinstance(stream, gzip.GzipFile) and stored != start + math.prod(shape):
+            raise UserError(f"{name} should hold {math.prod(shape):,} bytes of data but has {stored - start:,}")
+    return ArrayFile(name, shape, np.dtype(np.uint8), stored, functools.partial(_stream, path, start))
 
 
 @contextlib.contextmanager
-def _opened(path):
-    """An IDX file as (stream behind its header, shape); a mistake met while reading it becomes a UserError."""
-    try:
-        with open(os.path.expanduser(path), "rb") as file:
-            zipped = file.read(2) == _GZIP_MAGIC
-            file.seek(0)
-            with gzip.open(file) if zipped else file as stream:
-                yield stream, _read_header(path, stream)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"cannot read the IDX file {path}: {error}") from error
-
-
-def _read_up_to(stream, count):
-    """At most `count` bytes, in pieces: a header that claims terabytes costs no memory."""
-    data = bytearray()
-    while len(data) < count and (piece := stream.read(min(_PIECE_BYTES, count - len(data)))):
-        data += piece
-    return bytes(data)
-
-
-def _read_header(path, stream):
-    magic = stream.read(4)
-    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[3] == 0:
-        raise UserError(f"{path} is not an IDX file: it begins with {magic!r}")
-    if magic[2] != _UNSIGNED_BYTE:
-        raise UserError(f"{path} holds elements of IDX type 0x{magic[2]:02x}; only unsigned bytes (0x08) are supported")
-    sizes = stream.read(4 * magic[3])
-    if len(sizes) != 4 * magic[3]:
-        raise UserError(f"{path} ends within its header: download it again")
-    return struct.unpack(f">{magic[3]}I", sizes)
+def _stream(path: Path, start: int = 0) -> Iterator[BinaryIO]:
+    """The unpacked file, behind its first `start` bytes."""
+    with array_file.open_regular(path) as file:
+        zipped = file.read(2) == _GZIP_MAGIC
+        file.seek(0)
+        with gzip.GzipFile(fileobj=file) if zipped else file as stream:
+            stream.seek(start)
+            yield stream

@@ -4,10 +4,15 @@ import dataclasses
 import os
 import stat
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tf_pivae.data import image_ops
+from tf_pivae.errors import printable
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Formats by content, whatever the suffix says. Not among them: those that run an interpreter (EPS) or open other
 # files.
@@ -40,42 +45,58 @@ class Header:
     grey: bool
 
 
-def find_files(root):
+def find_files(root: str | os.PathLike[str]) -> tuple[list[ImageFile], list[str]]:
     """Lists a folder recursively, in a fixed order.
 
     Hidden files and folders are passed over in silence. Links are never followed, so nothing outside the folder is read
-    and no image counts twice.
+    and no image counts twice. What lies deeper than a path may be long is named, as a folder that cannot be listed.
 
     Args:
       root: the folder.
 
     Returns:
-      A list of `ImageFile` and a list of "name (reason)" of links and of things that are no files.
+      A list of `ImageFile` and a list of "name (reason)" of links, of what is no file and of what cannot be read.
     """
     files, skipped = [], []
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        links = [f for f in folders if os.path.islink(os.path.join(folder, f))]
-        for name in sorted(n for n in [*names, *links] if not n.startswith(".")):
-            path = os.path.join(folder, name)
-            relative = os.path.relpath(path, root).replace(os.sep, "/")
-            status = os.lstat(path)
-            if stat.S_ISLNK(status.st_mode):
+    folders = [os.fspath(root)]  # No recursion: a path may have a thousand parts.
+    while folders:
+        folder, below = folders.pop(), []
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            skipped.append(named(_relative(folder, root), f"cannot be listed: {error.strerror}"))
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            relative = _relative(entry.path, root)
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError as error:  # Gone since the folder was listed.
+                skipped.append(named(relative, str(error.strerror)))
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                below.append(entry.path)
+            elif stat.S_ISLNK(status.st_mode):
                 skipped.append(named(relative, "a link"))
             elif not stat.S_ISREG(status.st_mode):
                 skipped.append(named(relative, "not a regular file"))
             else:
-                files.append(ImageFile(path, relative, status.st_size, status.st_mtime_ns))
+                files.append(ImageFile(entry.path, relative, status.st_size, status.st_mtime_ns))
+        folders += reversed(below)
     return files, skipped
 
 
-def named(relative, reason):
+def _relative(path: str, root: str | os.PathLike[str]) -> str:
+    return os.path.relpath(path, root).replace(os.sep, "/")
+
+
+def named(relative: str, reason: object) -> str:
     """ "name (reason)", with anything unprintable in the name escaped."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in relative)
-    return f"{shown} ({reason})"
+    return f"{printable(relative)} ({printable(reason)})"
 
 
-def read_header(path):
+def read_header(path: str | os.PathLike[str]) -> Header:
     """Reads only the header.
 
     Args:
@@ -92,7 +113,7 @@ def read_header(path):
         return Header(height, width, image.mode in _GREY_MODES)
 
 
-def decode(path, channels):
+def decode(path: str | os.PathLike[str], channels: int) -> np.ndarray:
     """Decodes an image file, upright as its EXIF orientation says.
 
     An animation gives its first frame. 16 bits are scaled to 8; CMYK, palettes and other colour spaces become RGB;
@@ -122,7 +143,7 @@ def decode(path, channels):
     return image_ops.to_channels(pixels, channels)
 
 
-def _open(path):
+def _open(path: str | os.PathLike[str]) -> "Image.Image":
     from PIL import Image
 
     try:
@@ -148,7 +169,7 @@ def _open(path):
     return image
 
 
-def _to_array(image):
+def _to_array(image: "Image.Image") -> np.ndarray:
     """A loaded PIL image as uint8 `[H, W, C]` with C from 1 (grey) to 4 (RGBA)."""
     mode = image.mode
     if mode == "F":
@@ -168,6 +189,8 @@ def _to_array(image):
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def _damage(error):
+def _damage(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
     text = str(error).strip().splitlines()
     return "damaged: " + (text[0][:80] if text else type(error).__name__)

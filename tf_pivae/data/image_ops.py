@@ -4,9 +4,11 @@ Every function takes `[..., H, W, C]` and works on one image or a batch alike.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
+from tf_pivae.data.arrays import is_count
 from tf_pivae.errors import UserError
 
 # ITU-R BT.601 luma in thousandths, the same weights PIL's convert("L") uses.
@@ -15,9 +17,10 @@ _LUMA_WEIGHTS = np.array([299, 587, 114], np.int64)
 _FLOAT32_EXACT = 2**24
 # Wider types hold this many values at a time, which bounds the memory that a large photograph takes.
 _STRIP_VALUES = 2**22
+_MAX_SIZE = 8000  # Pixels; squared, the 64 megapixels that a file may have.
 
 
-def to_uint8(images):
+def to_uint8(images: np.ndarray) -> np.ndarray:
     """Converts images of 1 (bool), 8 or 16 bits to uint8; 16 bits are divided by 257 and rounded, so 65535 becomes 255.
 
     Raises:
@@ -28,11 +31,11 @@ def to_uint8(images):
     if images.dtype == np.bool_:
         return images.astype(np.uint8) * np.uint8(255)
     if images.dtype == np.uint16:
-        return ((images.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return _in_strips(images, lambda strip: ((strip.astype(np.uint32) + 128) // 257).astype(np.uint8))
     raise UserError(f"images must be uint8 or uint16, got {images.dtype}: save them as uint8 (0 to 255) first")
 
 
-def central_crop(images, size=None):
+def central_crop(images: np.ndarray, size: int | None = None) -> np.ndarray:
     """Cuts the central `size` x `size` pixels, or the largest central square where `size` is None.
 
     Raises:
@@ -48,7 +51,7 @@ def central_crop(images, size=None):
     return images[..., top : top + size, left : left + size, :]
 
 
-def pad_to_square(images, size):
+def pad_to_square(images: np.ndarray, size: int) -> np.ndarray:
     """Pads with zeros on all sides to `size` x `size`; an odd pixel goes to the bottom and the right.
 
     Raises:
@@ -64,7 +67,7 @@ def pad_to_square(images, size):
     return np.pad(images, pads)
 
 
-def _area_weights(size_in, size_out):
+def _area_weights(size_in: int, size_out: int) -> np.ndarray:
     """Overlaps `[size_out, size_in]` of the output pixels with the input pixels, in units of 1/size_out input pixel."""
     edges_in = np.arange(size_in + 1) * size_out
     edges_out = np.arange(size_out + 1) * size_in
@@ -73,7 +76,7 @@ def _area_weights(size_in, size_out):
     return np.maximum(upper - lower, 0)
 
 
-def area_resize(images, size):
+def area_resize(images: np.ndarray, size: int) -> np.ndarray:
     """Resizes to `size` x `size`, each output pixel the mean of the area it covers, halves rounded up.
 
     The overlaps are whole numbers in units of 1/size of a pixel, so the sums are exact and the result is the same on
@@ -103,7 +106,7 @@ def area_resize(images, size):
     return ((sums.astype(np.int64) + area // 2) // area).astype(np.uint8)
 
 
-def box_downscale(images, factor):
+def box_downscale(images: np.ndarray, factor: int) -> np.ndarray:
     """Averages `factor` x `factor` boxes, halves rounded up; rows and columns left over at the far edges are dropped.
 
     Returns:
@@ -122,20 +125,23 @@ def box_downscale(images, factor):
     return ((sums + factor**2 // 2) // factor**2).astype(np.uint8)
 
 
-def to_channels(images, channels):
+def to_channels(images: np.ndarray, channels: int | None) -> np.ndarray:
     """Converts between 1 (grey), 2 (grey and alpha), 3 (RGB) and 4 (RGBA) channels; None keeps them.
 
     Transparency is blended over white where the result has none; it starts opaque where the source has none.
     """
     if channels is None or channels == images.shape[-1]:
         return images
-    # Pixel by pixel, so the first axis can be cut anywhere, be it images or rows.
+    return _in_strips(images, lambda strip: _convert(strip, channels))
+
+
+def _in_strips(images: np.ndarray, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """`convert(images)`, a function of each pixel alone, along the first axis: that of images, or of rows."""
     step = max(1, _STRIP_VALUES * len(images) // max(1, images.size))
-    strips = [_convert(images[i : i + step], channels) for i in range(0, max(1, len(images)), step)]
-    return np.concatenate(strips)
+    return np.concatenate([convert(images[i : i + step]) for i in range(0, max(1, len(images)), step)])
 
 
-def _convert(images, channels):
+def _convert(images: np.ndarray, channels: int) -> np.ndarray:
     have = images.shape[-1]
     colours, alpha = (images[..., :-1], images[..., -1:]) if have in (2, 4) else (images, None)
     if alpha is not None and channels in (1, 3):
@@ -167,17 +173,17 @@ class Preprocess:
     image_size: int | None = None
     channels: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.crop not in (None, "none", "central") and not _is_size(self.crop):
             raise UserError(f"crop must be 'none', 'central' or a number of pixels, got {self.crop!r}")
         for name in ("pad_to", "image_size"):
             value = getattr(self, name)
             if value is not None and not _is_size(value):
-                raise UserError(f"{name} must be a positive number of pixels, got {value!r}")
+                raise UserError(f"{name} must be a number of pixels from 1 to {_MAX_SIZE}, got {value!r}")
         if self.channels not in (None, 1, 2, 3, 4):
             raise UserError(f"channels must be 1, 2, 3 or 4, got {self.channels!r}")
 
-    def __call__(self, images):
+    def __call__(self, images: np.ndarray) -> np.ndarray:
         """Maps uint8 or uint16 `[..., H, W, C]` to uint8 `[..., S, S, C']`; raises UserError where it cannot."""
         if self.crop not in (None, "none"):
             images = central_crop(images, None if self.crop == "central" else self.crop)
@@ -188,7 +194,7 @@ class Preprocess:
             images = area_resize(images, self.image_size)
         return to_channels(images, self.channels)
 
-    def output_shape(self, height, width, channels):
+    def output_shape(self, height: int, width: int, channels: int) -> tuple[int, int, int]:
         """The `(H, W, C)` that `__call__` gives for an input of this shape; None where it depends on the image."""
         size = self.image_size or self.pad_to
         if size is None and self.crop not in (None, "none"):
@@ -196,11 +202,11 @@ class Preprocess:
         return (size or height, size or width, self.channels or channels)
 
 
-def _is_size(value):
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _is_size(value: object) -> bool:
+    return is_count(value) and value <= _MAX_SIZE
 
 
-def preprocess_array(preprocess, images, rows=1024):
+def preprocess_array(preprocess: Preprocess, images: np.ndarray, rows: int = 1024) -> np.ndarray:
     """Applies a `Preprocess` to `[N, H, W, C]` a slab of rows at a time, which bounds the memory its sums take.
 
     Raises:

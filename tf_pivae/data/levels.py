@@ -1,6 +1,8 @@
 """Images of fewer than 256 levels, such as the 5-bit images of Glow (Kingma & Dhariwal 2018)."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import gin
 import numpy as np
@@ -10,7 +12,7 @@ from tf_pivae.errors import UserError
 
 
 @gin.configurable
-def reduced_levels(dataset=None, num_bins=32) -> arrays.ImageDataset:
+def reduced_levels(dataset: Callable[[], arrays.ImageDataset] | None = None, num_bins: int = 32) -> arrays.ImageDataset:
     """Another data set with its 256 levels rounded down to `num_bins`: x -> floor(x num_bins / 256).
 
     Args:
@@ -52,20 +54,20 @@ class LookedUpImages:
     dtype = np.dtype(np.uint8)
     ndim = 4
 
-    def __init__(self, images, table):
+    def __init__(self, images: np.ndarray, table: np.ndarray) -> None:
         self._images, self._table = images, table
         self.shape = images.shape
         self.nbytes = images.nbytes
         self.filename = getattr(images, "filename", None)  # Where the images themselves lie, or None.
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> Any:
         part = self._images[index]
         return LookedUpImages(part, self._table) if isinstance(index, slice) else self._table[part]
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("looked-up images are computed: there is nothing to share.")
         return self._table[np.asarray(self._images)].astype(dtype or self.dtype, copy=False)

@@ -1,33 +1,41 @@
 """Images in NumPy's `.npz` files. Pickled objects are never loaded."""
 
+import contextlib
 import dataclasses
+import functools
+import io
 import os
-import pathlib
 import zipfile
-import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 import gin
 import numpy as np
 
-from tf_pivae.data import arrays, cache, image_ops, sources
-from tf_pivae.errors import UserError
+from tf_pivae.data import array_file, arrays, cache, image_ops
+from tf_pivae.data.array_file import ArrayFile
+from tf_pivae.errors import UserError, printable
 
-IN_MEMORY_BYTES = 1 << 30  # larger data sets are unpacked once into the cache and memory-mapped
-_ROWS = 1024
+_MAX_DIRECTORY_BYTES = 1 << 20  # Of a zip archive: some ten thousand members, for each of which zipfile builds objects.
+_MAX_HEADER_BYTES = 1 << 14  # NumPy takes 10,000 characters.
+_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Those of np.savez; zipfile unpacks others without a limit.
+_ENCRYPTED = 0x1  # A bit of a member's flags.
 
 
 @gin.configurable
 def npz_images(
-    path,
-    test_fraction=0.1,
-    crop=None,
-    pad_to=None,
-    image_size=None,
-    channels=None,
-    num_examples=None,
-    seed=0,
-    cache_dir=None,
-    name=None,
+    path: str | os.PathLike[str],
+    test_fraction: float = 0.1,
+    crop: int | str | None = None,
+    pad_to: int | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    num_examples: arrays.Limits | None = None,
+    seed: int = 0,
+    cache_dir: str | os.PathLike[str] | None = None,
+    name: str | None = None,
 ) -> arrays.ImageDataset:
     """A data set of one `.npz` file; `save_npz` writes such files.
 
@@ -42,49 +50,41 @@ def npz_images(
       crop, pad_to, image_size, channels: see `image_ops.Preprocess`.
       num_examples: as in `ImageDataset.take`.
       seed: chooses the held-out images of a single `images` array.
-      cache_dir: where a data set of more than 1 GiB is unpacked; default as in `cache.prepare`.
+      cache_dir: where a data set of more than 256 MiB is unpacked; default as in `cache.prepare`.
       name: the data set's name; default the file's name.
 
     Returns:
       An `ImageDataset`.
 
     Raises:
-      UserError: if the file is missing, damaged, lacks a key or holds something else.
+      UserError: if the file is missing, damaged, claims more than it holds, lacks a key or holds something else.
     """
-    path = pathlib.Path(os.path.expanduser(path)).absolute()
-    name = name or path.stem
+    path = array_file.absolute(path)
     preprocess = image_ops.Preprocess(crop, pad_to, image_size, channels)
     file = _NpzFile(path)
-    keys = [key for key in ("train_images", "test_images") if key in file]
-    if len(keys) != 2 and "images" not in file:
-        raise UserError(
-            f"{path} has the arrays {', '.join(file.keys) or 'none'}; it needs train_images and test_images, or images"
-        )
-    names = tuple(str(n) for n in file.read("class_names")) if "class_names" in file else ()
-    if len(keys) == 2:
-        splits = [_split(file, f"{s}_images", f"{s}_labels", preprocess, None) for s in ("train", "test")]
+    if {"train_images", "test_images"} <= set(file.keys):
+        parts = [file.part(f"{split}_images", f"{split}_labels") for split in ("train", "test")]
+    elif "images" in file.keys:
+        both = file.part("images", "labels")
+        held_out = _held_out(both.images.shape[0], test_fraction, seed)
+        parts = [both._replace(keep=keep) for keep in (~held_out, held_out)]
     else:
-        held_out = _held_out(file.header("images")[0][0], test_fraction, seed)
-        splits = [_split(file, "images", "labels", preprocess, keep) for keep in (~held_out, held_out)]
-    shape, _ = file.header(keys[0] if len(keys) == 2 else "images")
-    source = sources.ImageSource(preprocess.output_shape(*_as_rank_4(shape)[1:]), *splits, class_names=names)
-    total = sum(split.num_images for split in splits) * int(np.prod(source.image_shape))
-    if total <= IN_MEMORY_BYTES:
-        return _with_levels(file, sources.collect(name, source, num_examples))
-    status = path.stat()
+        has = printable(", ".join(file.keys[:20])) or "none"
+        raise UserError(f"{file.name} has the arrays {has}; it needs train_images and test_images, or images")
+    num_bins = file.num_bins()
+    source = array_file.image_source(*parts, preprocess, file.class_names(), num_bins)
     specification = {
         "source": "npz",
-        "path": str(path),
-        "bytes": status.st_size,
-        "mtime_ns": status.st_mtime_ns,
+        **cache.file_facts(path),
         "preprocess": repr(preprocess),
         "test_fraction": test_fraction,
         "seed": seed,
     }
-    return _with_levels(file, cache.prepare(name, specification, lambda: source, num_examples, cache_dir))
+    dataset = cache.load(name or printable(path.stem), specification, source, num_examples, cache_dir)
+    return dataclasses.replace(dataset, num_bins=num_bins)
 
 
-def save_npz(path, dataset):
+def save_npz(path: str | os.PathLike[str], dataset: arrays.ImageDataset) -> None:
     """Writes an `ImageDataset` as a compressed `.npz` file that `npz_images` reads back, atomically.
 
     Args:
@@ -105,45 +105,10 @@ def save_npz(path, dataset):
             np.savez_compressed(file, allow_pickle=False, **members)
         os.replace(temporary, path)
     finally:
-        pathlib.Path(temporary).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
 
 
-def _with_levels(file, dataset):
-    num_bins = int(file.read("num_bins")) if "num_bins" in file else 256
-    if num_bins != 256 and max(split.images.max() for split in (dataset.train, dataset.test)) >= num_bins:
-        raise UserError(f"{file.path} says num_bins = {num_bins}, but its pixels go beyond {num_bins - 1}")
-    return dataclasses.replace(dataset, num_bins=num_bins)
-
-
-def _split(file, images_key, labels_key, preprocess, keep):
-    """The `SplitSource` of the rows that the mask `keep` (None: all) selects."""
-    shape = file.header(images_key)[0]
-    labels = None
-    if labels_key in file:
-        labels = file.read(labels_key)
-        if labels.shape != shape[:1] or labels.dtype.kind not in "iu":
-            raise UserError(
-                f"{labels_key} of {file.path} is {labels.dtype} {list(labels.shape)}; it must be integers [{shape[0]}]"
-            )
-        labels = labels.astype(np.int64)
-
-    def read(start):
-        row = 0
-        for slab in file.slabs(images_key):
-            rows = slice(row, row + len(slab))
-            row += len(slab)
-            if row <= start:
-                continue
-            chosen = slice(None) if keep is None else keep[rows]
-            slab = slab[chosen]
-            images = preprocess(slab) if len(slab) else np.zeros((0, *source_shape), np.uint8)
-            yield sources.Chunk(rows.stop - rows.start, images, None if labels is None else labels[rows][chosen])
-
-    source_shape = preprocess.output_shape(*_as_rank_4(shape)[1:])
-    return sources.SplitSource(read, shape[0], shape[0] if keep is None else int(keep.sum()))
-
-
-def _held_out(count, fraction, seed):
+def _held_out(count: int, fraction: float, seed: int) -> np.ndarray:
     """A mask of a random `fraction` of the rows, at least one and never all."""
     if not 0 < fraction < 1:
         raise UserError(f"test_fraction must lie between 0 and 1, got {fraction}")
@@ -154,83 +119,92 @@ def _held_out(count, fraction, seed):
     return mask
 
 
-def _as_rank_4(shape):
-    return (*shape, 1) if len(shape) == 3 else shape
-
-
 class _NpzFile:
-    """Reads headers, small arrays and slabs of large ones out of an `.npz` file, refusing pickled objects."""
+    """The arrays of an `.npz` file, by name; pickled objects are refused."""
 
-    def __init__(self, path):
-        self.path = path
-        try:
-            with zipfile.ZipFile(path) as archive:
-                self.keys = sorted(n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy"))
-        except (OSError, zipfile.BadZipFile) as error:
-            raise UserError(f"cannot read {path} as an .npz file: {error}") from error
+    def __init__(self, path: Path) -> None:
+        self._path, self.name = path, printable(path)
+        with array_file.reading(self.name), _archive(path) as archive:
+            self._bytes = path.stat().st_size
+            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+        self._members = {member.filename.removesuffix(".npy"): member for member in members}
+        self.keys = sorted(self._members)
+        if len(members) > len(self.keys):
+            ((twice, _),) = Counter(member.filename for member in members).most_common(1)
+            raise UserError(f"{self.name} has {printable(twice)} more than once: save the file again")
 
-    def __contains__(self, key):
-        return key in self.keys
+    def part(self, images_key: str, labels_key: str) -> array_file.Part:
+        """Images, and their labels where there are any."""
+        images = self._array(images_key)
+        return array_file.part(images, self._array(labels_key) if labels_key in self.keys else None)
 
-    def header(self, key):
-        """Shape and dtype of images in the array `key`; raises UserError unless they are images."""
-        with self._open(key) as (_, shape, fortran_order, dtype):
-            if len(shape) not in (3, 4) or dtype not in (np.uint8, np.uint16) or fortran_order:
-                raise UserError(
-                    f"{key} of {self.path} is {dtype} {list(shape)}{' in Fortran order' * fortran_order}; it "
-                    "must be uint8 [N, H, W, C]"
-                )
-            return shape, dtype
+    def num_bins(self) -> int:
+        """Number of levels of a pixel, 2 to 256."""
+        if "num_bins" not in self.keys:
+            return 256
+        array = self._array("num_bins")
+        num_bins = int(array.read()[0]) if array.shape == (1,) and array.dtype.kind in "iu" else 0
+        if not 2 <= num_bins <= 256:
+            raise UserError(f"{array.name} must be an integer from 2 to 256")
+        return num_bins
 
-    def read(self, key):
-        """The whole array `key`."""
-        with self._open(key) as (stream, shape, fortran_order, dtype):
-            data = np.frombuffer(_exactly(stream, int(np.prod(shape)) * dtype.itemsize), dtype)
-            return data.reshape(shape, order="F" if fortran_order else "C")
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, or none."""
+        if "class_names" not in self.keys:
+            return ()
+        array = self._array("class_names")
+        if len(array.shape) != 1 or array.dtype.kind not in "US":
+            raise UserError(f"{array.name} is {array.dtype} {list(array.shape)}; it must be strings [classes]")
+        if array.shape[0] > arrays.MAX_CLASSES or array.nbytes > array_file.SLAB_BYTES:
+            raise UserError(f"{array.name} holds {array.shape[0]:,} names: there are at most {arrays.MAX_CLASSES:,}")
+        with array_file.reading(array.name):
+            return tuple(array.read().astype(str).tolist())
 
-    def slabs(self, key):
-        """Yields the array `key`, `[k, H, W, C]` at a time."""
-        with self._open(key) as (stream, shape, _, dtype):
-            row_shape = _as_rank_4(shape)[1:]
-            row_bytes = int(np.prod(row_shape)) * dtype.itemsize
-            for start in range(0, shape[0], _ROWS):
-                rows = min(_ROWS, shape[0] - start)
-                yield np.frombuffer(_exactly(stream, rows * row_bytes), dtype).reshape(rows, *row_shape)
-
-    def _open(self, key):
-        return _Member(self.path, key)
-
-
-class _Member:
-    """Context manager: an open array of the archive as `(stream behind the header, shape, fortran_order, dtype)`."""
-
-    def __init__(self, path, key):
-        self._path, self._key = path, key
-
-    def __enter__(self):
-        try:
-            self._archive = zipfile.ZipFile(self._path)
-            self._stream = self._archive.open(f"{self._key}.npy")
-            version = np.lib.format.read_magic(self._stream)
+    def _array(self, key: str) -> ArrayFile:
+        name, member = f"{printable(key)} of {self.name}", self._members[key]
+        if member.compress_type not in _PACKINGS or member.flag_bits & _ENCRYPTED:
+            raise UserError(f"{name} is encrypted, or packed as np.savez_compressed does not: save the file again")
+        with array_file.reading(name), _member(self._path, member.filename, 0) as stream:
+            header = io.BytesIO(stream.read(_MAX_HEADER_BYTES))
+            version = np.lib.format.read_magic(header)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran_order, dtype = read(self._stream)
-        except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise UserError(f"cannot read {self._key} of {self._path}: {error}") from error
+            shape, fortran_order, dtype = read(header)
         if dtype.hasobject:
+            raise UserError(f"{name} holds pickled Python objects, which are not loaded: save uint8 arrays")
+        if fortran_order and len(shape) > 1:
+            raise UserError(f"{name} is in Fortran order: save np.ascontiguousarray of it")
+        stored = min(member.compress_size, self._bytes)
+        behind = functools.partial(_member, self._path, member.filename, header.tell())
+        array = ArrayFile(name, shape or (1,), dtype, stored, behind)
+        if member.file_size != header.tell() + array.nbytes:
             raise UserError(
-                f"{self._key} of {self._path} holds pickled Python objects, which are not loaded: save uint8 arrays"
+                f"{name} claims {dtype} {list(shape)}, {array.nbytes:,} bytes, but has "
+                f"{member.file_size - header.tell():,}: it is damaged"
             )
-        return self._stream, shape, fortran_order, dtype
-
-    def __exit__(self, kind, error, traceback):
-        self._stream.close()
-        self._archive.close()
-        if isinstance(error, (EOFError, OSError, zipfile.BadZipFile, zlib.error, MemoryError)):
-            raise UserError(f"{self._key} of {self._path} is damaged: {error}") from error
+        return array
 
 
-def _exactly(stream, count):
-    data = stream.read(count)
-    if len(data) != count:
-        raise EOFError(f"it ends {count - len(data)} bytes early")
-    return data
+class _File(io.BufferedReader):
+    """A file that hands out no endless table of contents."""
+
+    opening = True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.opening and size is not None and size > _MAX_DIRECTORY_BYTES:
+            raise zipfile.BadZipFile("it has too many members")
+        return super().read(size)
+
+
+@contextlib.contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    with _File(array_file.open_regular(path).detach()) as file, zipfile.ZipFile(file) as archive:
+        file.opening = False
+        yield archive
+
+
+@contextlib.contextmanager
+def _member(path: Path, filename: str, start: int) -> Iterator[BinaryIO]:
+    """A stream of a member, which stands behind its first `start` bytes."""
+    with _archive(path) as archive, archive.open(filename) as stream:
+        stream.read(start)  # After `seek`, zipfile would not look at the checksum of a member that is not packed.
+        yield stream

@@ -58,7 +58,7 @@ class ImageSource:
     class_names: tuple[str, ...] = ()
 
 
-def collect(name, source, num_examples=None):
+def collect(name: str, source: ImageSource, num_examples: arrays.Limits | None = None) -> arrays.ImageDataset:
     """Reads a whole (small) source into memory.
 
     Args:
@@ -71,19 +71,18 @@ def collect(name, source, num_examples=None):
     """
     splits = []
     for split, limit in zip((source.train, source.test), arrays.check_num_examples(num_examples), strict=True):
-        images, labels, count = [], [], 0
+        images, labels, count = [np.zeros((0, *source.image_shape), np.uint8)], [], 0
         for chunk in split.read(0):
             images.append(chunk.images)
-            labels.append(chunk.labels)
+            labels += [] if chunk.labels is None else [chunk.labels]
             count += len(chunk.images)
             if limit is not None and count >= limit:
                 break
-        images = np.concatenate(images) if images else np.zeros((0, *source.image_shape), np.uint8)
-        labels = np.concatenate(labels) if labels and labels[0] is not None else None
-        splits.append(arrays.ImageSplit(images, drop_unlabelled(labels)).take(limit))
+        all_labels = drop_unlabelled(np.concatenate(labels)) if labels else None
+        splits.append(arrays.ImageSplit(np.concatenate(images), all_labels).take(limit))
     return arrays.labelled(name, *splits, source.num_classes, source.class_names)
 
 
-def drop_unlabelled(labels):
-    """None instead of labels that are all negative, which is how some collections mark images without a label."""
-    return None if labels is None or len(labels) == 0 or labels.max() < 0 else labels
+def drop_unlabelled(labels: np.ndarray | None) -> np.ndarray | None:
+    """None instead of labels that are all -1, which is how some collections mark images without a label."""
+    return None if labels is None or (labels == -1).all() else labels

@@ -4,13 +4,16 @@ import contextlib
 import json
 import logging
 import os
-import shutil
+import pathlib
 import time
+from collections.abc import Iterator
+from typing import IO, Any
 
 import numpy as np
-import tqdm
 
+from tf_pivae.data.sources import ImageSource
 from tf_pivae.errors import UserError
+from tf_pivae.progress import progress_bar
 
 CHECKPOINT_SECONDS = 5.0
 _HEADER_BYTES = 128
@@ -18,7 +21,9 @@ _NAMED_SKIPS = 10
 _log = logging.getLogger(__name__)
 
 
-def write_split(name, partial, source, split, limit, progress):
+def write_split(
+    name: str, partial: pathlib.Path, source: ImageSource, split: str, limit: int | None, progress: dict[str, Any]
+) -> None:
     """Appends the chunks of one split to its files, from the last checkpoint on.
 
     Args:
@@ -45,7 +50,7 @@ def write_split(name, partial, source, split, limit, progress):
             stack.enter_context(_open_at(partial / f"{split}_labels.npy", state["images"] * 8)),
         ]
         bar = stack.enter_context(
-            tqdm.tqdm(total=part.num_records, initial=state["records"], desc=f"{name} {split}", disable=None)
+            progress_bar(total=part.num_records, initial=state["records"], desc=f"{name} {split}")
         )
         last = time.monotonic()
         for chunk in part.read(state["records"]):
@@ -87,13 +92,11 @@ def write_split(name, partial, source, split, limit, progress):
             ", ..." if state["skipped"] > _NAMED_SKIPS else "",
         )
     if not state["images"]:
-        # The names would not be read again: leave nothing behind that a second try would continue from.
-        shutil.rmtree(partial)
         reasons = f"; skipped {state['skipped']}: {', '.join(state['names'])}" if state["skipped"] else ""
         raise UserError(f"{name}: no usable image in the {split} split{reasons}")
 
 
-def _npy_header(descr, shape):
+def _npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
     """A version 1.0 `.npy` header padded to a fixed length, so that it can be rewritten when the count is known."""
     text = str({"descr": descr, "fortran_order": False, "shape": tuple(int(n) for n in shape)})
     prefix = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
@@ -101,7 +104,7 @@ def _npy_header(descr, shape):
 
 
 @contextlib.contextmanager
-def _open_at(path, num_bytes):
+def _open_at(path: pathlib.Path, num_bytes: int) -> Iterator[IO[bytes]]:
     """Opens a file for appending behind its header and the first `num_bytes` of data, dropping what follows."""
     with open(path, "r+b" if path.exists() else "w+b") as file:
         file.truncate(_HEADER_BYTES + num_bytes)
@@ -109,7 +112,7 @@ def _open_at(path, num_bytes):
         yield file
 
 
-def _checkpoint(partial, files, progress):
+def _checkpoint(partial: pathlib.Path, files: list[IO[bytes]], progress: dict[str, Any]) -> None:
     """Data first, then the note that it is there: the note never promises more than the disk holds."""
     for file in files:
         file.flush()
@@ -117,7 +120,7 @@ def _checkpoint(partial, files, progress):
     write_json(partial / "progress.json", progress)
 
 
-def read_progress(partial):
+def read_progress(partial: pathlib.Path) -> dict[str, Any]:
     """The last checkpoint's note, empty where there is none."""
     try:
         return json.loads((partial / "progress.json").read_text())
@@ -125,7 +128,7 @@ def read_progress(partial):
         return {}
 
 
-def write_json(path, value):
+def write_json(path: pathlib.Path, value: object) -> None:
     """Writes a small file whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "w") as file:
@@ -135,7 +138,7 @@ def write_json(path, value):
     os.replace(temporary, path)
 
 
-def sync_folder(folder):
+def sync_folder(folder: pathlib.Path) -> None:
     """Puts the names in a folder on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -6,11 +6,14 @@ import functools
 import io
 import logging
 import math
+import os
 import pathlib
 import shutil
 import socket
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from typing import Any
 
 import gin
 
@@ -25,18 +28,18 @@ _CONNECT_SECONDS, _READ_SECONDS, _RETRIES = 10, 120, 2
 
 @gin.configurable
 def tfds_images(
-    name,
-    train_split="train",
-    test_split="test",
-    crop=None,
-    pad_to=None,
-    image_size=None,
-    channels=None,
-    image_key="image",
-    label_key="label",
-    data_dir=None,
-    num_examples=None,
-    cache_dir=None,
+    name: str,
+    train_split: str = "train",
+    test_split: str = "test",
+    crop: int | str | None = None,
+    pad_to: int | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    image_key: str = "image",
+    label_key: str = "label",
+    data_dir: str | None = None,
+    num_examples: arrays.Limits | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> arrays.ImageDataset:
     """A data set of TFDS, downloaded by TFDS where needed and prepared once in the cache.
 
@@ -75,14 +78,15 @@ def tfds_images(
         "preprocess": repr(preprocess),
     }
 
-    def open_source():
+    def open_source() -> sources.ImageSource:
         builder = _builder(name, data_dir)
         image = _feature(builder, image_key)
         label = (
             None if label_key == "label" and label_key not in builder.info.features else _feature(builder, label_key)
         )
         shape = _image_shape(name, image_key, image, preprocess)
-        _download(builder, name, _cache_size(builder, (train_split, test_split), shape))
+        if not cache.is_reading_only():
+            _download(builder, name, _cache_size(builder, (train_split, test_split), shape))
         keys = (image_key, None if label is None else label_key)
         splits = [_split(builder, name, s, keys, preprocess, shape) for s in (train_split, test_split)]
         names = tuple(getattr(label, "names", None) or ())
@@ -92,7 +96,7 @@ def tfds_images(
     return cache.prepare(name.replace("/", "-").replace(":", "-"), specification, open_source, num_examples, cache_dir)
 
 
-def _builder(name, data_dir):
+def _builder(name: str, data_dir: str | None) -> Any:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -114,7 +118,7 @@ def _builder(name, data_dir):
         raise UserError(f"TFDS has no {what}{hint}") from error
 
 
-def _feature(builder, key):
+def _feature(builder: Any, key: str) -> Any:
     feature = builder.info.features
     for part in key.split("/"):
         if not hasattr(feature, "keys") or part not in feature:
@@ -123,7 +127,7 @@ def _feature(builder, key):
     return feature
 
 
-def _image_shape(name, key, feature, preprocess):
+def _image_shape(name: str, key: str, feature: Any, preprocess: image_ops.Preprocess) -> tuple[int, int, int]:
     """The `(H, W, C)` after preprocessing; raises UserError where it would differ from image to image."""
     import tensorflow_datasets as tfds
 
@@ -141,7 +145,7 @@ def _image_shape(name, key, feature, preprocess):
     return (height, width, channels)
 
 
-def _cache_size(builder, splits, shape):
+def _cache_size(builder: Any, splits: tuple[str, ...], shape: tuple[int, int, int]) -> str:
     """What the cache will hold after TFDS is done, as text; TFDS knows it ahead only for some data sets, and online."""
     try:
         count = sum(builder.info.splits[split].num_examples for split in splits)
@@ -150,17 +154,18 @@ def _cache_size(builder, splits, shape):
     return f"{count * math.prod(shape) / 1e6:.1f} MB"
 
 
-def _download(builder, name, cache_size):
+def _download(builder: Any, name: str, cache_size: str) -> None:
     """Lets TFDS download and prepare what is not on this machine yet, and says first what space that takes."""
     with _quiet_loggers("absl"):  # it warns when there is nothing yet
         if builder.is_prepared():
             return
     online = _online(builder)
+    sizes = {"": builder.info.download_size, " prepared": builder.info.dataset_size}
+    known = ", ".join(f"{size}{what}" for what, size in sizes.items() if size)  # TFDS knows some sizes only online.
     _log.info(
-        "TFDS: downloading %s (%s, %s prepared) to %s (%.1f MB free); after that the cache (%s)",
+        "TFDS: downloading %s (%s) to %s (%.1f MB free); after that the cache (%s)",
         name,
-        builder.info.download_size,
-        builder.info.dataset_size,
+        known or "size unknown",
         builder.data_dir,
         _free_bytes(builder.data_dir) / 1e6,
         cache_size,
@@ -180,12 +185,12 @@ def _download(builder, name, cache_size):
         ) from error
 
 
-def _free_bytes(folder):
+def _free_bytes(folder: str | os.PathLike[str]) -> int:
     folder = pathlib.Path(folder).expanduser().absolute()
     return shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists())).free
 
 
-def _online(builder):
+def _online(builder: Any) -> bool:
     """False only if none of the hosts that the data comes from is known here, which is how no network looks."""
     if urllib.request.getproxies():
         return True
@@ -203,7 +208,7 @@ def _online(builder):
 
 
 @contextlib.contextmanager
-def _quietly():
+def _quietly() -> Iterator[None]:
     """Silences what TFDS shows of a download, for one that is bound to fail: the error is the message."""
     import tensorflow_datasets as tfds
 
@@ -216,7 +221,7 @@ def _quietly():
 
 
 @contextlib.contextmanager
-def _quiet_loggers(*names):
+def _quiet_loggers(*names: str) -> Iterator[None]:
     """Lets only errors through."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
@@ -230,7 +235,7 @@ def _quiet_loggers(*names):
 
 
 @contextlib.contextmanager
-def _impatient_downloads():
+def _impatient_downloads() -> Iterator[None]:
     """Within it, TFDS gives up on a network that is not there after seconds, not minutes."""
     import requests
     from tensorflow_datasets.core.download import downloader
@@ -238,7 +243,7 @@ def _impatient_downloads():
     request, retries = requests.Session.request, getattr(downloader, "MAX_RETRIES", None)
 
     @functools.wraps(request)
-    def with_timeout(self, method, url, **kwargs):
+    def with_timeout(self: Any, method: str, url: str, **kwargs: Any) -> Any:
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = (_CONNECT_SECONDS, _READ_SECONDS)
         return request(self, method, url, **kwargs)
@@ -254,7 +259,14 @@ def _impatient_downloads():
             downloader.MAX_RETRIES = retries
 
 
-def _split(builder, name, split, keys, preprocess, shape):
+def _split(
+    builder: Any,
+    name: str,
+    split: str,
+    keys: tuple[str, str | None],
+    preprocess: image_ops.Preprocess,
+    shape: tuple[int, int, int],
+) -> sources.SplitSource:
     """The `SplitSource` of a TFDS split expression."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
@@ -270,11 +282,11 @@ def _split(builder, name, split, keys, preprocess, shape):
     image_feature = _feature(builder, keys[0])
     fixed = None not in image_feature.shape
 
-    def example(features):
+    def example(features: Any) -> tuple[Any, Any]:
         image = image_feature.decode_example(_pick(features, keys[0]))
         return image, tf.cast(_pick(features, keys[1]), tf.int64) if keys[1] else tf.constant(-1, tf.int64)
 
-    def read(start):
+    def read(start: int) -> Iterator[sources.Chunk]:
         # Only the two features are decoded, and of the records that a continued preparation passes over not even these.
         dataset = builder.as_dataset(
             split=split,
@@ -296,13 +308,13 @@ def _split(builder, name, split, keys, preprocess, shape):
     return sources.SplitSource(read, count, count)
 
 
-def _pick(features, key):
+def _pick(features: Any, key: str) -> Any:
     return functools.reduce(lambda tree, part: tree[part], key.split("/"), features)
 
 
-def _nested(keys, value):
+def _nested(keys: tuple[str | None, ...], value: Any) -> dict[str, Any]:
     """`{"a": {"b": value}}` for the key "a/b"; keys that are None are left out."""
-    tree = {}
+    tree: dict[str, Any] = {}
     for key in keys:
         if key:
             *path, last = key.split("/")
@@ -310,7 +322,7 @@ def _nested(keys, value):
     return tree
 
 
-def _first_line(error):
+def _first_line(error: Exception) -> str:
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     return text if len(text) <= 200 else text[:200] + "..."

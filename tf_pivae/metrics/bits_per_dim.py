@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from tf_pivae.metrics.extraction import save_atomically
+from tf_pivae.progress import progress_bar
 
 
 class Estimate(NamedTuple):
@@ -64,7 +64,9 @@ def bits_per_dim(
     dimensions = math.prod(images.shape[1:])
     fingerprint = f"{key} K={num_importance_samples} N={len(images)} {hashlib.sha256(images[0].tobytes()).hexdigest()}"
     rows, weighted = _restore(state_path, fingerprint)
-    with tqdm(total=len(images), initial=len(weighted), desc="bits/dim", unit="img", disable=not progress) as bar:
+    with progress_bar(
+        total=len(images), initial=len(weighted), desc="bits/dim", unit="img", disable=not progress
+    ) as bar:
         start, since = len(weighted), 0
         while start < len(images):
             batch = np.asarray(images[start : start + batch_size])

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from tqdm import tqdm
 
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.features import FeatureNetwork, Features
 from tf_pivae.metrics.moments import Moments, StreamingMoments
+from tf_pivae.progress import progress_bar
 
 BATCH_SIZE = 100
 Images: TypeAlias = np.ndarray | Iterable | Callable[[int], Iterable]  # see `extract`
@@ -101,7 +101,9 @@ def extract(
     if state_path is not None and Path(state_path).exists():
         state.restore(state_path, fingerprint)
 
-    with tqdm(total=total, initial=state.moments.count, desc=description, unit="img", disable=not progress) as bar:
+    with progress_bar(
+        total=total, initial=state.moments.count, desc=description, unit="img", disable=not progress
+    ) as bar:
         for number, batch in enumerate(_batches(images, state.moments.count, batch_size), start=1):
             state.add(network(batch))
             bar.update(len(batch))

@@ -13,12 +13,12 @@ from typing import Annotated, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from tf_pivae.configurable import Batch, Count, Decay, Fraction, Index, NonNegative, Positive, configurable
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.classifier import augmented, residual_network
 from tf_pivae.metrics.extraction import save_atomically
+from tf_pivae.progress import progress_bar
 from tf_pivae.values import Within
 
 STATE_FILE = "classifier.npz"
@@ -206,7 +206,7 @@ def train_classifier(
     step = 0
     if path is not None and path.exists():
         step = _restore(path, fingerprint, variables)
-    with tqdm(total=config.num_steps, initial=step, desc=description, unit="step", disable=not progress) as bar:
+    with progress_bar(total=config.num_steps, initial=step, desc=description, unit="step", disable=not progress) as bar:
         while step < config.num_steps:
             rows = _batch_rows(len(images), config.batch_size, step, config.seed)
             random = np.random.default_rng([config.seed, 1, step])

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tf_pivae import arguments
 from tf_pivae.bijectors import preprocessing as preprocessing_lib
 from tf_pivae.configurable import Index, NonNegative, configurable
 from tf_pivae.layers.weight_norm import data_dependent_initialization
@@ -22,6 +23,7 @@ from tf_pivae.values import Within
 tfb = tfp.bijectors
 
 RECONSTRUCTION = "reconstruction"  # The stream of the noise of reconstructions, so that it is not that of samples.
+_MOST_SAMPLES = 2**31 - 1  # They are counted in 32 bits.
 _ROWS_SIDE_BY_SIDE = 64  # Larger batches cost as much an image.
 
 
@@ -229,11 +231,12 @@ class PiVAE(keras.Model):
           NumPy float32 [B], nats.
 
         Raises:
-          ValueError: images of another shape, dtype or range; labels missing or out of range.
+          ValueError: images of another shape, dtype or range; labels missing or out of range; a number that is none.
         """
         images, labels = self._checked(images, labels)
-        if num_importance_samples < 1:
-            raise ValueError(f"`num_importance_samples` must be at least 1; got {num_importance_samples}.")
+        arguments.whole_numbers(1, _MOST_SAMPLES, num_importance_samples=num_importance_samples)
+        arguments.seeds(seed=seed)
+        arguments.rows(first_row, batch_size)
         rows = len(images), first_row, batch_size, (images, labels)
         if num_importance_samples == 1:
             return self._bound_rows(*rows, (seed_tensor(seed),))
@@ -259,6 +262,8 @@ class PiVAE(keras.Model):
           "flow log-det", "preprocessing log-det", "discretisation" (-log q(v|x); -D log num_bins where q is uniform).
         """
         images, labels = self._checked(images, labels)
+        arguments.seeds(seed=seed)
+        arguments.rows(first_row, 1)
         return self._terms_rows(len(images), first_row, max(1, len(images)), (images, labels), (seed_tensor(seed),))
 
     def sample(self, num_samples, seed=0, temperature=1.0, sample_noise=1.0, labels=None, batch_size=64, first_row=0):
@@ -277,12 +282,12 @@ class PiVAE(keras.Model):
           NumPy uint8 [num_samples, H, W, C].
 
         Raises:
-          ValueError: a count or a scale below zero; labels missing or out of range.
+          ValueError: a number that is none; labels missing or out of range.
         """
-        scales = {"num_samples": num_samples, "temperature": temperature, "sample_noise": sample_noise}
-        for name, value in scales.items():
-            if not 0 <= value < math.inf:
-                raise ValueError(f"`{name}` must be finite and at least 0; got {value}.")
+        arguments.whole_numbers(0, num_samples=num_samples)
+        arguments.scales(temperature=temperature, sample_noise=sample_noise)
+        arguments.seeds(seed=seed)
+        arguments.rows(first_row, batch_size)
         labels = self._checked_labels(labels, num_samples)
         shared = seed_tensor(seed), tf.constant(temperature, tf.float32), tf.constant(sample_noise, tf.float32)
         return self._sample_rows(num_samples, first_row, batch_size, (labels,), shared)
@@ -300,6 +305,8 @@ class PiVAE(keras.Model):
           NumPy uint8 [B, H, W, C].
         """
         images, labels = self._checked(images, labels)
+        arguments.seeds(seed=seed)
+        arguments.rows(0, batch_size)
         return self._reconstruct_rows(len(images), 0, batch_size, (images, labels), (seed_tensor(seed),))
 
     def mass_outside(self, num_samples=2000, seed=0, labels=None, batch_size=64):
@@ -313,6 +320,8 @@ class PiVAE(keras.Model):
         Returns:
           `MassOutside`.
         """
+        arguments.whole_numbers(1, num_samples=num_samples)
+        arguments.rows(0, batch_size)
         labels = self._checked_labels(labels, num_samples)
         counts = self._outside_rows(num_samples, 0, batch_size, (labels,), (seed_tensor(seed),))
         below, above = counts.T / self.dimensions

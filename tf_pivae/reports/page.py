@@ -4,9 +4,8 @@ import importlib.resources
 import string
 import time
 
-import tqdm
-
 from tf_pivae.errors import check_output
+from tf_pivae.progress import progress_bar
 from tf_pivae.reports import configuration, curves, evaluations, hardware, histograms, pictures, views
 from tf_pivae.reports.markup import Html, join, note, side_by_side, table, tag
 from tf_pivae.reports.run import read_runs
@@ -33,7 +32,7 @@ def write_report(run_dirs, output, num_examples=200, seed=0, other=None):
     runs = read_runs(run_dirs)
     check_output(output)
     found = []
-    with tqdm.tqdm(total=_PARTS * len(runs), desc="report", unit="part") as bar:
+    with progress_bar(total=_PARTS * len(runs), desc="report", unit="part") as bar:
         for i, run in enumerate(runs):
 
             def progress(what, run=run):

@@ -10,6 +10,7 @@ name of such a model too.
 
 from pathlib import Path
 
+from tf_pivae import arguments
 from tf_pivae.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent.parent / "pretrained"
@@ -30,10 +31,9 @@ def resolve(run_dir: str | Path) -> Path:
       `Path`, whether there is a run in it or not.
 
     Raises:
-      UserError: something else than a path.
+      ValueError: what is no path.
     """
-    if not isinstance(run_dir, (str, Path)) or "\0" in str(run_dir):
-        raise UserError(f"{run_dir!r} is no folder: give the path of a run, or one of {', '.join(pretrained())}.")
+    arguments.paths(run_dir=run_dir)
     path = Path(run_dir)
     return FOLDER / path if not path.exists() and str(run_dir) in pretrained() else path
 

@@ -19,7 +19,7 @@ _PREPROCESS = {
 
 
 @gin.configurable
-def bundled(image_size=32, num_examples=None) -> arrays.ImageDataset:
+def bundled(image_size: int = 32, num_examples: arrays.Limits | None = None) -> arrays.ImageDataset:
     """The bundled subset of Fashion-MNIST: 8,000 training and 2,000 test images, classes balanced, in random order.
 
     Args:

@@ -8,6 +8,7 @@ images, 800 and 200 of every class, chosen and ordered at random with a fixed se
 """
 
 import io
+import os
 import pathlib
 import sys
 import zipfile
@@ -21,21 +22,21 @@ PER_CLASS = {"train": 800, "t10k": 200}
 _KEYS = {"train": "train", "t10k": "test"}
 
 
-def choose(labels, per_class, rng):
+def choose(labels: np.ndarray, per_class: int, rng: np.random.Generator) -> np.ndarray:
     """Positions `[10 * per_class]` of `per_class` random examples of every class, in random order."""
     chosen = [rng.permutation(np.flatnonzero(labels == c))[:per_class] for c in range(10)]
     return rng.permutation(np.concatenate(chosen))
 
 
-def make(source, output):
+def make(source: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
     """Writes the subset of the IDX files in `source` to `output`."""
     source = pathlib.Path(source)
     # PCG64 and `permutation` have not changed since NumPy 1.17; a test compares what this makes with the kept file.
     rng = np.random.Generator(np.random.PCG64(SEED))
     with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for prefix, per_class in PER_CLASS.items():
-            images = idx.read_idx(source / f"{prefix}-images-idx3-ubyte.gz")
-            labels = idx.read_idx(source / f"{prefix}-labels-idx1-ubyte.gz")
+            images = idx.idx_file(source / f"{prefix}-images-idx3-ubyte.gz").read()
+            labels = idx.idx_file(source / f"{prefix}-labels-idx1-ubyte.gz").read()
             order = choose(labels, per_class, rng)
             for kind, array in (("images", images[order]), ("labels", labels[order])):
                 stream = io.BytesIO()

@@ -1,0 +1,83 @@
+"""What the methods of a model say of wrong arguments."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tf_pivae
+from tf_pivae import arguments
+from tf_pivae.training.pretrained import resolve
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tf_pivae.load("fashion_mnist")
+
+
+@pytest.fixture(scope="module")
+def images(model):
+    return np.zeros((2, *model.image_shape), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_importance_samples": 1.5}, "`num_importance_samples` must be a whole number; got 1.5."),
+        ({"num_importance_samples": True}, "`num_importance_samples` must be a whole number; got True."),
+        ({"num_importance_samples": 0}, "`num_importance_samples` must be at least 1; got 0."),
+        ({"num_importance_samples": 10**11}, "`num_importance_samples` must be at most 2147483647; got 100000000000."),
+        ({"seed": 1.5}, "`seed` must be a whole number; got 1.5."),
+        ({"seed": None}, "`seed` must be a whole number; got None."),
+        ({"seed": 10**30}, f"`seed` must be at most {2**64 - 1}; got 1{'0' * 30}."),
+        ({"seed": -(2**63) - 1}, f"`seed` must be at least {-(2**63)}; got -9223372036854775809."),
+        ({"first_row": -1}, "`first_row` must be at least 0; got -1."),
+        ({"first_row": "0"}, "`first_row` must be a whole number; got '0'."),
+        ({"first_row": 2**63}, f"`first_row` must be at most {2**63 - 1}; got {2**63}."),
+        ({"batch_size": 2.0}, "`batch_size` must be a whole number; got 2.0."),
+    ],
+)
+def test_likelihoods(model, images, values, message):
+    with pytest.raises(ValueError) as error:
+        model.log_prob(images, **values)
+    assert str(error.value) == message
+    if "num_importance_samples" not in values:
+        with pytest.raises(ValueError) as error:
+            model.sample(2, **values)
+        assert str(error.value) == message
+    if set(values) <= {"seed", "batch_size"}:
+        with pytest.raises(ValueError, match=message.partition(";")[0]):
+            model.reconstruct(images, **values)
+    if set(values) <= {"seed", "first_row"}:
+        with pytest.raises(ValueError, match=message.partition(";")[0]):
+            model.bound_terms(images, **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_samples": "4"}, "`num_samples` must be a whole number; got '4'."),
+        ({"num_samples": -1}, "`num_samples` must be at least 0; got -1."),
+        ({"num_samples": 1, "temperature": "1"}, "`temperature` must be finite and at least 0; got '1'."),
+        ({"num_samples": 1, "sample_noise": math.nan}, "`sample_noise` must be finite and at least 0; got nan."),
+    ],
+)
+def test_samples(model, values, message):
+    with pytest.raises(ValueError) as error:
+        model.sample(**values)
+    assert str(error.value) == message
+
+
+def test_numpy_s_numbers_are_numbers(model):
+    one = model.sample(np.int64(1), seed=np.uint64(7), temperature=np.float32(0.5), first_row=np.int32(2))
+    np.testing.assert_array_equal(one, model.sample(1, seed=7, temperature=0.5, first_row=2))
+    for seed in arguments.SEEDS:
+        assert model.sample(1, seed=seed).shape == one.shape
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"x", ["runs"]])
+def test_no_path(wrong):
+    with pytest.raises(ValueError, match="`run_dir` must be a path or a name; got"):
+        tf_pivae.load(wrong)
+    assert resolve(Path("runs/x")) == Path("runs/x")

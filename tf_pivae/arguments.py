@@ -1,0 +1,44 @@
+"""What people pass to the methods of a model: a wrong value is named, with what it should be."""
+
+import math
+import os
+from numbers import Integral, Real
+
+SEEDS = -(1 << 63), (1 << 64) - 1  # Integers of 64 bits, with a sign or without.
+ROWS = 0, (1 << 63) - 1
+
+
+def whole_numbers(low: int, high: int | None = None, **values: object) -> None:
+    """Raises ValueError unless each of `values` is an integer, Python's or NumPy's, from `low` to `high`."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise ValueError(f"`{name}` must be a whole number; got {value!r}.")
+        if value < low:
+            raise ValueError(f"`{name}` must be at least {low}; got {value}.")
+        if high is not None and value > high:
+            raise ValueError(f"`{name}` must be at most {high}; got {value}.")
+
+
+def seeds(**values: object) -> None:
+    """Raises ValueError unless each of `values` is an integer of 64 bits."""
+    whole_numbers(*SEEDS, **values)
+
+
+def rows(first_row: object, batch_size: object) -> None:
+    """Raises ValueError unless rows can be counted from `first_row`, `batch_size` at a time."""
+    whole_numbers(*ROWS, first_row=first_row)
+    whole_numbers(1, batch_size=batch_size)
+
+
+def scales(**values: object) -> None:
+    """Raises ValueError unless each of `values` is a finite number from 0."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
+            raise ValueError(f"`{name}` must be finite and at least 0; got {value!r}.")
+
+
+def paths(**values: object) -> None:
+    """Raises ValueError unless each of `values` is the path of a file or folder."""
+    for name, value in values.items():
+        if not isinstance(value, (str, os.PathLike)):
+            raise ValueError(f"`{name}` must be a path or a name; got {value!r}.")
