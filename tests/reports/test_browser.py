@@ -63,7 +63,7 @@ _BROKEN_WORDS = """
   while (texts.nextNode()) {
     const node = texts.currentNode;
     if (["SCRIPT", "NOSCRIPT", "OUTPUT"].includes(node.parentElement.tagName)) continue;
-    for (const word of node.data.matchAll(/[^\\s\\/_.,:;=)>-]+/g)) {
+    for (const word of node.data.matchAll(/[^\\s\\/.,:;=)>-]+/g)) {
       range.setStart(node, word.index);
       range.setEnd(node, word.index + word[0].length);
       const tops = new Set([...range.getClientRects()].filter((r) => r.width > 0).map((r) => Math.round(r.top)));

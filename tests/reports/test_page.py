@@ -102,7 +102,8 @@ def test_markup_escapes_all_but_itself():
 
 
 def test_names_may_break_behind_their_signs_and_nowhere_else():
-    assert breakable("runs/top_down_1.gin") == "runs/<wbr>top_<wbr>down_<wbr>1.<wbr>gin"
+    assert breakable("runs/top_down_1.gin") == "runs/<wbr>top_down_1.<wbr>gin"
+    assert breakable("runs/top_down_1.gin", everywhere=True) == "runs/<wbr>top_<wbr>down_<wbr>1.<wbr>gin"
     assert breakable("3.14, 1,000 e-3 <b>") == "3.14, 1,000 e-3 &lt;b&gt;"
 
 

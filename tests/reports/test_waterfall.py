@@ -127,6 +127,7 @@ def test_runs_side_by_side_share_rows_and_scale(made_up):
     ]
     assert [cell.text for cell in rows["without a model, log₂ of the levels"]] == ["8.000", "", "5.000", ""]
     assert [cell.text for cell in rows["flow"]][:2] == ["–", ""]
+    assert _ends(rows["flow"][1]) == pytest.approx([80.0, 80.0]), "its bits stay as they are: 8 of 10"
     assert _ends(rows["with the model, K = 1"][3])[1] == pytest.approx(55.0), "5.5 of 10"
 
 

@@ -118,10 +118,14 @@ def _toolbar() -> Html:
 def _legend(runs: Sequence[Run]) -> Html | None:
     """Each run's line, dashes and all: colour alone tells nothing to some."""
     entries = []
-    for i, run in enumerate(runs):
+    for i, run in ((i, run) for i, run in enumerate(runs) if run.metrics or run.evaluations):
         line = tag("path", d="M0,4H36", class_=f"curve {run_class(i)}")
         entries.append(
-            tag("li", tag("svg", line, width=36, height=8, aria_hidden="true"), tag("span", breakable(run.name)))
+            tag(
+                "li",
+                tag("svg", line, width=36, height=8, aria_hidden="true"),
+                tag("span", breakable(run.name, everywhere=True)),
+            )
         )
     return tag("ul", entries, class_="legend") if len(runs) > 1 else None
 

@@ -34,13 +34,13 @@ def render_sets(runs: Sequence[Run], found: Sequence[Likelihoods | str]) -> list
         note(f"{run.name}: {likelihoods}") if isinstance(likelihoods, str) else _ridges(i, run, likelihoods, edges)
         for i, (run, likelihoods) in enumerate(zip(runs, found, strict=True))
     ]
-    explained = (
+    explained: list[Any] = [
         "Bits per dimension of each image, K = 1; a density that has learnt the data gives its own images fewer bits "
-        "than others. Tails of less than one image in two hundred may lie beyond the scale"
-        + (", which is logarithmic." if is_logarithmic(edges) else ".")
-    )
+        "than others. Tails of less than one image in two hundred may lie beyond the scale",
+        ", which is logarithmic." if is_logarithmic(edges) else ".",
+    ]
     if not any(name.endswith(OTHER_DATA) for likelihoods in measured for name in likelihoods.sets):
-        explained += " Another data set is shown with --other_data=datasets/NAME.gin."
+        explained += [" Another data set is shown with ", tag("code", "--other_data=datasets/NAME.gin"), "."]
     return [tag("p", explained, class_="hint"), side_by_side([run.name for run in runs], columns)]
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+_FLAG = re.compile(r"(?<!\S)(--?\w[\w-]*=?)")  # Browsers break lines behind hyphens.
 NUM_COLOURS = 6  # of runs, in the style sheet; the seventh run begins again
 
 
@@ -46,10 +47,15 @@ def join(children: Iterable[Any]) -> Html:
     return Html("".join(pieces))
 
 
-def breakable(text: str) -> Html:
-    """Text that may be broken behind the signs that names and paths are made with, so that no word is."""
-    pieces = re.split(r"(?<=[/_])(?=\w)|(?<=[.,:;=)>-])(?=[^\W\d])", text)
-    return Html("<wbr>".join(html.escape(piece) for piece in pieces))
+def breakable(text: str, everywhere: bool = False) -> Html:
+    """Text that may be broken behind the signs that names and paths are made with, so that no word is.
+
+    Args:
+      text: what is written.
+      everywhere: behind underscores, too: for what would not fit into a line otherwise.
+    """
+    pieces = re.split(r"(?<=[/_])(?=\w)|" * everywhere + r"(?<=/)(?=\w)|(?<=[.,:;=)>-])(?=[^\W\d])", text)
+    return Html("<wbr>".join(_FLAG.sub(r'<span class="flag">\1</span>', html.escape(piece)) for piece in pieces))
 
 
 def note(text: str) -> Html:
@@ -116,7 +122,9 @@ def side_by_side(names: Sequence[str], parts: Sequence[Any]) -> Html:
 
 def run_heading(index: int, name: str) -> Html:
     """A run's name with its colour."""
-    return tag("h3", tag("span", class_=f"swatch {run_class(index)}", aria_hidden="true"), breakable(name))
+    return tag(
+        "h3", tag("span", class_=f"swatch {run_class(index)}", aria_hidden="true"), breakable(name, everywhere=True)
+    )
 
 
 def run_class(index: int) -> str:

@@ -35,7 +35,7 @@ def render(runs: Sequence[Run], found: Sequence[Views]) -> Html:
             for name, value in facts.items()
             if value
         ]
-        heading = tag("h3", swatch, breakable(run.name))
+        heading = tag("h3", swatch, breakable(run.name, everywhere=True))
         cards.append(tag("div", heading, tag("p", state, class_="state"), tag("dl", listed), class_="card"))
     if len(runs) == 1:
         return tag("div", cards, class_="cards")

@@ -88,7 +88,7 @@ def render(runs: Sequence[Run], found: Sequence[views.Views], here: Mapping[str,
     template = string.Template((files / "page.html").read_text("utf-8"))
     return template.substitute(
         title=join([title]),
-        heading=breakable(title),
+        heading=breakable(title, everywhere=True),
         style=(files / "style.css").read_text("utf-8"),
         script=join([Html((files / name).read_text("utf-8")) for name in _SCRIPTS]),
         written=time.strftime("%Y-%m-%d %H:%M %Z"),

@@ -55,7 +55,7 @@ class Step:
 
     start: float
     end: float
-    error: float | None
+    change: Estimate | None  # None where a run has no such term: its bits stay as they are
 
 
 def measured_terms(run: Run, found: Likelihoods | str) -> Terms | str:
@@ -93,9 +93,9 @@ def steps_of(changes: dict[str, Estimate], uniform: float, order: Sequence[str])
     """The bars from `uniform` to the total: name -> `Step`, in this order."""
     steps, at = {}, uniform
     for name in order:
-        if name in changes:
-            steps[name] = Step(at, at + changes[name].mean, changes[name].standard_error)
-            at = steps[name].end
+        change = changes.get(name)
+        steps[name] = Step(at, at + (change.mean if change else 0.0), change)
+        at = steps[name].end
     return steps
 
 
@@ -151,7 +151,7 @@ def _chart(runs: list[Run], found: list[Terms]) -> Html:
             *_pairs((f"{bits:.3f}", scale.bar("whole", 0.0, bits, None, bits)) for bits in uniform),
         ]
     ]
-    rows += [[_label(name), *_pairs(_cells(steps.get(name), scale) for steps in charts)] for name in order]
+    rows += [[_label(name), *_pairs(_cells(steps[name], scale) for steps in charts)] for name in order]
     totals = [(f"[{number(t.total)}]" if t.approximate else number(t.total), t.total.mean) for t in found]
     totals = [(tag("strong", text), scale.bar("whole", 0.0, mean, mean, None)) for text, mean in totals]
     rows.append([tag("strong", "with the model, K = 1"), *_pairs(totals)])
@@ -163,7 +163,7 @@ def _chart(runs: list[Run], found: list[Terms]) -> Html:
         tag("span", tag("span", class_=f"key {kind}"), f"{kind} bits", class_="entry") for kind in ("saves", "costs")
     ]
     caption = f"Bits per dimension, mean ± standard error over {images}. Each bar begins where the one above it ends."
-    return table(join([caption, " ", keys]), header, rows, class_="waterfall")
+    return table(join([caption, " ", keys]), header, rows, class_="waterfall several" if len(runs) > 1 else "waterfall")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +186,10 @@ class _Scale:
         return 100.0 * (bits - self.low) / (self.high - self.low)
 
     def bar(self, kind: str, start: float, end: float, from_above: float | None, to_below: float | None) -> Html:
-        """The cell of a bar, with the places where thin lines come from the bar above and lead to the one below."""
+        """The cell of a bar, with the places where thin lines come from the bar above and lead to the one below.
+
+        A bar of the kind "none" is a piece of such a line.
+        """
         left, right = sorted((self.at(start), self.at(end)))
         bar = tag("span", class_=f"bar {kind}", style=f"left:{left:.2f}%;width:{right - left:.2f}%")
         lines = [
@@ -204,12 +207,10 @@ class _Scale:
         return tag("div", ticks, class_="axis", aria_hidden="true")
 
 
-def _cells(step: Step | None, scale: _Scale) -> tuple[Html | str, Html]:
-    if step is None:
-        return tag("span", "–", class_="missing"), tag("td", class_="bars")
-    change = step.end - step.start
-    bar = scale.bar("saves" if change < 0 else "costs", step.start, step.end, step.start, step.end)
-    return number(Estimate(change, step.error), "+"), bar
+def _cells(step: Step, scale: _Scale) -> tuple[Html | str, Html]:
+    kind = "none" if step.change is None else "saves" if step.change.mean < 0 else "costs"
+    bar = scale.bar(kind, step.start, step.end, step.start, step.end)
+    return tag("span", "–", class_="missing") if step.change is None else number(step.change, "+"), bar
 
 
 def _pairs(cells: Iterable[tuple[Html | str, Html]]) -> list[Html | str]:
