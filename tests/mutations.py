@@ -324,6 +324,28 @@ MUTATIONS = [
         "(np.arange(256) * num_bins + 128) // 256",
         "tests/data/test_levels.py",
     ),
+    # What the report shows.
+    Mutation(
+        "waterfall: the bits of the levels counted twice",
+        "tf_pivae/reports/waterfall.py",
+        "base: Estimate(mean - uniform, error)",
+        "base: Estimate(mean, error)",
+        "tests/reports/test_waterfall.py",
+    ),
+    Mutation(
+        "a model without metrics counts as not trained",
+        "tf_pivae/reports/run.py",
+        "reached = max(self.step, checkpoint_step or 0)",
+        "reached = self.step",
+        "tests/reports/test_page.py",
+    ),
+    Mutation(
+        "a name in the page may be HTML",
+        "tf_pivae/reports/markup.py",
+        "_escaped(piece)",
+        "piece",
+        "tests/reports/test_page.py",
+    ),
 ]
 
 

@@ -98,6 +98,7 @@ def test_names_and_values_cannot_become_html(made_up, document):
 
 def test_markup_escapes_all_but_itself():
     made = tag("p", "<b>", Html("<i>x</i>"), None, ["&", 3], title='"<', hidden=True, id=None, data_step=5)
+    assert tag("p", "a\udcff", title="\udcff") == '<p title="?">a?</p>'
     assert made == '<p title="&quot;&lt;" hidden data-step="5">&lt;b&gt;<i>x</i>&amp;3</p>'
 
 

@@ -64,17 +64,15 @@ def test_garbage_in_the_records_is_left_out(tmp_path):
                      b'{"step": true}\n{"step": 1e3}\n{"step": 99999999999999999999}\n' + b"[" * 100_000)  # fmt: skip
     lines = run_records._lines(path)
     assert [line["step"] for line in lines] == [1]
-    assert {key: run_records._number(value) for key, value in lines[0].items() if key != "step"} == dict.fromkeys(
-        "abcd"
-    )
+    assert run_records._numbers(lines[0]) == {"step": 1, **dict.fromkeys("abcd")}
     path.unlink()
     path.mkdir()
     assert run_records._lines(path) == []
     rows = ["x", {}, {"metric": 3, "value": 1.0}, {"metric": "a", "value": "1"}, {"metric": "b", "value": float("nan")},
-            {"metric": "c", "value": 2, "spread": "x", "new": 1}]  # fmt: skip
-    assert [(row.metric, row.spread) for row in evaluations.rows_of({"step": 1, "rows": rows}).values()] == [
-        ("c", None)
-    ]
+            {"metric": "c", "value": 10**400}, {"metric": "d", "value": 2, "spread": "x", "new": 1}]  # fmt: skip
+    found = evaluations.rows_of({"step": 1, "rows": rows})
+    assert [(row.metric, row.spread) for row in found.values()] == [("d", None)]
+    assert evaluations.rows_of({"step": 1, "rows": 3}) == {}
 
 
 def test_training_time_follows_the_speed(made_up):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from tf_pivae.evaluation import Row
 from tf_pivae.reports.histograms import counted, signed
 from tf_pivae.reports.markup import Html, breakable, folded, note, table, tag
-from tf_pivae.reports.run import Run
+from tf_pivae.reports.run import Run, as_list, is_number
 
 _BOUND = "bits/dim, "  # What the names of the bounds begin with, in front of K.
 _CLASS = ", class "
@@ -19,20 +18,16 @@ _CLASS = ", class "
 def rows_of(evaluation: dict[str, Any] | None) -> dict[str, Row]:
     """Metric -> `Row`. What is no row is left out, and so is what a row says beyond a `Row`'s fields."""
     rows = {}
-    for given in (evaluation or {}).get("rows", []):
+    for given in as_list((evaluation or {}).get("rows")):
         if isinstance(given, dict):
             row = Row(*(given.get(field.name) for field in dataclasses.fields(Row)))
-            if isinstance(row.metric, str) and _finite(row.value):
-                spread = row.spread if _finite(row.spread) else None
+            if isinstance(row.metric, str) and is_number(row.value):
+                spread = row.spread if is_number(row.spread) else None
                 row = dataclasses.replace(
                     row, spread=spread, protocol=str(row.protocol), approximate=bool(row.approximate)
                 )
                 rows[row.metric] = row
     return rows
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def render(runs: Sequence[Run]) -> list[Html]:
@@ -56,7 +51,7 @@ def render(runs: Sequence[Run]) -> list[Html]:
     for run in runs:
         if run.evaluation is None and not run.evaluations:
             parts.append(note(f"{run.name} has not been evaluated: python -m tf_pivae.evaluate --run_dir={run.path}"))
-        for reason in (run.evaluation or {}).get("refused", []):
+        for reason in as_list((run.evaluation or {}).get("refused")):
             parts.append(note(f"{run.name} lacks {reason}"))
         if run.evaluations:
             parts.append(_over_time(run))
@@ -120,7 +115,7 @@ def _histograms(runs: Sequence[Run]) -> list[Html]:
     """Those of rows that have one beside their number: {"edges": N + 1 ascending numbers, "counts": N numbers}."""
     parts = []
     for index, run in enumerate(runs):
-        for given in (run.evaluation or {}).get("rows", []):
+        for given in as_list((run.evaluation or {}).get("rows")):
             drawn = isinstance(given, dict) and counted(
                 given.get("histogram"), str(given.get("metric")), run.name, index
             )

@@ -147,9 +147,7 @@ def between_images(
       uint8 [R S, H, W, C].
     """
     noise = RowNoise(seed, len(images)).fold_in(RECONSTRUCTION)
-    t = model.preprocessing().forward(model.dequantize(images, noise))
-    y = t if model.flow is None else model.flow.bijector(training=False).forward(t)
-    groups, _ = model.vae.infer(y, noise, labels)
+    groups, _ = model.infer(images, noise, labels)
     fractions = tf.linspace(0.0, 1.0, steps)
 
     def line(z: tf.Tensor) -> tf.Tensor:

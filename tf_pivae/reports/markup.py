@@ -30,7 +30,7 @@ def tag(name: str, *children: Any, **attributes: Any) -> Html:
         if value is None or value is False:
             continue
         key = key.rstrip("_").replace("_", "-")
-        written += f" {key}" if value is True else f' {key}="{html.escape(str(value))}"'
+        written += f" {key}" if value is True else f' {key}="{_escaped(value)}"'
     if name in ("img", "input", "br"):
         return Html(f"<{name}{written}>")
     return Html(f"<{name}{written}>{join(children)}</{name}>")
@@ -43,8 +43,13 @@ def join(children: Iterable[Any]) -> Html:
         if isinstance(child, list | tuple):
             pieces.append(join(child))
         elif child is not None:
-            pieces.append(child if isinstance(child, Html) else html.escape(str(child)))
+            pieces.append(child if isinstance(child, Html) else _escaped(child))
     return Html("".join(pieces))
+
+
+def _escaped(value: Any) -> str:
+    """Its text; what UTF-8 cannot write, such as bytes of a folder's name that are no text, becomes a question mark."""
+    return html.escape(str(value).encode("utf-8", "replace").decode())
 
 
 def breakable(text: str, everywhere: bool = False) -> Html:
@@ -55,7 +60,7 @@ def breakable(text: str, everywhere: bool = False) -> Html:
       everywhere: behind underscores, too: for what would not fit into a line otherwise.
     """
     pieces = re.split(r"(?<=[/_])(?=\w)|" * everywhere + r"(?<=/)(?=\w)|(?<=[.,:;=)>-])(?=[^\W\d])", text)
-    return Html("<wbr>".join(_FLAG.sub(r'<span class="flag">\1</span>', html.escape(piece)) for piece in pieces))
+    return Html("<wbr>".join(_FLAG.sub(r'<span class="flag">\1</span>', _escaped(piece)) for piece in pieces))
 
 
 def note(text: str) -> Html:

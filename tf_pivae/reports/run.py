@@ -72,16 +72,25 @@ def _read(path: Path, name: str) -> Run:
         config=(path / "config.gin").read_text(errors="replace"),
         num_steps=runs.load_num_steps(path),
         batch_size=runs.load_batch_size(path),
-        metrics=[{key: _number(value) for key, value in line.items()} for line in _lines(path / "metrics.jsonl")],
+        metrics=[_numbers(line) for line in _lines(path / "metrics.jsonl")],
         evaluation=runs.load_evaluation(path),
         evaluations=_lines(path / "evaluations.jsonl"),
-        environments=[start for start in runs.load_environments(path) if isinstance(start, dict)],
+        environments=[start for start in as_list(runs.load_environments(path)) if isinstance(start, dict)],
     )
 
 
-def _number(value: Any) -> float | None:
-    """A number that can be drawn, or None."""
-    return value if isinstance(value, int | float) and abs(value) < sys.float_info.max else None
+def as_list(value: Any) -> list[Any]:
+    """The value if it is a list, and an empty one if not."""
+    return value if isinstance(value, list) else []
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number that can be drawn."""
+    return isinstance(value, int | float) and abs(value) < sys.float_info.max
+
+
+def _numbers(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: value if is_number(value) else None for key, value in line.items()}
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

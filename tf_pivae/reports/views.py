@@ -106,6 +106,6 @@ def _dataset(run: Run) -> ImageDataset | str:
         return run_directories.load_dataset(run.path)
     except UserError as error:
         name, (side, _, channels), levels = (run.facts[key] for key in ("name", "image_shape", "num_bins"))
-        if "fashion_mnist" in name and side in (28, 32) and (channels, levels) == (1, 256):
-            return dataclasses.replace(bundled(side), name=name)
+        if "fashion_mnist" in str(name) and side in (28, 32) and (channels, levels) == (1, 256):
+            return dataclasses.replace(bundled(side), name=str(name))
         return str(error)
