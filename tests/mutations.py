@@ -336,7 +336,7 @@ MUTATIONS = [
     Mutation(
         "IDX files: a declared shape not held against the files",
         "tf_pivae/data/idx.py",
-        "raw_shape is not None and images.shape[1:] != tuple(raw_shape)",
+        "raw_shape is not None and found != tuple(raw_shape)",
         "False",
         "tests/data/test_specification.py",
     ),
@@ -446,6 +446,28 @@ MUTATIONS = [
         "whole_numbers(*SEEDS, **values)",
         "whole_numbers(SEEDS[0], **values)",
         "tests/test_arguments.py",
+    ),
+    # What the report shows.
+    Mutation(
+        "waterfall: the bits of the levels counted twice",
+        "tf_pivae/reports/waterfall.py",
+        "base: Estimate(mean - uniform, error)",
+        "base: Estimate(mean, error)",
+        "tests/reports/test_waterfall.py",
+    ),
+    Mutation(
+        "a model without metrics counts as not trained",
+        "tf_pivae/reports/run.py",
+        "reached = max(self.step, checkpoint_step or 0)",
+        "reached = self.step",
+        "tests/reports/test_page.py",
+    ),
+    Mutation(
+        "a name in the page may be HTML",
+        "tf_pivae/reports/markup.py",
+        "_escaped(piece)",
+        "piece",
+        "tests/reports/test_page.py",
     ),
 ]
 

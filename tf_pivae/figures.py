@@ -81,6 +81,19 @@ def class_rows(count: int, num_classes: int, columns: int | None = None) -> tupl
     return np.arange(count) // columns % num_classes, columns
 
 
+def sample_layout(about: int, num_classes: int) -> tuple[int, np.ndarray | None, int | None]:
+    """Number, labels and columns of a picture of about so many samples: whole rows, one class each.
+
+    Args:
+      about: how many.
+      num_classes: 0 for a model without classes, which gets neither labels nor columns.
+    """
+    if not num_classes:
+        return about, None, None
+    count = about // num_classes * num_classes if num_classes <= about else about
+    return count, *class_rows(count, num_classes)
+
+
 def reconstruction_grid(
     images: np.ndarray, reconstructions: np.ndarray, pairs_in_row: int = 4, num_bins: int = 256
 ) -> Image.Image:

@@ -1,6 +1,7 @@
 """Shows runs on one page: python -m tf_pivae.report --run_dir=runs/demo --output=report.html
 
-Repeat --run_dir to put several runs side by side. The page needs nothing but itself: no network, no other file.
+Repeat --run_dir to put several runs side by side. The page needs nothing but itself: no network, no other file. What a
+folder lacks is drawn from its checkpoint: a published or copied model shows its samples, too.
 """
 
 from absl import flags
@@ -21,10 +22,10 @@ _OTHER_DATA = flags.DEFINE_string(
     "A gin file whose train.dataset is shown to the models as another data set, such as datasets/photographs.gin; by "
     "default Fashion-MNIST, to those of other data.",
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of all noise.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of all noise but the samples'.")
 
 
-def main():
+def main() -> None:
     cli.import_tensorflow_quietly()
     from tf_pivae.evaluation import configured_dataset
     from tf_pivae.reports.page import write_report

@@ -14,7 +14,17 @@ import time
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _TIMEOUT = 60.0  # seconds for any answer
-_KEY_CODES = {"ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "End": 35, "Tab": 9, "+": 187, "-": 189, "0": 48}
+_KEY_CODES = {
+    "ArrowLeft": 37,
+    "ArrowRight": 39,
+    "Home": 36,
+    "End": 35,
+    "Tab": 9,
+    "Enter": 13,
+    "+": 187,
+    "-": 189,
+    "0": 48,
+}
 
 
 @functools.cache
@@ -69,8 +79,8 @@ class Browser:
         self.requests.clear()
         size = dict(width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setDeviceMetricsOverride", **size)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        media = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce"}
+        self.call("Emulation.setEmulatedMedia", features=[dict(name=k, value=v) for k, v in media.items()])
         self._events.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
         deadline = time.monotonic() + _TIMEOUT
@@ -86,7 +96,7 @@ class Browser:
 
     def press(self, key):
         """Presses and releases a key of the keyboard."""
-        text = {"text": key} if len(key) == 1 else {}
+        text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
         named = dict(key=key, windowsVirtualKeyCode=_KEY_CODES[key], **({} if text else {"code": key}))
         self.call("Input.dispatchKeyEvent", type="keyDown", **named, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", **named)

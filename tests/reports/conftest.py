@@ -11,7 +11,8 @@ from tf_pivae.evaluation import Evaluation, Row, as_json
 from tf_pivae.reports import page, pictures
 from tf_pivae.reports.likelihoods import Likelihoods
 from tf_pivae.reports.run import Run
-from tf_pivae.reports.views import Views
+from tf_pivae.reports.views import Views, unloadable
+from tf_pivae.reports.waterfall import measured_terms
 
 HOSTILE = "b</script><script>document.title='taken over'</script>"
 MACHINE = {"processor": "a processor, 2 cores", "memory": "4 GiB"}
@@ -29,6 +30,9 @@ def _run(folder, name, steps, offset, **changes):
         for step in range(10, 101, 10)
     ]  # fmt: skip
     rows = [Row("bits/dim, K=1", 4.25, 0.0125, "9 test images, <seed> 0"), Row("  kl/top", 0.5, None, "part")]
+    rows += [Row("precision", 0.75, 0.01, "50 samples"), Row("recall", 0.5 + offset / 10, None, "50 samples")]
+    evaluation = json.loads(as_json(Evaluation(100, rows, ["fid: no weights"])))
+    evaluation["rows"][2]["histogram"] = {"edges": [0.0, 1.0, 3.0], "counts": [8, 4]}
     facts = {"name": "made_up", "image_shape": [8, 8, 1], "num_classes": 0, "num_bins": 256, "moving_average": False,
              "likelihood": True, "inference_only": False}  # fmt: skip
     given = dict(
@@ -39,23 +43,29 @@ def _run(folder, name, steps, offset, **changes):
         num_steps=100,
         batch_size=16,
         metrics=metrics,
-        evaluation=json.loads(as_json(Evaluation(100, rows, ["fid: no weights"]))),
+        evaluation=evaluation,
         evaluations=[],
         environments=[{"from_step": 0, "started": "yesterday", **MACHINE}],
     )
     return Run(**{**given, **changes})
 
 
-def _views(seed):
+def _views(run, seed):
     rng = np.random.default_rng(seed)
     picture = pictures.grid(rng.integers(0, 256, [4, 8, 8, 1], np.uint8), 4, "Four images.", "Four <images>.")
     terms = {
-        "reconstruction": rng.normal(2, 0.1, 50),
+        "reconstruction": rng.normal(-0.5, 0.1, 50),
         "kl/top": rng.normal(0.5, 0.1, 50),
-        "flow log-det": np.full(50, -1.0),
+        "kl/top_down_0": rng.normal(1e-4, 1e-5, 50),  # Of 64 dimensions: less than a hundredth of a bit.
+        "kl/top_down_1": np.full(50, 1e-5),
+        "flow log-det": np.full(50, -3.0),
+        "discretisation": np.full(50, 8.0),
     }
     sets = {"held-out images": sum(terms.values()), "uniform noise": rng.normal(9, 0.1, 50)}
-    return Views(100, 1234, [picture], [picture], [picture, "no data"], Likelihoods(terms, sets, False))
+    bits = Likelihoods(terms, sets, False)
+    named = ("a group of its own", picture)
+    return Views(100, 1234, (100, picture.png), [picture], [picture], [picture, "no data"], named, bits,
+                 measured_terms(run, bits))  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +73,7 @@ def made_up(tmp_path_factory):
     """Two runs, one with a hostile name and fewer pictures, and their views: (list of `Run`, list of `Views`)."""
     folder = tmp_path_factory.mktemp("made_up")
     runs = [_run(folder / "a", "a", [20, 60, 100], 0.0), _run(folder / "b", HOSTILE, [40, 80], 1.0)]
-    return runs, [_views(0), _views(1)]
+    return runs, [_views(run, seed) for seed, run in enumerate(runs)]
 
 
 @pytest.fixture(scope="session")
@@ -80,5 +90,5 @@ def bare_page(made_up, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bare")
     run = _run(folder / "run", "fresh", [], 0.0, metrics=[], evaluation=None, environments=[])
     path = folder / "report.html"
-    path.write_text(page.render([run], [Views(None, None, *["no checkpoint yet"] * 4)], MACHINE), "utf-8")
+    path.write_text(page.render([run], [unloadable(run, "no checkpoint yet")], MACHINE), "utf-8")
     return path

@@ -2,7 +2,7 @@
 
 import html.parser
 
-_VOID = {"img", "input", "br", "meta", "link"}
+_VOID = {"img", "input", "br", "meta", "link", "wbr"}
 
 
 class Element:

@@ -1,4 +1,6 @@
-"""The page in Chromium: it renders, slider and zoom work with mouse and keyboard, nothing fails, nothing is fetched."""
+"""The page in Chromium at three widths and in both colour schemes, by mouse and by keyboard; nothing is fetched."""
+
+import itertools
 
 import pytest
 from browser import Browser, find_chromium
@@ -51,15 +53,48 @@ def page(browser, made_up_page):
     assert browser.errors == []
 
 
+# Words that stand in two lines. Between two words there is a space, or a sign that names and paths are made with.
+_BROKEN_WORDS = """
+(() => {
+  const broken = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const range = document.createRange();
+  let seen = 0;
+  while (texts.nextNode()) {
+    const node = texts.currentNode;
+    if (["SCRIPT", "NOSCRIPT", "OUTPUT"].includes(node.parentElement.tagName)) continue;
+    for (const word of node.data.matchAll(/[^\\s\\/.,:;=)>-]+/g)) {
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      const tops = new Set([...range.getClientRects()].filter((r) => r.width > 0).map((r) => Math.round(r.top)));
+      seen += tops.size > 0;
+      if (tops.size > 1) broken.push(word[0]);
+    }
+  }
+  return [seen, broken];
+})()
+"""
+_OPEN_ALL = "document.querySelectorAll('details').forEach((d) => { d.open = true; })"
+_SETTLED = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+_HEIGHTS = {390: 844, 768: 1024, 1280: 900}  # A phone, a tablet, a laptop.
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("width", _HEIGHTS)
 @pytest.mark.parametrize("which", ["made_up_page", "bare_page"])
 def test_renders_everywhere_and_fetches_nothing(browser, request, which, width, dark):
     path = request.getfixturevalue(which)
-    browser.open(path, width=width, dark=dark)
+    browser.open(path, width=width, height=_HEIGHTS[width], dark=dark)
+    first = browser.evaluate("document.querySelector('.frames, #samples .note').getBoundingClientRect().top")
+    assert first < _HEIGHTS[width] - 100, "pictures come first, on the first screen"
+    browser.evaluate(_OPEN_ALL)
+    browser.evaluate(_SETTLED)
     assert browser.errors == []
     assert [url for url in browser.requests if not url.startswith("data:")] == [path.resolve().as_uri()]
     assert browser.evaluate("document.documentElement.scrollWidth") == width, "scrolls sideways"
+    seen, words = browser.evaluate(_BROKEN_WORDS)
+    assert seen > 150
+    assert words == []
     broken = "[...document.images].filter((image) => !image.hidden && !image.naturalWidth).length"
     assert browser.evaluate(broken) == 0
     background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -91,16 +126,18 @@ def _shown(page):
 
 
 def test_slider_with_the_keyboard(page):
-    """Steps 20, 60, 100 of one run and 40, 80 of the other: each shows its newest picture up to the slider's step."""
-    assert _shown(page) == ["100", "80"]
+    """Steps 20, 60, 100 of one run and 40, 80 of the other, whose model draws that of step 100: each its newest."""
+    assert _shown(page) == ["100", "100"]
     page.evaluate("document.getElementById('samples-step').focus()")
-    expected = {"Home": ["20", "40"], "ArrowRight": ["20", "40"], "End": ["100", "80"], "ArrowLeft": ["60", "80"]}
+    expected = {"Home": ["20", "40"], "ArrowRight": ["20", "40"], "End": ["100", "100"], "ArrowLeft": ["60", "80"]}
     labels = {"Home": "step 20", "ArrowRight": "step 40", "End": "step 100", "ArrowLeft": "step 80"}
     for key, steps in expected.items():
         page.press(key)
         assert _shown(page) == steps, key
         assert page.evaluate("document.getElementById('samples-shown').textContent") == labels[key]
         assert page.evaluate("document.getElementById('samples-step').ariaValueText") == labels[key]
+        captions = page.evaluate("[...document.querySelectorAll('.at')].map((at) => at.textContent)")
+        assert captions == [f"step {step}" for step in steps]
 
 
 def test_slider_with_the_mouse(page):
@@ -172,6 +209,106 @@ def test_zoom_by_dragging_redraws_every_chart(page):
     after = page.evaluate(last)
     assert all(a is None or a != b for a, b in zip(before, after, strict=True))
     assert page.evaluate(f"{ELEMENT}.closest('figure').querySelector('.readout').textContent")
+
+
+def _oklab_distance(a, b):
+    """How different two colours "rgb(r, g, b)" look (Ottosson 2020); black and white are 1 apart."""
+
+    def oklab(colour):
+        r, g, b = (float(value) / 255 for value in colour.strip("rgb()").split(","))
+        r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (r, g, b))
+        long = (0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b) ** (1 / 3)
+        middle = (0.2119034982 * r + 0.6806995451 * g + 0.1073969566 * b) ** (1 / 3)
+        short = (0.0883024619 * r + 0.2817188376 * g + 0.6299787005 * b) ** (1 / 3)
+        return (
+            0.2104542553 * long + 0.7936177850 * middle - 0.0040720468 * short,
+            1.9779984951 * long - 2.4285922050 * middle + 0.4505937099 * short,
+            0.0259040371 * long + 0.7827717662 * middle - 0.8086757660 * short,
+        )
+
+    return sum((x - y) ** 2 for x, y in zip(oklab(a), oklab(b), strict=True)) ** 0.5
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_waterfall_has_colours_of_its_own(browser, made_up_page, dark):
+    browser.open(made_up_page, dark=dark)
+    read = """
+      (classes) => classes.map((name) => {
+        const probe = document.body.appendChild(document.createElement("span"));
+        probe.className = name;
+        const color = getComputedStyle(probe).backgroundColor;
+        probe.remove();
+        return color;
+      })
+    """
+    names = [f"swatch run{i}" for i in range(6)], ["bar whole", "bar saves"]
+    runs, bars = (browser.evaluate(f"({read})({list(classes)})") for classes in names)
+    page = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert len({*runs, *bars, page}) == 9
+    assert min(_oklab_distance(a, b) for a, b in itertools.product(bars, [*runs, page])) > 0.1
+    assert _oklab_distance(*bars) > 0.2
+    drawn = "getComputedStyle(document.querySelector('.bar.saves')).backgroundColor"
+    assert browser.evaluate(drawn) == bars[1]
+
+
+def test_each_bar_of_the_waterfall_begins_below_the_end_of_the_one_above(page):
+    """In pixels on the screen, the thin lines between them included."""
+    boxes = page.evaluate(
+        """[...document.querySelectorAll(".waterfall tbody tr")].map((row) => {
+          const box = (name) => {
+            const found = row.querySelector(".bars " + name)?.getBoundingClientRect();
+            return found && [found.left, found.right, found.top, found.bottom];
+          };
+          return [box(".bar"), box(".from"), box(".to")];
+        })"""
+    )
+    assert len(boxes) == 6
+    for (bar, _, to), (below, from_, _) in itertools.pairwise(boxes):
+        assert to[0] == pytest.approx(from_[0], abs=1.1)
+        assert to[3] == pytest.approx(from_[2], abs=1.1), "a gap between the rows"
+        assert min(abs(to[0] - end) for end in bar[:2]) < 2.1
+        assert min(abs(from_[0] - end) for end in below[:2]) < 2.1
+
+
+def test_a_wide_table_scrolls_inside_itself_with_the_keyboard(browser, made_up_page):
+    """On a phone; where tables fit they are no stops of the tab key."""
+    browser.open(made_up_page)
+    stops = "[...document.querySelectorAll('.scroll[tabindex]')].length"
+    wide = browser.evaluate(stops)
+    browser.open(made_up_page, width=390, height=844)
+    assert browser.evaluate(stops) > wide
+    table = "document.querySelector('#bits-per-dimension-by-term .scroll')"
+    browser.evaluate(f"{table}.focus()")
+    for _ in range(3):
+        browser.press("ArrowRight")
+    browser.evaluate("new Promise((done) => setTimeout(done, 300))")  # It glides there.
+    scrolled, heading, page = browser.evaluate(
+        f"""[{table}.scrollLeft, {table}.querySelector("tbody th").getBoundingClientRect().left,
+             document.documentElement.scrollLeft]"""
+    )
+    assert scrolled > 50
+    assert page == 0
+    assert 0 <= heading < 40, "the rows' names stay in sight"
+
+
+def test_sections_open_and_are_reached_without_a_mouse(page):
+    """The first stop leads past the navigation; Enter opens what is folded; what has the focus is not covered."""
+    page.evaluate("document.activeElement.blur(), scrollTo(0, 0)")
+    page.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.press("Enter")
+    page.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "samples-step"
+    page.evaluate("document.querySelector('#settings summary').focus()")
+    page.press("Enter")
+    assert page.evaluate("document.querySelector('#settings details').open")
+    covered = """(() => {
+      const box = document.activeElement.getBoundingClientRect();
+      return document.activeElement.contains(document.elementFromPoint(box.left + 12, box.top + box.height / 2));
+    })()"""
+    assert page.evaluate(covered)
+    page.press("Enter")
+    assert not page.evaluate("document.querySelector('#settings details').open")
 
 
 def test_every_control_is_reached_with_the_tab_key(page):

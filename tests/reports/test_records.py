@@ -11,7 +11,7 @@ from PIL import Image
 from tf_pivae import cli
 from tf_pivae.configuration import preserved
 from tf_pivae.data.arrays import ImageSplit
-from tf_pivae.reports import configuration, curves, hardware, pictures, views
+from tf_pivae.reports import configuration, curves, drawn, evaluations, hardware, pictures
 from tf_pivae.reports import run as run_records
 
 
@@ -58,6 +58,23 @@ def test_half_a_line_is_left_out(tmp_path):
     assert run_records._lines(tmp_path / "missing") == []
 
 
+def test_garbage_in_the_records_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "a": NaN, "b": "<b>", "c": [1], "d": 1e999}\n\xff\xfe\n[1]\n{"step": -1}\n'
+                     b'{"step": true}\n{"step": 1e3}\n{"step": 99999999999999999999}\n' + b"[" * 100_000)  # fmt: skip
+    lines = run_records._lines(path)
+    assert [line["step"] for line in lines] == [1]
+    assert run_records._numbers(lines[0]) == {"step": 1, **dict.fromkeys("abcd")}
+    path.unlink()
+    path.mkdir()
+    assert run_records._lines(path) == []
+    rows = ["x", {}, {"metric": 3, "value": 1.0}, {"metric": "a", "value": "1"}, {"metric": "b", "value": float("nan")},
+            {"metric": "c", "value": 10**400}, {"metric": "d", "value": 2, "spread": "x", "new": 1}]  # fmt: skip
+    found = evaluations.rows_of({"step": 1, "rows": rows})
+    assert [(row.metric, row.spread) for row in found.values()] == [("d", None)]
+    assert evaluations.rows_of({"step": 1, "rows": 3}) == {}
+
+
 def test_training_time_follows_the_speed(made_up):
     run = dataclasses.replace(
         made_up[0][0],
@@ -90,11 +107,11 @@ def test_many_pictures_are_thinned_evenly(made_up, tmp_path):
 
 def test_pairs_are_of_one_class():
     labels = np.array([2, 0, 1, 0, 2, 0, 1])
-    assert views.pairs(labels, 7, 2).tolist() == [1, 3, 2, 6]
-    assert views.pairs(None, 7, 2).tolist() == [0, 1, 2, 3]
-    assert views.pairs(None, 1, 2).tolist() == [0, 0]
-    assert views.pairs(np.array([0, 1]), 2, 2).tolist() == [0, 0]
-    assert ImageSplit(np.zeros([1, 2, 2, 1], np.uint8)).images[views.pairs(None, 1, 2)].shape == (2, 2, 2, 1)
+    assert drawn.pairs(labels, 7, 2).tolist() == [1, 3, 2, 6]
+    assert drawn.pairs(None, 7, 2).tolist() == [0, 1, 2, 3]
+    assert drawn.pairs(None, 1, 2).tolist() == [0, 0]
+    assert drawn.pairs(np.array([0, 1]), 2, 2).tolist() == [0, 0]
+    assert ImageSplit(np.zeros([1, 2, 2, 1], np.uint8)).images[drawn.pairs(None, 1, 2)].shape == (2, 2, 2, 1)
 
 
 def test_json_in_the_page_cannot_end_its_element():

@@ -47,14 +47,18 @@ def _row(section, name):
 
 
 def test_overview_tells_them_apart(document):
-    overview = document.section("overview")
-    assert _row(overview, "Trained by") == [
+    cards = [card for card in document.section("overview").all("div") if card.attributes.get("class") == "card"]
+    facts = [dict(zip(*([e.text for e in card.all(n)] for n in ("dt", "dd")), strict=True)) for card in cards]
+    assert [fact["Trained by"] for fact in facts] == [
         "likelihood and adversary; moving average of the weights",
         "adversary; moving average of the weights",
         "likelihood and adversary; moving average of the weights",
     ]
-    assert _row(overview, "Steps") == ["12 of 12", "2 of 2", "4 of 12, unfinished"]
-    assert _row(overview, "Checkpoint shown") == ["step 12", "step 2", "none"]
+    assert [card.all("p")[0].text for card in cards] == [
+        "finished, 12 steps",
+        "finished, 2 steps",
+        "4 of 12 steps, unfinished; no checkpoint to show",
+    ]
 
 
 def test_bits_per_dim_are_the_models(document, runs):
@@ -63,26 +67,29 @@ def test_bits_per_dim_are_the_models(document, runs):
 
     model = tf_pivae.load(str(runs[0]))
     expected = model.bits_per_dim(bundled(16, (256, 64)).test.images[:40]).mean()
-    shown = document.section("bits-per-dimension-by-term").all("tbody")[0].all("tr")[-1].all("td")[0].text
+    shown = _row(document.section("bits-per-dimension-by-term"), "with the model, K = 1")[0]
     assert float(shown.split()[0]) == pytest.approx(expected, abs=6e-4)
 
 
 @pytest.mark.parametrize(
     ("section", "pictures"),
-    [("reconstructions", [1, 0, 0]), ("latent-traversals", [2, 2, 0]), ("interpolations", [2, 1, 0])],
+    [("samples", [3, 3, 1]), ("reconstructions", [2, 0, 1]), ("latents", [3, 3, 0])],
 )
 def test_each_run_shows_what_it_has(document, section, pictures):
     columns = [e for e in document.section(section).all("div") if e.attributes.get("class") == "column"]
     assert [len(column.all("img")) for column in columns] == pictures
-    assert "unfinished: no checkpoint in" in columns[2].text
+    # Where there is no checkpoint, pictures that the training left at its end stand in.
+    assert ("no checkpoint in" in columns[2].text) == (section != "reconstructions")
 
 
 def test_what_is_missing_is_said(document, runs):
     assert "gan: trained without likelihood" in document.section("bits-per-dimension-by-term").text
     assert "gan: trained without likelihood" in document.section("likelihoods-of-other-images").text
     assert "gan: trained without likelihood" in document.section("reconstructions").text
-    assert "one of the 10 classes a row" in document.section("samples-over-time").all("img")[-1].attributes["alt"]
-    assert "unfinished has drawn no samples yet" in document.section("samples-over-time").text
+    samples = document.section("samples")
+    assert sum("one of the 10 classes a row" in image.attributes["alt"] for image in samples.all("img")) == 2
+    assert "no checkpoint" in samples.text
+    assert "Samples that the training left at its end." in samples.text
     assert f"--run_dir={runs[0]}" in document.section("evaluation").text
 
 
@@ -90,7 +97,7 @@ def test_the_machine_is_recorded(document, runs):
     (start,) = json.loads((runs[0] / "environment.json").read_text())
     assert start["from_step"] == 0
     assert start["accelerators"] == "none"
-    section = document.section("hardware-and-time")
+    section = document.section("time-and-machines")
     assert _row(section, "processor")[0] == start["processor"]
     assert _row(section, "tensorflow") == [start["tensorflow"]] * 4
 

@@ -20,6 +20,7 @@ _MODULES = {
     "reference": ("ReferenceKey", "reference_statistics"),
     "image_folder": ("images_from_folder",),
     "nearest": ("nearest_images",),
+    "latent_groups": ("MIN_GROUP_BITS", "describe_groups", "groups_in_use"),
     "scores": ("Protocol", "RealSubset", "Score", "check_possible", "image_scores", "real_subsets"),
     "gan_classification": ("ClassifierConfig", "GanTrainTest", "gan_train_test", "train_classifier"),
 }

@@ -1,16 +1,21 @@
 """The configurations, and what differs between them."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Sequence
 
-from tf_pivae.reports.markup import note, table, tag
+from tf_pivae.reports.markup import Html, breakable, folded, note, table, tag
+from tf_pivae.reports.run import Run
 
 
-def bindings(config):
-    """The statements of gin text written by gin itself: dict of name -> value, both text.
+def bindings(config: str) -> dict[str, str]:
+    """The statements of gin text written by gin itself: name -> value, both text.
 
     A value that gin broke into several lines is joined into one.
     """
-    found, name = {}, None
+    found: dict[str, str] = {}
+    name = None
     for line in config.splitlines():
         statement = re.match(r"([\w./]+) = ?(.*)", line)
         if statement:
@@ -23,47 +28,52 @@ def bindings(config):
     return found
 
 
-def setting(config, name):
+def setting(config: str, name: str) -> str | None:
     """The value of a binding as text, a macro's looked up; None where there is no such binding."""
     found = bindings(config)
     value = found.get(name)
     return found.get(value[1:]) if value and value.startswith("%") else value
 
 
-def differences(configs):
+def differences(configs: Sequence[dict[str, str]]) -> dict[str, list[str | None]]:
     """The bindings that are not the same in all configurations.
 
     Args:
-      configs: list of dicts, see `bindings`.
+      configs: see `bindings`.
 
     Returns:
-      dict of name -> list of values, one for each configuration; None where it has no such binding.
+      name -> its values, one for each configuration; None where it has no such binding.
     """
     names = sorted({name for config in configs for name in config}, key=_order)
     rows = {name: [config.get(name) for config in configs] for name in names}
     return {name: values for name, values in rows.items() if len(set(values)) > 1}
 
 
-def _order(name):
+def _order(name: str) -> tuple[bool, str]:
     """Macros, which a user turns first, before the rest."""
     return "." in name, name.lower()
 
 
-def render(runs):
-    """The section: what differs, then everything."""
+def render(runs: Sequence[Run]) -> list[Html]:
+    """The section, folded: what differs, then everything."""
     configs = [bindings(run.config) for run in runs]
     parts = []
     if len(runs) > 1:
-        rows = [[tag("code", name), *map(_value, values)] for name, values in differences(configs).items()]
-        header = ["Setting", *(run.name for run in runs)]
-        parts.append(table("Settings that differ", header, rows) if rows else note("The configurations are the same."))
+        rows = [[_name(name), *map(_value, values)] for name, values in differences(configs).items()]
+        differing = table("Settings that differ", ["Setting", *(run.name for run in runs)], rows)
+        parts.append(
+            folded(f"{len(rows)} settings differ", differing) if rows else note("The configurations are the same.")
+        )
     for run, config in zip(runs, configs, strict=True):
-        rows = [[tag("code", name), _value(config[name])] for name in sorted(config, key=_order)]
+        rows = [[_name(name), _value(config[name])] for name in sorted(config, key=_order)]
         caption = f"Settings of {run.name}: {len(rows)}, as its config.gin has them"
-        summary = tag("summary", f"Everything that {run.name} was built from")
-        parts.append(tag("details", summary, table(caption, ["Setting", "Value"], rows)))
+        parts.append(folded(f"Everything that {run.name} was built from", table(caption, ["Setting", "Value"], rows)))
     return parts
 
 
-def _value(value):
-    return tag("span", "not set", class_="missing") if value is None else tag("code", value)
+def _name(name: str) -> Html:
+    return tag("code", breakable(name))
+
+
+def _value(value: str | None) -> Html:
+    return tag("span", "not set", class_="missing") if value is None else tag("code", breakable(value))

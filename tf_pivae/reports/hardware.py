@@ -1,11 +1,16 @@
 """Where and how long the runs were trained."""
 
+from __future__ import annotations
+
 import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from tf_pivae.reports.markup import note, table
+from tf_pivae.reports.markup import Html, folded, note, table
+from tf_pivae.reports.run import Run
 
 
-def training_seconds(run):
+def training_seconds(run: Run) -> float | None:
     """Seconds between the first step and the last, from the speed that each line of metrics.jsonl records.
 
     Returns:
@@ -19,32 +24,34 @@ def training_seconds(run):
     return seconds if speeds else None
 
 
-def render(runs, here):
+def render(runs: Sequence[Run], here: Mapping[str, str]) -> list[Html]:
     """The section.
 
     Args:
       runs: list of `Run`.
-      here: dict of str -> str, the machine that draws the report.
+      here: the machine that draws the report.
     """
-    header = ["", *(run.name for run in runs)]
-    times = [["Steps", *(f"{run.step} of {run.num_steps}" for run in runs)]]
-    times.append(["Training time", *(_duration(training_seconds(run)) for run in runs)])
-    times.append(["Images per second, median", *map(_speed, runs)])
-    times.append(["Held-out bits per dimension at the end took", *map(_evaluation_time, runs)])
-    parts = [table("Time", header, times)]
+    timed = [run for run in runs if training_seconds(run) is not None]
+    parts = []
+    if timed:
+        times = [["Training time", *(_duration(training_seconds(run)) for run in timed)]]
+        times.append(["Images per second, median", *map(_speed, timed)])
+        times.append(["Held-out bits per dimension at the end took", *map(_evaluation_time, timed)])
+        parts.append(table("Time", ["", *(run.name for run in timed)], times))
+    parts += [note(f"{run.name}: its training time is not known.") for run in runs if run not in timed]
+    parts += [note(f"{run.name} did not record the machine it was trained on.") for run in runs if not run.environments]
     starts = [(run.name, start) for run in runs for start in run.environments]
-    columns = [(f"{name}, from step {start['from_step']}", start) for name, start in starts]
+    columns: list[tuple[str, Mapping[str, Any]]] = [
+        (f"{name}, from step {start.get('from_step', '–')}", start) for name, start in starts
+    ]
     columns.append(("this report", here))
     names = list(dict.fromkeys(name for _, facts in columns for name in facts if name != "from_step"))
     rows = [[name, *(facts.get(name, "–") for _, facts in columns)] for name in names]
-    parts.append(table("Machines", ["", *(name for name, _ in columns)], rows))
-    for run in runs:
-        if not run.environments:
-            parts.append(note(f"{run.name} did not record the machine it was trained on."))
+    parts.append(folded("Machines and versions", table("Machines", ["", *(name for name, _ in columns)], rows)))
     return parts
 
 
-def _duration(seconds):
+def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     minutes, seconds = divmod(round(seconds), 60)
@@ -52,11 +59,11 @@ def _duration(seconds):
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
 
 
-def _speed(run):
+def _speed(run: Run) -> str:
     speeds = [line["images_per_second"] for line in run.metrics if line.get("images_per_second")]
     return f"{statistics.median(speeds):.1f}" if speeds else "–"
 
 
-def _evaluation_time(run):
-    taken = [line["evaluation_seconds"] for line in run.metrics if "evaluation_seconds" in line]
+def _evaluation_time(run: Run) -> str:
+    taken = [line["evaluation_seconds"] for line in run.metrics if line.get("evaluation_seconds")]
     return _duration(taken[-1]) if taken else "–"

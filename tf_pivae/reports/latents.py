@@ -1,12 +1,18 @@
 """Walks through the latent space: from one image or one sample to another, one group or one channel at a time."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tf_pivae.models.pivae import RECONSTRUCTION
+from tf_pivae.models.pivae import RECONSTRUCTION, PiVAE
 from tf_pivae.noise import RowNoise
+
+Noise = dict[str, tf.Tensor]  # tag ("latents/GROUP") -> float32 [B, *shape]
 
 TOP_RANGE = 2.0  # Standard deviations of the prior to either side.
 
@@ -18,10 +24,10 @@ class FixedNoise:
       values: dict of tag -> float32 [B, *shape].
     """
 
-    def __init__(self, values):
+    def __init__(self, values: Mapping[str, tf.Tensor]):
         self.values = values
 
-    def normal(self, tag, shape):
+    def normal(self, tag: str, shape: tuple[int, ...]) -> tf.Tensor:
         """The given noise [B, *shape]."""
         return tf.ensure_shape(self.values[tag], [None, *shape])
 
@@ -29,28 +35,29 @@ class FixedNoise:
 class _Recorded:
     """Draws from a `RowNoise` and keeps what it drew, so that no one else needs to know tags and shapes."""
 
-    def __init__(self, noise):
-        self._noise, self.values = noise, {}
+    def __init__(self, noise: RowNoise):
+        self._noise = noise
+        self.values: Noise = {}
 
-    def normal(self, tag, shape):
+    def normal(self, tag: str, shape: tuple[int, ...]) -> tf.Tensor:
         self.values[tag] = self._noise.normal(tag, shape)
         return self.values[tag]
 
 
-def prior_noise(model, count, seed, labels=None):
+def prior_noise(model: PiVAE, count: int, seed: int, labels: np.ndarray | None = None) -> Noise:
     """The noise of the samples 0 ... count - 1 of `model.sample`: dict of tag ("latents/GROUP") -> float32 [B, ...]."""
     recorded = _Recorded(RowNoise(seed, count))
     model.vae.sample_mean(recorded, labels=labels)
     return recorded.values
 
 
-def decode_noise(model, values, labels=None):
+def decode_noise(model: PiVAE, values: Mapping[str, tf.Tensor], labels: np.ndarray | None = None) -> np.ndarray:
     """Images of given prior noise, without the noise of p(y|z): uint8 [B, H, W, C]."""
     mean = model.vae.sample_mean(FixedNoise(values), labels=labels)
     return model.to_uint8(model.to_image_space(mean)).numpy()
 
 
-def great_circle(a, b, steps):
+def great_circle(a: tf.Tensor, b: tf.Tensor, steps: int) -> tf.Tensor:
     """cos(t) a + sin(t) b, t = 0 ... pi/2: between independent standard normals every point is one again.
 
     Args:
@@ -65,7 +72,7 @@ def great_circle(a, b, steps):
     return tf.reshape(points, [-1, *a.shape[1:]])
 
 
-def between_samples(model, rows, steps, seed=0, labels=None):
+def between_samples(model: PiVAE, rows: int, steps: int, seed: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
     """From sample 2r to sample 2r + 1, all latents along great circles: uint8 [rows steps, H, W, C].
 
     `labels`, int [rows], are those of the rows.
@@ -75,7 +82,7 @@ def between_samples(model, rows, steps, seed=0, labels=None):
     return decode_noise(model, walk, None if labels is None else np.repeat(labels, steps))
 
 
-def through_groups(model, steps, seed=0, label=None):
+def through_groups(model: PiVAE, steps: int, seed: int = 0, label: int | None = None) -> tuple[list[str], np.ndarray]:
     """One row for each latent group: it alone goes from one noise to another; the others' noise stays as it is.
 
     Returns:
@@ -96,7 +103,9 @@ def through_groups(model, steps, seed=0, label=None):
     return names, decode_noise(model, walk, None if label is None else np.full(len(names) * steps, label))
 
 
-def through_top_channels(model, rows, steps, seed=0, label=None):
+def through_top_channels(
+    model: PiVAE, rows: int, steps: int, seed: int = 0, label: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The channels of the top latents that change a sample most, each from -TOP_RANGE to TOP_RANGE on its whole map.
 
     Returns:
@@ -105,7 +114,7 @@ def through_top_channels(model, rows, steps, seed=0, label=None):
     noise = prior_noise(model, 1, seed, None if label is None else np.full(1, label))
     channels = noise["latents/top"].shape[-1]
 
-    def images(chosen, values):
+    def images(chosen: np.ndarray, values: Any) -> np.ndarray:
         """[len(chosen), len(values), H, W, C]"""
         at = tf.one_hot(np.repeat(chosen, len(values)), channels)
         at = tf.reshape(at, [len(at), *[1] * (len(noise["latents/top"].shape) - 2), channels])
@@ -122,7 +131,9 @@ def through_top_channels(model, rows, steps, seed=0, label=None):
     return chosen, walked.reshape(-1, *walked.shape[2:])
 
 
-def between_images(model, images, steps, seed=0, labels=None):
+def between_images(
+    model: PiVAE, images: np.ndarray, steps: int, seed: int = 0, labels: np.ndarray | None = None
+) -> np.ndarray:
     """From image 2r to image 2r + 1: posterior samples of both, straight lines between them, decoded.
 
     Args:
@@ -139,7 +150,7 @@ def between_images(model, images, steps, seed=0, labels=None):
     groups, _ = model.infer(images, noise, labels)
     fractions = tf.linspace(0.0, 1.0, steps)
 
-    def line(z):
+    def line(z: tf.Tensor) -> tf.Tensor:
         share = tf.reshape(fractions, [1, steps, *[1] * (len(z.shape) - 1)])
         return tf.reshape((1 - share) * z[0::2, None] + share * z[1::2, None], [-1, *z.shape[1:]])
 

@@ -1,14 +1,20 @@
 """Bits per dimension: what they are made of, and how those of other images compare."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from tf_pivae.data.arrays import ImageDataset
 from tf_pivae.data.bundled import bundled
 from tf_pivae.data.image_ops import Preprocess, preprocess_array
 from tf_pivae.figures import full_scale
 from tf_pivae.metrics.bits_per_dim import estimate
+from tf_pivae.models.pivae import PiVAE
 
 OTHER_DATA = ", another data set"  # What the name of a set that is one ends with.
 _BATCH = 50  # Images at a time.
@@ -18,12 +24,13 @@ _BATCH = 50  # Images at a time.
 class Likelihoods:
     """A model's one-sample bound for sets of images, bits per dimension."""
 
-    terms: dict  # name -> float64 [N], of the held-out images; they add up to their bits per dimension
-    sets: dict  # name -> float64 [N], "held-out images" first
+    terms: dict[str, np.ndarray]  # name -> float64 [N], of the held-out images; they add up to their bits per dimension
+    sets: dict[str, np.ndarray]  # name -> float64 [N], "held-out images" first
     approximate: bool  # the bound of an inference network trained around a frozen generator
 
 
-def gather(model, data, facts, count, seed=0, other=None):
+def gather(model: PiVAE, data: ImageDataset, facts: dict[str, Any], count: int, seed: int = 0,
+           other: ImageDataset | None = None) -> Likelihoods:  # fmt: skip
     """Measures `count` images of every set, at K = 1.
 
     Args:
@@ -37,7 +44,8 @@ def gather(model, data, facts, count, seed=0, other=None):
     Returns:
       `Likelihoods`.
     """
-    sets, terms = {}, {}
+    sets: dict[str, np.ndarray] = {}
+    terms: dict[str, np.ndarray] = {}
     for name, images, labels in image_sets(data, count, seed, other):
         measured = _terms(model, images, labels if model.num_classes else None, seed)
         terms = terms or measured
@@ -45,7 +53,8 @@ def gather(model, data, facts, count, seed=0, other=None):
     return Likelihoods(terms, sets, facts["inference_only"])
 
 
-def image_sets(data, count, seed, other=None):
+def image_sets(data: ImageDataset, count: int, seed: int,
+               other: ImageDataset | None = None) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:  # fmt: skip
     """The images whose likelihoods are compared: (name, uint8 [N, H, W, C], int64 [N] or None).
 
     Images that are not the data set's own get the labels of held-out ones.
@@ -67,12 +76,12 @@ def image_sets(data, count, seed, other=None):
     yield "uniform noise", rng.integers(0, data.num_bins, held_out.shape, np.uint8), test.labels
 
 
-def _fashion_mnist(side):
+def _fashion_mnist(side: int) -> ImageDataset:
     """The bundled images, at this size if they come in it."""
     return dataclasses.replace(bundled(side if side in (16, 28, 32) else 32), name="Fashion-MNIST")
 
 
-def _in_shape_of(data, other, count):
+def _in_shape_of(data: ImageDataset, other: ImageDataset, count: int) -> np.ndarray:
     """The first held-out images of another data set in the shape and the levels of `data`: uint8 [count, H, W, C]."""
     images = full_scale(np.asarray(other.test.take(count).images), other.num_bins)
     side, _, channels = data.image_shape
@@ -80,7 +89,7 @@ def _in_shape_of(data, other, count):
     return (images.astype(np.int64) * data.num_bins // 256).astype(np.uint8)
 
 
-def _terms(model, images, labels, seed):
+def _terms(model: PiVAE, images: np.ndarray, labels: np.ndarray | None, seed: int) -> dict[str, np.ndarray]:
     """`model.bound_terms` in bits per dimension, batch by batch."""
     scale = -1.0 / (model.dimensions * math.log(2.0))
     parts = []
@@ -91,7 +100,7 @@ def _terms(model, images, labels, seed):
     return {name: scale * np.concatenate([part[name] for part in parts]).astype(np.float64) for name in parts[0]}
 
 
-def summary(values):
+def summary(values: np.ndarray) -> str:
     """Text: mean and standard error over the images that have a finite number, and how many have none."""
     finite = values[np.isfinite(values)]
     if not len(finite):

@@ -1,17 +1,24 @@
-"""What needs the model: reconstructions, walks through the latents, likelihoods."""
+"""What needs the model: everything drawn from a run's newest checkpoint, and its likelihoods."""
+
+from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
-import numpy as np
-
+from tf_pivae.data.arrays import ImageDataset
+from tf_pivae.data.bundled import bundled
 from tf_pivae.errors import UserError
-from tf_pivae.reports import latents, likelihoods, pictures
+from tf_pivae.metrics import describe_groups, groups_in_use
+from tf_pivae.reports import drawn, likelihoods
+from tf_pivae.reports.pictures import Picture, Shown, from_file
+from tf_pivae.reports.run import Run
+from tf_pivae.reports.waterfall import Terms, measured_terms
 from tf_pivae.training import runs as run_directories
 from tf_pivae.training.building import num_elements
 
+PARTS = 6  # What `gather` announces.
 _NO_LIKELIHOOD = "trained without likelihood: it has no bits per dimension."
 _NO_ENCODER = "trained without likelihood: its encoder learnt nothing that could place an image among the latents."
-_RECONSTRUCTIONS, _WALKS, _STEPS = 16, 4, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,19 +27,30 @@ class Views:
 
     step: int | None  # of the checkpoint; None without one
     num_weights: int | None  # trainable weights of the model
-    reconstructions: list | str  # of `Picture`, as the next two
-    traversals: list | str
-    interpolations: list | str
+    samples: tuple[int, bytes] | None  # the step, and a PNG
+    neighbours: Shown
+    reconstructions: Shown
+    traversals: Shown
+    unused: tuple[str, Picture] | None  # a sentence on the latent groups without information, and their traversals
     likelihoods: likelihoods.Likelihoods | str
+    terms: Terms | str
 
 
-def gather(run, num_examples, seed, progress=lambda what: None, other=None):
+def unloadable(run: Run, reason: str) -> Views:
+    """The views of a run without a checkpoint: what its training left as files, and the reason for the rest."""
+    left = "Held-out images and their reconstructions, which the training left at its end."
+    files = from_file(run.path / "reconstructions.png", f"Reconstructions of {run.name}.", left)
+    return Views(None, None, None, reason, files or reason, reason, None, reason, measured_terms(run, reason))
+
+
+def gather(run: Run, num_examples: int, seed: int, progress: Callable[[str], None] = lambda what: None,
+           other: ImageDataset | None = None) -> Views:  # fmt: skip
     """Loads a run's newest checkpoint and its data, and looks at them.
 
     Args:
       run: `Run`.
       num_examples: images of each set for the likelihoods.
-      seed: int, of all noise.
+      seed: of all noise.
       progress: a function that is told, in two words, what comes next.
       other: another `ImageDataset` for the likelihoods, or None for the default.
 
@@ -43,98 +61,51 @@ def gather(run, num_examples, seed, progress=lambda what: None, other=None):
     try:
         model, step = run_directories.load_with_step(run.path)
     except UserError as error:
-        return Views(None, None, *[str(error)] * 4)
-    num_weights = num_elements(model.trainable_variables)
-    progress("traversals")
-    label = 0 if model.num_classes else None
-    traversals = _traversals(model, seed, label)
-    progress("interpolations")
-    walks = [_between_samples(model, seed)]
-    try:
-        data = run_directories.load_dataset(run.path)
-    except UserError as error:
-        return Views(step, num_weights, str(error), traversals, [*walks, str(error)], str(error))
-    if not run.facts["likelihood"]:
-        return Views(step, num_weights, _NO_ENCODER, traversals, [*walks, _NO_ENCODER], _NO_LIKELIHOOD)
-    walks.append(_between_images(model, data, seed))
-    progress("reconstructions")
-    reconstructions = [_reconstructions(model, data, seed)]
+        return unloadable(run, str(error))
+    progress("samples")
+    samples = drawn.samples(model)
+    data = _dataset(run)
+    likely = run.facts["likelihood"]
     progress("likelihoods")
-    bits = likelihoods.gather(model, data, run.facts, num_examples, seed, other)
-    return Views(step, num_weights, reconstructions, traversals, walks, bits)
-
-
-def _reconstructions(model, data, seed):
-    test = data.test.take(_RECONSTRUCTIONS)
-    real = np.asarray(test.images)
-    decoded = model.reconstruct(real, seed, labels=test.labels if model.num_classes else None)
-    pairs = np.stack([real, decoded], 1).reshape(-1, *real.shape[1:])
-    alt = f"{len(real)} held-out images, each with its reconstruction at its right."
-    return pictures.grid(pairs, 8, alt, "Held-out image | its reconstruction, four pairs a row.", model.num_bins)
-
-
-def _traversals(model, seed, label):
-    names, by_group = latents.through_groups(model, _STEPS, seed, label)
-    channels, by_channel = latents.through_top_channels(model, _WALKS, _STEPS, seed, label)
-    of_class = "" if label is None else f" Class {label}."
-    listed = ", ".join(names)
-    shown = ", ".join(map(str, channels))
-    return [
-        pictures.grid(
-            by_group,
-            _STEPS,
-            f"{len(names)} rows of samples. In each, one latent group changes from left to right: {listed}.",
-            f"One latent group a row, the top of the hierarchy first ({listed}): it alone goes along a great circle "
-            f"from one draw of its prior to another; the noise of the others stays.{of_class}",
-            model.num_bins,
-        ),
-        pictures.grid(
-            by_channel,
-            _STEPS,
-            f"{len(channels)} rows of samples. In each, one channel of the top latents grows from left to right.",
-            f"One channel of the top latents a row, from −{latents.TOP_RANGE:g} to {latents.TOP_RANGE:g} standard "
-            f"deviations: those that change this sample most, channels {shown}.{of_class}",
-            model.num_bins,
-        ),
-    ]
-
-
-def _between_samples(model, seed):
-    labels = np.arange(_WALKS) % model.num_classes if model.num_classes else None
-    walk = latents.between_samples(model, _WALKS, _STEPS, seed, labels)
-    of_class = "" if labels is None else f" Classes {', '.join(map(str, labels))}."
-    return pictures.grid(
-        walk,
-        _STEPS,
-        f"{_WALKS} rows. In each, one sample turns into another from left to right.",
-        f"Between two samples: all latents along great circles between two draws of the prior.{of_class}",
-        model.num_bins,
+    if not likely:
+        bits: likelihoods.Likelihoods | str = _NO_LIKELIHOOD
+    elif isinstance(data, str):
+        bits = data
+    else:
+        bits = likelihoods.gather(model, data, run.facts, num_examples, seed, other)
+    terms = measured_terms(run, bits)
+    progress("neighbours")
+    neighbours = data if isinstance(data, str) else [drawn.neighbours(data, samples)]
+    progress("reconstructions")
+    reconstructions: Shown = data if likely and isinstance(data, str) else _NO_ENCODER
+    if likely and not isinstance(data, str):
+        reconstructions = [drawn.reconstructions(model, data.test, seed), drawn.between_images(model, data.test, seed)]
+    progress("latents")
+    kl_bits = {} if isinstance(terms, str) else terms.kl_bits(run.dimensions)
+    used = groups_in_use(kl_bits)
+    groups, others = drawn.through_groups(model, seed, [name for name in kl_bits if name not in used])
+    return Views(
+        step=step,
+        num_weights=num_elements(model.trainable_variables),
+        samples=(step, drawn.sample_picture(model, samples)),
+        neighbours=neighbours,
+        reconstructions=reconstructions,
+        traversals=[drawn.between_samples(model, seed), drawn.through_channels(model, seed), groups],
+        unused=None if others is None else (describe_groups(kl_bits), others),
+        likelihoods=bits,
+        terms=terms,
     )
 
 
-def _between_images(model, data, seed):
-    chosen = pairs(data.test.labels if model.num_classes else None, len(data.test), _WALKS)
-    images = np.asarray(data.test.images)[chosen]
-    labels = data.test.labels[chosen] if model.num_classes else None
-    walk = latents.between_images(model, images, _STEPS, seed, labels)
-    of_class = "" if labels is None else " Both of one class."
-    return pictures.grid(
-        walk,
-        _STEPS,
-        f"{len(chosen) // 2} rows. In each, one held-out image turns into another from left to right.",
-        "Between two held-out images: straight lines between their posteriors' samples; the ends are their "
-        f"reconstructions.{of_class}",
-        model.num_bins,
-    )
+def _dataset(run: Run) -> ImageDataset | str:
+    """What the run was trained on, or why it cannot be read.
 
-
-def pairs(labels, count, wanted):
-    """Indices of the first pairs of images, both of one class where labels are given: int [2 * at most `wanted`].
-
-    Where no class has two images, an image is paired with itself.
+    A model of Fashion-MNIST is shown the part of it that comes with the package where the whole is not at hand.
     """
-    if labels is None:
-        return np.arange(2 * min(wanted, max(count // 2, 1))) % count
-    found = [np.flatnonzero(labels == label)[:2] for label in np.unique(labels)]
-    found = [pair for pair in found if len(pair) == 2][:wanted] or [np.zeros(2, np.int64)]
-    return np.concatenate(found)
+    try:
+        return run_directories.load_dataset(run.path)
+    except UserError as error:
+        name, (side, _, channels), levels = (run.facts[key] for key in ("name", "image_shape", "num_bins"))
+        if "fashion_mnist" in str(name) and side in (28, 32) and (channels, levels) == (1, 256):
+            return dataclasses.replace(bundled(side), name=str(name))
+        return str(error)

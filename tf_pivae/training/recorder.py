@@ -79,7 +79,7 @@ class Recorder:
 
     def draw_samples(self, step: int, model: PiVAE) -> None:
         """Writes `RUN/samples/STEP.png`; a class-conditional model's rows are its classes."""
-        count, labels, columns = _grid(36, model.num_classes)
+        count, labels, columns = figures.sample_layout(36, model.num_classes)
         picture = figures.image_grid(model.sample(count, labels=labels), columns, num_bins=model.num_bins)
         figures.save_png(picture, self._path / "samples" / f"{step:06d}.png")
         self._monitor.image(step, "samples", np.asarray(picture))
@@ -116,7 +116,7 @@ class Recorder:
 
     def draw_final_pictures(self, model: PiVAE, test: ImageSplit, temperature: float) -> None:
         """Writes `RUN/samples.png` and `RUN/reconstructions.png`, and says where everything is."""
-        count, labels, columns = _grid(64, model.num_classes)
+        count, labels, columns = figures.sample_layout(64, model.num_classes)
         panels = [
             (f"temperature {t:g}, {name}", figures.image_grid(images, columns, num_bins=model.num_bins))
             for t, noise, name in ((1.0, 1.0, "the model itself"), (temperature, 0.5, "half of the noise of p(y|z)"))
@@ -149,14 +149,6 @@ def _bits_per_dim(model, images, k, labels):
             parts.append(model.bits_per_dim(images[rows], k, labels=chosen, batch_size=_BATCH, first_row=start))
             bar.update(len(parts[-1]))
     return np.concatenate(parts).astype(np.float64)
-
-
-def _grid(about, num_classes):
-    """Number, labels and columns of a picture of about so many samples: whole rows, one class each."""
-    if not num_classes:
-        return about, None, None
-    count = about // num_classes * num_classes if num_classes <= about else about
-    return count, *figures.class_rows(count, num_classes)
 
 
 class NoRecorder:

@@ -12,6 +12,7 @@
         const past = images.filter((image) => Number(image.dataset.step) <= step);
         const chosen = past.length ? past[past.length - 1] : images[0];
         for (const image of images) image.hidden = image !== chosen;
+        frames.parentElement.querySelector(".at").textContent = `step ${chosen.dataset.step}`;
       }
     };
     slider.addEventListener("input", show);

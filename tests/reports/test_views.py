@@ -1,0 +1,89 @@
+"""What is drawn from a model: a published one whose data lie elsewhere, and neighbours of known images."""
+
+import dataclasses
+import io
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tf_pivae
+from tf_pivae import figures
+from tf_pivae.data.arrays import ImageDataset, ImageSplit
+from tf_pivae.data.bundled import bundled
+from tf_pivae.reports import drawn, views
+from tf_pivae.reports.run import read_runs
+from tf_pivae.training.pretrained import resolve
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A copy of the model that comes with the package, on a machine without its data: its `Run` and its `Views`."""
+    folder = tmp_path_factory.mktemp("published") / "copy"
+    shutil.copytree(resolve("fashion_mnist"), folder)
+    config = folder / "config.gin"
+    config.write_text(re.sub(r"'/[^']*/", "'/nowhere/", config.read_text()))
+    (run,) = read_runs([folder])
+    return run, views.gather(run, num_examples=8, seed=0)
+
+
+def _pixels(png):
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
+def test_a_published_model_is_shown_as_what_it_is(published):
+    run, found = published
+    assert (run.metrics, list(run.path.glob("*.png"))) == ([], [])
+    assert run.state(found.step) == f"finished, {run.num_steps:,} steps"
+    step, png = found.samples
+    assert step == found.step == run.num_steps
+    expected = figures.image_grid(tf_pivae.load(str(run.path)).sample(36), 6)
+    np.testing.assert_array_equal(_pixels(png), np.asarray(expected))
+    assert len(found.reconstructions) == 2
+    assert "among 8,000 training images" in found.neighbours[0].caption, "those that come with the package"
+
+
+def test_latent_groups_without_information_are_apart(published):
+    """Those that the published evaluation of 2,000 images finds empty: less than a bit for 1,024 numbers."""
+    run, found = published
+    kl = {row["metric"].strip(): 1024 * row["value"] for row in run.evaluation["rows"] if "kl/" in row["metric"]}
+    unused = [name.removeprefix("kl/") for name, bits in kl.items() if bits < 1.0]
+    assert 0 < len(unused) < len(kl)
+    sentence, picture = found.unused
+    groups = found.traversals[-1]
+    assert f"({', '.join(unused)})" in picture.caption
+    assert not any(name in groups.caption for name in unused)
+    assert f"{len(kl) - len(unused)} of {len(kl)} latent groups" in sentence
+    first, last = _pixels(picture.png)[:64, :64], _pixels(picture.png)[:64, -64:]
+    assert np.abs(first.astype(int) - last).mean() < 1.0, "its row does not change"
+    first, last = _pixels(groups.png)[:64, :64], _pixels(groups.png)[:64, -64:]
+    assert np.abs(first.astype(int) - last).mean() > 5.0
+
+
+def test_without_any_data_the_samples_are_there_and_the_evaluated_terms(published):
+    run, _ = published
+    facts = {**run.facts, "name": "something else"}
+    found = views.gather(dataclasses.replace(run, facts=facts), num_examples=8, seed=0)
+    assert found.samples[0] == run.num_steps
+    assert "/nowhere/" in found.neighbours == found.reconstructions == found.likelihoods
+    assert found.terms.total.mean == next(r["value"] for r in run.evaluation["rows"] if r["metric"] == "bits/dim, K=1")
+    assert "2000 test images" in found.terms.images
+
+
+def test_neighbours_of_training_images_are_themselves():
+    """Half of the "samples" are remembered, half have one level more everywhere: 1/255 of the scale away."""
+    data = bundled(16, (50, 20))
+    images = np.asarray(data.train.images)
+    dark = images.max(axis=(1, 2, 3)) < 255
+    remembered = np.concatenate([images[dark][:3], images[dark][3:6] + 1])
+    data = ImageDataset("d", data.train, ImageSplit(images[:2]), num_bins=256)
+    picture = drawn.neighbours(data, remembered)
+    assert "lies 0.2% of the scale" in picture.caption, "the median of 0 and 1/255"
+    assert "from held-out images it is 0.0%" in picture.caption
+    pixels = _pixels(picture.png)
+    assert pixels.shape == (6 * 66 - 2, 66 * 7 - 2 + 8, 3)
+    for row in range(6):
+        left, right = pixels[66 * row : 66 * row + 64, :64], pixels[66 * row : 66 * row + 64, 74 : 74 + 64]
+        assert np.abs(left.astype(int) - right).max() == (row > 2)
