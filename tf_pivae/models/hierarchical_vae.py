@@ -164,6 +164,9 @@ def _resolution(image_shape, num_down):
 class RawInput(Composite):
     """The first block sees y as it is."""
 
+    def __init__(self, name: str | None = None):
+        super().__init__(name=name)
+
     def call(self, y: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
         return y
 
@@ -171,6 +174,9 @@ class RawInput(Composite):
 @configurable_layer
 class EluInput(Composite):
     """The first block sees elu(y), in which dark pixels hardly differ; models published before 0.2 were trained so."""
+
+    def __init__(self, name: str | None = None):
+        super().__init__(name=name)
 
     def call(self, y: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
         return tf.nn.elu(y)
