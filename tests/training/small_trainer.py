@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_pivae.bijectors.real_nvp import RealNVP
 from tf_pivae.models.critic import residual_critic
+from tf_pivae.models.dequantization import UniformDequantization
 from tf_pivae.models.hierarchical_vae import residual_vae
 from tf_pivae.models.latents import IAFPosterior
 from tf_pivae.models.pivae import PiVAE
@@ -14,7 +15,7 @@ SHAPE = (4, 4, 1)
 BATCH = 8
 
 
-def small_model(norm="batch", flow=True):
+def small_model(norm="batch", flow=True, dequantization=UniformDequantization):
     def vae(image_shape, num_classes):
         return residual_vae(
             image_shape, stem_width=4, widths=(4, 6), top_channels=2, latent_channels=2, posterior=IAFPosterior
@@ -23,7 +24,7 @@ def small_model(norm="batch", flow=True):
     def head(image_shape):
         return RealNVP(image_shape, num_couplings=2, num_blocks=0, width=4, norm=norm)
 
-    return PiVAE(SHAPE, num_bins=4, vae=vae, flow=head if flow else None)
+    return PiVAE(SHAPE, num_bins=4, vae=vae, flow=head if flow else None, dequantization=dequantization)
 
 
 def small_critic(**layers):
@@ -34,12 +35,20 @@ def small_images(count=BATCH, seed=0):
     return np.random.default_rng(seed).integers(0, 4, [count, *SHAPE]).astype(np.uint8)
 
 
-def small_trainer(randomize, critic=small_critic, moving_average=False, norm="batch", trainer=Trainer, **options):
+def small_trainer(
+    randomize,
+    critic=small_critic,
+    moving_average=False,
+    norm="batch",
+    dequantization=UniformDequantization,
+    trainer=Trainer,
+    **options,
+):
     """A trainer whose weights are the same in every call, away from their initial values."""
     trainer = trainer(
-        randomize(small_model(norm), scale=0.05),
+        randomize(small_model(norm, dequantization=dequantization), scale=0.05),
         critic=None if critic is None else critic(),
-        moving_average=small_model(norm) if moving_average else None,
+        moving_average=small_model(norm, dequantization=dequantization) if moving_average else None,
         **options,
     )
     for part, seed in ((trainer.pivae, 1), (trainer.critic, 2)):

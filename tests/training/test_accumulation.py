@@ -20,6 +20,7 @@ from small_trainer import (
 
 from tf_pivae.graph_cost import executed, flops, peak_bytes
 from tf_pivae.layers.spectral_norm import SpectralNormConv2D, SpectralNormDense
+from tf_pivae.models.dequantization import EdgeBins
 from tf_pivae.noise import RowNoise
 from tf_pivae.training import losses
 from tf_pivae.training.accumulation import AccumulatingTrainer, over_parts
@@ -37,9 +38,10 @@ OPTIONS = {
         critic_loss=losses.hinge_loss,
         regularizer=functools.partial(R1, 1.0),
         augment=DifferentiableAugmentation,
+        dequantization=EdgeBins,
     ),
     "likelihood_alone": dict(norm="none", critic=None, likelihood_weight=2.0),
-    "inference_alone": dict(norm="batch", critic=None, inference_only=True),
+    "inference_alone": dict(norm="batch", critic=None, inference_only=True, dequantization=EdgeBins),
 }
 
 

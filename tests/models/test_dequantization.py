@@ -1,0 +1,88 @@
+"""Which continuous values belong to an image, and the density that they are drawn from."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_pivae.bijectors.preprocessing import affine, logit
+from tf_pivae.models.dequantization import EdgeBins, UniformDequantization
+from tf_pivae.noise import RowNoise
+
+LEVELS = 6
+IMAGES = np.tile(np.arange(LEVELS, dtype=np.uint8), (40, 1)).reshape(40, LEVELS, 1, 1)
+TAILS = [([1.0, 1.0], [0.0, 0.0]), ([-0.5, 2.0], [0.7, -0.4])]  # location, log_scale
+
+
+class GivenUniform(RowNoise):
+    """Noise whose uniform numbers are given."""
+
+    def __init__(self, u):
+        super().__init__(0, len(u))
+        self.u = u
+
+    def uniform(self, tag, shape):
+        return self.u
+
+
+def _edge_bins(preprocessing, location, log_scale):
+    bins = EdgeBins(LEVELS, preprocessing)
+    bins.location.assign(location)
+    bins.log_scale.assign(log_scale)
+    return bins
+
+
+@pytest.mark.parametrize("preprocessing", [logit, affine])
+@pytest.mark.parametrize("tails", TAILS)
+def test_every_draw_belongs_to_its_image(preprocessing, tails):
+    bins = _edge_bins(preprocessing, *tails)
+    t = bins(IMAGES, noise=RowNoise(3, len(IMAGES))).t
+    levels = np.floor(preprocessing().inverse(t).numpy() * LEVELS).clip(0, LEVELS - 1)
+    np.testing.assert_array_equal(levels, IMAGES)
+    for u in (0.0, 1.0 - 2.0**-23):  # The ends of what is drawn.
+        assert all(
+            np.all(np.isfinite(x)) for x in bins(IMAGES, noise=GivenUniform(np.full(IMAGES.shape, u, np.float32)))
+        )
+
+
+@pytest.mark.parametrize("preprocessing", [logit, affine])
+@pytest.mark.parametrize("tails", TAILS)
+def test_terms_are_the_derivative_of_the_draw(preprocessing, tails):
+    """u is uniform, so -log q(t) = log|dt/du|, by autodiff; the terms are that, whatever they are called."""
+    bins = _edge_bins(preprocessing, *tails)
+    u = tf.constant(np.random.default_rng(0).uniform(0.02, 0.98, IMAGES.shape).astype(np.float32))
+    with tf.GradientTape() as tape:
+        tape.watch(u)
+        found = bins(IMAGES, noise=GivenUniform(u))
+        t = found.t
+    log_derivative = np.log(np.abs(tape.gradient(t, u)))
+    found = bins(IMAGES, noise=GivenUniform(u))
+    expected = log_derivative.sum((1, 2, 3))
+    np.testing.assert_allclose(found.preprocessing_log_det + found.discretisation, expected, rtol=1e-5, atol=1e-4)
+    inner = (IMAGES > 0) & (IMAGES < LEVELS - 1)
+    of_v = np.where(inner, log_derivative + np.log(LEVELS), 0.0).sum((1, 2, 3))
+    np.testing.assert_allclose(found.preprocessing_log_det, of_v, rtol=1e-5, atol=1e-4)
+
+
+def test_the_tails_are_learnt_and_the_rest_is_the_papers():
+    noise = RowNoise(0, len(IMAGES))
+    bins, uniform = EdgeBins(LEVELS, logit), UniformDequantization(LEVELS, logit)
+    inner = (IMAGES > 0) & (IMAGES < LEVELS - 1)
+    with tf.GradientTape() as tape:
+        found = bins(IMAGES, noise=noise)
+        total = tf.reduce_sum(found.discretisation) + tf.reduce_sum(found.t)
+    assert all(np.all(gradient != 0.0) for gradient in tape.gradient(total, bins.trainable_variables))
+    plain = uniform(IMAGES, noise=noise)
+    np.testing.assert_allclose(found.t.numpy()[inner], plain.t.numpy()[inner], atol=1e-5)
+    np.testing.assert_allclose(plain.discretisation, -LEVELS * np.log(LEVELS), rtol=1e-6)
+    assert not uniform.variables
+
+
+def test_the_critic_sees_images_as_people_do():
+    v = tf.constant([-0.05, 0.0, 0.4, 1.0, 1.05])
+    with tf.GradientTape() as tape:
+        tape.watch(v)
+        seen = EdgeBins(LEVELS, logit).seen(v)
+        total = tf.reduce_sum(seen)
+    np.testing.assert_array_equal(seen, np.float32([0.0, 0.0, 0.4, 1.0, 1.0]))
+    np.testing.assert_array_equal(tape.gradient(total, v).numpy()[[0, 2, 4]], [0.0, 1.0, 0.0])
+    np.testing.assert_array_equal(UniformDequantization(LEVELS, logit).seen(v), v)
