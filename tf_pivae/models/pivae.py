@@ -95,7 +95,7 @@ class PiVAE(keras.Model):
         self.num_classes = num_classes
         self.dimensions = math.prod(self.image_shape)
         self.preprocessing = preprocessing
-        self.dequantization = dequantization(num_bins=num_bins, preprocessing=preprocessing)
+        self.dequantization = dequantization(num_bins=num_bins, preprocessing=preprocessing, name="dequantization")
         self.vae = vae(image_shape=self.image_shape, num_classes=num_classes)
         self.flow = None if flow is None else flow(image_shape=self.image_shape)
         self._create_variables()
