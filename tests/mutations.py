@@ -387,7 +387,8 @@ def main():
     survivors = [mutation.mistake for mutation, failed in results if failed is None]
     minutes = (time.monotonic() - began) / 60
     print(f"{len(results) - len(survivors)} of {len(results)} noticed, {minutes:.0f} minutes.")
-    print(*(f"not noticed: {mistake}" for mistake in survivors), sep="\n")
+    for mistake in survivors:
+        print(f"not noticed: {mistake}")
     sys.exit(0 if healthy and not survivors else 1)
 
 
