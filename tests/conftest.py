@@ -10,7 +10,9 @@ import itertools
 import os
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import forking
 import gin
@@ -21,14 +23,21 @@ import tensorflow as tf
 from tensorflow.python.distribute import cross_device_utils
 
 pytest_plugins = ["usage"]
+Command = Callable[..., CompletedProcess[str]]
 
 # The files that take longest, which begin first: the last one to end decides how long the suite takes.
 _LONGEST = ("test_full_size", "test_workers", "test_paper_command", "test_evaluate_command", "test_train_command")
 _LONGEST += ("test_killed", "test_run", "test_commands", "test_sweep_command", "test_class_conditional", "test_options")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _LONGEST.index(item.path.stem) if item.path.stem in _LONGEST else len(_LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    """All modules are imported: half a million objects that no later search for garbage need look at."""
+    gc.collect()
+    gc.freeze()
 
 
 # Processes side by side share the cores: one thread for each, and for each command that it starts.
@@ -41,7 +50,7 @@ tf.config.set_logical_device_configuration(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def nothing_kept_for_other_files():
+def nothing_kept_for_other_files() -> Iterator[None]:
     """Which files share a process, and in what order, is the scheduler's affair."""
     yield
     gin.clear_config()
@@ -52,13 +61,13 @@ def nothing_kept_for_other_files():
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _seed() -> None:
     """Initial weights are the same in every run: Keras draws them from Python's generator."""
     keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _seed_of_module():
+def _seed_of_module() -> None:
     """For fixtures of a module's scope, which come before those of a test's."""
     keras.utils.set_random_seed(0)
 
@@ -67,7 +76,7 @@ _first_numbers = itertools.count(1_000_000, 1_000_000)
 
 
 @pytest.fixture
-def two_replicas(monkeypatch):
+def two_replicas(monkeypatch: pytest.MonkeyPatch) -> tf.distribute.Strategy:
     """A strategy over both halves of the processor.
 
     TensorFlow numbers the collective operations of every strategy of a process alike, and refuses one whose shape is
@@ -78,10 +87,10 @@ def two_replicas(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def randomize():
+def randomize() -> Callable[..., keras.layers.Layer]:
     """A function that moves every variable of a layer away from its initial value; variances stay positive."""
 
-    def randomize(layer, seed=0, scale=0.3):
+    def randomize(layer: keras.layers.Layer, seed: int = 0, scale: float = 0.3) -> keras.layers.Layer:
         rng = np.random.default_rng(seed)
         for variable in layer.variables:
             if variable.name == "variance":
@@ -94,14 +103,14 @@ def randomize():
 
 
 @pytest.fixture(scope="session")
-def jacobians():
+def jacobians() -> Callable[..., np.ndarray]:
     """A function (f, x [B, ...], outputs) -> float64 [B, outputs, inputs]: the Jacobian of f for each x, by autodiff.
 
     One backward pass: each x is repeated once for each output, and each copy is asked for one row. f must treat the
     elements of a batch independently; its outputs are as many as its inputs unless said otherwise.
     """
 
-    def jacobians(function, x, outputs=None):
+    def jacobians(function: Callable, x: tf.Tensor, outputs: int | None = None) -> np.ndarray:
         x = tf.convert_to_tensor(x)
         outputs = outputs or int(np.prod(x.shape[1:]))
         copies = tf.repeat(x, outputs, 0)
@@ -115,37 +124,37 @@ def jacobians():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _close_forker():
+def _close_forker() -> Iterator[None]:
     yield
     forking.close()
 
 
 @pytest.fixture(scope="session")
-def tiny():
+def tiny() -> str:
     """Path of the gin file of a CQFG small enough for tests."""
     return str(Path(__file__).parent / "tiny.gin")
 
 
 @pytest.fixture(scope="session")
-def plain():
+def plain() -> str:
     """Path of the gin file of a VAE that starts within seconds."""
     return str(Path(__file__).parent / "sweeps/plain.gin")
 
 
 @pytest.fixture(scope="session")
-def run_command():
+def run_command() -> Command:
     """A function (command, *arguments, cwd=, env=) that runs a command as `python -m tf_pivae.COMMAND` does."""
     return forking.run
 
 
 @pytest.fixture(scope="session")
-def evaluate():
+def evaluate() -> Command:
     """A function (*arguments) that runs the evaluate command."""
     return lambda *arguments: forking.run("evaluate", *arguments)
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, tiny):
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny: str) -> tuple[Path, CompletedProcess[str]]:
     """An uninterrupted run of 12 steps: its folder, and what the command printed."""
     run_dir = tmp_path_factory.mktemp("runs") / "finished"
     result = forking.run("train", f"--gin_file={tiny}", f"--run_dir={run_dir}")
@@ -154,6 +163,6 @@ def finished(tmp_path_factory, tiny):
 
 
 @pytest.fixture
-def finished_copy(finished, tmp_path):
+def finished_copy(finished: tuple[Path, CompletedProcess[str]], tmp_path: Path) -> Path:
     """A copy of `finished`'s folder, for a test that has something written into it."""
     return Path(shutil.copytree(finished[0], tmp_path / "finished_copy"))

@@ -472,7 +472,7 @@ MUTATIONS = [
 ]
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="regular expression that the mistake, its file or its tests contain")
     parser.add_argument("--list", action="store_true", help="say which mutations these are, and run none")
@@ -503,15 +503,16 @@ def main():
     survivors = [mutation.mistake for mutation, failed in results if failed is None]
     minutes = (time.monotonic() - began) / 60
     print(f"{len(results) - len(survivors)} of {len(results)} noticed, {minutes:.0f} minutes.")
-    print(*(f"not noticed: {mistake}" for mistake in survivors), sep="\n")
+    for mistake in survivors:
+        print(f"not noticed: {mistake}")
     sys.exit(0 if healthy and not survivors else 1)
 
 
-def _environment(tree):
+def _environment(tree: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def _check_that_the_copy_is_tested(tree):
+def _check_that_the_copy_is_tested(tree: Path) -> None:
     program = "import tf_pivae.export; print(tf_pivae.__file__, tf_pivae.export.__file__, sep='\\n')"
     script = [sys.executable, "-c", program]
     found = subprocess.run(script, cwd=tree, env=_environment(tree), check=True, capture_output=True, text=True).stdout
@@ -519,7 +520,7 @@ def _check_that_the_copy_is_tested(tree):
         sys.exit(f"error: the copy in {tree} is not what Python imports, but {found.strip()}")
 
 
-def _noticed(tree, mutation):
+def _noticed(tree: Path, mutation: Mutation) -> str | None:
     """The first test that fails under a mutation, or None."""
     path = tree / mutation.file
     text = path.read_text()
@@ -532,7 +533,7 @@ def _noticed(tree, mutation):
         path.write_text(text)
 
 
-def _first_failure(tree, tests):
+def _first_failure(tree: Path, tests: str) -> str | None:
     """Name of the first test that fails (or cannot be set up) in a file, None if all pass."""
     result = subprocess.run(
         [*PYTEST, "-m", "not slow", tests], cwd=tree, env=_environment(tree), capture_output=True, text=True
@@ -545,7 +546,7 @@ def _first_failure(tree, tests):
     return failed[1]
 
 
-def _write(path, results):
+def _write(path: Path, results: list[tuple[Mutation, str | None]]) -> None:
     lines = [
         "# What the tests notice",
         "",
