@@ -11,7 +11,6 @@ import contextlib
 import http.server
 import json
 import threading
-import time
 
 import grpc
 import numpy as np
@@ -38,16 +37,20 @@ class Replica:
       threads: gRPC requests at once.
       batch_threads: runs at once.
       max_batch_size: rows of a request.
-      queue: requests that may wait for a run.
-      seconds: that a run takes at least.
+      queue: requests that run or wait for it.
+
+    Attributes:
+      gate: an Event; while it is cleared, no run ends.
+      calls, refusals: of `predict`, and of those for lack of a thread or of room in the queue.
     """
 
-    def __init__(self, run, threads=8, batch_threads=8, max_batch_size=64, queue=64, seconds=0.0):
-        self._run, self._max_batch_size, self._seconds = run, max_batch_size, seconds
+    def __init__(self, run, threads=8, batch_threads=8, max_batch_size=64, queue=64):
+        self._run, self._max_batch_size = run, max_batch_size
         self._threads, self._queue = threading.Semaphore(threads), threading.Semaphore(queue)
         self._batch_threads = threading.Semaphore(batch_threads)
         self._came = {name: threading.Event() for name in run.signatures}
-        self.calls, self.refusals = 0, 0  # of `predict`, and of those for lack of a thread or of room in the queue
+        self.gate, self.calls, self.refusals = threading.Event(), 0, 0
+        self.gate.set()
 
     def predict(self, name, signature, inputs):
         """Arrays -> arrays; raises `Refused`."""
@@ -68,7 +71,7 @@ class Replica:
             raise Refused("UNAVAILABLE", message)
         try:
             with self._batch_threads:
-                time.sleep(self._seconds)
+                self.gate.wait()
                 outputs = self._run(signature, **inputs)
         except tf.errors.InvalidArgumentError as error:
             raise Refused("INVALID_ARGUMENT", error.message) from error
@@ -93,7 +96,8 @@ class Replica:
             raise Refused("NOT_FOUND", f"Servable not found for request: Latest({name})")
 
     def stop(self):
-        for event in self._came.values():
+        """Lets everybody go who waits."""
+        for event in (self.gate, *self._came.values()):
             event.set()
 
     # gRPC.

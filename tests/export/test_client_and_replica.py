@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import time
 
 import grpc
 import numpy as np
@@ -10,7 +11,7 @@ import replica
 from talking import ONE, as_numbers, connect, latents, post, raw_predict, request_bytes, same
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2
 
-from tf_pivae.export.client import GrpcClient, ServingError
+from tf_pivae.export.client import GrpcClient, RestClient, ServingError
 
 PROTOCOLS = ["grpc", "rest"]
 NUM_CLIENTS = 32
@@ -62,39 +63,54 @@ FULL = {
 }
 
 
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("full", FULL)
 def test_no_error_reaches_the_users_of_32_clients(serve, published, full):
     settings, says, advice = FULL[full]
-    served, server = serve(seconds=0.02, **settings)
+    served, server = serve(**settings)
     table = published.tables[0]
-    calls = 2 if full == "queue" else 5
-    clients = [GrpcClient(server.address, max_attempts=2) for _ in range(NUM_CLIENTS)]
+    clients = [GrpcClient(server.address, max_attempts=2, timeout=120.0) for _ in range(NUM_CLIENTS)]
 
     def work(index):
-        rows = np.random.default_rng(index).integers(64, size=[calls, 3])
+        rows = np.random.default_rng(index).integers(64, size=[5, 3])
         return all(same(clients[index].log_prob(table.images[some]).log_prob, table.log_prob[some]) for some in rows)
 
     with contextlib.ExitStack() as stack, concurrent.futures.ThreadPoolExecutor(NUM_CLIENTS) as executor:
         stack.callback(lambda: [client.close() for client in clients])
-        assert all(executor.map(work, range(NUM_CLIENTS)))
-        assert served.refusals > NUM_CLIENTS
+        served.gate.clear()
+        found = executor.map(work, range(NUM_CLIENTS))
+        wait_for(lambda: served.refusals > 2 * NUM_CLIENTS)
+        served.gate.set()
+        assert all(found)
+        # Without a second attempt there are errors.
+        served.gate.clear()
         for client in clients:
             client.max_attempts = 1
         asked = [executor.submit(client.sample, [1]) for client in clients]
+        concurrent.futures.wait(asked, timeout=60, return_when="FIRST_EXCEPTION")
+        served.gate.set()
         errors = [error for error in (future.exception() for future in asked) if error is not None]
-    assert errors
     assert all(isinstance(error, ServingError) and error.busy and advice in str(error) for error in errors)
     with pytest.raises(ServingError, match=says):
         raise errors[0]
 
 
 def test_a_queue_that_is_full_over_rest(serve, published):
-    served, server = serve(queue=2, batch_threads=1, seconds=0.02)
+    served, server = serve(queue=2, batch_threads=1)
     table = published.tables[0]
-    with connect(server, "rest") as client, concurrent.futures.ThreadPoolExecutor(8) as executor:
+    client = RestClient(server.url, timeout=120.0)
+    with concurrent.futures.ThreadPoolExecutor(8) as executor:
+        served.gate.clear()
         found = executor.map(lambda row: client.sample(table.seeds[row : row + 1]), range(24))
+        wait_for(lambda: served.refusals > 8)
+        served.gate.set()
         assert same(np.concatenate(list(found)), table.sampled[:24])
-    assert served.refusals
 
 
 # What must not be sent.
