@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import cases
-from benchmarks.parts import flows, growth, model, operations, overheads, profile, roofline
+from benchmarks.parts import flows, growth, model, operations, overheads, profile, roofline, runtimes
 from benchmarks.process import ROOT, Pool, WorkerFailed
 from benchmarks.report import Section, how_measured, load_average, load_sections, render, save_sections
 
@@ -20,6 +20,7 @@ PARTS = {
     "table1": functools.partial(model.run, "table1"),
     "table1_alone": functools.partial(model.run_alone, "table1"),
     "iaf_res": functools.partial(model.run, "iaf_res"),
+    "runtimes": runtimes.run,
     "flows": flows.run,
     "roofline": roofline.run,
     "profile": profile.run,
@@ -30,7 +31,7 @@ PARTS = {
     "input": overheads.input_pipeline,
     "start": overheads.start,
 }
-_WITH_PEERS = {"table1", "iaf_res", "table1_alone", "flows", "operations"}
+_WITH_PEERS = {"table1", "iaf_res", "table1_alone", "flows", "operations", "runtimes"}
 PEERS = ("eager", "compile")
 
 
