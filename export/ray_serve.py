@@ -22,7 +22,16 @@ from starlette.responses import Response
 from tf_pivae.export.batching import Batcher
 from tf_pivae.export.json_tensors import arrays_from_json, json_from_arrays, parse_body
 from tf_pivae.export.limits import limits_of
-from tf_pivae.export.requests import HTTP_STATUS, Inputs, Outputs, RequestError, check_names, check_rows, invalid
+from tf_pivae.export.requests import (
+    HTTP_STATUS,
+    Inputs,
+    Outputs,
+    RequestError,
+    check_names,
+    check_rows,
+    check_shape,
+    invalid,
+)
 from tf_pivae.export.runtimes import newest, open_runtime
 
 _MAX_BYTES = 64 << 20
@@ -55,11 +64,11 @@ class ServedModel:
         """
         if signature not in self._signatures:
             raise invalid(f"no signature {signature[:80]!r}; there are {', '.join(sorted(self._signatures))}.")
-        check_names(inputs, self._signatures[signature].inputs, signature)
-        rows = check_rows(inputs)
-        if not 0 < rows <= self._limits.rows:
-            raise invalid(f"the request has {rows} rows, this server takes 1 to {self._limits.rows}.")
-        return await self._batchers[signature].submit(inputs, rows)
+        specs = self._signatures[signature].inputs
+        check_names(inputs, specs, signature)
+        for name, spec in specs.items():
+            check_shape(name, inputs[name].shape, spec, self._limits.rows)
+        return await self._batchers[signature].submit(inputs, check_rows(inputs))
 
     async def __call__(self, request: Request) -> Response:
         """A request over HTTP."""
