@@ -60,7 +60,13 @@ EXTRAS = {
     "ray": ["ray>=2.40,<3"],
     # Exported models on a Ray cluster (`tf_pivae.export.ray_serve`): what the part of Ray that serves imports. Its own
     # extra, `ray[serve]`, has some 30 packages more, for its dashboard, tracing and reloading.
-    "ray-serve": ["ray>=2.60,<3", "fastapi>=0.133,<1", "uvicorn>=0.40,<1", "grpcio-reflection>=1.74,<2"],
+    "ray-serve": [
+        "ray>=2.60,<3",
+        "fastapi>=0.133,<1",
+        "uvicorn>=0.40,<1",
+        "grpcio-reflection>=1.74,<2",
+        "watchfiles>=1,<2",
+    ],
     # Exported models without TensorFlow: `tf_pivae.export.load(..., runtime="openvino")`.
     "openvino": ["openvino>=2026.2"],
     # TensorFlow Serving's messages and stubs and the channel they use; the development server's REST and metrics.

@@ -1,7 +1,9 @@
 """Exported models in a process: TensorFlow and OpenVINO give the model's own numbers, and say what they cannot do."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ import tf_pivae.export
 from tf_pivae.errors import UserError
 from tf_pivae.export import load
 from tf_pivae.export.client import ServingError
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/runtimes.md"
 
 
 def _own(exported, count):
@@ -117,3 +121,13 @@ def test_the_development_server_with_openvino(published, tmp_path):
         status, answer = talking.post(server, talking.by_rows("sample", 1))
         assert status == 501
         assert "TensorFlow can" in answer["error"]
+
+
+def test_the_program_of_the_page(grey, tmp_path):
+    (text,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "exports/demo").mkdir(parents=True)
+    (tmp_path / "exports/demo/1").symlink_to(grey.folder)
+    result = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=True)
+    bits, shape = result.stdout.splitlines()
+    assert len(bits.split()) == 3
+    assert shape == "(3, 8, 8, 1)"
