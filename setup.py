@@ -39,15 +39,14 @@ REQUIREMENTS = [
 
 EXTRAS = {
     # `make test`: the runner, pytest-xdist for two of them side by side, the linter, the checker of types, SciPy as a
-    # second opinion on distances, OpenVINO as one on exported models, PyYAML for the serving manifests, setuptools to
-    # build the wheel under test without a network, twine to check it, nbclient and a kernel to run the notebook.
+    # second opinion on distances, PyYAML for the serving manifests, setuptools to build the wheel under test without a
+    # network, twine to check it, nbclient and a kernel to run the notebook.
     "dev": [
         "pytest>=8,<10",
         "pytest-xdist>=3.8,<4",
         "ruff>=0.12",
         "mypy>=1.18",
         "scipy>=1.14,<2",
-        "openvino>=2026.2",
         "PyYAML>=6.0.2,<7",
         "setuptools>=77",
         "twine>=6.1",
@@ -63,11 +62,22 @@ EXTRAS = {
     "bench": ["torch>=2.6,<3", "normflows>=1.7,<2"],
     # Sweeps over a cluster: `--launcher=ray` leaves the scheduling to Ray. `make test` installs it too.
     "ray": ["ray>=2.40,<3"],
+    # Exported models on a Ray cluster (`tf_pivae.export.ray_serve`): what the part of Ray that serves imports. Its own
+    # extra, `ray[serve]`, has some 30 packages more, for its dashboard, tracing and reloading.
+    "ray-serve": [
+        "ray>=2.60,<3",
+        "fastapi>=0.133,<1",
+        "uvicorn>=0.40,<1",
+        "grpcio-reflection>=1.74,<2",
+        "watchfiles>=1,<2",
+    ],
+    # Exported models without TensorFlow: `tf_pivae.export.load(..., runtime="openvino")`.
+    "openvino": ["openvino>=2026.2"],
     # TensorFlow Serving's messages and stubs and the channel they use; the development server's REST and metrics.
     "serving": [
         "tensorflow-serving-api>=2.19,<3",
         "grpcio>=1.74,<2",
-        "aiohttp>=3.12,<4",
+        "aiohttp>=3.14,<4",  # Its keep-alive timeout covers a first request, too.
         "prometheus-client>=0.22,<1",
     ],
 }

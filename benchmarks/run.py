@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import cases
-from benchmarks.parts import flows, growth, model, operations, overheads, profile, roofline
+from benchmarks.parts import flows, growth, model, operations, overheads, profile, roofline, runtimes
 from benchmarks.process import ROOT, Pool, WorkerFailed
 from benchmarks.report import Section, how_measured, load_average, load_sections, render, save_sections
 
@@ -21,6 +21,7 @@ PARTS: dict[str, Callable[..., Section]] = {
     "table1": functools.partial(model.run, "table1"),
     "table1_alone": functools.partial(model.run_alone, "table1"),
     "iaf_res": functools.partial(model.run, "iaf_res"),
+    "runtimes": runtimes.run,
     "flows": flows.run,
     "roofline": roofline.run,
     "profile": profile.run,
@@ -31,7 +32,7 @@ PARTS: dict[str, Callable[..., Section]] = {
     "input": overheads.input_pipeline,
     "start": overheads.start,
 }
-_WITH_PEERS = {"table1", "iaf_res", "table1_alone", "flows", "operations"}
+_WITH_PEERS = {"table1", "iaf_res", "table1_alone", "flows", "operations", "runtimes"}
 PEERS = ("eager", "compile")
 
 

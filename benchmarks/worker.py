@@ -4,6 +4,7 @@
     {"do": "time", "calls": n}          runs it n times                     -> {"seconds": s of all calls}
     {"do": "peak"}                      highest memory since `prepare`      -> {"bytes": b, or null where unknown,
                                         and that of the libraries alone         "libraries": b, or null}
+    {"do": "values"}                    what a call computes, where it says -> {"values": list of numbers}
     {"do": "flops"}                     arithmetic of a call                -> {"flops": n}
     {"do": "profile", "calls": n}       per-operation totals of n calls     -> {"seconds": {type: s of a call}}
 
@@ -25,6 +26,9 @@ MODULES = {
     "compile": "benchmarks.peer",
     "normflows": "benchmarks.libraries",
     "nflows": "benchmarks.libraries",
+    "tensorflow": "benchmarks.deployed",
+    "openvino": "benchmarks.deployed",
+    "openvino_bf16": "benchmarks.deployed",
 }
 
 
@@ -57,6 +61,8 @@ def main(system: str, threads: int, logical_cpus: int) -> None:
             answer = {"seconds": time.perf_counter() - started}
         elif request["do"] == "peak":
             answer = {"bytes": _memory("VmHWM"), "libraries": libraries}
+        elif request["do"] == "values":
+            answer = {"values": call()}
         elif request["do"] == "profile":
             answer = {"seconds": module.profile(call, request["calls"])}
         else:

@@ -21,8 +21,11 @@ class RequestError(Exception):
     """A request that gets no answer: a canonical status code and one line that says why."""
 
     def __init__(self, code: str, message: str):
-        super().__init__(message)
+        super().__init__(code, message)  # Both: another process makes it anew from what is here.
         self.code = code
+
+    def __str__(self) -> str:
+        return self.args[1]
 
 
 def invalid(message: str) -> RequestError:

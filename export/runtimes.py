@@ -51,6 +51,21 @@ def open_runtime(folder: str | Path, runtime: str, precision: str = "f32") -> Ru
     return TensorFlowRuntime(Path(folder))
 
 
+def newest(path: str | Path) -> Path:
+    """A version's folder, or the newest of a folder of versions.
+
+    Raises:
+      UserError: there is none.
+    """
+    folder = Path(path)
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    try:
+        return folder / str(versions(folder)[-1])
+    except (OSError, IndexError) as error:
+        raise UserError(f"no exported model in {path}: run python -m tf_pivae.export.") from error
+
+
 class LocalModel(ModelClient):
     """The methods of the clients (`ModelClient`), of a model in this process. Safe to share between threads.
 
@@ -101,12 +116,7 @@ def load(path: str | Path, runtime: str = "tensorflow", precision: str = "f32", 
     Raises:
       UserError: no model there, or the runtime is not installed.
     """
-    folder = Path(path)
-    if not (folder / "saved_model.pb").is_file():
-        try:
-            folder = folder / str(versions(folder)[-1])
-        except (OSError, IndexError) as error:
-            raise UserError(f"no exported model in {path}: run python -m tf_pivae.export.") from error
+    folder = newest(path)
     try:
         return LocalModel(folder, open_runtime(folder, runtime, precision), batch_size)
     except (OSError, ValueError) as error:

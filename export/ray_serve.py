@@ -1,0 +1,96 @@
+"""An exported model on a Ray cluster, for who has one already: as many replicas as wanted, on many machines.
+
+    serve run tf_pivae.export.ray_serve:app export_dir=exports/demo runtime=openvino num_replicas=4
+
+takes the bodies of TensorFlow Serving's REST (`rest_service`) at http://HOST:8000/ and joins requests in each replica
+as the development server does. Python in the cluster asks without HTTP:
+
+    handle = serve.get_app_handle("default")
+    handle.predict.remote("sample", {"seeds": np.arange(4)}).result()["images"]
+
+Every machine must see the export under the same path. Needs the extra `ray-serve`.
+"""
+
+import asyncio
+import concurrent.futures
+import functools
+
+from ray import serve
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tf_pivae.export.batching import Batcher
+from tf_pivae.export.json_tensors import arrays_from_json, json_from_arrays, parse_body
+from tf_pivae.export.limits import limits_of
+from tf_pivae.export.requests import (
+    HTTP_STATUS,
+    Inputs,
+    Outputs,
+    RequestError,
+    check_names,
+    check_rows,
+    check_shape,
+    invalid,
+)
+from tf_pivae.export.runtimes import newest, open_runtime
+
+_MAX_BYTES = 64 << 20
+
+
+@serve.deployment(max_ongoing_requests=256)
+class ServedModel:
+    """A replica.
+
+    Args:
+      export_dir: a version's folder, or a folder of versions, of which the newest is taken.
+      runtime, precision: see `tf_pivae.export.load`.
+      max_batch_size: rows of a request, and of requests that are joined.
+    """
+
+    def __init__(self, export_dir: str, runtime: str = "tensorflow", precision: str = "f32", max_batch_size: int = 64):
+        model = open_runtime(newest(export_dir), runtime, precision)
+        self._signatures = model.signatures
+        self._limits = limits_of(model.signatures, max_batch_size, _MAX_BYTES)
+        queue = concurrent.futures.ThreadPoolExecutor(1), asyncio.Semaphore(1), lambda rows: None
+        self._batchers = {
+            name: Batcher(functools.partial(model.run, name), *queue, max_batch_size) for name in model.signatures
+        }
+
+    async def predict(self, signature: str, inputs: Inputs) -> Outputs:
+        """Runs a signature on NumPy arrays.
+
+        Raises:
+          RequestError: INVALID_ARGUMENT, UNIMPLEMENTED, UNAVAILABLE or INTERNAL.
+        """
+        if signature not in self._signatures:
+            raise invalid(f"no signature {signature[:80]!r}; there are {', '.join(sorted(self._signatures))}.")
+        specs = self._signatures[signature].inputs
+        check_names(inputs, specs, signature)
+        for name, spec in specs.items():
+            check_shape(name, inputs[name].shape, spec, self._limits.rows)
+        return await self._batchers[signature].submit(inputs, check_rows(inputs))
+
+    async def __call__(self, request: Request) -> Response:
+        """A request over HTTP."""
+        try:
+            body = await request.body()
+            name, inputs, by_rows = await asyncio.to_thread(self._parse, body)
+            text = await asyncio.to_thread(json_from_arrays, await self.predict(name, inputs), by_rows)
+            return Response(text, media_type="application/json")
+        except RequestError as error:
+            return Response(f"{error}\n", HTTP_STATUS[error.code], media_type="text/plain")
+
+    def _parse(self, body: bytes) -> tuple[str, Outputs, bool]:
+        asked = parse_body(body, self._limits.json_values)
+        name = str(asked.get("signature_name") or "serving_default")
+        specs = self._signatures[name].inputs if name in self._signatures else {}
+        return name, *arrays_from_json(asked, specs, name, self._limits)
+
+
+def app(arguments: dict[str, str]) -> serve.Application:
+    """The application of `serve run`: the arguments of `ServedModel`, and `num_replicas`."""
+    arguments = dict(arguments)
+    replicas = int(arguments.pop("num_replicas", 1))
+    if "max_batch_size" in arguments:
+        arguments["max_batch_size"] = int(arguments["max_batch_size"])
+    return ServedModel.options(num_replicas=replicas).bind(**arguments)

@@ -1,0 +1,133 @@
+"""Exported models in a process: TensorFlow and OpenVINO give the model's own numbers, and say what they cannot do."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import servers
+import talking
+
+import tf_pivae.export
+from tf_pivae.errors import UserError
+from tf_pivae.export import load
+from tf_pivae.export.client import ServingError
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/runtimes.md"
+
+
+def _own(exported, count):
+    """The model's log_prob of single images, from the model that was exported."""
+    return np.concatenate([exported.model.log_prob(image[None], 16) for image in exported.images[:count]])
+
+
+@pytest.mark.parametrize("runtime", ["tensorflow", "openvino"])
+def test_the_models_own_numbers(grey, runtime):
+    model = load(grey.folder, runtime, batch_size=3)
+    found, own, images = model.log_prob(grey.images[:7]), _own(grey, 7), grey.images[:7]
+    np.testing.assert_allclose(found.log_prob, own, rtol=1e-5)
+    np.testing.assert_allclose(model.bits_per_dim(images), -own / (64 * np.log(2.0)), rtol=1e-5)
+    latents = model.encode(images)
+    z = grey.functions["encode"](images=images)
+    assert set(latents) == set(z)
+    for name, value in latents.items():
+        np.testing.assert_allclose(value, z[name], atol=1e-5)
+    reconstructed = np.concatenate([grey.model.reconstruct(image[None]) for image in images])
+    for decoded in (model.reconstruct(images), model.decode(latents)):
+        assert decoded.dtype == np.uint8
+        assert talking.same(decoded, reconstructed)
+
+
+def test_bfloat16_is_near(grey):
+    """Rounded to 8 bits, or float32 where the processor has no bfloat16."""
+    found = load(grey.folder, "openvino", precision="bf16").log_prob(grey.images[:7]).log_prob
+    np.testing.assert_allclose(found, _own(grey, 7), rtol=5e-3)
+
+
+def test_what_openvino_cannot_run_is_said(grey):
+    model = load(grey.folder, "openvino")
+    for _ in range(2):  # Also the second time.
+        with pytest.raises(ServingError, match=r"OpenVINO cannot run signature 'sample', TensorFlow can \(.*Random"):
+            model.sample([1])
+    with pytest.raises(ServingError, match="UNIMPLEMENTED"):
+        model.log_prob_of_files([talking.PNG])
+    assert load(grey.folder).sample([1]).shape == (1, 8, 8, 1)
+
+
+def test_openvino_starts_without_tensorflow(grey):
+    script = (
+        "import sys, numpy as np, tf_pivae.export\n"
+        f"model = tf_pivae.export.load({grey.folder!r}, runtime='openvino')\n"
+        "print(model.log_prob(np.zeros([1, 8, 8, 1], np.uint8)).log_prob[0], 'tensorflow' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    number, imported = result.stdout.split()
+    np.testing.assert_allclose(float(number), grey.model.log_prob(np.zeros([1, 8, 8, 1], np.uint8), 16)[0], rtol=1e-5)
+    assert imported == "False"
+
+
+def test_a_class_conditional_model(conditional):
+    """Latents and images of labels; its log_prob is compared where OpenVINO takes the graph (`test_other_runtimes`)."""
+    images, labels = conditional.images[:5] % 200, conditional.labels[:5]
+    ours, openvino = (load(conditional.folder, runtime) for runtime in ("tensorflow", "openvino"))
+    assert talking.same(openvino.reconstruct(images, labels), ours.reconstruct(images, labels))
+    assert np.any(ours.reconstruct(images, labels) != ours.reconstruct(images, (labels + 1) % 3))
+
+
+def test_the_newest_version_of_a_folder(published, tmp_path):
+    for version, folder in zip((2, 10), published.folders, strict=True):
+        (tmp_path / str(version)).symlink_to(folder)
+    assert talking.same(load(tmp_path).sample(published.tables[1].seeds), published.tables[1].sampled)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "run python -m tf_pivae.export"),
+        ({"runtime": "torch"}, "there are tensorflow, openvino"),
+        ({"runtime": "openvino", "precision": "f16"}, "there are f32, bf16"),
+        ({"precision": "bf16"}, "only OpenVINO"),
+    ],
+)
+def test_mistakes_are_said(grey, tmp_path, options, message):
+    with pytest.raises(UserError, match=message):
+        load(grey.folder if options else tmp_path, **options)
+
+
+@pytest.mark.parametrize("runtime", ["tensorflow", "openvino"])
+def test_a_damaged_model_is_a_users_mistake(tmp_path, runtime):
+    (tmp_path / "saved_model.pb").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load(tmp_path, runtime)
+
+
+def test_load_is_all_that_the_package_offers():
+    assert tf_pivae.export.load is load
+    with pytest.raises(AttributeError, match="nonsense"):
+        tf_pivae.export.nonsense  # noqa: B018
+
+
+def test_the_development_server_with_openvino(published, tmp_path):
+    (tmp_path / "1").symlink_to(published.folders[0])
+    table = published.tables[0]
+    with servers.development(tmp_path, "--runtime=openvino") as server, talking.connect(server, "grpc") as client:
+        assert talking.same(client.reconstruct(table.images), table.reconstructed)
+        assert talking.same(client.encode(table.images)["top"], table.latents["top"])
+        assert talking.same(client.decode(table.prior), table.decoded)
+        with pytest.raises(ServingError, match="UNIMPLEMENTED"):
+            client.sample([1])
+        status, answer = talking.post(server, talking.by_rows("sample", 1))
+        assert status == 501
+        assert "TensorFlow can" in answer["error"]
+
+
+def test_the_program_of_the_page(grey, tmp_path):
+    (text,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "exports/demo").mkdir(parents=True)
+    (tmp_path / "exports/demo/1").symlink_to(grey.folder)
+    result = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=True)
+    bits, shape = result.stdout.splitlines()
+    assert len(bits.split()) == 3
+    assert shape == "(3, 8, 8, 1)"
