@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from tf_pivae.metrics.bits_per_dim import bits_per_dim
 from tf_pivae.training import runs
 from tf_pivae.training.workers import local_strategy
 
+_log = logging.getLogger(__name__)
 IMAGE_METRICS = ("fid", "kid", "inception_score")
 CLASSIFIER_METRICS = ("gan_train", "gan_test")
 METRICS = ("bits_per_dim", *IMAGE_METRICS, *CLASSIFIER_METRICS)
@@ -88,16 +90,24 @@ def evaluate_run(run_dir, settings, step=None):
     Raises:
       UserError: no run, or no such checkpoint.
     """
+    network, rows, refused = None, [], []
+    wanted = [name for name in settings.metrics if name in IMAGE_METRICS]
+    if wanted and not settings.feature_network:  # Said before the minutes that the other metrics take.
+        try:
+            network = metrics.inception_network(settings.inception_weights)
+        except UserError as error:
+            refused.append(f"{', '.join(wanted)}: {error}")
+            _log.warning("%s", refused[0])
+            settings = dataclasses.replace(settings, metrics=tuple(n for n in settings.metrics if n not in wanted))
     with local_strategy().scope():
         model, step = runs.load_with_step(run_dir, step)
     data = runs.load_dataset(run_dir)
-    subject = _Subject(model, data, runs.load_facts(run_dir), settings, Path(run_dir) / "evaluation", step)
+    subject = _Subject(model, data, runs.load_facts(run_dir), settings, Path(run_dir) / "evaluation", step, network)
     parts = [
         (_bits_per_dim_rows, ["bits_per_dim"]),
         (_image_rows, IMAGE_METRICS),
         (_classifier_rows, CLASSIFIER_METRICS),
     ]
-    rows, refused = [], []
     for part, names in parts:
         wanted = [name for name in settings.metrics if name in names]
         if wanted:
@@ -117,6 +127,7 @@ class _Subject(NamedTuple):
     settings: Settings
     work: Path  # folder of the states of interrupted passes
     step: int
+    network: metrics.FeatureNetwork | None  # Inception, where it is wanted
 
 
 def _split(data, name):
@@ -171,7 +182,7 @@ def _image_rows(subject, wanted, rows, refused):
 
     model, data, settings = subject.model, _full_scale(subject.data), subject.settings
     reference = _split(data, settings.reference_split)
-    network = feature_network(settings, np.asarray(reference.images[:1]))
+    network = subject.network or feature_network(settings, np.asarray(reference.images[:1]))
     count = settings.num_samples or len(reference)
     wanted = _possible(wanted, network, count, len(reference), settings, refused)
     if not wanted:
@@ -361,6 +372,25 @@ def table(rows):
         spread = "" if row.spread is None else f"+- {row.spread:.4f}"
         lines.append(f"{row.metric:<{width}}  {row.number:>12}  {spread:<11}  {row.protocol}")
     return "\n".join(lines)
+
+
+def with_earlier(evaluation: Evaluation, earlier: dict | None) -> Evaluation:
+    """An evaluation, and those rows of an earlier one of the same step that are of other metrics.
+
+    Args:
+      evaluation: `Evaluation`.
+      earlier: what RUN/evaluation.json says, or None.
+    """
+    if earlier is None or earlier["step"] != evaluation.step:
+        return evaluation
+    fresh = {_family(row.metric) for row in evaluation.rows}
+    kept = [Row(**{field.name: row[field.name] for field in dataclasses.fields(Row)}) for row in earlier["rows"]]
+    return evaluation._replace(rows=[row for row in kept if _family(row.metric) not in fresh] + evaluation.rows)
+
+
+def _family(metric: str) -> str:
+    """The rows of bits/dim, with those of its terms and classes, are one metric; every other one is its own."""
+    return "bits/dim" if metric.startswith(("bits/dim", " ")) else metric
 
 
 def as_json(evaluation):

@@ -1,10 +1,11 @@
 """Every file of a run flipped, cut, deleted, or replaced by a folder: each command goes on, or names the file."""
 
+import copy
 import json
 import os
 import shutil
 
-import gin
+import gin.config
 import in_process
 import pytest
 
@@ -93,9 +94,10 @@ def built_once():
         return model
 
     def trainer(model, critic, trainer, data, *rest):
-        key = "trainer", gin.operative_config_str()
-        kept[key] = kept.get(key) or build(model, critic, trainer, data, *rest)
-        return kept[key]
+        if "trainer" not in kept:
+            kept["trainer"] = build(model, critic, trainer, data, *rest), copy.copy(gin.config._OPERATIVE_CONFIG)
+        gin.config._OPERATIVE_CONFIG.update(kept["trainer"][1])
+        return kept["trainer"][0]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "_configured", cached)
