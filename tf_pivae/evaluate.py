@@ -93,10 +93,11 @@ def _evaluate(settings):
     if _WATCH.value:
         _watch(_RUN_DIR.value, settings)
     else:
+        earlier = load_evaluation(_RUN_DIR.value)  # A damaged file is said before the work.
         result = evaluation.evaluate_run(_RUN_DIR.value, settings, _STEP.value)
         _show(_RUN_DIR.value, result)
         path = Path(_RUN_DIR.value) / "evaluation.json"
-        whole = evaluation.with_earlier(result, load_evaluation(_RUN_DIR.value))
+        whole = evaluation.with_earlier(result, earlier)
         if result.rows or not path.exists():  # Where nothing could be had, earlier numbers stay.
             write_atomically(path, evaluation.as_json(whole) + "\n")
         if result.refused:
