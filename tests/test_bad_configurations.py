@@ -174,8 +174,8 @@ NONSENSE = [
     ),
     *("train.class_conditional='no'", "train.flip='no'", "train.shown_temperature=-1.0", "Trainer.critic_loss=None"),
     *("train.eval_importance_samples=100000000000", "Trainer.learning_rate=@bundled", "train.model=@residual_vae"),
-    *("train.dataset=@plain_critic", "RealNVP.num_couplings=1024", "batch_size=1000000", "train.seed=-1"),
-    *("Trainer.regularizer=@bundled", "PiVAE.flow=@logistic_loss", "residual_vae.widths=()", "train.num_steps=2.0"),
+    *("train.dataset=@plain_critic", "RealNVP.num_couplings=1024", "batch_size=1000000", "seed=-1"),
+    *("Trainer.regularizer=@bundled", "PiVAE.flow=@logistic_loss", "residual_vae.widths=()", "num_steps=2.0"),
 ]
 
 
