@@ -9,11 +9,15 @@ An interrupted evaluation goes on where it stopped.
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from tf_pivae import cli
 from tf_pivae.errors import UserError
+
+if TYPE_CHECKING:
+    from tf_pivae import evaluation
 
 cli.define_gin_flags()
 flags.adopt_module_key_flags(cli)  # shows them in --help
@@ -49,7 +53,7 @@ _IMAGES = flags.DEFINE_string("images", None, "Folder of PNGs to score without a
 _REFERENCE_IMAGES = flags.DEFINE_string("reference_images", None, "Folder of PNGs to compare --images with.")
 
 
-def main():
+def main() -> None:
     cli.import_tensorflow_quietly()
     from tf_pivae import evaluation
 
@@ -80,7 +84,7 @@ def main():
         _evaluate(settings)
 
 
-def _evaluate(settings):
+def _evaluate(settings: "evaluation.Settings") -> None:
     """Evaluates the run, once or whenever it has a new checkpoint."""
     from tf_pivae import evaluation
     from tf_pivae.files import write_atomically
@@ -104,20 +108,20 @@ def _evaluate(settings):
             raise UserError("; ".join(result.refused))
 
 
-def _show(run_dir, result):
+def _show(run_dir: str, result: "evaluation.Evaluation") -> None:
     from tf_pivae import evaluation
 
     print(f"{run_dir} at step {result.step}\n{evaluation.table(result.rows)}", flush=True)
 
 
-def _counts(values):
+def _counts(values: list[str]) -> list[int]:
     try:
         return [int(value) for value in values]
     except ValueError:
         raise UserError(f"--real_subsets={','.join(values)}: expected whole numbers.") from None
 
 
-def _watch(run_dir, settings):
+def _watch(run_dir: str, settings: "evaluation.Settings") -> None:
     """Evaluates every checkpoint that appears, until that of the last step."""
     import tensorflow as tf
 

@@ -4,15 +4,18 @@ import dataclasses
 import hashlib
 import json
 import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tf_pivae import cli, configuration, figures, metrics
+from tf_pivae.data.arrays import ImageDataset, ImageSplit
 from tf_pivae.data.levels import LookedUpImages
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.bits_per_dim import bits_per_dim
+from tf_pivae.models.pivae import PiVAE
 from tf_pivae.training import runs
 from tf_pivae.training.workers import local_strategy
 
@@ -38,7 +41,7 @@ class Settings:
     allow_rank_deficient: bool = False
     progress: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in self.metrics:
             if name not in METRICS:
                 raise UserError(f"unknown metric {name!r}: choose from {', '.join(METRICS)}.")
@@ -57,12 +60,12 @@ class Row:
     protocol: str
     approximate: bool = False  # shown in [square brackets]: the bound of an inference network trained around a GAN
 
-    def as_dict(self):
+    def as_dict(self) -> dict:
         """Plain types, for JSON."""
         return dataclasses.asdict(self)
 
     @property
-    def number(self):
+    def number(self) -> str:
         """The value as the table shows it."""
         text = f"{self.value:.4f}" if abs(self.value) < 100 else f"{self.value:.2f}"
         return f"[{text}]" if self.approximate else text
@@ -72,11 +75,11 @@ class Evaluation(NamedTuple):
     """What an evaluation came to."""
 
     step: int
-    rows: list  # of `Row`
-    refused: list  # of str: why a metric that was asked for is missing
+    rows: list[Row]
+    refused: list[str]  # why a metric that was asked for is missing
 
 
-def evaluate_run(run_dir, settings, step=None):
+def evaluate_run(run_dir: str | Path, settings: Settings, step: int | None = None) -> Evaluation:
     """Evaluates a checkpoint of a run (the newest by default).
 
     Args:
@@ -121,8 +124,8 @@ def evaluate_run(run_dir, settings, step=None):
 class _Subject(NamedTuple):
     """What is evaluated, and how."""
 
-    model: object  # `PiVAE`
-    data: object  # `ImageDataset`
+    model: PiVAE
+    data: ImageDataset
     facts: dict  # `RUN/data.json`
     settings: Settings
     work: Path  # folder of the states of interrupted passes
@@ -130,11 +133,11 @@ class _Subject(NamedTuple):
     network: metrics.FeatureNetwork | None  # Inception, where it is wanted
 
 
-def _split(data, name):
+def _split(data: ImageDataset, name: str) -> ImageSplit:
     return data.train if name == "train" else data.test
 
 
-def _bits_per_dim_rows(subject, wanted, rows, refused):
+def _bits_per_dim_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
     model, data, settings = subject.model, subject.data, subject.settings
     if not subject.facts["likelihood"]:
         raise UserError(
@@ -144,7 +147,7 @@ def _bits_per_dim_rows(subject, wanted, rows, refused):
     split = _split(data, settings.split).take(settings.num_examples)
     labels = split.labels if model.num_classes else None
 
-    def batch_labels(images, first_row):
+    def batch_labels(images: np.ndarray, first_row: int) -> np.ndarray | None:
         return None if labels is None else labels[first_row : first_row + len(images)]
 
     result = bits_per_dim(
@@ -170,14 +173,14 @@ def _bits_per_dim_rows(subject, wanted, rows, refused):
         rows.append(Row(f"bits/dim, K=1, class {name}", *value, f"{count} images of class {label}", approximate))
 
 
-def feature_network(settings, example):
+def feature_network(settings: Settings, example: np.ndarray) -> metrics.FeatureNetwork:
     """The Inception network of FID, or the network that the settings name."""
     if settings.feature_network:
         return metrics.keras_network(settings.feature_network, example=example)
     return metrics.inception_network(settings.inception_weights)
 
 
-def _image_rows(subject, wanted, rows, refused):
+def _image_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
     from tf_pivae.metrics.scores import KEEP_FEATURES
 
     model, data, settings = subject.model, _full_scale(subject.data), subject.settings
@@ -221,7 +224,14 @@ def _image_rows(subject, wanted, rows, refused):
             refused.append(f"{metric}: {error}")
 
 
-def _possible(wanted, network, num_samples, num_reference, settings, refused):
+def _possible(
+    wanted: list[str],
+    network: metrics.FeatureNetwork,
+    num_samples: int,
+    num_reference: int,
+    settings: Settings,
+    refused: list[str],
+) -> list[str]:
     """Those of the metrics that can be had; why the others cannot goes to `refused`."""
     possible = []
     for metric in wanted:
@@ -235,13 +245,15 @@ def _possible(wanted, network, num_samples, num_reference, settings, refused):
     return possible
 
 
-def _digest(images):
+def _digest(images: np.ndarray) -> str:
     """Shape and a digest of some of the images: two data sets of one name do not share reference statistics."""
     probes = np.ascontiguousarray(images[:: max(1, len(images) // 64)])
     return f"{'x'.join(map(str, images.shape[1:]))} {hashlib.sha256(probes).hexdigest()[:16]}"
 
 
-def sampler(model, count, seed, labels=None, batch_size=100):
+def sampler(
+    model: PiVAE, count: int, seed: int, labels: np.ndarray | None = None, batch_size: int = 100
+) -> Callable[[int], Iterator[np.ndarray]]:
     """A function of the number of samples already drawn that yields the rest in batches, for `metrics.extract`.
 
     Args:
@@ -252,7 +264,7 @@ def sampler(model, count, seed, labels=None, batch_size=100):
       batch_size: samples at a time, which are uint8 [B, H, W, C] on the full scale whatever the model's levels.
     """
 
-    def batches(start):
+    def batches(start: int) -> Iterator[np.ndarray]:
         for first in range(start, count, batch_size):
             size = min(batch_size, count - first)
             chosen = None if labels is None else labels[first : first + size]
@@ -262,7 +274,7 @@ def sampler(model, count, seed, labels=None, batch_size=100):
     return batches
 
 
-def _full_scale(data):
+def _full_scale(data: ImageDataset) -> ImageDataset:
     """The data set's images on the full scale, which is what a feature network expects, whatever their levels."""
     if data.num_bins == 256:
         return data
@@ -274,14 +286,14 @@ def _full_scale(data):
     return dataclasses.replace(data, train=train, test=test)
 
 
-def _class_labels(model, split, count):
+def _class_labels(model: PiVAE, split: ImageSplit, count: int) -> np.ndarray | None:
     """Labels with the data's own class frequencies, in random order whatever the data's; None without classes."""
     if not model.num_classes:
         return None
     return np.resize(np.random.default_rng(0).permutation(split.labels), count)
 
 
-def _classifier_rows(subject, wanted, rows, refused):
+def _classifier_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
     model, data, settings = subject.model, _full_scale(subject.data), subject.settings
     if not model.num_classes:
         raise UserError(
@@ -316,7 +328,7 @@ def _classifier_rows(subject, wanted, rows, refused):
             rows.append(Row(f"{name} %", 100 * value, error, f"{how}, tested on {tested} images; {recipe}"))
 
 
-def real_subset_rows(data, counts, settings):
+def real_subset_rows(data: ImageDataset, counts: Sequence[int], settings: Settings) -> list[Row]:
     """Table 7: scores of random subsets of the training images against all of them."""
     data = _full_scale(data)
     network = feature_network(settings, np.asarray(data.train.images[:1]))
@@ -336,7 +348,7 @@ def real_subset_rows(data, counts, settings):
     return rows
 
 
-def folder_rows(images, reference_images, settings):
+def folder_rows(images: str, reference_images: str | None, settings: Settings) -> list[Row]:
     """Scores of a folder of PNGs against another (or alone, for the Inception Score).
 
     Raises:
@@ -360,11 +372,11 @@ def folder_rows(images, reference_images, settings):
     return [_score_row(score) for score in scores]
 
 
-def _score_row(score, prefix=""):
+def _score_row(score: metrics.Score, prefix: str = "") -> Row:
     return Row(prefix + score.name, score.value, score.std, str(score).split(" (", 1)[1].removesuffix(")"))
 
 
-def table(rows):
+def table(rows: Sequence[Row]) -> str:
     """The rows as text."""
     width = max((len(row.metric) for row in rows), default=0)
     lines = []
@@ -393,13 +405,13 @@ def _family(metric: str) -> str:
     return "bits/dim" if metric.startswith(("bits/dim", " ")) else metric
 
 
-def as_json(evaluation):
+def as_json(evaluation: Evaluation) -> str:
     """An `Evaluation` as one JSON object."""
     rows = [row.as_dict() for row in evaluation.rows]
     return json.dumps({"step": evaluation.step, "rows": rows, "refused": evaluation.refused}, allow_nan=False)
 
 
-def configured_dataset(gin_files, gin_params):
+def configured_dataset(gin_files: Sequence[str], gin_params: Sequence[str]) -> ImageDataset:
     """The data set that a configuration names, without a run; UserError where it names none."""
     cli.parse_gin(gin_files, gin_params)
     try:

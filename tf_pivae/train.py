@@ -21,7 +21,7 @@ _DRY_RUN = flags.DEFINE_bool(
 )
 
 
-def main():
+def main() -> None:
     cli.parse_gin(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
     if _DESCRIBE.value:
         from tf_pivae import architecture, architecture_text

@@ -3,13 +3,16 @@
 import json
 import math
 import time
+from pathlib import Path
 
 import gin
 import numpy as np
 import tqdm
 
 from tf_pivae import figures
+from tf_pivae.data.arrays import ImageSplit
 from tf_pivae.files import write_atomically
+from tf_pivae.models.pivae import PiVAE
 from tf_pivae.training.checkpoints import Checkpoints
 from tf_pivae.training.environment import describe_environment
 from tf_pivae.training.monitor import Monitor
@@ -29,13 +32,13 @@ class Recorder:
       UserError: the folder cannot be written, or another process holds it.
     """
 
-    def __init__(self, run_dir, keep_checkpoints):
+    def __init__(self, run_dir: str | Path, keep_checkpoints: int) -> None:
         self._directory = RunDirectory(run_dir)
         self._path = self._directory.path
         self._checkpoints = Checkpoints(self._path / "checkpoints", keep_checkpoints)
         self._monitor = self._claim = None
 
-    def claim(self, facts):
+    def claim(self, facts: dict) -> None:
         """Compares gin's operative configuration with that of the run that is being continued, where there is one.
 
         It is written by `start`: until then a mistake may turn up, and its correction is another configuration.
@@ -43,11 +46,11 @@ class Recorder:
         self._claim = gin.operative_config_str(max_line_length=110), facts
         check_same(self._path, self._claim[0])
 
-    def restore(self, state):
+    def restore(self, state: dict[str, list]) -> int | None:
         """See `Checkpoints.restore`."""
         return self._checkpoints.restore(state)
 
-    def start(self, start_step, num_steps, batch_size):
+    def start(self, start_step: int, num_steps: int, batch_size: int) -> bool:
         """Writes what was claimed, opens the metrics' files and the progress bar, notes the machine; returns True."""
         self._directory.claim(*self._claim)
         starts = [start for start in load_environments(self._path) if start["from_step"] < start_step]
@@ -58,24 +61,24 @@ class Recorder:
         self.advance, self.report, self.say = self._monitor.advance, self._monitor.report, self._monitor.say
         return True
 
-    def save(self, step, state):
+    def save(self, step: int, state: dict[str, list]) -> None:
         """Writes a checkpoint."""
         self._checkpoints.save(step, state)
 
-    def close(self):
+    def close(self) -> None:
         """Lets go of everything."""
         if self._monitor is not None:
             self._monitor.close()
         self._directory.close()
 
-    def draw_samples(self, step, model):
+    def draw_samples(self, step: int, model: PiVAE) -> None:
         """Writes `RUN/samples/STEP.png`; a class-conditional model's rows are its classes."""
         count, labels, columns = _grid(36, model.num_classes)
         picture = figures.image_grid(model.sample(count, labels=labels), columns, num_bins=model.num_bins)
         figures.save_png(picture, self._path / "samples" / f"{step:06d}.png")
         self._monitor.image(step, "samples", np.asarray(picture))
 
-    def evaluate(self, step, model, test, importance_samples):
+    def evaluate(self, step: int, model: PiVAE, test: ImageSplit, importance_samples: int) -> tuple[float, float]:
         """Bits per dimension of a split at K = 1, and K = `importance_samples` beside it, said and written.
 
         Args:
@@ -105,7 +108,7 @@ class Recorder:
         )
         return results[1]
 
-    def draw_final_pictures(self, model, test, temperature):
+    def draw_final_pictures(self, model: PiVAE, test: ImageSplit, temperature: float) -> None:
         """Writes `RUN/samples.png` and `RUN/reconstructions.png`, and says where everything is."""
         count, labels, columns = _grid(64, model.num_classes)
         panels = [
@@ -130,7 +133,7 @@ class Recorder:
         )
 
 
-def _bits_per_dim(model, images, k, labels):
+def _bits_per_dim(model: PiVAE, images: np.ndarray, k: int, labels: np.ndarray | None) -> np.ndarray:
     """float64 [N], batch by batch with a bar on a terminal: for large K this takes a while."""
     parts = []
     with tqdm.tqdm(total=len(images), desc=f"held-out bits/dim, K = {k}", unit="img", leave=False, disable=None) as bar:
@@ -142,7 +145,7 @@ def _bits_per_dim(model, images, k, labels):
     return np.concatenate(parts).astype(np.float64)
 
 
-def _grid(about, num_classes):
+def _grid(about: int, num_classes: int) -> tuple[int, np.ndarray | None, int | None]:
     """Number, labels and columns of a picture of about so many samples: whole rows, one class each."""
     if not num_classes:
         return about, None, None
@@ -153,16 +156,16 @@ def _grid(about, num_classes):
 class NoRecorder:
     """A worker's that is not the chief: it leaves nothing behind."""
 
-    def _nothing(self, *_):
+    def _nothing(self, *_: object) -> None:
         return None
 
     claim = restore = advance = report = say = save = close = _nothing
     draw_samples = draw_final_pictures = _nothing
 
-    def start(self, *_):
+    def start(self, *_: object) -> bool:
         """The steps are everyone's."""
         return True
 
-    def evaluate(self, *_):
+    def evaluate(self, *_: object) -> tuple[None, None]:
         """The chief's business."""
         return None, None
