@@ -68,6 +68,28 @@ MUTATIONS = [
         "tf.constant(first_row, tf.int64)",
         "tests/test_rows.py",
     ),
+    # Trust.
+    Mutation(
+        "a run's configuration includes files",
+        "tf_pivae/configuration/parsing.py",
+        "case config_parser.IncludeStatement(name, _) if depth is not None:",
+        "case config_parser.IncludeStatement(name, _) if (depth := depth or 0) is not None:",
+        "tests/faults/test_trust.py",
+    ),
+    Mutation(
+        "a configuration opens data while it is read",
+        "tf_pivae/configuration/checking.py",
+        "reference.evaluate and made is not None and issubclass(made, ImageDataset)",
+        "False",
+        "tests/faults/test_trust.py",
+    ),
+    Mutation(
+        "a checkpoint's manifest need not list the files beside it",
+        "tf_pivae/training/checkpoints.py",
+        "if not files or set(files) !=",
+        "if False and set(files) !=",
+        "tests/faults/test_damaged_runs.py",
+    ),
     # A sign in a log-det.
     Mutation(
         "log-det of a coupling: sign",

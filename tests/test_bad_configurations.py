@@ -154,3 +154,32 @@ def test_binary_files_are_no_configurations(tmp_path):
     (tmp_path / "x.gin").write_bytes(bytes(range(256)) * 10)
     with pytest.raises(UserError, match="the configuration cannot be read"):
         cli.parse_gin([str(tmp_path / "x.gin")])
+
+
+NONSENSE = [
+    *(
+        "Trainer.beta_1=2",
+        "Trainer.moving_average_decay=2.0",
+        "PiVAE.observation_noise=-1",
+        "GradientPenalty.weight=-1",
+    ),
+    *("train.class_conditional='no'", "train.flip='no'", "train.shown_temperature=-1.0", "Trainer.critic_loss=None"),
+    *("train.eval_importance_samples=100000000000", "Trainer.learning_rate=@bundled", "train.model=@residual_vae"),
+    *("train.dataset=@plain_critic", "RealNVP.num_couplings=1024", "batch_size=1000000", "seed=-1"),
+    *("Trainer.regularizer=@bundled", "PiVAE.flow=@logistic_loss", "residual_vae.widths=()", "num_steps=2.0"),
+]
+
+
+@pytest.mark.parametrize("binding", NONSENSE)
+def test_nonsense_is_refused_before_anything_is_built_or_read(binding):
+    name = binding.partition("=")[0]
+    with pytest.raises(UserError, match=rf"^{re.escape(name)} = .* is not possible: it takes [^\n]+\.$"):
+        cli.parse_gin(["demo.gin"], [binding])
+    gin.clear_config()
+
+
+@pytest.mark.parametrize(("word", "meant"), [("learning_rat", "Trainer.learning_rate"), ("num_step", "num_steps")])
+def test_what_was_meant(word, meant):
+    with pytest.raises(UserError, match=rf"nothing uses the macro '{word}'; did you mean {re.escape(meant)}[? ]"):
+        cli.parse_gin(["demo.gin"], [f"{word}=0.1"])
+    gin.clear_config()

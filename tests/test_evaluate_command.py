@@ -301,3 +301,24 @@ def test_gan_train_and_test_want_classes(finished):
     settings = evaluation.Settings(metrics=("gan_train",), progress=False)
     (reason,) = evaluation.evaluate_run(finished[0], settings).refused
     assert "class-conditional" in reason
+
+
+def test_rows_of_other_metrics_of_the_same_step_stay():
+    row = evaluation.Row
+    earlier = {
+        "step": 3,
+        "rows": [row(name, 1.0, None, "").as_dict() for name in ("bits/dim, K=1", "  kl", "FID", "KID")],
+    }
+    fresh = evaluation.Evaluation(3, [row("FID", 2.0, None, "")], [])
+    merged = evaluation.with_earlier(fresh, earlier).rows
+    assert [(row.metric, row.value) for row in merged] == [
+        ("bits/dim, K=1", 1.0),
+        ("  kl", 1.0),
+        ("KID", 1.0),
+        ("FID", 2.0),
+    ]
+    again = evaluation.Evaluation(3, [row("bits/dim, K=1", 2.0, None, ""), row("bits/dim, K=8", 2.0, None, "")], [])
+    merged = evaluation.with_earlier(again, earlier).rows
+    assert [row.metric for row in merged] == ["FID", "KID", "bits/dim, K=1", "bits/dim, K=8"]
+    for other in (None, {**earlier, "step": 2}):
+        assert evaluation.with_earlier(fresh, other) == fresh

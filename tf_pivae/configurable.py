@@ -45,9 +45,6 @@ def configurable(target: Any = None, **options: Any) -> Any:
     return gin.configurable(target, **options)
 
 
-configurable_layer = configurable
-
-
 def _checked(function: Callable, owner: str) -> Callable:
     """`function`, which raises ValueError for a setting that is not what its annotation says."""
     signature = inspect.signature(function)

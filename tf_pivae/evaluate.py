@@ -1,19 +1,23 @@
 """Evaluates a trained model: python -m tf_pivae.evaluate --run_dir=RUN --metrics=bits_per_dim,fid,kid --split=test
 
-Prints a table and writes RUN/evaluation.json anew: name all the metrics that it is to hold. With --watch it follows a
-running training and evaluates every new checkpoint into RUN/evaluations.jsonl and TensorBoard. Without a run it
-compares two folders of images (--images, --reference_images), or repeats the study of Table 7
+Prints a table and writes it to RUN/evaluation.json, which keeps the other metrics of the same step. With --watch it
+follows a running training and evaluates every new checkpoint into RUN/evaluations.jsonl and TensorBoard. Without a run
+it compares two folders of images (--images, --reference_images), or repeats the study of Table 7
 (--real_subsets=50000,40000,... with --gin_file naming a data set).
 An interrupted evaluation goes on where it stopped.
 """
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from tf_pivae import cli
 from tf_pivae.errors import UserError
+
+if TYPE_CHECKING:
+    from tf_pivae import evaluation
 
 cli.define_gin_flags()
 flags.adopt_module_key_flags(cli)  # shows them in --help
@@ -80,11 +84,12 @@ def main() -> None:
         _evaluate(settings)
 
 
-def _evaluate(settings):
+def _evaluate(settings: "evaluation.Settings") -> None:
     """Evaluates the run, once or whenever it has a new checkpoint."""
     from tf_pivae import evaluation
+    from tf_pivae.files import write_atomically
     from tf_pivae.training.pretrained import check_own
-    from tf_pivae.training.runs import write_atomically
+    from tf_pivae.training.runs import load_evaluation
 
     if not settings.metrics:
         raise UserError(f"--metrics names none: choose from {', '.join(evaluation.METRICS)}.")
@@ -92,40 +97,41 @@ def _evaluate(settings):
     if _WATCH.value:
         _watch(_RUN_DIR.value, settings)
     else:
+        earlier = load_evaluation(_RUN_DIR.value)  # A damaged file is said before the work.
         result = evaluation.evaluate_run(_RUN_DIR.value, settings, _STEP.value)
         _show(_RUN_DIR.value, result)
         path = Path(_RUN_DIR.value) / "evaluation.json"
+        whole = evaluation.with_earlier(result, earlier)
         if result.rows or not path.exists():  # Where nothing could be had, earlier numbers stay.
-            write_atomically(path, evaluation.as_json(result) + "\n")
+            write_atomically(path, evaluation.as_json(whole) + "\n")
         if result.refused:
             raise UserError("; ".join(result.refused))
 
 
-def _show(run_dir, result):
+def _show(run_dir: str, result: "evaluation.Evaluation") -> None:
     from tf_pivae import evaluation
 
     print(f"{run_dir} at step {result.step}\n{evaluation.table(result.rows)}", flush=True)
 
 
-def _counts(values):
+def _counts(values: list[str]) -> list[int]:
     try:
         return [int(value) for value in values]
     except ValueError:
         raise UserError(f"--real_subsets={','.join(values)}: expected whole numbers.") from None
 
 
-def _watch(run_dir, settings):
+def _watch(run_dir: str, settings: "evaluation.Settings") -> None:
     """Evaluates every checkpoint that appears, until that of the last step."""
-    import json
-
     import tensorflow as tf
 
     from tf_pivae import evaluation
+    from tf_pivae.files import read_records
     from tf_pivae.training import runs
     from tf_pivae.training.checkpoints import Checkpoints
 
     log = Path(run_dir) / "evaluations.jsonl"
-    done = {json.loads(line)["step"] for line in log.read_text().splitlines()} if log.exists() else set()
+    done = {record["step"] for record in read_records(log)}
     writer = tf.summary.create_file_writer(str(Path(run_dir) / "tensorboard" / "evaluation"))
     if not (Path(run_dir) / "config.gin").exists():
         print(f"waiting for a training to begin in {run_dir}", flush=True)  # Or for ever: the name may be misspelt.

@@ -5,24 +5,24 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from tf_pivae import cli, configuration, figures, metrics
+from tf_pivae.data.arrays import ImageDataset, ImageSplit
 from tf_pivae.data.levels import LookedUpImages
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.bits_per_dim import bits_per_dim
+from tf_pivae.models.pivae import PiVAE
 from tf_pivae.training import runs
 from tf_pivae.training.workers import local_strategy
 
-if TYPE_CHECKING:
-    from tf_pivae.data.arrays import ImageDataset
-    from tf_pivae.models.pivae import PiVAE
-
 _MASS_SAMPLES = 1000  # From which the mass outside of all images is estimated.
+_log = logging.getLogger(__name__)
 IMAGE_METRICS = ("fid", "kid", "inception_score")
 CLASSIFIER_METRICS = ("gan_train", "gan_test")
 METRICS = ("bits_per_dim", *IMAGE_METRICS, *CLASSIFIER_METRICS)
@@ -78,8 +78,8 @@ class Evaluation(NamedTuple):
     """What an evaluation came to."""
 
     step: int
-    rows: list  # of `Row`
-    refused: list  # of str: why a metric that was asked for is missing
+    rows: list[Row]
+    refused: list[str]  # why a metric that was asked for is missing
 
 
 def evaluate_run(run_dir: str | Path, settings: Settings, step: int | None = None) -> Evaluation:
@@ -96,16 +96,24 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | None = Non
     Raises:
       UserError: no run, or no such checkpoint.
     """
+    network, rows, refused = None, [], []
+    wanted = [name for name in settings.metrics if name in IMAGE_METRICS]
+    if wanted and not settings.feature_network:  # Said before the minutes that the other metrics take.
+        try:
+            network = metrics.inception_network(settings.inception_weights)
+        except UserError as error:
+            refused.append(f"{', '.join(wanted)}: {error}")
+            _log.warning("%s", refused[0])
+            settings = dataclasses.replace(settings, metrics=tuple(n for n in settings.metrics if n not in wanted))
     with local_strategy().scope():
         model, step = runs.load_with_step(run_dir, step)
     data = runs.load_dataset(run_dir)
-    subject = _Subject(model, data, runs.load_facts(run_dir), settings, Path(run_dir) / "evaluation", step)
+    subject = _Subject(model, data, runs.load_facts(run_dir), settings, Path(run_dir) / "evaluation", step, network)
     parts = [
         (_bits_per_dim_rows, ["bits_per_dim"]),
         (_image_rows, IMAGE_METRICS),
         (_classifier_rows, CLASSIFIER_METRICS),
     ]
-    rows, refused = [], []
     for part, names in parts:
         wanted = [name for name in settings.metrics if name in names]
         if wanted:
@@ -119,19 +127,20 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | None = Non
 class _Subject(NamedTuple):
     """What is evaluated, and how."""
 
-    model: object  # `PiVAE`
-    data: object  # `ImageDataset`
+    model: PiVAE
+    data: ImageDataset
     facts: dict  # `RUN/data.json`
     settings: Settings
     work: Path  # folder of the states of interrupted passes
     step: int
+    network: metrics.FeatureNetwork | None  # Inception, where it is wanted
 
 
-def _split(data, name):
+def _split(data: ImageDataset, name: str) -> ImageSplit:
     return data.train if name == "train" else data.test
 
 
-def _bits_per_dim_rows(subject, wanted, rows, refused):
+def _bits_per_dim_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
     model, data, settings = subject.model, subject.data, subject.settings
     if not subject.facts["likelihood"]:
         raise UserError(
@@ -141,7 +150,7 @@ def _bits_per_dim_rows(subject, wanted, rows, refused):
     split = _split(data, settings.split).take(settings.num_examples)
     labels = split.labels if model.num_classes else None
 
-    def batch_labels(images, first_row):
+    def batch_labels(images: np.ndarray, first_row: int) -> np.ndarray | None:
         return None if labels is None else labels[first_row : first_row + len(images)]
 
     result = bits_per_dim(
@@ -169,13 +178,13 @@ def _bits_per_dim_rows(subject, wanted, rows, refused):
         rows.append(Row(f"bits/dim, K=1, class {name}", *value, f"{count} images of class {label}", approximate))
 
 
-def _mass_rows(model, seed):
+def _mass_rows(model: PiVAE, seed: int) -> list[Row]:
     """How much of the density no image owns: what the probabilities of all images miss of 1."""
     labels = np.arange(_MASS_SAMPLES) % model.num_classes if model.num_classes else None
     mass = model.mass_outside(_MASS_SAMPLES, seed, labels)
     where = f"share, {_MASS_SAMPLES} samples; what lies outside belongs to no image, but is clipped in samples"
-    shares = zip(("samples wholly inside [0, 1)^D", "pixels below 0", "pixels from 1 on"), mass, strict=True)
-    return [Row(name, share, None, where) for name, share in shares]
+    names = "samples wholly inside [0, 1)^D", "pixels below 0", "pixels from 1 on"
+    return [Row(f"mass: {name}", share, None, where) for name, share in zip(names, mass, strict=True)]
 
 
 def feature_network(settings: Settings, example: np.ndarray) -> metrics.FeatureNetwork:
@@ -185,12 +194,12 @@ def feature_network(settings: Settings, example: np.ndarray) -> metrics.FeatureN
     return metrics.inception_network(settings.inception_weights)
 
 
-def _image_rows(subject, wanted, rows, refused):
+def _image_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
     from tf_pivae.metrics.scores import KEEP_FEATURES
 
     model, data, settings = subject.model, _full_scale(subject.data), subject.settings
     reference = _split(data, settings.reference_split)
-    network = feature_network(settings, np.asarray(reference.images[:1]))
+    network = subject.network or feature_network(settings, np.asarray(reference.images[:1]))
     count = settings.num_samples or len(reference)
     wanted = _possible(wanted, network, count, len(reference), settings, refused)
     if not wanted:
@@ -229,7 +238,14 @@ def _image_rows(subject, wanted, rows, refused):
             refused.append(f"{metric}: {error}")
 
 
-def _possible(wanted, network, num_samples, num_reference, settings, refused):
+def _possible(
+    wanted: list[str],
+    network: metrics.FeatureNetwork,
+    num_samples: int,
+    num_reference: int,
+    settings: Settings,
+    refused: list[str],
+) -> list[str]:
     """Those of the metrics that can be had; why the others cannot goes to `refused`."""
     possible = []
     for metric in wanted:
@@ -243,7 +259,7 @@ def _possible(wanted, network, num_samples, num_reference, settings, refused):
     return possible
 
 
-def _digest(images):
+def _digest(images: np.ndarray) -> str:
     """Shape and a digest of some of the images: two data sets of one name do not share reference statistics."""
     probes = np.ascontiguousarray(images[:: max(1, len(images) // 64)])
     return f"{'x'.join(map(str, images.shape[1:]))} {hashlib.sha256(probes).hexdigest()[:16]}"
@@ -262,7 +278,7 @@ def sampler(
       batch_size: samples at a time, which are uint8 [B, H, W, C] on the full scale whatever the model's levels.
     """
 
-    def batches(start):
+    def batches(start: int) -> Iterator[np.ndarray]:
         for first in range(start, count, batch_size):
             size = min(batch_size, count - first)
             chosen = None if labels is None else labels[first : first + size]
@@ -272,7 +288,7 @@ def sampler(
     return batches
 
 
-def _full_scale(data):
+def _full_scale(data: ImageDataset) -> ImageDataset:
     """The data set's images on the full scale, which is what a feature network expects, whatever their levels."""
     if data.num_bins == 256:
         return data
@@ -284,14 +300,14 @@ def _full_scale(data):
     return dataclasses.replace(data, train=train, test=test)
 
 
-def _class_labels(model, split, count):
+def _class_labels(model: PiVAE, split: ImageSplit, count: int) -> np.ndarray | None:
     """Labels with the data's own class frequencies, in random order whatever the data's; None without classes."""
     if not model.num_classes:
         return None
     return np.resize(np.random.default_rng(0).permutation(split.labels), count)
 
 
-def _classifier_rows(subject, wanted, rows, refused):
+def _classifier_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
     model, data, settings = subject.model, _full_scale(subject.data), subject.settings
     if not model.num_classes:
         raise UserError(
@@ -370,7 +386,7 @@ def folder_rows(images: str | Path, reference_images: str | Path | None, setting
     return [_score_row(score) for score in scores]
 
 
-def _score_row(score, prefix=""):
+def _score_row(score: metrics.Score, prefix: str = "") -> Row:
     return Row(prefix + score.name, score.value, score.std, str(score).split(" (", 1)[1].removesuffix(")"))
 
 
@@ -382,6 +398,25 @@ def table(rows: Sequence[Row]) -> str:
         spread = "" if row.spread is None else f"+- {row.spread:.4f}"
         lines.append(f"{row.metric:<{width}}  {row.number:>12}  {spread:<11}  {row.protocol}")
     return "\n".join(lines)
+
+
+def with_earlier(evaluation: Evaluation, earlier: dict | None) -> Evaluation:
+    """An evaluation, and those rows of an earlier one of the same step that are of other metrics.
+
+    Args:
+      evaluation: `Evaluation`.
+      earlier: what RUN/evaluation.json says, or None.
+    """
+    if earlier is None or earlier["step"] != evaluation.step:
+        return evaluation
+    fresh = {_family(row.metric) for row in evaluation.rows}
+    kept = [Row(**{field.name: row[field.name] for field in dataclasses.fields(Row)}) for row in earlier["rows"]]
+    return evaluation._replace(rows=[row for row in kept if _family(row.metric) not in fresh] + evaluation.rows)
+
+
+def _family(metric: str) -> str:
+    """The rows of bits/dim, with those of its terms, classes and mass, are one metric; every other one is its own."""
+    return "bits/dim" if metric.startswith(("bits/dim", " ", "mass: ")) else metric
 
 
 def as_json(evaluation: Evaluation) -> str:

@@ -159,7 +159,8 @@ def words(hint: Any) -> str:
         of_what = f", that returns {words(made)}" if inspect.isclass(made) else ""
         return f"a function, as @NAME{of_what}"
     names = {bool: "True or False", int: "a whole number", float: "a number", str: "a string", type(None): "None"}
-    return names.get(hint) or f"a {getattr(hint, '__name__', 'value')}"
+    name = getattr(hint, "__name__", "value")
+    return names.get(hint) or f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
 def shown(value: Any) -> str:

@@ -1,15 +1,22 @@
 """An exported model as users may run it: TensorFlow, OpenVINO in float32 and bfloat16, and the PyTorch twin."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
 import tempfile
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks import cases
 from benchmarks.process import ROOT, Competitor, Timing, compare
 from benchmarks.report import Section, failures, milliseconds
+
+if TYPE_CHECKING:
+    from benchmarks.process import Pool
+    from benchmarks.run import Options
 
 SYSTEMS = {
     "tensorflow": "TensorFlow",
@@ -29,7 +36,7 @@ write_saved_model(ours.model_of(case), case["folder"], Options(importance_sample
 """
 
 
-def run(pool, options):
+def run(pool: Pool, options: Options) -> Section:
     """Start, memory, latency, throughput and difference for each K and batch size; a process for each."""
     rows, notes = [], []
     systems = [name for name in SYSTEMS if name != "eager" or name in options.peers]

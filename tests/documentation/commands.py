@@ -21,7 +21,7 @@ TRAIN = "python -m tf_pivae.train --gin_file=demo.gin --run_dir=runs/demo"
 EXPORT = "python -m tf_pivae.export --run_dir=runs/demo --export_dir=exports/demo"
 TABLE = "python -m tf_pivae.paper --table=1"
 CQFG = "python -m tf_pivae.train --gin_file=paper/cqfg.gin --gin_file=presets/small.gin --run_dir=runs/cqfg"
-MIXING = "python -m tf_pivae.train --gin_file=mixing.gin --run_dir=runs/mixing"
+MIXING = "python -m tf_pivae.train --import=mixing --gin_file=mixing.gin --run_dir=runs/mixing"
 NPZ = "--gin_file=demo.gin --gin_param=train.dataset=@npz_images --gin_param=npz_images.path=images.npz"
 CLASSES = f"python -m tf_pivae.train {NPZ} --gin_param=train.class_conditional=True --run_dir=runs/classes"
 MAKES_NPZ = "docs/guides/own_images.md, python block 0"  # Blocks of Python are all run, as they stand.
@@ -89,7 +89,9 @@ RUN = {
     "python -m tf_pivae.publish --run_dir=runs/demo --output=published/demo": Run(needs=(TRAIN,)),
     "python -m pytest test_mixing.py": Run(),
     MIXING: Run(f"{SHORT} --gin_param=PiVAE.flow=@MixingRealNVP --gin_param=train.critic=@averaging_critic", slow=True),
-    "python -m tf_pivae.sample --run_dir=runs/mixing --output=mixing.png": Run(needs=(MIXING,), slow=True),
+    "python -m tf_pivae.sample --import=mixing --run_dir=runs/mixing --output=mixing.png": Run(
+        needs=(MIXING,), slow=True
+    ),
 }
 
 # Run by another test.

@@ -19,6 +19,7 @@ ENDINGS = {
     "pass": 0,
     "raise RuntimeError('a defect')": 1,
     "raise UserError('a mistake')": 2,
+    "sys.exit(3)": 3,  # A sweep's, `sweeps.command.SOME_FAILED`.
     "raise WorkerLost('gone')": 75,
     "raise KeyboardInterrupt": 130,
     "os.kill(os.getpid(), signal.SIGTERM)": -signal.SIGTERM,  # What a shell calls 128 + 15.
@@ -53,7 +54,7 @@ def test_the_table_has_every_status():
 @pytest.mark.parametrize("what", ENDINGS)
 def test_how_a_command_ends(what):
     program = (
-        "import os, signal\nfrom tf_pivae import cli\nfrom tf_pivae.errors import UserError, WorkerLost\n"
+        "import os, signal, sys\nfrom tf_pivae import cli\nfrom tf_pivae.errors import UserError, WorkerLost\n"
         f"def main():\n    {what}\ncli.run(main)\n"
     )
     result = ends("-c", program)

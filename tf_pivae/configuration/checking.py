@@ -36,7 +36,15 @@ def check() -> None:
             hint = values.hints(wrapped).get(parameter)
             name = f"{selector.rsplit('.', 1)[-1]}.{parameter}"
             if hint is not None and not values.fits(hint, _meant(bound, name, macros)):
-                raise UserError(impossible(name, bound, hint))
+                raise UserError(impossible(*_as_written(name, bound), hint))
+
+
+def _as_written(name: str, bound: Any) -> tuple[str, Any]:
+    """A setting and its value, or the macro that stands for the value."""
+    while isinstance(bound, gin.config.ConfigurableReference) and _is(bound, _MACRO):
+        name = "/".join(bound.scopes)
+        bound = gin.config._CONFIG[name, _MACRO]["value"]
+    return name, bound
 
 
 def _is(reference: Any, selector: str) -> bool:

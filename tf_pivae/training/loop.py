@@ -2,7 +2,7 @@
 
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -159,7 +159,7 @@ def train(
         recorder.close()
 
 
-def _jit_compile(strategy, wanted):
+def _jit_compile(strategy: tf.distribute.Strategy, wanted: bool | None) -> bool:
     """Whether XLA compiles the step: what is wanted, or where that is None what is right for the devices."""
     replicas = strategy.num_replicas_in_sync
     if wanted and replicas > 1:
@@ -169,7 +169,7 @@ def _jit_compile(strategy, wanted):
     return replicas == 1 and "GPU" in strategy.extended.worker_devices[0]
 
 
-def _check_levels(data, pivae):
+def _check_levels(data: ImageDataset, pivae: PiVAE) -> None:
     if data.num_bins != pivae.num_bins:
         raise UserError(
             f"{data.name} has images of {data.num_bins} levels, but the model is one of {pivae.num_bins}: set "
@@ -177,7 +177,7 @@ def _check_levels(data, pivae):
         )
 
 
-def _num_classes(data, class_conditional):
+def _num_classes(data: ImageDataset, class_conditional: bool) -> int:
     if not class_conditional:
         return 0
     if not data.num_classes:
@@ -185,7 +185,15 @@ def _num_classes(data, class_conditional):
     return data.num_classes
 
 
-def _build(model, critic, trainer, data, num_classes, moving_average, seed):
+def _build(
+    model: Callable[..., PiVAE],
+    critic: Callable[..., Critic] | None,
+    trainer: Callable[..., Trainer],
+    data: ImageDataset,
+    num_classes: int,
+    moving_average: bool,
+    seed: int,
+) -> Trainer:
     keras.utils.set_random_seed(seed)
     with explained(f"the model cannot be built for images of {list(data.image_shape)}"), bounded_variables():
         pivae = model(image_shape=data.image_shape, num_classes=num_classes)
@@ -200,14 +208,33 @@ def _build(model, critic, trainer, data, num_classes, moving_average, seed):
 class _Loop:
     """The steps of one process between start and end."""
 
-    def __init__(self, strategy, workers, trainer, data, recorder, max_consecutive_skips, stopping):
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        workers: Workers,
+        trainer: Trainer,
+        data: ImageDataset,
+        recorder: Recorder | NoRecorder,
+        max_consecutive_skips: int,
+        stopping: Stopping,
+    ) -> None:
         self.strategy, self.workers, self.trainer = strategy, workers, trainer
         self.data, self.recorder = data, recorder
         self.max_consecutive_skips = max_consecutive_skips
         self.stopping = stopping
         self._consecutive_skips = 0
 
-    def run(self, start_step, num_steps, batch_size, seed, flip, log_every, sample_every, checkpoint_every):
+    def run(
+        self,
+        start_step: int,
+        num_steps: int,
+        batch_size: int,
+        seed: int,
+        flip: bool,
+        log_every: int,
+        sample_every: int,
+        checkpoint_every: int,
+    ) -> int:
         """Trains up to `num_steps`, or until SIGTERM or SIGINT; returns the last step."""
         batches = self._batches(batch_size, seed, flip, start_step)
         train_step = tf.function(
@@ -238,8 +265,8 @@ class _Loop:
             self.recorder.say(f"stopped by {name} and saved at step {step}: run the same command again to go on.")
         return step
 
-    def _batches(self, batch_size, seed, flip, start_step):
-        def dataset(context):
+    def _batches(self, batch_size: int, seed: int, flip: bool, start_step: int) -> Iterator:
+        def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
             local = context.num_replicas_in_sync // context.num_input_pipelines
             return train_batches(
                 self.data.train,
@@ -255,7 +282,7 @@ class _Loop:
 
         return iter(self.strategy.distribute_datasets_from_function(dataset))
 
-    def _drain(self, pending, step, logs):
+    def _drain(self, pending: list[dict], step: int, logs: bool) -> None:
         """Looks at the metrics of the steps since the last look; reports the last ones if `logs`."""
         first_step = step - len(pending) + 1
         values = {}
@@ -267,7 +294,7 @@ class _Loop:
         if logs:
             self.recorder.report(step, values)
 
-    def _judge(self, step, values):
+    def _judge(self, step: int, values: dict[str, float]) -> None:
         """Counts skipped steps; ends the run when too many come in a row, or when no later one can be better."""
         if not any(values.get(name) for name in ("skipped_generator", "skipped_critic")):
             self._consecutive_skips = 0

@@ -6,22 +6,19 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import gin
 import numpy as np
 import tqdm
 
 from tf_pivae import figures
+from tf_pivae.data.arrays import ImageSplit
 from tf_pivae.files import write_atomically
+from tf_pivae.models.pivae import PiVAE
 from tf_pivae.training.checkpoints import Checkpoints
 from tf_pivae.training.environment import describe_environment
 from tf_pivae.training.monitor import Monitor
 from tf_pivae.training.runs import RunDirectory, check_same, load_environments
-
-if TYPE_CHECKING:
-    from tf_pivae.data.arrays import ImageSplit
-    from tf_pivae.models.pivae import PiVAE
 
 _BATCH = 64  # Images at a time in the evaluation at the end, as in `PiVAE.log_prob`.
 
@@ -52,7 +49,7 @@ class Recorder:
         self._claim = gin.operative_config_str(max_line_length=110), facts
         check_same(self._path, self._claim[0])
 
-    def restore(self, state: dict) -> int | None:
+    def restore(self, state: dict[str, list]) -> int | None:
         """See `Checkpoints.restore`."""
         return self._checkpoints.restore(state)
 
@@ -67,7 +64,7 @@ class Recorder:
         self.advance, self.report, self.say = self._monitor.advance, self._monitor.report, self._monitor.say
         return True
 
-    def save(self, step: int, state: dict) -> None:
+    def save(self, step: int, state: dict[str, list]) -> None:
         """Writes a checkpoint."""
         self._checkpoints.save(step, state)
 
@@ -84,7 +81,7 @@ class Recorder:
         figures.save_png(picture, self._path / "samples" / f"{step:06d}.png")
         self._monitor.image(step, "samples", np.asarray(picture))
 
-    def evaluate(self, step: int, model: PiVAE, test: ImageSplit, importance_samples: int) -> tuple:
+    def evaluate(self, step: int, model: PiVAE, test: ImageSplit, importance_samples: int) -> tuple[float, float]:
         """Bits per dimension of a split at K = 1, and K = `importance_samples` beside it, said and written.
 
         Args:
@@ -139,7 +136,7 @@ class Recorder:
         )
 
 
-def _bits_per_dim(model, images, k, labels):
+def _bits_per_dim(model: PiVAE, images: np.ndarray, k: int, labels: np.ndarray | None) -> np.ndarray:
     """float64 [N], batch by batch with a bar on a terminal: for large K this takes a while."""
     parts = []
     with tqdm.tqdm(total=len(images), desc=f"held-out bits/dim, K = {k}", unit="img", leave=False, disable=None) as bar:
@@ -154,7 +151,7 @@ def _bits_per_dim(model, images, k, labels):
 class NoRecorder:
     """A worker's that is not the chief: it leaves nothing behind."""
 
-    def _nothing(self, *_):
+    def _nothing(self, *_: object) -> None:
         return None
 
     claim = restore = advance = report = say = save = close = _nothing

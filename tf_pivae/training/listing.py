@@ -1,0 +1,143 @@
+"""The runs below a folder, from their files alone: nothing is built, TensorFlow is not imported."""
+
+import dataclasses
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tf_pivae.errors import UserError, cannot_write
+from tf_pivae.files import read_json, read_records, read_text
+
+_CHECKPOINT = re.compile(r"\d{8,}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A run."""
+
+    path: Path
+    state: str  # "running", "finished", "stopped" or "damaged"
+    step: int  # of the newest checkpoint; 0 without one
+    num_steps: int | None  # of the finished run, where its configuration says so in a number
+    bits_per_dim: float | None  # held out, K = 1: of the training's end, or of `evaluation.json`
+    fid: float | None
+    num_bytes: int  # of all its files
+    changed: float  # when its records were last written, seconds since 1970
+
+
+def find(folder: str | Path) -> list[Entry]:
+    """The runs in a folder, in its folders, and so on, by path; what is in a run is not looked into.
+
+    Raises:
+      UserError: there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise UserError(f"no folder {folder}: give --root=DIR, where the runs lie.")
+    found = []
+    for path, folders, files in os.walk(folder):
+        if "config.gin" in files and ("checkpoints" in folders or "data.json" in files):
+            found.append(entry(Path(path)))
+            folders.clear()
+    return sorted(found, key=lambda run: str(run.path))
+
+
+def entry(path: Path) -> Entry:
+    """What a run's files say of it."""
+    held_out, scores, damaged = None, {}, False
+    try:
+        records = read_records(path / "metrics.jsonl")
+        held_out = next((r[k] for r in records[::-1] for k in ["held_out_bits_per_dim/K=1"] if k in r), None)
+        if (path / "evaluation.json").exists():
+            scores = {row["metric"].strip(): row["value"] for row in read_json(path / "evaluation.json")["rows"]}
+        num_steps = _num_steps(read_text(path / "config.gin"))
+        read_json(path / "data.json")
+    except (UserError, ValueError, KeyError, TypeError, AttributeError):
+        num_steps, damaged = None, True
+    step = max((int(c.name) for c in (path / "checkpoints").glob("*") if _CHECKPOINT.fullmatch(c.name)), default=0)
+    state = "finished" if num_steps is not None and step >= num_steps else "stopped"
+    about = [file.lstat() for file in path.rglob("*") if not file.is_dir()]
+    return Entry(
+        path=path,
+        state="running" if _held(path) else "damaged" if damaged else state,
+        step=step,
+        num_steps=num_steps,
+        bits_per_dim=_number(scores.get("bits/dim, K=1", held_out)),
+        fid=_number(next((value for name, value in scores.items() if name.startswith("FID")), None)),
+        num_bytes=sum(one.st_size for one in about),
+        changed=max((one.st_mtime for one in about), default=0.0),
+    )
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _num_steps(config: str) -> int | None:
+    """`train.num_steps` of a configuration's text: a number, or a macro that is one."""
+    bound = dict(re.findall(r"^([\w.]+) = (\S+)$", config, flags=re.MULTILINE))
+    value = bound.get("train.num_steps", "")
+    value = bound.get(value.removeprefix("%"), value)
+    return int(value) if value.isdecimal() else None
+
+
+def _held(path: Path) -> bool:
+    """Whether a process is training there."""
+    try:
+        lock = os.open(path / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # Let go of at once.
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def table(entries: Iterable[Entry], now: float | None = None) -> str:
+    """The runs as text, a line each."""
+    now = time.time() if now is None else now
+    rows = [("run", "state", "step", "bits/dim", "FID", "size", "age")]
+    for run in entries:
+        numbers = [f"{run.step}/{run.num_steps or '?'}"]
+        numbers.append("" if run.bits_per_dim is None else f"{run.bits_per_dim:.4f}")
+        numbers.append("" if run.fid is None else f"{run.fid:.2f}")
+        rows.append((str(run.path), run.state, *numbers, f"{run.num_bytes / 1e6:.1f} MB", _age(now - run.changed)))
+    columns = []
+    for i, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, column))
+        columns.append([cell.ljust(width) if i < 2 else cell.rjust(width) for cell in column])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def delete(paths: Sequence[str | Path]) -> list[Entry]:
+    """Deletes runs, all of which are looked at before the first goes; returns what they were.
+
+    Raises:
+      UserError: one is no run, is a link, or is being trained; or a file cannot be removed.
+    """
+    entries = []
+    for path in map(Path, paths):
+        if path.is_symlink() or not (path / "config.gin").exists() or not (path / "checkpoints").is_dir():
+            raise UserError(f"{path} is no run: nothing was deleted.")
+        entries.append(entry(path))
+        if entries[-1].state == "running":
+            raise UserError(f"a process is training in {path}: nothing was deleted.")
+    for run in entries:
+        try:
+            shutil.rmtree(run.path)
+        except OSError as error:
+            raise UserError(cannot_write(error.filename or run.path, error)) from error
+    return entries
