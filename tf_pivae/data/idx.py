@@ -8,7 +8,6 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import gin
 import numpy as np
@@ -56,8 +55,8 @@ def idx_images(
       UserError: if a file is missing, damaged, claims more than it holds, or is of another kind.
     """
     preprocess = image_ops.Preprocess(crop, pad_to, image_size, channels)
-    parts = [_part(train_images, train_labels), _part(test_images, test_labels)]
-    source = array_file.image_source(*parts, preprocess, class_names)
+    train, test = _part(train_images, train_labels), _part(test_images, test_labels)
+    source = array_file.image_source(train, test, preprocess, class_names)
     files = [path for path in (train_images, test_images, train_labels, test_labels) if path is not None]
     facts = [cache.file_facts(array_file.absolute(path)) for path in files]
     specification = {"source": "idx", "files": facts, "preprocess": repr(preprocess)}
@@ -103,7 +102,7 @@ def idx_file(path: str | os.PathLike[str]) -> ArrayFile:
 
 
 @contextlib.contextmanager
-def _stream(path: Path, start: int = 0) -> Iterator[BinaryIO]:
+def _stream(path: Path, start: int = 0) -> Iterator[array_file.Stream]:
     """The unpacked file, behind its first `start` bytes."""
     with array_file.open_regular(path) as file:
         zipped = file.read(2) == _GZIP_MAGIC
