@@ -465,8 +465,8 @@ MUTATIONS = [
     Mutation(
         "arguments: a seed of any size",
         "tf_pivae/arguments.py",
-        "whole_numbers(*SEEDS, **values)",
-        "whole_numbers(SEEDS[0], **values)",
+        "whole_numbers(*SEEDS, seed=seed)",
+        "whole_numbers(SEEDS[0], seed=seed)",
         "tests/test_arguments.py",
     ),
     # What the report shows.

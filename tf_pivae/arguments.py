@@ -13,15 +13,15 @@ def whole_numbers(low: int, high: int | None = None, **values: object) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral):
             raise ValueError(f"`{name}` must be a whole number; got {value!r}.")
-        if value < low:
+        if int(value) < low:
             raise ValueError(f"`{name}` must be at least {low}; got {value}.")
-        if high is not None and value > high:
+        if high is not None and int(value) > high:
             raise ValueError(f"`{name}` must be at most {high}; got {value}.")
 
 
-def seeds(**values: object) -> None:
-    """Raises ValueError unless each of `values` is an integer of 64 bits."""
-    whole_numbers(*SEEDS, **values)
+def seeds(seed: object) -> None:
+    """Raises ValueError unless `seed` is an integer of 64 bits."""
+    whole_numbers(*SEEDS, seed=seed)
 
 
 def rows(first_row: object, batch_size: object) -> None:
@@ -33,7 +33,7 @@ def rows(first_row: object, batch_size: object) -> None:
 def scales(**values: object) -> None:
     """Raises ValueError unless each of `values` is a finite number from 0."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
             raise ValueError(f"`{name}` must be finite and at least 0; got {value!r}.")
 
 

@@ -137,7 +137,7 @@ def _shape(image_shape: tuple[int, ...]) -> str:
 
 def _sizes(state: dict[str, Any]) -> tuple[dict[str, int], int]:
     """How many numbers model and critic have, a dict, and the bytes of a checkpoint of a `Trainer`'s state."""
-    weights = {name: num_elements(state[name]) for name in ("pivae", "critic") if name in state}
+    weights: dict[str, int] = {name: num_elements(state[name]) for name in ("pivae", "critic") if name in state}
     return weights, sum(v.value.dtype.size * num_elements([v]) for group in state.values() for v in group)
 
 

@@ -10,7 +10,7 @@ import tqdm
 _SECONDS = 60.0
 
 
-class _Lines(tqdm.tqdm):  # type: ignore[type-arg]
+class _Lines(tqdm.tqdm):
     """tqdm's arithmetic, whose states are lines of their own."""
 
     def __init__(self, iterable: Iterable[Any] | None = None, **options: Any) -> None:

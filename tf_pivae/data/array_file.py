@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gzip
 import io
 import math
 import os
@@ -9,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -43,6 +44,9 @@ def reading(what: object) -> Iterator[None]:
         raise UserError(f"cannot read {printable(what)}: {printable(reason.splitlines()[0])}") from error
 
 
+Stream: TypeAlias = IO[bytes] | io.BufferedReader | gzip.GzipFile
+
+
 @dataclasses.dataclass(frozen=True)
 class ArrayFile:
     """An array in a file, of which only the header was read.
@@ -61,7 +65,7 @@ class ArrayFile:
     shape: tuple[int, ...]
     dtype: np.dtype
     stored: int
-    open_data: Callable[[], AbstractContextManager[BinaryIO]]
+    open_data: Callable[[], AbstractContextManager[Stream]]
 
     def __post_init__(self) -> None:
         if len(self.shape) > 4 or not all(0 <= size < 1 << 63 for size in self.shape):
@@ -169,9 +173,9 @@ def image_source(
         )
     if shape[0] != shape[1]:
         raise UserError(f"{train.images.name} must be square, got {shape[0]}x{shape[1]}: crop, pad or resize it")
-    splits = [_split(side, preprocess, shape, num_bins) for side in (train, test)]
     num_classes = arrays.count_classes((train.labels, test.labels), class_names)
-    return sources.ImageSource(shape, *splits, num_classes, tuple(class_names))
+    first, second = (_split(side, preprocess, shape, num_bins) for side in (train, test))
+    return sources.ImageSource(shape, first, second, num_classes, tuple(class_names))
 
 
 def _split(part: Part, preprocess: Preprocess, shape: tuple[int, int, int], num_bins: int) -> sources.SplitSource:

@@ -210,12 +210,12 @@ def _open(name: str, folder: pathlib.Path) -> arrays.ImageDataset | None:
             images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
             if list(images.shape) != meta[split]["shape"]:
                 return None
-            labels = folder / f"{split}_labels.npy"
-            labels = np.load(labels, allow_pickle=False) if meta[split]["labels"] else None
+            labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False) if meta[split]["labels"] else None
             splits.append(arrays.ImageSplit(images, sources.drop_unlabelled(labels)))
     except (OSError, ValueError, KeyError, EOFError, TypeError):
         return None
-    return arrays.labelled(name, *splits, meta["num_classes"], meta["class_names"])
+    train, test = splits
+    return arrays.labelled(name, train, test, meta["num_classes"], meta["class_names"])
 
 
 def _write(name: str, folder: pathlib.Path, source: sources.ImageSource, limits: arrays.Limits) -> None:

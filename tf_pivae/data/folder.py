@@ -108,8 +108,8 @@ def image_folder(
         classes = sorted({f.relative.split("/")[0] for files in usable for f, _ in files}) if class_folders else []
         if len(classes) > arrays.MAX_CLASSES:
             raise UserError(f"{name} has {len(classes):,} class folders: there are at most {arrays.MAX_CLASSES:,}")
-        splits = [_split(files, cutter, have, classes) for files in usable]
-        return sources.ImageSource((image_size, image_size, have), *splits, class_names=tuple(classes))
+        train, test = (_split(files, cutter, have, classes) for files in usable)
+        return sources.ImageSource((image_size, image_size, have), train, test, class_names=tuple(classes))
 
     return cache.prepare(name, specification, open_source, num_examples, cache_dir)
 

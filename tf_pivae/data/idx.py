@@ -8,7 +8,6 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import gin
 import numpy as np
@@ -62,11 +61,11 @@ def idx_images(
     if raw_shape is not None and (class_names or train_labels is None):
         shape = preprocess.output_shape(*raw_shape)
         cache.declared(name, shape, class_names, arrays.check_num_examples(num_examples))
-    parts = [_part(train_images, train_labels), _part(test_images, test_labels)]
-    found = parts[0].images.image_shape
+    train, test = _part(train_images, train_labels), _part(test_images, test_labels)
+    found = train.images.image_shape
     if raw_shape is not None and found != tuple(raw_shape):
-        raise UserError(f"{parts[0].images.name} holds images of {list(found)}: set idx_images.raw_shape = {found}")
-    source = array_file.image_source(*parts, preprocess, class_names)
+        raise UserError(f"{train.images.name} holds images of {list(found)}: set idx_images.raw_shape = {found}")
+    source = array_file.image_source(train, test, preprocess, class_names)
     files = [path for path in (train_images, test_images, train_labels, test_labels) if path is not None]
     facts = [cache.file_facts(array_file.absolute(path)) for path in files]
     specification = {"source": "idx", "files": facts, "preprocess": repr(preprocess)}
@@ -112,7 +111,7 @@ def idx_file(path: str | os.PathLike[str]) -> ArrayFile:
 
 
 @contextlib.contextmanager
-def _stream(path: Path, start: int = 0) -> Iterator[BinaryIO]:
+def _stream(path: Path, start: int = 0) -> Iterator[array_file.Stream]:
     """The unpacked file, behind its first `start` bytes."""
     with array_file.open_regular(path) as file:
         zipped = file.read(2) == _GZIP_MAGIC

@@ -186,7 +186,7 @@ class Preprocess:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Maps uint8 or uint16 `[..., H, W, C]` to uint8 `[..., S, S, C']`; raises UserError where it cannot."""
         if self.crop not in (None, "none"):
-            images = central_crop(images, None if self.crop == "central" else self.crop)
+            images = central_crop(images, None if self.crop == "central" else int(self.crop))
         if self.pad_to is not None:
             images = pad_to_square(images, self.pad_to)
         images = to_uint8(images)
@@ -198,12 +198,12 @@ class Preprocess:
         """The `(H, W, C)` that `__call__` gives for an input of this shape; None where it depends on the image."""
         size = self.image_size or self.pad_to
         if size is None and self.crop not in (None, "none"):
-            size = self.crop if _is_size(self.crop) else (min(height, width) if height and width else None)
+            size = int(self.crop) if self.crop != "central" else (min(height, width) if height and width else None)
         return (size or height, size or width, self.channels or channels)
 
 
 def _is_size(value: object) -> bool:
-    return is_count(value) and value <= _MAX_SIZE
+    return isinstance(value, int) and is_count(value) and value <= _MAX_SIZE
 
 
 def preprocess_array(preprocess: Preprocess, images: np.ndarray, rows: int = 1024) -> np.ndarray:

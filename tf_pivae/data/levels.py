@@ -33,11 +33,11 @@ def reduced_levels(dataset: Callable[[], arrays.ImageDataset] | None = None, num
     if data.num_bins != 256:
         raise UserError(f"{data.name} has {data.num_bins} levels already: leave out reduced_levels")
     table = (np.arange(256) * num_bins // 256).astype(np.uint8)
-    splits = [
+    train, test = (
         dataclasses.replace(split, images=LookedUpImages(split.images, table)) for split in (data.train, data.test)
-    ]
+    )
     return arrays.ImageDataset(
-        f"{data.name}-{num_bins}-levels", *splits, data.num_classes, data.class_names, num_bins=num_bins
+        f"{data.name}-{num_bins}-levels", train, test, data.num_classes, data.class_names, num_bins=num_bins
     )
 
 

@@ -9,7 +9,6 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import gin
 import numpy as np
@@ -72,7 +71,8 @@ def npz_images(
         has = printable(", ".join(file.keys[:20])) or "none"
         raise UserError(f"{file.name} has the arrays {has}; it needs train_images and test_images, or images")
     num_bins = file.num_bins()
-    source = array_file.image_source(*parts, preprocess, file.class_names(), num_bins)
+    train, test = parts
+    source = array_file.image_source(train, test, preprocess, file.class_names(), num_bins)
     specification = {
         "source": "npz",
         **cache.file_facts(path),
@@ -203,7 +203,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 @contextlib.contextmanager
-def _member(path: Path, filename: str, start: int) -> Iterator[BinaryIO]:
+def _member(path: Path, filename: str, start: int) -> Iterator[array_file.Stream]:
     """A stream of a member, which stands behind its first `start` bytes."""
     with _archive(path) as archive, archive.open(filename) as stream:
         stream.read(start)  # After `seek`, zipfile would not look at the checksum of a member that is not packed.

@@ -69,7 +69,7 @@ def collect(name: str, source: ImageSource, num_examples: arrays.Limits | None =
     Returns:
       An `ImageDataset`.
     """
-    splits = []
+    splits: list[arrays.ImageSplit] = []
     for split, limit in zip((source.train, source.test), arrays.check_num_examples(num_examples), strict=True):
         images, labels, count = [np.zeros((0, *source.image_shape), np.uint8)], [], 0
         for chunk in split.read(0):
@@ -80,7 +80,8 @@ def collect(name: str, source: ImageSource, num_examples: arrays.Limits | None =
                 break
         all_labels = drop_unlabelled(np.concatenate(labels)) if labels else None
         splits.append(arrays.ImageSplit(np.concatenate(images), all_labels).take(limit))
-    return arrays.labelled(name, *splits, source.num_classes, source.class_names)
+    train, test = splits
+    return arrays.labelled(name, train, test, source.num_classes, source.class_names)
 
 
 def drop_unlabelled(labels: np.ndarray | None) -> np.ndarray | None:

@@ -88,10 +88,10 @@ def tfds_images(
         if not cache.is_reading_only():
             _download(builder, name, _cache_size(builder, (train_split, test_split), shape))
         keys = (image_key, None if label is None else label_key)
-        splits = [_split(builder, name, s, keys, preprocess, shape) for s in (train_split, test_split)]
+        train, test = (_split(builder, name, s, keys, preprocess, shape) for s in (train_split, test_split))
         names = tuple(getattr(label, "names", None) or ())
         num_classes = getattr(label, "num_classes", None)
-        return sources.ImageSource(shape, *splits, num_classes, names if len(names) == num_classes else ())
+        return sources.ImageSource(shape, train, test, num_classes, names if len(names) == num_classes else ())
 
     return cache.prepare(name.replace("/", "-").replace(":", "-"), specification, open_source, num_examples, cache_dir)
 

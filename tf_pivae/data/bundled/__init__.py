@@ -44,4 +44,5 @@ def bundled(image_size: int = 32, num_examples: arrays.Limits | None = None) -> 
             images = file[f"{split}_images"][:limit, :, :, None]
             labels = file[f"{split}_labels"][:limit].astype(np.int64)
             splits.append(arrays.ImageSplit(image_ops.preprocess_array(_PREPROCESS[image_size], images), labels))
-    return arrays.ImageDataset("fashion_mnist_subset", *splits, num_classes=10, class_names=CLASS_NAMES)
+    train, test = splits
+    return arrays.ImageDataset("fashion_mnist_subset", train, test, num_classes=10, class_names=CLASS_NAMES)
