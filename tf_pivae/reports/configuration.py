@@ -62,7 +62,9 @@ def render(runs: Sequence[Run]) -> list[Html]:
         rows = [[_name(name), *map(_value, values)] for name, values in differences(configs).items()]
         differing = table("Settings that differ", ["Setting", *(run.name for run in runs)], rows)
         parts.append(
-            folded(f"{len(rows)} settings differ", differing) if rows else note("The configurations are the same.")
+            folded(f"Settings that differ: {len(rows)}", differing)
+            if rows
+            else note("The configurations are the same.")
         )
     for run, config in zip(runs, configs, strict=True):
         rows = [[_name(name), _value(config[name])] for name in sorted(config, key=_order)]

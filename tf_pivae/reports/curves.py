@@ -72,7 +72,7 @@ def _series(run: Run) -> dict[str, dict[int, float | None]]:
     return series
 
 
-def render(runs: Sequence[Run], steps: Sequence[int | None]) -> list[Html]:
+def render(runs: Sequence[Run], steps: Sequence[int | None]) -> Sequence[Html | None]:
     """The section: a tool bar, the charts, and the numbers as a table.
 
     Args:
@@ -88,7 +88,7 @@ def render(runs: Sequence[Run], steps: Sequence[int | None]) -> list[Html]:
     first = [chart for chart in drawn if chart.metric in _FIRST]
     others = [chart for chart in drawn if chart.metric not in _FIRST]
     data = {"runs": [run.name for run in runs], "charts": [dataclasses.asdict(chart) for chart in drawn]}
-    parts = [*silent, _toolbar(), _legend(runs), _charts(first)]
+    parts: list[Html | None] = [*silent, _toolbar(), _legend(runs), _charts(first)]
     if others:
         parts.append(folded(f"{len(others)} more curves", _charts(others)))
     parts.append(folded("The curves as numbers", _numbers(runs, charts)))

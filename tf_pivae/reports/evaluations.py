@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,14 +18,11 @@ def rows_of(evaluation: dict[str, Any] | None) -> dict[str, Row]:
     """Metric -> `Row`. What is no row is left out, and so is what a row says beyond a `Row`'s fields."""
     rows = {}
     for given in as_list((evaluation or {}).get("rows")):
-        if isinstance(given, dict):
-            row = Row(*(given.get(field.name) for field in dataclasses.fields(Row)))
-            if isinstance(row.metric, str) and is_number(row.value):
-                spread = row.spread if is_number(row.spread) else None
-                row = dataclasses.replace(
-                    row, spread=spread, protocol=str(row.protocol), approximate=bool(row.approximate)
-                )
-                rows[row.metric] = row
+        found = given if isinstance(given, dict) else {}
+        metric, value, spread = (found.get(name) for name in ("metric", "value", "spread"))
+        if isinstance(metric, str) and is_number(value):
+            spread = spread if is_number(spread) else None
+            rows[metric] = Row(metric, value, spread, str(found.get("protocol", "")), bool(found.get("approximate")))
     return rows
 
 

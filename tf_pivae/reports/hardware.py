@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tf_pivae.reports.markup import Html, folded, note, table
+from tf_pivae.reports.markup import Html, folded, note, table, tag
 from tf_pivae.reports.run import Run
 
 
@@ -51,12 +51,13 @@ def render(runs: Sequence[Run], here: Mapping[str, str]) -> list[Html]:
     return parts
 
 
-def _duration(seconds: float | None) -> str:
+def _duration(seconds: float | None) -> Html | str:
     if seconds is None:
         return "–"
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+    text = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+    return tag("span", text, class_="number")
 
 
 def _speed(run: Run) -> str:

@@ -49,7 +49,7 @@ def gather(model: PiVAE, data: ImageDataset, facts: dict[str, Any], count: int, 
     for name, images, labels in image_sets(data, count, seed, other):
         measured = _terms(model, images, labels if model.num_classes else None, seed)
         terms = terms or measured
-        sets[name] = sum(measured.values())
+        sets[name] = np.sum(list(measured.values()), axis=0)
     return Likelihoods(terms, sets, facts["inference_only"])
 
 

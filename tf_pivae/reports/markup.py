@@ -38,7 +38,7 @@ def tag(name: str, *children: Any, **attributes: Any) -> Html:
 
 def join(children: Iterable[Any]) -> Html:
     """Several pieces, one after the other: see `tag`."""
-    pieces = []
+    pieces: list[str] = []
     for child in children:
         if isinstance(child, list | tuple):
             pieces.append(join(child))

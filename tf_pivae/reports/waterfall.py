@@ -145,16 +145,12 @@ def _chart(runs: list[Run], found: list[Terms]) -> Html:
     scale = _Scale.over([0.0, *uniform, *ends], len(runs))
 
     known = f"log₂ {levels[0]}" if len(set(levels)) == 1 else "log₂ of the levels"
-    rows: list[list[Html | str]] = [
-        [
-            f"without a model, {known}",
-            *_pairs((f"{bits:.3f}", scale.bar("whole", 0.0, bits, None, bits)) for bits in uniform),
-        ]
-    ]
+    without = [(f"{bits:.3f}", scale.bar("whole", 0.0, bits, None, bits)) for bits in uniform]
+    rows: list[list[Html | str]] = [[f"without a model, {known}", *_pairs(without)]]
     rows += [[_label(name), *_pairs(_cells(steps[name], scale) for steps in charts)] for name in order]
-    totals = [(f"[{number(t.total)}]" if t.approximate else number(t.total), t.total.mean) for t in found]
-    totals = [(tag("strong", text), scale.bar("whole", 0.0, mean, mean, None)) for text, mean in totals]
-    rows.append([tag("strong", "with the model, K = 1"), *_pairs(totals)])
+    texts = [f"[{number(terms.total)}]" if terms.approximate else number(terms.total) for terms in found]
+    totals = [scale.bar("whole", 0.0, terms.total.mean, terms.total.mean, None) for terms in found]
+    rows.append(["with the model, K = 1", *_pairs(zip(texts, totals, strict=True))])
 
     names = headings(["", *(run.name for run in runs)], 2) if len(runs) > 1 else None
     header = join([names, headings(["", *_pairs(("", scale.axis()) for _ in runs)])])
