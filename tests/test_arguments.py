@@ -30,7 +30,7 @@ def images(model):
         ({"num_importance_samples": 10**11}, "`num_importance_samples` must be at most 2147483647; got 100000000000."),
         ({"seed": 1.5}, "`seed` must be a whole number; got 1.5."),
         ({"seed": None}, "`seed` must be a whole number; got None."),
-        ({"seed": 10**30}, f"`seed` must be at most {2**64 - 1}; got 1{'0' * 30}."),
+        ({"seed": 10**30}, f"`seed` must be at most {2**63 - 1}; got 1{'0' * 30}."),
         ({"seed": -(2**63) - 1}, f"`seed` must be at least {-(2**63)}; got -9223372036854775809."),
         ({"first_row": -1}, "`first_row` must be at least 0; got -1."),
         ({"first_row": "0"}, "`first_row` must be a whole number; got '0'."),

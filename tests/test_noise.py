@@ -158,7 +158,7 @@ def test_a_million_seeds_share_no_stream():
 
 @pytest.mark.parametrize("seed", [2**63, -(2**63) - 1, 1.5, "4", None, True])
 def test_a_seed_is_a_whole_number_of_64_bits(seed):
-    with pytest.raises(ValueError, match=r"^`seed` must be a whole number from -2\^63 to 2\^63 - 1; got "):
+    with pytest.raises(ValueError, match=r"^`seed` must be (a whole number|at (least|most) -?9\d+); got "):
         noise.seed_tensor(seed)
     assert int(noise.seed_tensor(np.int64(-5))) == -5
 

@@ -4,7 +4,7 @@ import math
 import os
 from numbers import Integral, Real
 
-SEEDS = -(1 << 63), (1 << 64) - 1  # Integers of 64 bits, with a sign or without.
+SEEDS = -(1 << 63), (1 << 63) - 1  # Integers of 64 bits.
 ROWS = 0, (1 << 63) - 1
 
 

@@ -18,6 +18,8 @@ import threading
 import numpy as np
 import tensorflow as tf
 
+from tf_pivae import arguments
+
 _PHILOX = 1  # tf.random.Algorithm.PHILOX: the counter-based generator that CPU, GPU and XLA share.
 _PER_COUNTER = 4  # One Philox counter yields four float32 numbers, uniform or normal.
 _ROOT_KEY = 0x02461E293EC8F720  # Of the streams before any tag; any constant serves.
@@ -46,8 +48,7 @@ def seed_tensor(seed: int) -> tf.Tensor:
     Raises:
       ValueError: not a whole number, or one of more than 64 bits.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not -(2**63) <= seed < 2**63:
-        raise ValueError(f"`seed` must be a whole number from -2^63 to 2^63 - 1; got {seed!r}.")
+    arguments.seeds(seed=seed)
     return tf.constant(seed, tf.int64)
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tf_pivae.configurable import configurable_layer
+from tf_pivae.configurable import configurable
 from tf_pivae.layers.composite import Composite
 from tf_pivae.noise import RowNoise
 
@@ -30,7 +30,7 @@ class Dequantized(NamedTuple):
     discretisation: tf.Tensor  # [B], -log q: of v, or of t where the preprocessing's derivative cancels
 
 
-@configurable_layer
+@configurable
 class UniformDequantization(Composite):
     """The paper's: v = (x + u) / n, u ~ U[0, 1), B(x) a cube of volume n^-D (method, section 1).
 
@@ -62,7 +62,7 @@ class UniformDequantization(Composite):
         return v
 
 
-@configurable_layer
+@configurable
 class EdgeBins(Composite):
     """Boxes that cover all that the model's density covers, so that the probabilities of all images sum to exactly 1.
 

@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 import keras
 import tensorflow as tf
 
-from tf_pivae.configurable import MAX_WIDTH, Index, Width, Widths, configurable, configurable_layer
+from tf_pivae.configurable import MAX_WIDTH, Index, Width, Widths, configurable
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.rematerialization import keep
 from tf_pivae.layers.weight_norm import WeightNormConv2D
@@ -160,7 +160,7 @@ def _resolution(image_shape, num_down):
     return height // stride, width // stride
 
 
-@configurable_layer
+@configurable
 class RawInput(Composite):
     """The first block sees y as it is."""
 
@@ -171,7 +171,7 @@ class RawInput(Composite):
         return y
 
 
-@configurable_layer
+@configurable
 class EluInput(Composite):
     """The first block sees elu(y), in which dark pixels hardly differ; models published before 0.2 were trained so."""
 

@@ -235,7 +235,6 @@ class PiVAE(keras.Model):
         """
         images, labels = self._checked(images, labels)
         arguments.whole_numbers(1, _MOST_SAMPLES, num_importance_samples=num_importance_samples)
-        arguments.seeds(seed=seed)
         arguments.rows(first_row, batch_size)
         rows = len(images), first_row, batch_size, (images, labels)
         if num_importance_samples == 1:
@@ -262,7 +261,6 @@ class PiVAE(keras.Model):
           "flow log-det", "preprocessing log-det", "discretisation" (-log q(v|x); -D log num_bins where q is uniform).
         """
         images, labels = self._checked(images, labels)
-        arguments.seeds(seed=seed)
         arguments.rows(first_row, 1)
         return self._terms_rows(len(images), first_row, max(1, len(images)), (images, labels), (seed_tensor(seed),))
 
@@ -286,7 +284,6 @@ class PiVAE(keras.Model):
         """
         arguments.whole_numbers(0, num_samples=num_samples)
         arguments.scales(temperature=temperature, sample_noise=sample_noise)
-        arguments.seeds(seed=seed)
         arguments.rows(first_row, batch_size)
         labels = self._checked_labels(labels, num_samples)
         shared = seed_tensor(seed), tf.constant(temperature, tf.float32), tf.constant(sample_noise, tf.float32)
@@ -305,7 +302,6 @@ class PiVAE(keras.Model):
           NumPy uint8 [B, H, W, C].
         """
         images, labels = self._checked(images, labels)
-        arguments.seeds(seed=seed)
         arguments.rows(0, batch_size)
         return self._reconstruct_rows(len(images), 0, batch_size, (images, labels), (seed_tensor(seed),))
 
