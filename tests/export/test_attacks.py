@@ -19,7 +19,7 @@ from tf_pivae.errors import UserError
 from tf_pivae.export.server import one_line_a_minute
 
 MORE_MIB = 40  # Above what the server held; without limits the attacks took 50 to 5,400.
-SLOWEST = 1.5  # Seconds that a neighbour waits, also on a machine that does other things; it was up to 17.
+SLOWEST = 4.0  # Seconds that a neighbour waits, also on a machine that does other things; it was 5 to 18.
 PATIENCE = 2.0
 
 
@@ -177,7 +177,7 @@ def test_few_descriptors(export_dir, tmp_path):
             os.dup2(errors, 2)
             os.close(errors)
             resource.setrlimit(resource.RLIMIT_NOFILE, allowed)
-    assert watch.slowest < 4 * SLOWEST  # Some connections wait for their second attempt, a second later.
+    assert watch.slowest < 2 * SLOWEST  # Some connections wait for their second attempt, a second later.
     assert len(log.read_text().splitlines()) < 50  # There were 88,000 tracebacks, or the server's end.
 
 
