@@ -7,6 +7,7 @@ it compares two folders of images (--images, --reference_images), or repeats the
 An interrupted evaluation goes on where it stopped.
 """
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,8 +111,14 @@ def _evaluate(settings: "evaluation.Settings") -> None:
 
 def _show(run_dir: str, result: "evaluation.Evaluation") -> None:
     from tf_pivae import evaluation
+    from tf_pivae.metrics import describe_groups
+    from tf_pivae.training.runs import load_facts
 
     print(f"{run_dir} at step {result.step}\n{evaluation.table(result.rows)}", flush=True)
+    dimensions = math.prod(load_facts(run_dir)["image_shape"])
+    bits = {row.metric.strip().removeprefix("kl/"): row.value for row in result.rows if row.metric.startswith("  kl/")}
+    if bits:
+        print(describe_groups({name: value * dimensions for name, value in bits.items()}), flush=True)
 
 
 def _counts(values: list[str]) -> list[int]:
