@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import tf_pivae
 from tf_pivae.errors import UserError, cannot_write
+from tf_pivae.files import read_text, write_atomically
 from tf_pivae.training import runs
 from tf_pivae.training.building import num_elements
 from tf_pivae.training.checkpoints import Checkpoints
@@ -17,7 +18,6 @@ from tf_pivae.training.pretrained import resolve
 if TYPE_CHECKING:
     from tf_pivae.models.pivae import PiVAE
 
-_COPIED = ("config.gin", "data.json", "environment.json")
 
 
 def publish(run_dir: str | Path, output: str | Path, step: int | None = None) -> int:
@@ -46,15 +46,17 @@ def publish(run_dir: str | Path, output: str | Path, step: int | None = None) ->
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        for name in _COPIED:
-            if (run_dir / name).exists():
-                shutil.copyfile(run_dir / name, partial / name)
+        for name in ("config.gin", "data.json"):
+            write_atomically(partial / name, read_text(run_dir / name))
+        environments = runs.load_environments(run_dir)
+        if environments:
+            write_atomically(partial / "environment.json", json.dumps(environments, indent=1) + "\n")
         group = "moving_average" if facts["moving_average"] else "pivae"
         Checkpoints(partial / "checkpoints").save(step, {group: model.variables})
         evaluation = runs.load_evaluation(run_dir, step)
         if evaluation is not None:
-            runs.write_atomically(partial / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
-        runs.write_atomically(partial / "model_card.md", model_card(output.name, run_dir, step, model, evaluation))
+            write_atomically(partial / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
+        write_atomically(partial / "model_card.md", model_card(output.name, run_dir, step, model, evaluation))
         partial.rename(output)
     except OSError as error:
         raise UserError(cannot_write(output, error)) from error
