@@ -6,6 +6,7 @@ random number generator to evaluate the density.
 
 import copy
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -27,18 +28,18 @@ class FixedNoise:
       ValueError: the constants of one tag take more than `MAX_BYTES`.
     """
 
-    def __init__(self, num_rows, num_streams=1, seed=0):
+    def __init__(self, num_rows: tf.Tensor, num_streams: int = 1, seed: int = 0) -> None:
         self._rows_of_a_sample = num_rows
         self._num_streams = num_streams
         self._seed = seed
-        self._tags = ()
+        self._tags: tuple[str | int | tf.Tensor, ...] = ()
         self._samples = None
 
     @property
-    def num_rows(self):
+    def num_rows(self) -> tf.Tensor:
         return self._rows_of_a_sample * (1 if self._samples is None else tf.size(self._samples))
 
-    def samples(self, samples):
+    def samples(self, samples: tf.Tensor) -> "FixedNoise":
         """Several samples of the same rows, as `RowNoise.samples`; int32 [S], which a loop of the graph may compute.
 
         An index beyond the last gets the last one's numbers.
@@ -47,17 +48,17 @@ class FixedNoise:
         chosen._samples = tf.minimum(samples, self._num_streams - 1)
         return chosen
 
-    def fold_in(self, tag):
+    def fold_in(self, tag: str | int | tf.Tensor) -> "FixedNoise":
         """Another stream, as `RowNoise.fold_in`."""
         chosen = copy.copy(self)
         chosen._tags = (*self._tags, tag)
         return chosen
 
-    def normal(self, tag, shape):
+    def normal(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
         """Standard normal noise, float32 [B, *shape], all rows alike."""
         return self._rows(lambda noise: noise.normal(tag, shape), shape)
 
-    def uniform(self, tag, shape):
+    def uniform(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
         """Uniform noise in [0, 1), float32 [B, *shape], all rows alike."""
         return self._rows(lambda noise: noise.uniform(tag, shape), shape)
 

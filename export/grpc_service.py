@@ -60,7 +60,7 @@ class GrpcService:
                     outcome.code, message = error.code, str(error)
                 except Exception as error:  # The server lives on.
                     outcome.code, message = "INTERNAL", f"{type(error).__name__}: {error}"
-            await context.abort(grpc.StatusCode[outcome.code], message)
+            return await context.abort(grpc.StatusCode[outcome.code], message)
 
         return grpc.unary_unary_rpc_method_handler(handle)
 

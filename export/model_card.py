@@ -5,15 +5,21 @@ import hashlib
 import importlib.metadata
 import json
 from pathlib import Path
+from typing import Any
+
+from tensorflow.types.experimental import ConcreteFunction
 
 import tf_pivae
+from tf_pivae.export.signatures import Options
 from tf_pivae.training import runs
 
 FILE = "assets.extra/model_card.json"
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
 
 
-def model_card(run_dir, step, options, functions, check):
+def model_card(
+    run_dir: str | Path, step: int, options: Options, functions: dict[str, ConcreteFunction], check: dict[str, Any]
+) -> dict[str, Any]:
     """A dictionary that JSON can hold.
 
     Args:
@@ -46,7 +52,7 @@ def model_card(run_dir, step, options, functions, check):
     }
 
 
-def write_model_card(folder, card):
+def write_model_card(folder: str | Path, card: dict[str, Any]) -> None:
     """Writes the card with the SHA-256 of every other file of the version."""
     folder = Path(folder)
     path = folder / FILE

@@ -14,6 +14,7 @@ Every machine must see the export under the same path. Needs the extra `ray-serv
 import asyncio
 import concurrent.futures
 import functools
+from typing import Any
 
 from ray import serve
 from starlette.requests import Request
@@ -87,10 +88,10 @@ class ServedModel:
         return name, *arrays_from_json(asked, specs, name, self._limits)
 
 
-def app(arguments: dict[str, str]) -> serve.Application:
+def app(arguments: dict[str, Any]) -> serve.Application:
     """The application of `serve run`: the arguments of `ServedModel`, and `num_replicas`."""
     arguments = dict(arguments)
     replicas = int(arguments.pop("num_replicas", 1))
     if "max_batch_size" in arguments:
         arguments["max_batch_size"] = int(arguments["max_batch_size"])
-    return ServedModel.options(num_replicas=replicas).bind(**arguments)
+    return ServedModel.options(num_replicas=replicas).bind(**arguments)  # type: ignore[attr-defined]

@@ -1,6 +1,8 @@
 """Writes a trained model as a SavedModel version: DIR/<version>/, which needs none of this project's code."""
 
 import itertools
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +13,7 @@ from tf_pivae.export.signatures import Options, signatures
 from tf_pivae.export.versions import new_version
 from tf_pivae.export.warmup import write_warmup_requests
 from tf_pivae.layers.weight_norm import kernels_kept
+from tf_pivae.models.pivae import PiVAE
 from tf_pivae.training import runs
 from tf_pivae.training.pretrained import resolve
 
@@ -20,7 +23,11 @@ _NUM_CHECKED = 8
 PARTS = 4  # What `export_run` announces.
 
 
-def write_saved_model(model, folder, options=Options()):  # noqa: B008  a NamedTuple never changes
+def write_saved_model(
+    model: PiVAE,
+    folder: str | Path,
+    options: Options = Options(),  # noqa: B008  a NamedTuple never changes
+) -> dict[str, tf.types.experimental.ConcreteFunction]:
     """Writes `saved_model.pb` and `variables/` of a `PiVAE` into `folder`.
 
     The weights are stored once, whatever the number of signatures, as what acts: weight normalisation, and batch
@@ -39,7 +46,13 @@ def write_saved_model(model, folder, options=Options()):  # noqa: B008  a NamedT
     return functions
 
 
-def export_run(run_dir, export_dir, options=Options(), step=None, progress=lambda what: None):  # noqa: B008
+def export_run(
+    run_dir: str | Path,
+    export_dir: str | Path,
+    options: Options = Options(),  # noqa: B008
+    step: int | None = None,
+    progress: Callable[[str], None] = lambda what: None,
+) -> tuple[int, int]:
     """Exports a run's moving-average weights under the next version number.
 
     Before it is published, the written model is read back and compared with the original on held-out images.

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_pivae.export.fixed_noise import FixedNoise
 from tf_pivae.export.image_bytes import can_decode, decode_images
-from tf_pivae.models.pivae import RECONSTRUCTION
+from tf_pivae.models.pivae import RECONSTRUCTION, PiVAE
 from tf_pivae.noise import SeededRowNoise
 
 DEFAULT = "serving_default"  # The name that a client gets which asks for none.
@@ -26,7 +26,7 @@ class Options(NamedTuple):
     sample_noise: float = 1.0  # scales the noise of p(y|z) in `sample`
 
 
-def signatures(model, options):
+def signatures(model: PiVAE, options: Options) -> dict[str, tf.types.experimental.ConcreteFunction]:
     """Traces the signatures of a `PiVAE`.
 
     log_prob     images uint8 [N, H, W, C]  -> log_prob float32 [N], nats; bits_per_dim float32 [N]; also the default
@@ -72,7 +72,7 @@ def _trace(function, specs):
 class _Graph:
     """The signatures' bodies. What two of them need is a function of the graph, stored once."""
 
-    def __init__(self, model, options):
+    def __init__(self, model: PiVAE, options: Options) -> None:
         self._model = model
         self._options = options
         self._bound = tf.function(self._importance_weighted_bound, autograph=False)

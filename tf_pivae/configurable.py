@@ -41,7 +41,7 @@ def configurable(target: Any = None, **options: Any) -> Any:
     if not inspect.isclass(target):
         return gin.configurable(_checked(target, target.__name__), **options)
     if "__init__" in target.__dict__:
-        target.__init__ = _checked(target.__init__, target.__name__)
+        target.__init__ = _checked(target.__init__, target.__name__)  # type: ignore[method-assign]
     return gin.configurable(target, **options)
 
 
@@ -62,7 +62,7 @@ def _checked(function: Callable, owner: str) -> Callable:
                 raise ValueError(impossible(f"{owner}.{name}", bound[name], hints[name]))
         return function(*arguments, **keywords)
 
-    checked.__signature__ = signature
+    checked.__signature__ = signature  # type: ignore[attr-defined]
     return checked
 
 

@@ -14,6 +14,8 @@ import contextlib
 import hashlib
 import math
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -29,7 +31,7 @@ _state = threading.local()
 
 
 @contextlib.contextmanager
-def for_xla():
+def for_xla() -> Iterator[None]:
     """Within this context `RowNoise` is drawn by elementary operations: for graphs that XLA compiles.
 
     XLA makes other numbers of the generator's bits than TensorFlow does, and normal ones that depend on the size of the
@@ -98,6 +100,34 @@ NORMAL = tf.raw_ops.StatelessRandomNormalV2, _normal_of_bits
 UNIFORM = tf.raw_ops.StatelessRandomUniformV2, _uniform_of_bits
 
 
+class NormalNoise(Protocol):
+    """What latents are drawn with."""
+
+    def normal(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
+        """Standard normal noise, float32 [B, *shape]."""
+
+
+class Noise(NormalNoise, Protocol):
+    """What a model's bound and samples are drawn with, such as `RowNoise`."""
+
+    def uniform(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
+        """Uniform noise in [0, 1), float32 [B, *shape]."""
+
+
+class NoiseStreams(Noise, Protocol):
+    """What several samples of the same rows can be drawn with."""
+
+    @property
+    def num_rows(self) -> int | tf.Tensor:
+        """B."""
+
+    def fold_in(self, tag: str | int | tf.Tensor) -> "NoiseStreams":
+        """The same rows of another, independent stream."""
+
+    def samples(self, samples: tf.Tensor) -> Noise:
+        """Several samples, int32 [K], of the same rows, one sample's rows behind the other's."""
+
+
 class RowNoise:
     """Noise for the contiguous rows `first_row ... first_row + num_rows - 1` of an endless stream.
 
@@ -111,40 +141,46 @@ class RowNoise:
       key: uint64 [], of the stream; None is that before any `fold_in`.
     """
 
-    def __init__(self, seed, num_rows, first_row=0, key=None):
+    def __init__(
+        self,
+        seed: int | tf.Tensor,
+        num_rows: int | tf.Tensor,
+        first_row: int | tf.Tensor = 0,
+        key: tf.Tensor | None = None,
+    ) -> None:
         self._seed = _counter_word(seed)
         self._num_rows = num_rows
         self._first_row = tf.cast(first_row, tf.uint64)
         self._key = _root_key() if key is None else key
 
     @property
-    def num_rows(self):
+    def num_rows(self) -> int | tf.Tensor:
         return self._num_rows
 
-    def fold_in(self, tag):
+    def fold_in(self, tag: str | int | tf.Tensor) -> "RowNoise":
         """The same rows of another, independent stream."""
         return self._like(self._first_row, self._num_rows, fold_in(self._key, tag))
 
-    def samples(self, samples):
+    def samples(self, samples: tf.Tensor) -> "NoiseOfSamples":
         """Several samples of the same rows, one sample's rows behind the other's: `NoiseOfSamples`, int32 [K]."""
         return NoiseOfSamples(self, samples)
 
-    def part(self, start, num_rows):
+    def part(self, start: int | tf.Tensor, num_rows: int | tf.Tensor) -> "RowNoise":
         """The noise of `num_rows` of these rows from row `start` on, a scalar integer tensor."""
         return self._like(self._first_row + tf.cast(start, tf.uint64), num_rows, self._key)
 
-    def normal(self, tag, shape):
+    def normal(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
         """Standard normal noise, float32 [B, *shape]."""
         return self.draw(NORMAL, fold_in(self._key, tag), shape)
 
-    def uniform(self, tag, shape):
+    def uniform(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
         """Uniform noise in [0, 1), float32 [B, *shape]."""
         return self.draw(UNIFORM, fold_in(self._key, tag), shape)
 
     def _like(self, first_row, num_rows, key):
         return RowNoise(tf.bitcast(self._seed, tf.int64), num_rows, first_row, key)
 
-    def draw(self, distribution, key, shape):
+    def draw(self, distribution: tuple[Callable, Callable], key: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
         """Numbers of the stream of a key, float32 [B, *shape]: `NORMAL` or `UNIFORM`."""
         op, of_bits = distribution
         size = int(np.prod(shape, dtype=np.int64))
@@ -166,18 +202,18 @@ class NoiseOfSamples:
       samples: int32 [K]; sample k gets the numbers of `noise.fold_in(k)`.
     """
 
-    def __init__(self, noise, samples):
+    def __init__(self, noise: RowNoise, samples: tf.Tensor) -> None:
         self._noise, self._samples = noise, samples
 
     @property
-    def num_rows(self):
+    def num_rows(self) -> tf.Tensor:
         return self._noise.num_rows * tf.size(self._samples)
 
-    def normal(self, tag, shape):
+    def normal(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
         """Standard normal noise, float32 [K B, *shape]."""
         return self._draw("normal", tag, shape)
 
-    def uniform(self, tag, shape):
+    def uniform(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
         """Uniform noise in [0, 1), float32 [K B, *shape]."""
         return self._draw("uniform", tag, shape)
 
@@ -200,23 +236,23 @@ class SeededRowNoise:
       key: uint64 [], of the stream; None is that before any `fold_in`.
     """
 
-    def __init__(self, seeds, key=None):
+    def __init__(self, seeds: Sequence[int] | tf.Tensor, key: tf.Tensor | None = None) -> None:
         self._seeds = tf.cast(seeds, tf.int64)
         self._key = _root_key() if key is None else key
 
     @property
-    def num_rows(self):
+    def num_rows(self) -> tf.Tensor:
         return tf.shape(self._seeds)[0]
 
-    def fold_in(self, tag):
+    def fold_in(self, tag: str | int | tf.Tensor) -> "SeededRowNoise":
         """The same rows of another, independent stream."""
         return SeededRowNoise(self._seeds, fold_in(self._key, tag))
 
-    def normal(self, tag, shape):
+    def normal(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
         """Standard normal noise, float32 [B, *shape]."""
         return self._draw(NORMAL, tag, shape)
 
-    def uniform(self, tag, shape):
+    def uniform(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
         """Uniform noise in [0, 1), float32 [B, *shape]."""
         return self._draw(UNIFORM, tag, shape)
 

@@ -25,7 +25,7 @@ class Long(NamedTuple):
     low: int
     high: int = LONGEST
 
-    def __contains__(self, value: object) -> bool:
+    def __contains__(self, value: Any) -> bool:
         return self.low <= len(value) <= self.high
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ class Within(NamedTuple):
     above: bool = False  # without `low` itself
     below: bool = False  # without `high` itself
 
-    def __contains__(self, value: object) -> bool:
+    def __contains__(self, value: Any) -> bool:
         return (self.low < value or (value == self.low and not self.above)) and (
             value < self.high or (value == self.high and not self.below)
         )
@@ -123,10 +123,11 @@ def hints(function: Callable) -> dict[str, Any]:
         return _hints(function)
     found = {}
     for base in function.__mro__:
-        if "__init__" not in base.__dict__:
+        initializer = base.__dict__.get("__init__")
+        if initializer is None:
             continue
-        found = {**_hints(base.__init__), **found}
-        kinds = [parameter.kind for parameter in inspect.signature(base.__init__).parameters.values()]
+        found = {**_hints(initializer), **found}
+        kinds = [parameter.kind for parameter in inspect.signature(initializer).parameters.values()]
         if inspect.Parameter.VAR_KEYWORD not in kinds:
             break
     return found

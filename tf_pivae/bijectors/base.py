@@ -1,5 +1,7 @@
 """The base of this package's bijectors: value and log-det come out of one computation."""
 
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -25,13 +27,13 @@ class ImageBijector(tfb.Bijector):
     Build such a bijector where it is used (inside a `tf.function`, within the call): it keeps tensors.
     """
 
-    def __init__(self, name, parameters=None):
+    def __init__(self, name: str, parameters: dict[str, Any] | None = None) -> None:
         super().__init__(forward_min_event_ndims=3, validate_args=False, parameters=parameters, name=name)
         self._memo = {}
         with_own_cache(self)
 
     @classmethod
-    def _parameter_properties(cls, dtype):
+    def _parameter_properties(cls, dtype: tf.DType | None) -> dict:
         return {}
 
     def _forward_pair(self, x):
@@ -65,6 +67,6 @@ class ImageBijector(tfb.Bijector):
         return self._pair(self._inverse_pair, y)[1]
 
 
-def event_sum(x):
+def event_sum(x: tf.Tensor) -> tf.Tensor:
     """Sums float [B, H, W, C] over all but the batch -> [B]."""
     return tf.reduce_sum(x, [1, 2, 3])

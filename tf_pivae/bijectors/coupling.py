@@ -1,18 +1,20 @@
 """Affine coupling (Dinh et al. 2017, section 3.2; our section 4.1)."""
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
 from tf_pivae.bijectors.base import ImageBijector, event_sum
 
 
-def checkerboard_mask(height, width, channels, parity):
+def checkerboard_mask(height: int, width: int, channels: int, parity: int) -> np.ndarray:
     """float32 [height, width, channels] of 0/1: 1 where (row + column + parity) is even."""
     rows, columns = np.indices([height, width])
     return np.repeat(((rows + columns + parity) % 2 == 0)[..., None], channels, -1).astype(np.float32)
 
 
-def channel_mask(height, width, channels, parity):
+def channel_mask(height: int, width: int, channels: int, parity: int) -> np.ndarray:
     """float32 [height, width, channels] of 0/1: 1 on the first half of the channels (`parity` 0) or the second (1)."""
     first = np.arange(channels) < channels // 2
     return np.broadcast_to(first if parity == 0 else ~first, [height, width, channels]).astype(np.float32)
@@ -31,7 +33,12 @@ class AffineCoupling(ImageBijector):
       mask: float32 [H, W, C] of 0/1, 1 where x passes unchanged.
     """
 
-    def __init__(self, conditioner, mask, name="affine_coupling"):
+    def __init__(
+        self,
+        conditioner: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+        mask: np.ndarray,
+        name: str = "affine_coupling",
+    ) -> None:
         mask = np.asarray(mask)
         if mask.dtype != np.float32 or not np.isin(mask, (0.0, 1.0)).all():
             raise ValueError(f"`mask` must hold float32 zeros and ones; got {mask.dtype} {np.unique(mask)[:4]}.")

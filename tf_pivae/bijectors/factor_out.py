@@ -1,8 +1,11 @@
 """Leaving half of the channels behind (Dinh et al. 2017, section 3.6)."""
 
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tf_pivae.bijectors.base import ImageBijector
+
+tfb = tfp.bijectors
 
 
 class FactorOut(ImageBijector):
@@ -15,7 +18,7 @@ class FactorOut(ImageBijector):
       inner: a `tfb.Bijector` on [H, W, C / 2].
     """
 
-    def __init__(self, inner, name="factor_out"):
+    def __init__(self, inner: tfb.Bijector, name: str = "factor_out") -> None:
         super().__init__(name=name, parameters=dict(inner=inner, name=name))
         self._inner = inner
 

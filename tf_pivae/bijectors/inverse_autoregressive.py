@@ -1,5 +1,7 @@
 """Inverse autoregressive flow (Kingma et al. 2016; appendix A.2)."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -21,7 +23,9 @@ class InverseAutoregressiveFlow(tfb.Invert):
       network: a function of z0, float32 [B, H, W, C], that returns (shift, log_scale) of that shape.
     """
 
-    def __init__(self, network, name="inverse_autoregressive_flow"):
+    def __init__(
+        self, network: Callable[..., tuple[tf.Tensor, tf.Tensor]], name: str = "inverse_autoregressive_flow"
+    ) -> None:
         self._last = (None, None)
 
         def shift_and_log_scale(z0, **condition):
@@ -35,6 +39,6 @@ class InverseAutoregressiveFlow(tfb.Invert):
         with_own_cache(self)
         self._shift_and_log_scale = shift_and_log_scale
 
-    def elementwise_log_det(self, z0):
+    def elementwise_log_det(self, z0: tf.Tensor) -> tf.Tensor:
         """The diagonal of log|dz1/dz0|, float32 like `z0`: its sum over an image is `forward_log_det_jacobian(z0)`."""
         return -self._shift_and_log_scale(tf.convert_to_tensor(z0))[1]

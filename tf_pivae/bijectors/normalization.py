@@ -1,5 +1,7 @@
 """Invertible normalisation of the channels (Dinh et al. 2017, section 3.7; actnorm: Kingma & Dhariwal 2018)."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tf_pivae.bijectors.base import ImageBijector
@@ -19,7 +21,13 @@ class ChannelNormalization(ImageBijector):
       epsilon: float, added to the variance.
     """
 
-    def __init__(self, forward_moments, inverse_moments, epsilon=1e-4, name="channel_normalization"):
+    def __init__(
+        self,
+        forward_moments: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+        inverse_moments: Callable[[], tuple[tf.Tensor, tf.Tensor]],
+        epsilon: float = 1e-4,
+        name: str = "channel_normalization",
+    ) -> None:
         parameters = dict(forward_moments=forward_moments, inverse_moments=inverse_moments, epsilon=epsilon, name=name)
         super().__init__(name=name, parameters=parameters)
         self._forward_moments, self._inverse_moments, self._epsilon = forward_moments, inverse_moments, epsilon
@@ -47,7 +55,7 @@ class ChannelAffine(ImageBijector):
       shift, log_scale: float32 [C].
     """
 
-    def __init__(self, shift, log_scale, name="channel_affine"):
+    def __init__(self, shift: tf.Tensor, log_scale: tf.Tensor, name: str = "channel_affine") -> None:
         super().__init__(name=name, parameters=dict(shift=shift, log_scale=log_scale, name=name))
         self._shift, self._log_scale = shift, log_scale
 

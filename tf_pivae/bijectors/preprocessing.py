@@ -29,14 +29,14 @@ class Logit(tfb.Bijector):
       ValueError: another `a`.
     """
 
-    def __init__(self, a=0.05, name="logit"):
+    def __init__(self, a: float = 0.05, name: str = "logit") -> None:
         if not 0.0 < a < 0.5:
             raise ValueError(f"`a` must lie in (0, 0.5); got {a}.")
         super().__init__(forward_min_event_ndims=0, parameters=dict(a=a, name=name), name=name)
         self._a, self._width = a, 1.0 - 2.0 * a
 
     @classmethod
-    def _parameter_properties(cls, dtype):
+    def _parameter_properties(cls, dtype: tf.DType | None) -> dict:
         return {}
 
     def _logarithms(self, v):

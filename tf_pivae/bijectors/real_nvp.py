@@ -1,10 +1,11 @@
 """The Real-NVP head f (section 4.1, appendices A.4 and C; Dinh et al. 2017)."""
 
 import functools
-from collections.abc import Callable
-from typing import Annotated, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -39,7 +40,7 @@ class Conditioner(keras.layers.Layer):
     and the inverse would miss by bfloat16's error.
     """
 
-    def __init__(self, mask, width, num_blocks, norm, name=None):
+    def __init__(self, mask: np.ndarray, width: int, num_blocks: int, norm: str, name: str | None = None) -> None:
         super().__init__(name=name)
         self._mask = mask
         self._channels = mask.shape[-1]
@@ -62,10 +63,10 @@ class Conditioner(keras.layers.Layer):
         self.output_norm = normalization("output_norm")
         self.output_conv = convolution(2 * self._channels, kernel_size=1, init_scale=0.0, name="output_conv")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         self.log_scale_bound = self.add_weight(shape=[self._channels], initializer="ones", name="log_scale_bound")
 
-    def call(self, x, training=False):
+    def call(self, x: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         def normalized(norm, h):
             return h if norm is None else norm(h, training=training)
 
@@ -87,7 +88,17 @@ class Conditioner(keras.layers.Layer):
 class _Couplings(Composite):
     """`num_couplings` couplings whose masks alternate, with invertible normalisation between them."""
 
-    def __init__(self, make_mask, shape, num_couplings, num_blocks, width, norm, call_block, name):
+    def __init__(
+        self,
+        make_mask: Callable[..., np.ndarray],
+        shape: tuple[int, int, int],
+        num_couplings: int,
+        num_blocks: int,
+        width: int,
+        norm: str,
+        call_block: Callable,
+        name: str,
+    ) -> None:
         super().__init__(name=name)
         self._call_block = call_block
         self._masks = [make_mask(*shape, parity=i % 2) for i in range(num_couplings)]
@@ -124,22 +135,22 @@ class _Couplings(Composite):
 class ActNorm(keras.layers.Layer):
     """The variables of actnorm; its data-dependent initialisation normalises the first batch."""
 
-    def __init__(self, channels, name=None):
+    def __init__(self, channels: int, name: str | None = None) -> None:
         super().__init__(name=name)
         self._channels = channels
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         self.shift = self.add_weight(shape=[self._channels], initializer="zeros", name="shift")
         self.log_scale = self.add_weight(shape=[self._channels], initializer="zeros", name="log_scale")
 
-    def bijector(self):
+    def bijector(self) -> tfb.Bijector:
         return _InitializedChannelAffine(self)
 
 
 class _InitializedChannelAffine(ChannelAffine):
     """`ChannelAffine` that sets its variables from the batch during the data-dependent initialisation."""
 
-    def __init__(self, layer):
+    def __init__(self, layer: ActNorm) -> None:
         super().__init__(tf.convert_to_tensor(layer.shift), tf.convert_to_tensor(layer.log_scale))
         self._layer = layer
 
@@ -174,15 +185,15 @@ class RealNVP(Composite):
 
     def __init__(
         self,
-        image_shape,
+        image_shape: Sequence[int],
         num_scales: Depth = 1,
         num_couplings: Annotated[int, Within(1, _MAX_COUPLINGS)] = 3,
         num_blocks: Annotated[int, Within(0, _MAX_COUPLINGS)] = 2,
         width: Width = 32,
         norm: Literal["batch", "act", "none"] = "batch",
         call_block: Callable = keep,
-        name="real_nvp",
-    ):
+        name: str = "real_nvp",
+    ) -> None:
         super().__init__(name=name)
         self.couples_images = norm == "batch"  # In training, when the moments are those of a batch.
         height, image_width, channels = image_shape
@@ -191,7 +202,7 @@ class RealNVP(Composite):
             raise ValueError(
                 f"`num_scales` = {num_scales} needs image sides divisible by {stride}; got {height}x{image_width}."
             )
-        options = dict(num_couplings=num_couplings, num_blocks=num_blocks, width=width, norm=norm)
+        options: dict[str, Any] = dict(num_couplings=num_couplings, num_blocks=num_blocks, width=width, norm=norm)
         options.update(call_block=call_block)
         self.scales = []
         shape = (height, image_width, channels)
@@ -203,7 +214,7 @@ class RealNVP(Composite):
                 shape = (*squeezed[:2], squeezed[2] // 2)
             self.scales.append(stages)
 
-    def bijector(self, training=False):
+    def bijector(self, training: bool = False) -> tfb.Bijector:
         """The head as a `tfb.Bijector`, forward = from the image's side t to the VAE's side y.
 
         Args:

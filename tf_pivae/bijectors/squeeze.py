@@ -13,7 +13,7 @@ class Squeeze(ImageBijector):
     inverse    depth to space
     """
 
-    def __init__(self, name="squeeze"):
+    def __init__(self, name: str = "squeeze") -> None:
         super().__init__(name=name, parameters=dict(name=name))
 
     def _forward_pair(self, x):

@@ -44,13 +44,13 @@ class Conv2D(keras.layers.Conv2D):
 
     def __init__(
         self,
-        filters,
-        kernel_size,
+        filters: int,
+        kernel_size: int,
         strides: Depth = 1,
         padding: Literal["same", "valid"] = "same",
         kernel_initializer: Initializer = "he_normal",
         name: str | None = None,
-    ):
+    ) -> None:
         super().__init__(
             filters, kernel_size, strides, padding=padding, kernel_initializer=kernel_initializer, name=name
         )

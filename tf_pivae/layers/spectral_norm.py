@@ -25,6 +25,7 @@ class SpectralNorm:
     """
 
     kernel: keras.Variable
+    built: bool
     add_weight: Callable[..., keras.Variable]
 
     def build(self, input_shape: Sequence[int | None]) -> None:
@@ -65,13 +66,13 @@ class SpectralNormConv2D(SpectralNorm, Conv2D):
 
     def __init__(
         self,
-        filters,
-        kernel_size,
+        filters: int,
+        kernel_size: int,
         strides: Depth = 1,
         padding: Literal["same", "valid"] = "same",
         kernel_initializer: Initializer = "he_normal",
         name: str | None = None,
-    ):
+    ) -> None:
         super().__init__(
             filters, kernel_size, strides, padding=padding, kernel_initializer=kernel_initializer, name=name
         )
@@ -86,7 +87,7 @@ class SpectralNormConv2D(SpectralNorm, Conv2D):
 class SpectralNormDense(SpectralNorm, keras.layers.Dense):
     """`keras.layers.Dense` with a spectrally normalised kernel; its bias is as it is."""
 
-    def __init__(self, units, use_bias: bool = True, name: str | None = None):
+    def __init__(self, units: int, use_bias: bool = True, name: str | None = None) -> None:
         super().__init__(units, use_bias=use_bias, name=name)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:

@@ -38,7 +38,7 @@ def initializing() -> bool:
 
 
 @contextlib.contextmanager
-def kernels_kept() -> Iterator[None]:
+def kernels_kept() -> Iterator[dict[tuple[int, bool], list[tf.Variable]]]:
     """Within this context the weight-normalised layers of a traced graph take no norms any more.
 
     Each kernel is computed once, now, and kept as a variable that the graph reads: for the graphs of a model whose

@@ -1,13 +1,15 @@
 """The blocks of the hierarchy: bottom-up blocks collect features, top-down blocks draw latents (appendix A.1)."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.weight_norm import WeightNormConv2D, WeightNormConv2DTranspose, WeightNormDense
-from tf_pivae.models.latents import gaussian
+from tf_pivae.models.latents import Gaussian, gaussian
 
 STATISTICS_INIT_SCALE = 0.1  # Prior and posterior start close to N(0, I) and to each other (IAF's reference value).
 RESIDUAL_SCALE = 0.1  # Factor on a residual branch (IAF's reference value).
@@ -35,13 +37,13 @@ class Splitter:
       parts: dict name -> (channels, init_scale); parts of no channels come out as None.
     """
 
-    def __init__(self, **parts):
+    def __init__(self, **parts: tuple[int, float]) -> None:
         self.names = list(parts)
         self.channels = [channels for channels, _ in parts.values()]
         self.filters = sum(self.channels)
         self.init_scale = np.concatenate([np.full(channels, scale, np.float32) for channels, scale in parts.values()])
 
-    def ranges(self, names):
+    def ranges(self, names: Sequence[str]) -> list[tuple[int, int]] | None:
         """The ranges (start, stop) of channels that the named parts take, neighbours as one; None if that is all."""
         stops = np.cumsum(self.channels)
         ranges = []
@@ -54,7 +56,7 @@ class Splitter:
                 ranges.append((int(stop) - channels, int(stop)))
         return None if ranges == [(0, self.filters)] else ranges
 
-    def __call__(self, x, names=None):
+    def __call__(self, x: tf.Tensor, names: Sequence[str] | None = None) -> dict[str, tf.Tensor | None]:
         """A dict of the parts by name; x has the channels of all, or of those in `names` alone: the others are None."""
         sizes = [c if names is None or n in names else 0 for n, c in zip(self.names, self.channels, strict=True)]
         pieces = tf.split(x, sizes, axis=-1)
@@ -75,7 +77,17 @@ class BottomUpBlock(Composite):
       context_channels: how much context the block gives, as the posterior wants it.
     """
 
-    def __init__(self, filters, *, downsample, latent_channels, context_channels, residual, num_classes=0, name=None):
+    def __init__(
+        self,
+        filters: int,
+        *,
+        downsample: bool,
+        latent_channels: int,
+        context_channels: int,
+        residual: bool,
+        num_classes: int = 0,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name=name)
         self.residual = residual
         self.downsample = downsample
@@ -87,7 +99,7 @@ class BottomUpBlock(Composite):
             context=(context_channels if self.has_latents else 0, STATISTICS_INIT_SCALE),
             features=(filters, 1.0),
         )
-        strided = dict(strides=2 if downsample else 1, num_classes=num_classes)
+        strided: dict[str, Any] = dict(strides=2 if downsample else 1, num_classes=num_classes)
         self.conv = WeightNormConv2D(
             self.splitter.filters,
             kernel_size=4 if downsample and not residual else 3,
@@ -99,7 +111,7 @@ class BottomUpBlock(Composite):
             self.residual_conv = WeightNormConv2D(filters, num_classes=num_classes, name="residual_conv")
             self.shortcut = WeightNormConv2D(filters, kernel_size=1, num_classes=num_classes, name="shortcut")
 
-    def call(self, x, labels=None):
+    def call(self, x: tf.Tensor, labels: tf.Tensor | None = None) -> tuple[tf.Tensor, Evidence | None]:
         first = not (self.residual or self.downsample)
         parts = self.splitter(self.conv(x if first else tf.nn.elu(x), labels=labels))
         features = parts["features"]
@@ -131,7 +143,17 @@ class TopDownBlock(Composite):
       posterior: a layer from `tf_pivae.models.latents`, None without latents.
     """
 
-    def __init__(self, filters, *, upsample, latent_channels, posterior, residual, num_classes=0, name=None):
+    def __init__(
+        self,
+        filters: int,
+        *,
+        upsample: bool,
+        latent_channels: int,
+        posterior: keras.layers.Layer | None,
+        residual: bool,
+        num_classes: int = 0,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name=name)
         self.residual = residual
         self.upsample = upsample
@@ -150,7 +172,7 @@ class TopDownBlock(Composite):
             context=(posterior.context_channels if latent_channels else 0, STATISTICS_INIT_SCALE),
             features=(deterministic, 1.0),
         )
-        options = dict(num_classes=num_classes)
+        options: dict[str, Any] = dict(num_classes=num_classes)
         widen = WeightNormConv2DTranspose if upsample else WeightNormConv2D
         first = WeightNormConv2D if residual else widen
         self.conv = first(self.splitter.filters, init_scale=self.splitter.init_scale, name="conv", **options)
@@ -158,7 +180,14 @@ class TopDownBlock(Composite):
             self.residual_conv = widen(filters, name="residual_conv", **options)
             self.shortcut = WeightNormConv2D(filters, kernel_size=1, name="shortcut", **options)
 
-    def call(self, x, given, draw, parts=None, labels=None):
+    def call(
+        self,
+        x: tf.Tensor,
+        given: Any,
+        draw: Callable[..., LatentSample],
+        parts: Sequence[str] | None = None,
+        labels: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, LatentSample | None]:
         """Runs the block.
 
         Args:
@@ -184,11 +213,17 @@ class TopDownBlock(Composite):
             shortcut = tf.repeat(tf.repeat(shortcut, 2, axis=1), 2, axis=2)
         return shortcut + RESIDUAL_SCALE * branch, latents
 
-    def prior(self, parts):
+    def prior(self, parts: dict[str, tf.Tensor]) -> Gaussian:
         """p(z) of this block given the features from above, a `Gaussian`."""
         return gaussian(parts["prior_mean"], parts["prior_log_scale"])
 
-    def sample_posterior(self, parts, evidence, epsilon, labels=None):
+    def sample_posterior(
+        self,
+        parts: dict[str, tf.Tensor],
+        evidence: Evidence,
+        epsilon: tf.Tensor,
+        labels: tf.Tensor | None = None,
+    ) -> LatentSample:
         """Draws from q(z|y): top-down and bottom-up statistics summed, then the posterior's own flow.
 
         Args:
@@ -205,7 +240,9 @@ class TopDownBlock(Composite):
         posterior = self.posterior(base, context=context, epsilon=epsilon, labels=labels)
         return LatentSample(posterior.z, posterior.log_prob - self.prior(parts).log_prob(posterior.z))
 
-    def sample_prior(self, parts, epsilon, temperature):
+    def sample_prior(
+        self, parts: dict[str, tf.Tensor], epsilon: tf.Tensor, temperature: float | tf.Tensor
+    ) -> LatentSample:
         """A `LatentSample` of p(z) with its standard deviation scaled by `temperature`; its KL is zero."""
         z = self.prior(parts).sample(temperature * epsilon)
         return LatentSample(z, tf.zeros_like(z))
@@ -214,7 +251,14 @@ class TopDownBlock(Composite):
 class VectorTop(Composite):
     """The top of Table 1's nets: h ~ N(0, I) in R^d, dense to a [H, W, filters] map."""
 
-    def __init__(self, resolution, latent_channels, filters, num_classes=0, name="top"):
+    def __init__(
+        self,
+        resolution: tuple[int, int],
+        latent_channels: int,
+        filters: int,
+        num_classes: int = 0,
+        name: str = "top",
+    ) -> None:
         super().__init__(name=name)
         self.latent_shape = (latent_channels,)
         self._map_shape = (resolution[0], resolution[1], filters)
@@ -223,13 +267,13 @@ class VectorTop(Composite):
         )
         self.decoder_layer = WeightNormDense(int(np.prod(self._map_shape)), num_classes=num_classes, name="decoder")
 
-    def posterior(self, features, labels=None):
+    def posterior(self, features: tf.Tensor, labels: tf.Tensor | None = None) -> Gaussian:
         """q(h|y), a `Gaussian` on [B, d], from the features [B, H, W, I] of the bottom-up pass."""
         flat = tf.reshape(tf.nn.elu(features), [-1, int(np.prod(features.shape[1:]))])
         mean, log_scale = tf.split(self.posterior_layer(flat, labels=labels), 2, axis=-1)
         return gaussian(mean, log_scale)
 
-    def decode(self, h, labels=None):
+    def decode(self, h: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
         """h [B, d] -> features [B, H, W, filters]."""
         return tf.reshape(self.decoder_layer(h, labels=labels), [-1, *self._map_shape])
 
@@ -237,7 +281,14 @@ class VectorTop(Composite):
 class MapTop(Composite):
     """The top of Table 6's nets: h ~ N(0, I) on a map [H, W, latent_channels], a 3x3 convolution to the features."""
 
-    def __init__(self, resolution, latent_channels, filters, num_classes=0, name="top"):
+    def __init__(
+        self,
+        resolution: tuple[int, int],
+        latent_channels: int,
+        filters: int,
+        num_classes: int = 0,
+        name: str = "top",
+    ) -> None:
         super().__init__(name=name)
         self.latent_shape = (*resolution, latent_channels)
         self.posterior_layer = WeightNormConv2D(
@@ -245,11 +296,11 @@ class MapTop(Composite):
         )
         self.decoder_layer = WeightNormConv2D(filters, num_classes=num_classes, name="decoder")
 
-    def posterior(self, features, labels=None):
+    def posterior(self, features: tf.Tensor, labels: tf.Tensor | None = None) -> Gaussian:
         """q(h|y), a `Gaussian` on [B, H, W, latent_channels], from the features of the bottom-up pass."""
         mean, log_scale = tf.split(self.posterior_layer(tf.nn.elu(features), labels=labels), 2, axis=-1)
         return gaussian(mean, log_scale)
 
-    def decode(self, h, labels=None):
+    def decode(self, h: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
         """h [B, H, W, latent_channels] -> features [B, H, W, filters]."""
         return self.decoder_layer(h, labels=labels)

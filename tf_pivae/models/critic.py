@@ -3,7 +3,7 @@
 No batch normalisation: it would break the per-sample meaning of the gradient penalty.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -25,14 +25,20 @@ class Critic(keras.Model):
       dense: a function that makes a dense layer, `keras.layers.Dense` or one with normalised weights.
     """
 
-    def __init__(self, trunk, num_classes=0, dense=keras.layers.Dense, name="critic"):
+    def __init__(
+        self,
+        trunk: keras.layers.Layer,
+        num_classes: int = 0,
+        dense: Callable[..., keras.layers.Layer] = keras.layers.Dense,
+        name: str = "critic",
+    ) -> None:
         super().__init__(name=name)
         self.trunk = trunk
         self.num_classes = num_classes
         self.head = dense(1, name="head")
         self.class_embedding = dense(num_classes, use_bias=False, name="class_embedding") if num_classes else None
 
-    def build(self, image_shape):
+    def build(self, image_shape: Sequence[int | None]) -> None:
         """Creates the variables for images of shape (H, W, C)."""
         features = self.trunk(tf.zeros([1, *image_shape[-3:]]))
         self.head(features)
@@ -41,7 +47,7 @@ class Critic(keras.Model):
             self.class_embedding(features)
         self.built = True
 
-    def call(self, v, labels=None):
+    def call(self, v: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
         """v float32 [B, H, W, C] on the [-1, 1] scale, labels int [B] -> logits float32 [B]."""
         features = self.trunk(v)
         logits = self.head(features)[:, 0]
@@ -49,7 +55,7 @@ class Critic(keras.Model):
             logits += tf.gather(self.class_embedding(features), labels, batch_dims=1)
         return logits
 
-    def update_normalization(self):
+    def update_normalization(self) -> None:
         """Lets layers that normalise their weights by a running estimate follow the weights; others have none."""
         for layer in self._flatten_layers(include_self=False):
             if isinstance(layer, SpectralNorm) and layer.built:  # A shortcut that nothing needs never is.
@@ -59,7 +65,7 @@ class Critic(keras.Model):
 class _PlainTrunk(Composite):
     """Table 1: pairs of a 3x3 convolution and a 4x4 one with stride 2, leaky ReLU 0.2, flattened."""
 
-    def __init__(self, widths, conv, name="trunk"):
+    def __init__(self, widths: Sequence[int], conv: Callable[..., keras.layers.Layer], name: str = "trunk") -> None:
         super().__init__(name=name)
         self.convs = []
         for i, width in enumerate(widths):
@@ -67,7 +73,7 @@ class _PlainTrunk(Composite):
             if i < len(widths) - 1:
                 self.convs.append(_conv(conv, width, 4, strides=2, name=f"down_{i}"))
 
-    def call(self, v):
+    def call(self, v: tf.Tensor) -> tf.Tensor:
         for conv in self.convs:
             v = tf.nn.leaky_relu(conv(v), 0.2)
         return tf.reshape(v, [tf.shape(v)[0], v.shape[1] * v.shape[2] * v.shape[3]])
@@ -76,7 +82,14 @@ class _PlainTrunk(Composite):
 class _ResidualTrunk(Composite):
     """Table 6: conv 3x3, residual blocks, ReLU, average pooling over the map."""
 
-    def __init__(self, stem_width, widths, blocks_per_width, conv, name="trunk"):
+    def __init__(
+        self,
+        stem_width: int,
+        widths: Sequence[int],
+        blocks_per_width: int,
+        conv: Callable[..., keras.layers.Layer],
+        name: str = "trunk",
+    ) -> None:
         super().__init__(name=name)
         self.stem = _conv(conv, stem_width, 3, name="stem")
         self.blocks = [
@@ -85,7 +98,7 @@ class _ResidualTrunk(Composite):
             for j in range(blocks_per_width)
         ]
 
-    def call(self, v):
+    def call(self, v: tf.Tensor) -> tf.Tensor:
         h = self.stem(v)
         for block in self.blocks:
             h = block(h)
@@ -93,7 +106,7 @@ class _ResidualTrunk(Composite):
 
 
 class _ResidualBlock(Composite):
-    def __init__(self, width, downsample, conv, name):
+    def __init__(self, width: int, downsample: bool, conv: Callable[..., keras.layers.Layer], name: str) -> None:
         super().__init__(name=name)
         self.downsample = downsample
         self.width = width
@@ -101,7 +114,7 @@ class _ResidualBlock(Composite):
         self.conv_1 = _conv(conv, width, 3, name="conv_1")
         self.shortcut = _conv(conv, width, 1, name="shortcut")
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         h = self.conv_1(tf.nn.relu(self.conv_0(tf.nn.relu(x))))
         if x.shape[-1] != self.width or self.downsample:
             x = self.shortcut(x)

@@ -16,7 +16,7 @@ import tensorflow_probability as tfp
 
 from tf_pivae.configurable import configurable
 from tf_pivae.layers.composite import Composite
-from tf_pivae.noise import RowNoise
+from tf_pivae.noise import Noise
 
 TAG = "dequantisation"  # Of the noise.
 _HALF_STEP = 2.0**-24  # Moves uniform numbers, multiples of 2^-23 in [0, 1), to the middle of their steps: into (0, 1).
@@ -41,11 +41,13 @@ class UniformDequantization(Composite):
 
     partition = False  # Whether the boxes cover all that the density covers.
 
-    def __init__(self, num_bins: int, preprocessing: Callable[[], tfp.bijectors.Bijector], name: str | None = None):
+    def __init__(
+        self, num_bins: int, preprocessing: Callable[[], tfp.bijectors.Bijector], name: str | None = None
+    ) -> None:
         super().__init__(name=name)
         self._num_bins, self._preprocessing = num_bins, preprocessing
 
-    def call(self, images: tf.Tensor, noise: RowNoise) -> Dequantized:
+    def call(self, images: tf.Tensor, noise: Noise) -> Dequantized:
         """Integers [B, H, W, C] -> `Dequantized`."""
         v = uniform(images, noise, self._num_bins)
         preprocessing = self._preprocessing()
@@ -82,13 +84,15 @@ class EdgeBins(Composite):
 
     partition = True
 
-    def __init__(self, num_bins: int, preprocessing: Callable[[], tfp.bijectors.Bijector], name: str | None = None):
+    def __init__(
+        self, num_bins: int, preprocessing: Callable[[], tfp.bijectors.Bijector], name: str | None = None
+    ) -> None:
         super().__init__(name=name)
         self._num_bins, self._preprocessing = num_bins, preprocessing
         self.location = self.add_weight(shape=[2], initializer="ones", name="tail_location")
         self.log_scale = self.add_weight(shape=[2], initializer="zeros", name="tail_log_scale")
 
-    def call(self, images: tf.Tensor, noise: RowNoise) -> Dequantized:
+    def call(self, images: tf.Tensor, noise: Noise) -> Dequantized:
         """Integers [B, H, W, C] -> `Dequantized`."""
         x = tf.cast(images, tf.float32)
         u = noise.uniform(TAG, x.shape[1:]) + _HALF_STEP
@@ -124,7 +128,7 @@ class EdgeBins(Composite):
         return tf.clip_by_value(v, 0.0, 1.0)
 
 
-def uniform(images: tf.Tensor, noise: RowNoise, num_bins: int) -> tf.Tensor:
+def uniform(images: tf.Tensor, noise: Noise, num_bins: int) -> tf.Tensor:
     """v = (x + u) / num_bins, u ~ U[0, 1): float32 [B, H, W, C] in [0, 1] (rounding may reach 1)."""
     x = tf.cast(images, tf.float32)
     return (x + noise.uniform(TAG, x.shape[1:])) / num_bins

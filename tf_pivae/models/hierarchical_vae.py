@@ -1,7 +1,7 @@
 """The hierarchical VAE on the feature space y (method, section 2; appendix A.1; Kingma et al. 2016)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple
 
 import keras
@@ -11,8 +11,17 @@ from tf_pivae.configurable import MAX_WIDTH, Index, Width, Widths, configurable
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.rematerialization import keep
 from tf_pivae.layers.weight_norm import WeightNormConv2D
-from tf_pivae.models.blocks import GENERATIVE_PARTS, BottomUpBlock, LatentSample, MapTop, TopDownBlock, VectorTop
+from tf_pivae.models.blocks import (
+    GENERATIVE_PARTS,
+    BottomUpBlock,
+    Evidence,
+    LatentSample,
+    MapTop,
+    TopDownBlock,
+    VectorTop,
+)
 from tf_pivae.models.latents import GaussianPosterior, standard_gaussian
+from tf_pivae.noise import NormalNoise
 from tf_pivae.values import Within
 
 
@@ -38,7 +47,17 @@ class HierarchicalVAE(keras.Model):
       call_block: a function (block, *inputs, **others) that calls a block: `keep` or `rematerialized`.
     """
 
-    def __init__(self, image_shape, stem, bottom_up, top, top_down, output, call_block=keep, name="vae"):
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        stem: keras.layers.Layer,
+        bottom_up: list[BottomUpBlock],
+        top: VectorTop | MapTop,
+        top_down: list[TopDownBlock],
+        output: keras.layers.Layer,
+        call_block: Callable = keep,
+        name: str = "vae",
+    ) -> None:
         super().__init__(name=name)
         self.image_shape = tuple(image_shape)
         self._call_block = call_block
@@ -46,17 +65,17 @@ class HierarchicalVAE(keras.Model):
         self.log_sigma = self.add_weight(shape=[], initializer="zeros", name="log_sigma")
 
     @property
-    def group_names(self):
+    def group_names(self) -> list[str]:
         """Names of the latent groups, the top first: "top", then the top-down blocks that have latents."""
         return ["top", *(block.name for block in self.top_down if block.latent_channels)]
 
     @property
-    def inference_variables(self):
+    def inference_variables(self) -> list[keras.Variable]:
         """The bottom-up pass, the top's posterior and sigma: trainable without a change of mu(z), z ~ p(z)."""
         layers = [self.stem, *self.bottom_up, self.top.posterior_layer]
         return [self.log_sigma, *(variable for layer in layers for variable in layer.trainable_variables)]
 
-    def encode(self, y, labels=None):
+    def encode(self, y: tf.Tensor, labels: tf.Tensor | None = None) -> tuple[tf.Tensor, list[Evidence]]:
         """Bottom-up pass: y [B, H, W, C] -> the last features, and the blocks' `Evidence`, the lowest first."""
         features, evidence = self.stem(y, labels=labels), []
         for block in self.bottom_up:
@@ -65,7 +84,7 @@ class HierarchicalVAE(keras.Model):
                 evidence.append(block_evidence)
         return features, evidence
 
-    def bound(self, y, noise, labels=None):
+    def bound(self, y: tf.Tensor, noise: NormalNoise, labels: tf.Tensor | None = None) -> VAEBound:
         """One-sample terms of the evidence lower bound, equation (4).
 
         Args:
@@ -79,7 +98,9 @@ class HierarchicalVAE(keras.Model):
         groups, mean = self.infer(y, noise, labels)
         return VAEBound(self.log_likelihood(y, mean), [_sum_over_space(group.kl) for group in groups], mean)
 
-    def infer(self, y, noise, labels=None):
+    def infer(
+        self, y: tf.Tensor, noise: NormalNoise, labels: tf.Tensor | None = None
+    ) -> tuple[list[LatentSample], tf.Tensor]:
         """Posterior samples and the mean decoded from them: list of `LatentSample` (the top first), [B, H, W, C]."""
         features, evidence = self.encode(y, labels)
         posterior = self.top.posterior(features, labels)
@@ -93,7 +114,9 @@ class HierarchicalVAE(keras.Model):
         groups, mean = self._descend(h, draw, evidence[::-1], labels)
         return [LatentSample(h, kl), *groups], mean
 
-    def sample_mean(self, noise, temperature=1.0, labels=None):
+    def sample_mean(
+        self, noise: NormalNoise, temperature: float | tf.Tensor = 1.0, labels: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """mu(z) of z ~ p(z), float32 [B, H, W, C]; `temperature` scales every prior's standard deviation."""
         h = temperature * noise.normal("latents/top", self.top.latent_shape)
 
@@ -103,7 +126,7 @@ class HierarchicalVAE(keras.Model):
 
         return self._descend(h, draw, [None] * (len(self.group_names) - 1), labels, GENERATIVE_PARTS)[1]
 
-    def decode(self, latents, labels=None):
+    def decode(self, latents: Sequence[tf.Tensor], labels: tf.Tensor | None = None) -> tf.Tensor:
         """mu(z) of given latents: a list of tensors in the order of `group_names` -> float32 [B, H, W, C]."""
         h, *below = latents
 
@@ -122,7 +145,7 @@ class HierarchicalVAE(keras.Model):
                 groups.append(latents)
         return groups, self.output_conv(tf.nn.elu(features), labels=labels)
 
-    def log_likelihood(self, y, mean):
+    def log_likelihood(self, y: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
         """log N(y; mean, sigma^2 I) summed over each image, [B], nats."""
         dimensions = math.prod(self.image_shape)
         squared_error = tf.reduce_sum(tf.math.squared_difference(y, mean), [1, 2, 3])
@@ -131,7 +154,7 @@ class HierarchicalVAE(keras.Model):
             log_sigma + 0.5 * math.log(2.0 * math.pi)
         )
 
-    def initialize_sigma(self, y, mean):
+    def initialize_sigma(self, y: tf.Tensor, mean: tf.Tensor) -> None:
         """Starts sigma at the root mean square of the first batch's residual.
 
         Started below it, the first gradients of log sigma are enormous, and the optimiser's infinity norm remembers
@@ -184,7 +207,7 @@ class EluInput(Composite):
 
 @configurable
 def plain_vae(
-    image_shape,
+    image_shape: Sequence[int],
     widths: Widths = (64, 128, 256, 512),
     top_channels: Width = 128,
     latent_channels: Annotated[int, Within(0, MAX_WIDTH)] = 32,
@@ -238,7 +261,7 @@ def plain_vae(
 
 @configurable
 def residual_vae(
-    image_shape,
+    image_shape: Sequence[int],
     stem_width: Width = 16,
     widths: Widths = (32, 64, 128, 256),
     top_channels: Width = 32,

@@ -19,22 +19,22 @@ class Gaussian(NamedTuple):
     mean: tf.Tensor
     log_scale: tf.Tensor
 
-    def log_prob(self, x):
+    def log_prob(self, x: tf.Tensor) -> tf.Tensor:
         """log N(x; mean, exp(log_scale)^2) of each element, nats."""
         standardized = (x - self.mean) * tf.exp(-self.log_scale)
         return -0.5 * tf.square(standardized) - self.log_scale - 0.5 * math.log(2.0 * math.pi)
 
-    def sample(self, epsilon):
+    def sample(self, epsilon: tf.Tensor) -> tf.Tensor:
         """The reparametrised sample of standard noise `epsilon`."""
         return self.mean + tf.exp(self.log_scale) * epsilon
 
 
-def gaussian(mean, raw_log_scale):
+def gaussian(mean: tf.Tensor, raw_log_scale: tf.Tensor) -> Gaussian:
     """A `Gaussian` whose log-scale is softly clamped to +-LOG_SCALE_BOUND."""
     return Gaussian(mean, LOG_SCALE_BOUND * tf.tanh(raw_log_scale / LOG_SCALE_BOUND))
 
 
-def standard_gaussian(like):
+def standard_gaussian(like: tf.Tensor) -> Gaussian:
     """N(0, I) in the shape of the tensor `like`."""
     return Gaussian(tf.zeros_like(like), tf.zeros_like(like))
 
@@ -52,11 +52,11 @@ class GaussianPosterior(Composite):
 
     context_channels = 0
 
-    def __init__(self, channels, width, num_classes: Index = 0, name: str | None = None):
+    def __init__(self, channels: int, width: int, num_classes: Index = 0, name: str | None = None) -> None:
         super().__init__(name=name)
         del channels, width, num_classes  # The signature that all posteriors share.
 
-    def call(self, base, context, epsilon, labels=None):
+    def call(self, base: Gaussian, context: None, epsilon: tf.Tensor, labels: tf.Tensor | None = None) -> Posterior:
         """base: `Gaussian`; context: None; epsilon: standard noise in the shape of z; labels: unused -> `Posterior`."""
         z = base.sample(epsilon)
         return Posterior(z, base.log_prob(z))
@@ -74,12 +74,16 @@ class IAFPosterior(Composite):
       num_layers: hidden masked convolutions; 2 in the reference implementation.
     """
 
-    def __init__(self, channels, width, num_layers: Depth = 2, num_classes: Index = 0, name: str | None = None):
+    def __init__(
+        self, channels: int, width: int, num_layers: Depth = 2, num_classes: Index = 0, name: str | None = None
+    ) -> None:
         super().__init__(name=name)
         self.context_channels = width
         self.network = AutoregressiveNetwork(channels, width, num_layers, num_classes=num_classes, name="network")
 
-    def call(self, base, context, epsilon, labels=None):
+    def call(
+        self, base: Gaussian, context: tf.Tensor, epsilon: tf.Tensor, labels: tf.Tensor | None = None
+    ) -> Posterior:
         """One step.
 
         Args:

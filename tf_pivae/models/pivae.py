@@ -2,8 +2,8 @@
 
 import contextlib
 import math
-from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -14,9 +14,10 @@ from tf_pivae import arguments
 from tf_pivae.bijectors import preprocessing as preprocessing_lib
 from tf_pivae.configurable import Index, NonNegative, configurable
 from tf_pivae.layers.weight_norm import data_dependent_initialization
+from tf_pivae.models.blocks import LatentSample
 from tf_pivae.models.dequantization import UniformDequantization, uniform
 from tf_pivae.models.hierarchical_vae import HierarchicalVAE, residual_vae
-from tf_pivae.noise import RowNoise, seed_tensor
+from tf_pivae.noise import Noise, NoiseStreams, NormalNoise, RowNoise, seed_tensor
 from tf_pivae.rows import RowFunction
 from tf_pivae.values import Within
 
@@ -78,7 +79,7 @@ class PiVAE(keras.Model):
 
     def __init__(
         self,
-        image_shape,
+        image_shape: Sequence[int],
         vae: Callable[..., HierarchicalVAE] = residual_vae,
         flow: Callable[..., keras.layers.Layer] | None = None,
         preprocessing: Callable[[], tfb.Bijector] = preprocessing_lib.logit,
@@ -87,7 +88,7 @@ class PiVAE(keras.Model):
         observation_noise: NonNegative = 1.0,
         num_classes: Index = 0,
         name: str = "pivae",
-    ):
+    ) -> None:
         super().__init__(name=name)
         self.image_shape = tuple(int(size) for size in image_shape)
         self.num_bins = num_bins
@@ -108,7 +109,7 @@ class PiVAE(keras.Model):
 
     # The bound.
 
-    def bound(self, images, noise, training=False, labels=None):
+    def bound(self, images: tf.Tensor, noise: Noise, training: bool = False, labels: tf.Tensor | None = None) -> Bound:
         """The bound of equation (6) for the discrete images, one sample of (u, z), by its terms.
 
         Args:
@@ -122,13 +123,13 @@ class PiVAE(keras.Model):
         """
         return self.bound_of_features(self.features(images, noise, training), noise, labels)
 
-    def features(self, images, noise, training=False):
+    def features(self, images: tf.Tensor, noise: Noise, training: bool = False) -> Features:
         """The first half of `bound`, `Features`: the one that batch statistics may make a function of all images."""
         t, preprocessing_log_det, discretisation = self.dequantization(images, noise=noise)
         y, flow_log_det = self._flow_forward(t, training)
         return Features(y, flow_log_det, preprocessing_log_det, discretisation)
 
-    def bound_of_features(self, features, noise, labels=None):
+    def bound_of_features(self, features: Features, noise: Noise, labels: tf.Tensor | None = None) -> Bound:
         """The second half of `bound`: for each image, a function of that image's features alone."""
         y, flow_log_det, preprocessing_log_det, discretisation = features
         vae = self.vae.bound(y, noise, labels)
@@ -137,7 +138,7 @@ class PiVAE(keras.Model):
         log_prob = log_density + discretisation  # log p(v) - log q(v|x)
         return Bound(log_prob, vae.reconstruction, vae.kl, flow_log_det, preprocessing_log_det, discretisation)
 
-    def dequantize(self, images, noise):
+    def dequantize(self, images: tf.Tensor, noise: Noise) -> tf.Tensor:
         """Images as the critic sees them, whatever the dequantisation: (x + u) / num_bins, float32 [B, H, W, C]."""
         return uniform(images, noise, self.num_bins)
 
@@ -147,7 +148,13 @@ class PiVAE(keras.Model):
         flow = self.flow.bijector(training=training)
         return flow.forward(t), flow.forward_log_det_jacobian(t, event_ndims=3)
 
-    def importance_weighted_bound(self, images, num_importance_samples, noise, labels=None):
+    def importance_weighted_bound(
+        self,
+        images: tf.Tensor,
+        num_importance_samples: int | tf.Tensor,
+        noise: NoiseStreams,
+        labels: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """log 1/K sum_k w_k over K samples of (u, z), float32 [B], nats: at least as tight as one sample's bound.
 
         Sample k draws from a stream of its own, `noise.fold_in(k)`, so that the first K samples are the same for every
@@ -175,7 +182,9 @@ class PiVAE(keras.Model):
         _, total = tf.while_loop(lambda block, _: block < num_blocks, add, (0, tf.fill([rows], -math.inf)))
         return total - tf.math.log(tf.cast(count, tf.float32))
 
-    def infer(self, images, noise, labels=None):
+    def infer(
+        self, images: tf.Tensor, noise: Noise, labels: tf.Tensor | None = None
+    ) -> tuple[list[LatentSample], tf.Tensor]:
         """Posterior samples of the latent groups and the mean of p(y|z) decoded from them.
 
         Args:
@@ -190,7 +199,13 @@ class PiVAE(keras.Model):
 
     # The sampler.
 
-    def sample_continuous(self, noise, temperature=1.0, sample_noise=1.0, labels=None):
+    def sample_continuous(
+        self,
+        noise: NormalNoise,
+        temperature: float | tf.Tensor = 1.0,
+        sample_noise: float | tf.Tensor = 1.0,
+        labels: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Samples v, float32 [B, H, W, C] on the scale on which images lie in [0, 1] (not clipped); differentiable.
 
         z ~ p(z), y ~ N(mu(z), sigma^2), v = preprocessing^-1(f^-1(y)). The flow uses its running averages.
@@ -205,18 +220,26 @@ class PiVAE(keras.Model):
         sigma = self.observation_noise * sample_noise * tf.exp(self.vae.log_sigma)
         return self.to_image_space(mean + sigma * noise.normal("observation", self.image_shape))
 
-    def to_image_space(self, y):
+    def to_image_space(self, y: tf.Tensor) -> tf.Tensor:
         """v = preprocessing^-1(f^-1(y)), float32 [B, H, W, C]."""
         t = y if self.flow is None else self.flow.bijector(training=False).inverse(y)
         return self.preprocessing().inverse(t)
 
-    def to_uint8(self, v):
+    def to_uint8(self, v: tf.Tensor) -> tf.Tensor:
         """The discrete image of v: clip(floor(num_bins v)), uint8."""
         return tf.cast(tf.clip_by_value(tf.floor(v * self.num_bins), 0.0, self.num_bins - 1.0), tf.uint8)
 
     # What people call.
 
-    def log_prob(self, images, num_importance_samples=1, seed=0, labels=None, batch_size=64, first_row=0):
+    def log_prob(
+        self,
+        images: np.ndarray,
+        num_importance_samples: int = 1,
+        seed: int = 0,
+        labels: np.ndarray | None = None,
+        batch_size: int = 64,
+        first_row: int = 0,
+    ) -> np.ndarray:
         """A lower bound on log P(x) of discrete images; tighter for more importance samples.
 
         Args:
@@ -241,7 +264,14 @@ class PiVAE(keras.Model):
             return self._bound_rows(*rows, (seed_tensor(seed),))
         return self._log_prob_rows(*rows, (tf.constant(num_importance_samples), seed_tensor(seed)))
 
-    def bits_per_dim(self, images, num_importance_samples=1, seed=0, labels=None, **options):
+    def bits_per_dim(
+        self,
+        images: np.ndarray,
+        num_importance_samples: int = 1,
+        seed: int = 0,
+        labels: np.ndarray | None = None,
+        **options: Any,
+    ) -> np.ndarray:
         """-log_prob / (D log 2), NumPy float32 [B].
 
         Args:
@@ -250,7 +280,9 @@ class PiVAE(keras.Model):
         log_prob = self.log_prob(images, num_importance_samples, seed, labels, **options)
         return -log_prob / np.float32(self.dimensions * math.log(2.0))
 
-    def bound_terms(self, images, seed=0, labels=None, first_row=0):
+    def bound_terms(
+        self, images: np.ndarray, seed: int = 0, labels: np.ndarray | None = None, first_row: int = 0
+    ) -> dict[str, np.ndarray]:
         """The terms whose sum is `log_prob` with one importance sample, for one batch.
 
         Args:
@@ -264,7 +296,16 @@ class PiVAE(keras.Model):
         arguments.rows(first_row, 1)
         return self._terms_rows(len(images), first_row, max(1, len(images)), (images, labels), (seed_tensor(seed),))
 
-    def sample(self, num_samples, seed=0, temperature=1.0, sample_noise=1.0, labels=None, batch_size=64, first_row=0):
+    def sample(
+        self,
+        num_samples: int,
+        seed: int = 0,
+        temperature: float = 1.0,
+        sample_noise: float = 1.0,
+        labels: np.ndarray | None = None,
+        batch_size: int = 64,
+        first_row: int = 0,
+    ) -> np.ndarray:
         """Images from the model; image i is a function of (seed, first_row + i).
 
         Args:
@@ -289,7 +330,9 @@ class PiVAE(keras.Model):
         shared = seed_tensor(seed), tf.constant(temperature, tf.float32), tf.constant(sample_noise, tf.float32)
         return self._sample_rows(num_samples, first_row, batch_size, (labels,), shared)
 
-    def reconstruct(self, images, seed=0, labels=None, batch_size=64):
+    def reconstruct(
+        self, images: np.ndarray, seed: int = 0, labels: np.ndarray | None = None, batch_size: int = 64
+    ) -> np.ndarray:
         """Encodes and decodes: the posterior's sample of z, the mean of p(y|z), mapped back to an image.
 
         Args:
@@ -305,7 +348,9 @@ class PiVAE(keras.Model):
         arguments.rows(0, batch_size)
         return self._reconstruct_rows(len(images), 0, batch_size, (images, labels), (seed_tensor(seed),))
 
-    def mass_outside(self, num_samples=2000, seed=0, labels=None, batch_size=64):
+    def mass_outside(
+        self, num_samples: int = 2000, seed: int = 0, labels: np.ndarray | None = None, batch_size: int = 64
+    ) -> MassOutside:
         """How much of the model's density lies outside of [0, 1)^D, estimated from samples.
 
         With `UniformDequantization` it belongs to no image; with `EdgeBins` to the images whose levels are the edges'.
@@ -367,7 +412,9 @@ class PiVAE(keras.Model):
             if part is not None:
                 part.built = True
 
-    def initialize(self, images, seed=0, labels=None, weights=True):
+    def initialize(
+        self, images: np.ndarray, seed: int = 0, labels: np.ndarray | None = None, weights: bool = True
+    ) -> None:
         """Data-dependent initialisation from the first batch: weight normalisation, running moments, sigma.
 
         Args:
@@ -384,12 +431,12 @@ class PiVAE(keras.Model):
         self.vae.initialize_sigma(y, mean)
 
     @property
-    def flow_variables(self):
+    def flow_variables(self) -> list[keras.Variable]:
         """The head's trainable variables, which the adversarial loss never moves (section 4.1, appendix A.4)."""
         return [] if self.flow is None else self.flow.trainable_variables
 
     @property
-    def inference_variables(self):
+    def inference_variables(self) -> list[keras.Variable]:
         """The variables of q(v|x), q(z|y) and sigma, which the generator's mean does not depend on (section 5.1)."""
         return [*self.dequantization.trainable_variables, *self.vae.inference_variables]
 

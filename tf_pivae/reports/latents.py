@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ class FixedNoise:
     def __init__(self, values: Mapping[str, tf.Tensor]):
         self.values = values
 
-    def normal(self, tag: str, shape: tuple[int, ...]) -> tf.Tensor:
+    def normal(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
         """The given noise [B, *shape]."""
         return tf.ensure_shape(self.values[tag], [None, *shape])
 
@@ -39,7 +39,7 @@ class _Recorded:
         self._noise = noise
         self.values: Noise = {}
 
-    def normal(self, tag: str, shape: tuple[int, ...]) -> tf.Tensor:
+    def normal(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
         self.values[tag] = self._noise.normal(tag, shape)
         return self.values[tag]
 

@@ -1,6 +1,7 @@
 """Gradient accumulation: a batch that is too large for the memory, computed a part at a time."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -31,7 +32,7 @@ class AccumulatingTrainer(Trainer):
       num_parts: into which a replica's share of the batch is divided.
     """
 
-    def __init__(self, *args, num_parts: Depth = 4, **kwargs):
+    def __init__(self, *args: Any, num_parts: Depth = 4, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.num_parts = num_parts
 

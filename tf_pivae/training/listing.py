@@ -102,7 +102,7 @@ def _held(path: Path) -> bool:
 def table(entries: Iterable[Entry], now: float | None = None) -> str:
     """The runs as text, a line each."""
     now = time.time() if now is None else now
-    rows = [("run", "state", "step", "bits/dim", "FID", "size", "age")]
+    rows: list[tuple[str, ...]] = [("run", "state", "step", "bits/dim", "FID", "size", "age")]
     for run in entries:
         numbers = [f"{run.step}/{run.num_steps or '?'}"]
         numbers.append("" if run.bits_per_dim is None else f"{run.bits_per_dim:.4f}")

@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
 def train(
     run_dir: str | Path,
     strategy: tf.distribute.Strategy | None = None,
-    recorder: Callable[..., object] = Recorder,
+    recorder: Callable[..., Recorder | NoRecorder] = Recorder,
     dataset: Callable[..., ImageDataset] = gin.REQUIRED,
     model: Callable[..., PiVAE] = PiVAE,
     critic: Callable[..., Critic] | None = None,

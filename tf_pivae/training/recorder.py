@@ -6,6 +6,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import gin
 import numpy as np
@@ -151,13 +152,13 @@ def _bits_per_dim(model: PiVAE, images: np.ndarray, k: int, labels: np.ndarray |
 class NoRecorder:
     """A worker's that is not the chief: it leaves nothing behind."""
 
-    def _nothing(self, *_: object) -> None:
+    def _nothing(self, *_: Any, **__: Any) -> Any:
         return None
 
     claim = restore = advance = report = say = save = close = _nothing
     draw_samples = draw_final_pictures = _nothing
 
-    def start(self, *_: object) -> bool:
+    def start(self, *_: Any, **__: Any) -> bool:
         """The steps are everyone's."""
         return True
 

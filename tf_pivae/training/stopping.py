@@ -4,6 +4,7 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from types import FrameType, TracebackType
+from typing import Any
 
 
 class Stopped(BaseException):
@@ -16,7 +17,7 @@ class Stopping:
     def __init__(self) -> None:
         self.signal: int | None = None
         self._at_once = False
-        self._kept: dict[int, object] = {}
+        self._kept: dict[int, Any] = {}
 
     def __enter__(self) -> "Stopping":
         self._kept = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}

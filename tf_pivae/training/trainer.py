@@ -1,9 +1,10 @@
 """Algorithm 1 (appendix E): one train step alternates critic and generator."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_pivae.configurable import (
@@ -15,6 +16,7 @@ from tf_pivae.configurable import (
     configurable,
 )
 from tf_pivae.layers.moments import replica_mean
+from tf_pivae.models.pivae import PiVAE
 from tf_pivae.noise import RowNoise, for_xla
 from tf_pivae.training import losses, regularizers
 from tf_pivae.training.optimizer import Adamax
@@ -58,7 +60,7 @@ class Trainer(keras.Model):
 
     def __init__(
         self,
-        pivae,
+        pivae: PiVAE,
         critic: keras.layers.Layer | None = None,
         moving_average: keras.Model | None = None,
         likelihood_weight: NonNegative = 1.0,
@@ -76,7 +78,7 @@ class Trainer(keras.Model):
         moving_average_decay: Decay = 0.999,
         seed: Index = 0,
         name: str = "trainer",
-    ):
+    ) -> None:
         super().__init__(name=name)
         if inference_only and (critic is not None or likelihood_weight == 0.0):
             raise ValueError("`inference_only` trains by likelihood alone: set `critic` to None.")
@@ -103,12 +105,12 @@ class Trainer(keras.Model):
         self.built = True
 
     @property
-    def step(self):
+    def step(self) -> keras.Variable:
         """Number of train steps taken, an int64 variable."""
         return self.generator_optimizer.iterations
 
     @property
-    def state(self):
+    def state(self) -> dict[str, list[keras.Variable]]:
         """Everything that a later step depends on: a dict of a group's name -> list of variables."""
         parts = {
             "pivae": self.pivae,
@@ -127,7 +129,7 @@ class Trainer(keras.Model):
         flow = {id(v) for v in self.pivae.flow_variables}
         return [v for v in self.pivae.trainable_variables if id(v) not in flow]
 
-    def initialize(self, images, labels=None, weights=True):
+    def initialize(self, images: np.ndarray, labels: np.ndarray | None = None, weights: bool = True) -> None:
         """Data-dependent initialisation from the first global batch, uint8 [B, H, W, C], outside of any replica.
 
         `weights=False` sets sigma alone, for a model that is already trained.
@@ -135,18 +137,18 @@ class Trainer(keras.Model):
         self.pivae.initialize(images, self.seed, labels, weights=weights)
         self.synchronize_moving_average()
 
-    def synchronize_moving_average(self):
+    def synchronize_moving_average(self) -> None:
         """Sets the moving average to the current weights."""
         if self.moving_average is not None:
             for average, variable in zip(self.moving_average.variables, self.pivae.variables, strict=True):
                 average.assign(variable)
 
-    def check_batch(self, rows):
+    def check_batch(self, rows: int) -> None:
         """Raises ValueError where a replica cannot take steps on so many images."""
 
     # One step.
 
-    def train_step(self, data):
+    def train_step(self, data: tf.Tensor | tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Takes one step; within a graph that XLA compiles where Keras' property `jit_compile` says so.
 
         Args:
@@ -307,7 +309,9 @@ class Trainer(keras.Model):
         return metrics
 
 
-def add_gradients(gradients, variables, found):
+def add_gradients(
+    gradients: dict[int, tf.Tensor], variables: Sequence, found: Sequence[tf.Tensor | None]
+) -> dict[int, tf.Tensor]:
     """Adds what a tape has found for variables (tensors or None) to a dict by the variable's id; returns it."""
     for variable, gradient in zip(variables, found, strict=True):
         if gradient is not None:
