@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
-from tf_pivae.export.model_client import ModelClient, signatures_of
+from tf_pivae.export.metadata import signatures_of
+from tf_pivae.export.model_client import ModelClient
 from tf_pivae.export.requests import Signature, TensorSpec
 from tf_pivae.export.retries import ServingError, with_retries
 

@@ -6,10 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tensorflow_serving.apis import get_model_metadata_pb2
 
 from tf_pivae.export.requests import Signature, TensorSpec
-from tf_pivae.export.servable import signature_of
 
 
 class LogProb(NamedTuple):
@@ -23,7 +21,7 @@ class ModelClient(abc.ABC):
     """The methods of a served model, for as many rows as one likes. A context manager.
 
     A class-conditional model's want `labels`, integers [N]. All of them raise `ServingError` where the server refuses
-    or does not answer, and ValueError, before anything is sent, for input that cannot be meant: names, shapes, no rows,
+    or does not answer, and ValueError, before anything is sent, for input that makes no sense: names, shapes, no rows,
     numbers that the type cannot hold, NaN and infinity. TensorFlow Serving would take the pixel 300 for 44, and never
     answer an empty batch.
 
@@ -105,16 +103,6 @@ class ModelClient(abc.ABC):
 
 def _given(**inputs: ArrayLike | None) -> dict[str, ArrayLike]:
     return {name: value for name, value in inputs.items() if value is not None}
-
-
-def signatures_of(definitions: get_model_metadata_pb2.SignatureDefMap) -> dict[str, Signature]:
-    """The signatures of a server's metadata by name.
-
-    TensorFlow's own, whose names begin with two underscores, are left out: the outputs of `__saved_model_init_op` have
-    no type.
-    """
-    known = definitions.signature_def.items()
-    return {name: signature_of(definition) for name, definition in known if not name.startswith("__")}
 
 
 def as_array(name: str, value: Any, spec: TensorSpec) -> np.ndarray:

@@ -12,7 +12,8 @@ import numpy as np
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
-from tf_pivae.export.model_client import ModelClient, signatures_of
+from tf_pivae.export.metadata import signatures_of
+from tf_pivae.export.model_client import ModelClient
 from tf_pivae.export.requests import Signature
 from tf_pivae.export.retries import ServingError, with_retries
 

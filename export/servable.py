@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from tf_pivae.export.requests import Inputs, Outputs, RequestError, Signature, TensorSpec, invalid
+from tf_pivae.export.requests import Inputs, Outputs, RequestError, Signature, invalid
 from tf_pivae.export.runtimes import open_runtime
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
@@ -72,13 +72,3 @@ def _signature_defs(folder: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
     message.ParseFromString((folder / "saved_model.pb").read_bytes())
     (graph,) = [graph for graph in message.meta_graphs if "serve" in graph.meta_info_def.tags]
     return {name: definition for name, definition in graph.signature_def.items() if not name.startswith("__")}
-
-
-def signature_of(definition: meta_graph_pb2.SignatureDef) -> Signature:
-    """The `Signature` that a `SignatureDef` describes."""
-    sides = definition.inputs, definition.outputs
-    return Signature(*({name: _spec(info) for name, info in side.items()} for side in sides))
-
-
-def _spec(info: meta_graph_pb2.TensorInfo) -> TensorSpec:
-    return TensorSpec(tf.as_dtype(info.dtype).name, tuple(dim.size for dim in info.tensor_shape.dim[1:]))

@@ -212,7 +212,7 @@ def test_few_levels_are_compared_on_one_scale(network, tmp_path):
 
     settings = evaluation.Settings(metrics=("fid",), feature_network=str(network), progress=False)
     rows = []
-    evaluation._image_rows(evaluation._Subject(Perfect(), data, {}, settings, tmp_path, 0), ["fid"], rows, [])
+    evaluation._image_rows(evaluation._Subject(Perfect(), data, {}, settings, tmp_path, 0, None), ["fid"], rows, [])
     assert rows[0].value == pytest.approx(0.0, abs=1e-6)
 
 

@@ -73,6 +73,7 @@ def test_a_run_leaves_everything(finished):
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [4, 8, 12, 12]
     expected = {"bits_per_dim", "reconstruction", "kl/top", "kl/top_down_0", "kl/top_down_1", "flow_log_det_per_dim"}
+    expected |= {"preprocessing_log_det_per_dim", "discretisation_per_dim"}
     expected |= {"log_sigma", "critic_loss", "critic_regularization", "quality_loss", "gradient_norm"}
     expected |= {"images_per_second"}
     assert expected <= set(lines[0])
@@ -86,8 +87,8 @@ def test_terms_add_up_in_the_log(finished):
     line = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[0])
     dimensions = 16 * 16
     kl = sum(value for name, value in line.items() if name.startswith("kl/"))
-    log_dets = dimensions * (line["flow_log_det_per_dim"] + line["preprocessing_log_det_per_dim"])
-    log_prob = line["reconstruction"] - kl + log_dets - dimensions * np.log(256)
+    per_dim = ("flow_log_det_per_dim", "preprocessing_log_det_per_dim", "discretisation_per_dim")
+    log_prob = line["reconstruction"] - kl + dimensions * sum(line[name] for name in per_dim)
     assert line["bits_per_dim"] == pytest.approx(-log_prob / (dimensions * np.log(2)), rel=2e-6)
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from tf_pivae.models.pivae import PiVAE
 
 
-
 def publish(run_dir: str | Path, output: str | Path, step: int | None = None) -> int:
     """Writes a run directory in miniature, which `tf_pivae.load` and the commands that read runs take.
 

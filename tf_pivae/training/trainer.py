@@ -303,6 +303,7 @@ class Trainer(keras.Model):
             "reconstruction": tf.reduce_mean(bound.reconstruction),
             "flow_log_det_per_dim": tf.reduce_mean(bound.flow_log_det) / dimensions,
             "preprocessing_log_det_per_dim": tf.reduce_mean(bound.preprocessing_log_det) / dimensions,
+            "discretisation_per_dim": tf.reduce_mean(bound.discretisation) / dimensions,
         }
         for name, group in zip(self.pivae.vae.group_names, bound.kl, strict=True):
             metrics[f"kl/{name}"] = tf.reduce_mean(tf.reduce_sum(group, -1))
