@@ -408,7 +408,7 @@ MUTATIONS = [
     # Clients of a server.
     Mutation(
         "clients: a signature of TensorFlow's own is taken for one of the model",
-        "export/model_client.py",
+        "export/metadata.py",
         'if not name.startswith("__")',
         "if name",
         "tests/export/test_client_and_replica.py",
