@@ -60,6 +60,9 @@ RUN = {
     "python -m tf_pivae.train --gin_file=cifar.gin --gin_file=options/mixed_precision.gin --run_dir=RUN": Run(
         "--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/mixed", slow=True
     ),
+    "python -m tf_pivae.train --gin_file=paper/cqfg.gin --gin_file=options/edge_bins.gin --run_dir=RUN": Run(
+        "--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/edge_bins", slow=True
+    ),
     "python -m benchmarks.precision --run_dir=runs/demo": Run("--num_examples=4", (TRAIN,), slow=True),
     "python -m tf_pivae.train --gin_file=paper/cqfg.gin --gin_file=options/gradient_accumulation.gin "
     "--run_dir=RUN": Run("--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/parts", slow=True),
