@@ -34,7 +34,11 @@ class Runtime(Protocol):
 
 
 def open_runtime(folder: str | Path, runtime: str, precision: str = "f32") -> Runtime:
-    """The `Runtime` of this name for a version's folder; see `load`."""
+    """The `Runtime` of this name for a version's folder; see `load`.
+
+    Raises:
+      UserError: no such runtime or precision, or OpenVINO is not installed.
+    """
     if runtime not in RUNTIMES:
         raise UserError(f"no runtime {runtime!r}; there are {', '.join(RUNTIMES)}.")
     if precision not in PRECISIONS:

@@ -22,14 +22,22 @@ flags.adopt_module_key_flags(cli)  # shows them in --help
 
 @gin.configurable
 def prepare(dataset: Callable[[], ImageDataset]) -> ImageDataset:
-    """Gets its data set from gin, as `train` does: a function, whose call prepares what it returns."""
+    """Gets its data set from gin, as `train` does: a function, whose call prepares what it returns.
+
+    Raises:
+      UserError: `dataset` is no function.
+    """
     if not callable(dataset):
         raise UserError("train.dataset must be a function: write @bundled (say), without parentheses")
     return dataset()
 
 
 def main() -> None:
-    """Binds the configuration's `train.dataset` to `prepare` and calls it."""
+    """Binds the configuration's `train.dataset` to `prepare` and calls it.
+
+    Raises:
+      UserError: there is none.
+    """
     cli.parse_gin(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
     try:
         dataset = gin.query_parameter("train.dataset")

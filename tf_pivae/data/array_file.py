@@ -83,7 +83,11 @@ class ArrayFile:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def slabs(self, start: int = 0) -> Iterator[np.ndarray]:
-        """Yields the rows from `start` on, `[k, ...]` in the machine's byte order, about `SLAB_BYTES` at a time."""
+        """Yields the rows from `start` on, `[k, ...]` in the machine's byte order, about `SLAB_BYTES` at a time.
+
+        Raises:
+          UserError: the file ends before its last row.
+        """
         row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         step = max(1, SLAB_BYTES // max(1, row_bytes))
         with reading(self.name), self.open_data() as stream:
@@ -119,7 +123,11 @@ class ArrayFile:
         return height, width, channels
 
     def labels(self, images: "ArrayFile") -> np.ndarray | None:
-        """The array as labels int64 `[N]` of images; None where all are -1, "unlabelled"."""
+        """The array as labels int64 `[N]` of images; None where all are -1, "unlabelled".
+
+        Raises:
+          UserError: another shape, dtype or range.
+        """
         if self.shape != images.shape[:1] or self.dtype.kind not in "iu":
             raise UserError(
                 f"{self.name} is {self.dtype} {list(self.shape)}; it must be integers [{images.shape[0]}], one for "

@@ -66,6 +66,12 @@ def reading_only(declarations: bool = False) -> Iterator[None]:
 def declared(name: str, image_shape: tuple[int, int, int], class_names: Sequence[str], limits: arrays.Limits) -> None:
     """For a source whose configuration says what its images are; nothing outside of `reading_only(declarations=True)`.
 
+    Args:
+      name: the data set's.
+      image_shape: (H, W, C) of its images.
+      class_names: of its classes, or none.
+      limits: as `ImageDataset.take` takes them.
+
     Raises:
       NotPrepared: there; with what is declared, and numbers of images that nobody knows.
     """
@@ -96,6 +102,7 @@ def load(
 
     Args:
       source: an `ImageSource` that knows its number of images.
+      name, specification, num_examples, cache_dir: as for `prepare`.
     """
     count = sum(n or 0 for n in expected(source, arrays.check_num_examples(num_examples)))
     if count * math.prod(source.image_shape) <= IN_MEMORY_BYTES:
