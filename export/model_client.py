@@ -63,7 +63,7 @@ class ModelClient(abc.ABC):
         """Any signature by its name: arrays by name -> arrays by name, all of N rows.
 
         Raises:
-          ValueError: no such signature, or input that cannot be meant.
+          ValueError: no such signature, or input that makes no sense.
           ServingError: the server refuses, or does not answer in time.
         """
         if signature not in self.signatures:

@@ -254,7 +254,7 @@ class PiVAE(keras.Model):
           NumPy float32 [B], nats.
 
         Raises:
-          ValueError: images of another shape, dtype or range; labels missing or out of range; a number that is none.
+          ValueError: images of another shape, dtype or range; labels missing or out of range; a number out of range.
         """
         images, labels = self._checked(images, labels)
         arguments.whole_numbers(1, _MOST_SAMPLES, num_importance_samples=num_importance_samples)
@@ -321,7 +321,7 @@ class PiVAE(keras.Model):
           NumPy uint8 [num_samples, H, W, C].
 
         Raises:
-          ValueError: a number that is none; labels missing or out of range.
+          ValueError: a number out of range; labels missing or out of range.
         """
         arguments.whole_numbers(0, num_samples=num_samples)
         arguments.scales(temperature=temperature, sample_noise=sample_noise)
