@@ -22,6 +22,7 @@ OPTIONS = sorted(path.stem for path in (Path(__file__).resolve().parent.parent /
 BINDS = {
     "actnorm": {"RealNVP.norm": "act"},
     "differentiable_augmentation": {"Trainer.augment": "@DifferentiableAugmentation"},
+    "edge_bins": {"PiVAE.dequantization": "@EdgeBins"},
     "five_bit": {"PiVAE.num_bins": 32, "train.dataset": "@reduced_levels", "reduced_levels.num_bins": 32},
     "free_bits": {"Trainer.free_nats": 0.25},
     "gradient_accumulation": {"train.trainer": "@AccumulatingTrainer", "AccumulatingTrainer.num_parts": 4},
@@ -62,7 +63,7 @@ def test_a_fragment_binds_what_it_is_about_and_nothing_else(option):
     changed.pop("DifferentiableAugmentation.transformations", None)  # All of them, as by default.
     shown = {name: str(value) if repr(value).startswith("@") else value for name, value in changed.items()}
     assert shown.items() <= BINDS[option].items()
-    assert BINDS[option].keys() - shown.keys() <= {"train.moving_average"}  # The demo has one already.
+    assert BINDS[option].keys() - shown.keys() <= {"train.moving_average", "PiVAE.dequantization"}  # The demo has them.
 
 
 def test_every_option_is_tested():

@@ -70,7 +70,7 @@ def train(
       run_dir: folder of the run.
       strategy: `tf.distribute.Strategy`; None is `workers.default_strategy()`: all GPUs of this machine, or the workers
         of TF_CONFIG, each of which runs the same command. Only the chief needs `run_dir`.
-      recorder: a function of `run_dir` and `keep_checkpoints` that returns the chief's pen: `Recorder`, or
+      recorder: a function of `run_dir` and `keep_checkpoints` that returns what writes the run down: `Recorder`, or
         `tf_pivae.dry_run.Rehearsal`, which writes nothing and ends before the first step.
       dataset: a function that returns an `ImageDataset`.
       model: a function of `image_shape` and `num_classes` that returns a `PiVAE`.

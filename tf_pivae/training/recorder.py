@@ -25,7 +25,7 @@ _BATCH = 64  # Images at a time in the evaluation at the end, as in `PiVAE.log_p
 
 
 class Recorder:
-    """The chief's pen: holds the run directory's lock from here to `close`.
+    """Writes a run down, on the chief alone: holds the run directory's lock from here to `close`.
 
     Args:
       run_dir: folder of the run.
