@@ -87,7 +87,7 @@ class LocalModel(ModelClient):
         """Images uint8 [N, H, W, C] -> float32 [N]: the negative bound in bits, a dimension."""
         return self.log_prob(images, labels).bits_per_dim
 
-    def predict(self, signature: str, inputs: Inputs) -> Outputs:
+    def _send(self, signature: str, inputs: Inputs) -> Outputs:
         """One run.
 
         Raises:
