@@ -13,7 +13,7 @@ from tf_pivae.errors import UserError
 # Name -> what it does, as in docs/commands.md.
 COMMANDS = {
     "train": "trains, or continues a run; `--dry_run` and `--describe` only look",
-    "sample": "draws samples",
+    "sample": "draws samples, of the newest checkpoint or of `--step`",
     "evaluate": "bits per dimension, FID, KID, IS, GAN-train, GAN-test",
     "report": "shows runs on one page",
     "prepare": "downloads and prepares a data set",
