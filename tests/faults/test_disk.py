@@ -136,7 +136,8 @@ def test_a_run_directory_that_has_become_read_only(disk):
     kept = contents(disk.path)
     disk.make_read_only()
     assert line_of(lambda: train(disk.path / "run", num_steps=4)) == (
-        f"cannot use {disk.path}/run as a run directory: Read-only file system; choose another --run_dir."
+        f"cannot use {disk.path}/run as a run directory: {disk.path}/run/lock: Read-only file system; "
+        "choose another --run_dir."
     )
     assert contents(disk.path) == kept
 
@@ -155,6 +156,7 @@ def test_the_command_ends_with_status_2_and_one_line(disk, tiny, run_command):
     disk.make_read_only()
     result = run_command("train", f"--gin_file={tiny}", f"--run_dir={disk.path}/run")
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].startswith(f"error: cannot use {disk.path}/run as a run directory: Read-only")
+    line = f"error: cannot use {disk.path}/run as a run directory: {disk.path}/run: Read-only"
+    assert result.stderr.splitlines()[-1].startswith(line)
     assert result.stderr.count("error: ") == 1
     assert "Traceback" not in result.stderr
