@@ -23,6 +23,7 @@ def import_tensorflow() -> None:
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # In a notebook the import has set another.
 
 
 @contextlib.contextmanager
