@@ -343,7 +343,7 @@ def test_errors_echo_what_is_wrong(model):
             call()
     with pytest.raises(ValueError, match="257"):
         PiVAE(SHAPE, vae=_plain, num_bins=257)
-    with pytest.raises(ValueError, match="got 1"):
+    with pytest.raises(ValueError, match="num_bins = 1 is not possible"):
         PiVAE(SHAPE, vae=_plain, num_bins=1)
     with pytest.raises(ValueError, match="6x5"):
         PiVAE((6, 5, 1), vae=_plain)

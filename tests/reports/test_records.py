@@ -11,6 +11,7 @@ from PIL import Image
 from tf_pivae import cli
 from tf_pivae.configuration import preserved
 from tf_pivae.data.arrays import ImageSplit
+from tf_pivae.errors import UserError
 from tf_pivae.files import read_records
 from tf_pivae.reports import configuration, curves, drawn, evaluations, hardware, pictures
 from tf_pivae.reports import run as run_records
@@ -61,14 +62,14 @@ def test_half_a_line_is_left_out(tmp_path):
 
 def test_garbage_in_the_records_is_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"step": 1, "a": NaN, "b": "<b>", "c": [1], "d": 1e999}\n\xff\xfe\n[1]\n{"step": -1}\n'
+    path.write_bytes(b'{"step": 1, "a": NaN, "b": "<b>", "c": [1], "d": 1e999}\n\xc3\xa4\n[1]\n{"step": -1}\n'
                      b'{"step": true}\n{"step": 1e3}\n{"step": 99999999999999999999}\n' + b"[" * 100_000)  # fmt: skip
     lines = run_records._lines(path)
     assert [line["step"] for line in lines] == [1]
     assert run_records._numbers(lines[0]) == {"step": 1, **dict.fromkeys("abcd")}
-    path.unlink()
-    path.mkdir()
-    assert run_records._lines(path) == []
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"metrics.jsonl: it is no text\."):
+        run_records._lines(path)
     rows = ["x", {}, {"metric": 3, "value": 1.0}, {"metric": "a", "value": "1"}, {"metric": "b", "value": float("nan")},
             {"metric": "c", "value": 10**400}, {"metric": "d", "value": 2, "spread": "x", "new": 1}]  # fmt: skip
     found = evaluations.rows_of({"step": 1, "rows": rows})
