@@ -188,16 +188,3 @@ def test_an_older_checkpoint_serves_where_the_newest_is_damaged(run, tmp_path, c
         assert "checkpoint 2 is damaged" in caplog.text
         with pytest.raises(UserError, match=r"manifest\.json"):
             runs.load_with_step(tmp_path / "run", step=2)
-
-
-@pytest.mark.parametrize("name", ["of[1]", "a*b", "what?", "back\\slash", "with space", "[x"])
-def test_paths_that_are_patterns_to_tensorflow(name, tmp_path):
-    """Trained, gone on with, loaded."""
-    run_dir = tmp_path / name / "run"
-    in_process.train(run_dir, 1, parameters=PARAMETERS)
-    shutil.move(run_dir, tmp_path / name / "moved")
-    (tmp_path / name / "moved" / "config.gin").unlink()  # Of one step.
-    assert in_process.train(tmp_path / name / "moved", 2, parameters=PARAMETERS).step == 2
-    starts = runs.load_environments(tmp_path / name / "moved")
-    assert [start["from_step"] for start in starts] == [0, 1], "it went on"
-    assert runs.load_with_step(tmp_path / name / "moved")[1] == 2

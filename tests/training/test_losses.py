@@ -38,8 +38,9 @@ def test_hinge_loss_by_cases():
 def _bound():
     reconstruction, log_dets = RNG.normal(-20.0, 3.0, 6), RNG.normal(size=[2, 6])
     kl = [np.abs(RNG.normal(size=[6, channels])) * np.linspace(0.01, 2.0, channels) for channels in (3, 5)]
-    log_prob = reconstruction + log_dets.sum(0) - sum(group.sum(1) for group in kl) - 4.0 * np.log(256.0)
-    values = (log_prob, reconstruction, kl, *log_dets)
+    discretisation = np.full(6, -4.0 * np.log(256.0))
+    log_prob = reconstruction + log_dets.sum(0) - sum(group.sum(1) for group in kl) + discretisation
+    values = (log_prob, reconstruction, kl, *log_dets, discretisation)
     return Bound(*tf.nest.map_structure(lambda x: tf.constant(x, tf.float32), values)), log_prob, np.concatenate(kl, 1)
 
 

@@ -12,7 +12,6 @@ from tf_pivae.configurable import (
     Depth,
     Index,
     NonNegative,
-    Positive,
     configurable,
 )
 from tf_pivae.layers.moments import replica_mean
@@ -72,7 +71,7 @@ class Trainer(keras.Model):
         inference_only: bool = False,
         free_nats: NonNegative = 0.0,
         kl_warmup_steps: Index = 0,
-        learning_rate: Positive = 0.002,
+        learning_rate: NonNegative = 0.002,
         beta_1: Decay = 0.9,
         beta_2: Decay = 0.999,
         moving_average_decay: Decay = 0.999,
