@@ -86,9 +86,6 @@ RUN = {
         "--preset=tiny --gin_param=num_steps=2", slow=True
     ),
     EXPORT: Run(needs=(TRAIN,), slow=True),
-    "python -m benchmarks.run --parts=runtimes --peers=eager --factors=0.25": Run(
-        "--quick --output=performance.md", slow=True
-    ),
     "python -m tf_pivae.publish --run_dir=runs/demo --output=published/demo": Run(needs=(TRAIN,)),
     "python -m pytest test_mixing.py": Run(),
     MIXING: Run(f"{SHORT} --gin_param=PiVAE.flow=@MixingRealNVP --gin_param=train.critic=@averaging_critic", slow=True),
@@ -99,6 +96,9 @@ RUN = {
 
 # Run by another test.
 ELSEWHERE = {
+    "python -m benchmarks.run --parts=runtimes --peers=eager --factors=0.25": (
+        "tests/benchmarks/test_run.py::test_runtimes_of_an_export"
+    ),
     "tf-pivae NAME --help": "tests/test_packaging.py::test_every_installed_command_answers",
     "python -m tf_pivae.NAME --help": "tests/test_train_command.py::test_help_answers_at_once",
     'export TF_CONFIG="$(python -m tf_pivae.cluster --scheduler=slurm)"': (
