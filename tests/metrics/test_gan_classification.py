@@ -160,12 +160,17 @@ def test_the_recipe_is_in_gin():
         (np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 0], RECIPE, "as many integer labels"),
         (np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 0, 2], RECIPE, "0 to 1 is allowed"),
         (np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 0, 1], ClassifierConfig(depth=9), "6n . 2"),
-        (np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 0, 1], ClassifierConfig(depth=8, num_steps=0), "must be positive"),
     ],
 )
 def test_mistakes_are_one_clear_line(images, labels, config, message):
     with pytest.raises(UserError, match=message):
         train_classifier(images, np.array(labels), 2, config, progress=False)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "num_steps", "save_every"])
+def test_a_recipe_without_steps_is_refused(name):
+    with pytest.raises(ValueError, match=rf"ClassifierConfig\.{name} = 0 is not possible"):
+        ClassifierConfig(**{name: 0})
 
 
 def test_a_diverging_training_stops():

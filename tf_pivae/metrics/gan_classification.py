@@ -173,8 +173,6 @@ def train_classifier(
     config = config or ClassifierConfig()
     images = np.asarray(images)
     labels = _checked(images, labels, num_classes, "training")
-    if min(config.batch_size, config.num_steps, config.save_every) < 1:
-        raise UserError("batch_size, num_steps and save_every of ClassifierConfig must be positive")
     mean, variance = _pixel_moments(images)
     model = residual_network(images.shape[1:], num_classes, config.depth, mean, variance, config.seed)
     rates = [config.learning_rate * 0.1**drop for drop in range(len(config.drops) + 1)]
