@@ -62,6 +62,20 @@ MUTATIONS = [
         "tests/layers/test_weight_norm.py",
     ),
     Mutation(
+        "coverage: an image's own vector counts among its neighbours",
+        "tf_pivae/metrics/manifold.py",
+        "distances[own, start + own] = np.inf",
+        "distances[own, start + own] = 0.0",
+        "tests/metrics/test_manifold.py",
+    ),
+    Mutation(
+        "precision and recall the wrong way round",
+        "tf_pivae/metrics/manifold.py",
+        "precise |= inside_real.any(axis=0)",
+        "precise |= (distances <= sample_radii).any(axis=0)",
+        "tests/metrics/test_manifold.py",
+    ),
+    Mutation(
         "parts of a batch side by side: each takes the noise of the first",
         "tf_pivae/rows.py",
         "tf.constant(first_row + ranges[i][0], tf.int64)",

@@ -34,7 +34,7 @@ def network(tmp_path_factory):
 
 def test_a_table_a_json_and_a_protocol(finished_copy, network, evaluate):
     run_dir = finished_copy
-    metrics = "--metrics=bits_per_dim,fid,kid"
+    metrics = "--metrics=bits_per_dim,fid,kid,precision,coverage"
     result = evaluate(f"--run_dir={run_dir}", metrics, "--importance_samples=4", f"--feature_network={network}")
     # 64 reference images are fewer than the 1,000 of a KID subset: one line says so, after all the others are done.
     assert result.returncode == 2
@@ -49,6 +49,9 @@ def test_a_table_a_json_and_a_protocol(finished_copy, network, evaluate):
     (frechet,) = [row for name, row in rows.items() if name.startswith("Frechet[")]  # Never 'FID' with this network.
     for fact in ("64 samples", "against 64", "test", "tiny_net"):
         assert fact in frechet["protocol"]
+    for name, neighbours in (("Precision[tiny_net]", 3), ("Coverage[tiny_net]", 5)):
+        assert 0.0 <= rows[name]["value"] <= 1.0
+        assert f"{neighbours} nearest neighbours among 64 and 64" in rows[name]["protocol"]
     for name in rows:
         assert name in result.stdout
     assert "FID" not in result.stdout

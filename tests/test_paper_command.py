@@ -141,6 +141,7 @@ def test_a_misspelt_binding_is_refused_before_anything_is_trained(tmp_path, run_
         (["--seeds="], "--seeds names none"),
         (["--seeds=x"], "expected whole numbers"),
         (["--rows=nope"], "it has gan, vae, pivae, cqg, cqfg"),
+        (["--also=nope"], "choose from precision, recall, density, coverage"),
         (["--only_metrics=bits_per_dim,nope"], "table 1 has bits_per_dim, inception_score, fid"),
         (["--output_dir=/dev/null"], "choose another --output_dir"),
         (["--table=7", "--output_dir=/dev/null/tables"], "choose another --output_dir"),
@@ -274,6 +275,15 @@ def test_the_spread_of_single_numbers_is_told():
     cells = {"bits_per_dim": paper_table.cell(3.9, results)}
     text = paper_table.markdown("T", ["bits_per_dim"], [("CQFG", cells)], [])
     assert "- bits/dim: each single number ± 0.012 to 0.046" in text
+
+
+def test_metrics_beyond_the_paper_have_a_column_of_their_own():
+    row = published.TABLES["1"].rows[1]._replace(numbers={"fid": 171.0}, also=("recall",))
+    results = [{"fid": {"value": 20.0, "protocol": "how"}, "recall": {"value": 0.25, "protocol": "3 neighbours"}}]
+    text = paper_table.markdown("T", ["fid", "recall"], [("VAE", paper_table.row_cells(row, results))], [])
+    assert "| | FID | published | recall |\n" in text
+    assert "| VAE | 20.00 | 171.0 | 0.25 |\n" in text
+    assert "- recall: 3 neighbours\n" in text
 
 
 def test_real_subsets_beside_table_7():

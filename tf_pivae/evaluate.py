@@ -24,7 +24,9 @@ cli.define_gin_flags()
 flags.adopt_module_key_flags(cli)  # shows them in --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.")
 _METRICS = flags.DEFINE_list(
-    "metrics", ["bits_per_dim"], "Of bits_per_dim, fid, kid, inception_score, gan_train, gan_test."
+    "metrics",
+    ["bits_per_dim"],
+    "Of bits_per_dim, fid, kid, inception_score, precision, recall, density, coverage, gan_train, gan_test.",
 )
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "test"], "Images of the bits per dimension.")
 _REFERENCE_SPLIT = flags.DEFINE_enum(

@@ -17,13 +17,14 @@ from tf_pivae.data.arrays import ImageDataset, ImageSplit
 from tf_pivae.data.levels import LookedUpImages
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.bits_per_dim import bits_per_dim
+from tf_pivae.metrics.scores import KEEP_FEATURES, NEIGHBOURS, WITH_FEATURES, WITH_REFERENCE
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.training import runs
 from tf_pivae.training.workers import local_strategy
 
 _MASS_SAMPLES = 1000  # From which the mass outside of all images is estimated.
 _log = logging.getLogger(__name__)
-IMAGE_METRICS = ("fid", "kid", "inception_score")
+IMAGE_METRICS = ("fid", "kid", "inception_score", "precision", "recall", "density", "coverage")
 CLASSIFIER_METRICS = ("gan_train", "gan_test")
 METRICS = ("bits_per_dim", *IMAGE_METRICS, *CLASSIFIER_METRICS)
 
@@ -195,8 +196,6 @@ def feature_network(settings: Settings, example: np.ndarray) -> metrics.FeatureN
 
 
 def _image_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
-    from tf_pivae.metrics.scores import KEEP_FEATURES
-
     model, data, settings = subject.model, _full_scale(subject.data), subject.settings
     reference = _split(data, settings.reference_split)
     network = subject.network or feature_network(settings, np.asarray(reference.images[:1]))
@@ -204,9 +203,9 @@ def _image_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: 
     wanted = _possible(wanted, network, count, len(reference), settings, refused)
     if not wanted:
         return
-    keep = KEEP_FEATURES if "kid" in wanted else 0
+    keep = KEEP_FEATURES if set(WITH_FEATURES) & set(wanted) else 0
     statistics = None
-    if {"fid", "kid"} & set(wanted):
+    if set(WITH_REFERENCE) & set(wanted):
         key = metrics.ReferenceKey(data.name, settings.reference_split, _digest(reference.images), len(reference))
         statistics = metrics.reference_statistics(
             reference.images, network, key, keep_features=keep, progress=settings.progress
@@ -223,19 +222,27 @@ def _image_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: 
         key=pass_name,
         description="samples",
     )
-    for metric in wanted:
+    for together in _same_neighbours(wanted):
         try:
-            (score,) = metrics.image_scores(
+            scores = metrics.image_scores(
                 samples,
                 statistics,
                 network,
-                [metric],
+                together,
                 reference_name=f"{data.name} {settings.reference_split}",
                 allow_rank_deficient=settings.allow_rank_deficient,
             )
-            rows.append(_score_row(score))
+            rows += map(_score_row, scores)
         except UserError as error:
-            refused.append(f"{metric}: {error}")
+            refused.append(f"{', '.join(together)}: {error}")
+
+
+def _same_neighbours(wanted: list[str]) -> list[list[str]]:
+    """Metrics in groups that are computed at once, so that what one group lacks does not cost another."""
+    groups: dict[object, list[str]] = {}
+    for metric in wanted:
+        groups.setdefault(NEIGHBOURS.get(metric, metric), []).append(metric)
+    return list(groups.values())
 
 
 def _possible(
@@ -370,7 +377,7 @@ def folder_rows(images: str | Path, reference_images: str | Path | None, setting
     """
     wanted = [name for name in settings.metrics if name in IMAGE_METRICS]
     if not wanted:
-        raise UserError("--images can be scored by fid, kid and inception_score: say so with --metrics.")
+        raise UserError(f"--images can be scored by {', '.join(IMAGE_METRICS)}: name some with --metrics.")
     samples = metrics.images_from_folder(images)
     network = feature_network(settings, samples[:1])
     scores = metrics.image_scores(

@@ -28,6 +28,7 @@ _OUTPUT_DIR = flags.DEFINE_string("output_dir", "tables", "Folder of the tables 
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "One training each.")
 _ROWS = flags.DEFINE_list("rows", [], "Names of rows (files in gin/paper/); all of the table's by default.")
 _METRICS = flags.DEFINE_list("only_metrics", [], "Of the table's metrics, these alone.")
+_ALSO = flags.DEFINE_list("also", [], "Metrics beyond the paper's: of precision, recall, density, coverage.")
 _FILES = flags.DEFINE_multi_string("gin_file", [], "A gin file for all trainings, after the preset's; repeatable.")
 _PARAMS = flags.DEFINE_multi_string("gin_param", [], "A binding for all trainings, such as num_steps=500; repeatable.")
 _INCEPTION = flags.DEFINE_string("inception_weights", None, "File with the FID Inception's weights, see evaluate.")
@@ -57,7 +58,11 @@ def main() -> None:
         title, metrics = table.title, [m for m in table.metrics if not _METRICS.value or m in _METRICS.value]
         if not set(_METRICS.value) <= set(table.metrics):
             raise UserError(f"--only_metrics: table {_TABLE.value} has {', '.join(table.metrics)}.")
+        unknown = set(_ALSO.value) - set(published.BEYOND)
+        if unknown:
+            raise UserError(f"--also: choose from {', '.join(published.BEYOND)}.")
         rows = _systems(table, metrics, seeds, notes)
+        metrics += _ALSO.value
     text = paper_table.markdown(title, metrics, rows, notes)
     _write(text, title, seeds, rows)
     print(text, end="")
@@ -89,7 +94,7 @@ def _systems(table, metrics, seeds, notes):
         notes.append("The preset's data stand for every data set: rows that differ in nothing else share their runs.")
     rows, drawn, minutes = [], {}, []
     for i, row in enumerate(chosen, 1):
-        row = row._replace(numbers={metric: row.numbers[metric] for metric in metrics})
+        row = row._replace(numbers={metric: row.numbers[metric] for metric in metrics}, also=tuple(_ALSO.value))
         inception = [f"--inception_weights={_INCEPTION.value}"] if _INCEPTION.value else []
         options = dict(extra_files=_FILES.value, gin_params=_PARAMS.value, evaluation=inception, retry=_RETRY.value)
         options["say"] = functools.partial(print, f"[{i}/{len(chosen)}]", flush=True)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tf_pivae import children, cli, configuration
 from tf_pivae.errors import UserError
+from tf_pivae.published import BEYOND
 from tf_pivae.training.runs import write_atomically
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _NAMES = {
     "fid": "FID",
     "gan_test": "GAN-test %",
     "gan_train": "GAN-train %",
+    **{name: name.capitalize() for name in BEYOND},
 }
 _STAGES = ("likelihood", "model", "bound")
 
@@ -134,9 +136,9 @@ class RowRun:
 
         Returns:
           dict of a metric's name -> {"value", "spread", "protocol"} or {"reason": why there is none}, for the metrics
-          that the paper gives.
+          that the paper gives and those wanted beyond them.
         """
-        wanted = [metric for metric, value in self.row.numbers.items() if value is not None]
+        wanted = [metric for metric, value in self.row.numbers.items() if value is not None] + list(self.row.also)
         bound = [metric for metric in wanted if metric == "bits_per_dim" and self.row.approximate]
         try:
             start = []

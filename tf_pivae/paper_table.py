@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tf_pivae.published import METRICS, REAL_SUBSETS
+from tf_pivae.published import BEYOND, METRICS, REAL_SUBSETS
 
 if TYPE_CHECKING:
     from tf_pivae.published import Row
@@ -63,10 +63,13 @@ def cell(published: float | None, results: Sequence[dict], approximate: bool = F
 
 def row_cells(row: Row, results: Sequence[dict[str, dict]]) -> dict[str, Cell]:
     """dict of a metric's name -> `Cell` from the results of every seed (what `RowRun.run` returns)."""
-    return {
+    cells = {
         metric: cell(value, [r[metric] for r in results if metric in r], row.approximate and metric == "bits_per_dim")
         for metric, value in row.numbers.items()
     }
+    for metric in row.also:
+        cells[metric] = cell(None, [result[metric] for result in results])._replace(wanted=True)
+    return cells
 
 
 def markdown(
@@ -76,14 +79,16 @@ def markdown(
 
     Args:
       title: the paper's caption in short.
-      metrics: keys of `METRICS`, or their names.
+      metrics: keys of `METRICS` or their names, and of `BEYOND`, which have no published numbers beside them.
       rows: pairs (label, dict of a metric -> `Cell`).
       notes: lines above the table.
     """
-    columns = [part for metric in metrics for part in (METRICS.get(metric, metric), "published")]
+    columns = [part for metric in metrics for part in (METRICS.get(metric, metric), "published")[: _width(metric)]]
     lines = [f"# {title}", "", *notes, "", f"| | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
     for label, cells in rows:
-        numbers = [part for metric in metrics for part in (cells[metric].text, cells[metric].published_text)]
+        numbers = [
+            part for metric in metrics for part in (cells[metric].text, cells[metric].published_text)[: _width(metric)]
+        ]
         lines.append(f"| {label} | {' | '.join(numbers)} |")
     protocols, reasons, spreads = {}, {}, {}
     for label, cells in rows:
@@ -98,6 +103,10 @@ def markdown(
     lines += [f"- {name}: each single number ± {_span(found)}" for name, found in spreads.items() if found]
     lines += [f"- none, {text} ({', '.join(labels)})" for text, labels in reasons.items()]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _width(metric):
+    return 1 if metric in BEYOND else 2
 
 
 def _span(values):

@@ -9,6 +9,7 @@ METRICS = {
     "gan_test": "GAN-test %",
     "gan_train": "GAN-train %",
 }
+BEYOND = {name: name for name in ("precision", "recall", "density", "coverage")}  # Not in the paper.
 
 
 class Row(NamedTuple):
@@ -19,6 +20,7 @@ class Row(NamedTuple):
     numbers: dict  # metric -> published value; None where the paper gives none
     approximate: bool = False  # bits per dimension in [square brackets], by an inference network around a GAN
     likelihood_first: bool = False  # appendix C: trained by likelihood alone, and from there by both
+    also: tuple = ()  # metrics of `BEYOND` to compute as well
     elsewhere: str | None = None  # the row whose system this is, on other data; for presets that bring their own data
 
 

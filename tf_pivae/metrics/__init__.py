@@ -13,6 +13,7 @@ _MODULES = {
     "frechet": ("frechet_distance", "frechet_distance_from_moments"),
     "moments": ("Moments", "StreamingMoments", "moments_of"),
     "kernel": ("KernelDistance", "kernel_distance", "kernel_distance_subsets"),
+    "manifold": ("ManifoldScores", "manifold_scores"),
     "inception_scores": ("InceptionScore", "inception_score"),
     "features": ("FeatureNetwork", "Features", "callable_network", "keras_network"),
     "inception": ("inception_network",),

@@ -50,7 +50,10 @@ class FeatureNetwork:
 
     def title(self, metric: str) -> str:
         """'FID' and the like for the Inception network, 'Frechet[name]' and the like for any other."""
-        return OFFICIAL_TITLES[metric] if self.is_inception else f"{CUSTOM_TITLES[metric]}[{self.name}]"
+        name = metric.capitalize()
+        if self.is_inception:
+            return OFFICIAL_TITLES.get(metric, name)
+        return f"{CUSTOM_TITLES.get(metric, name)}[{self.name}]"
 
     def __call__(self, images: np.ndarray) -> Features:
         """Features of `images`, uint8 [B, H, W, C], C 1 or 3. Raises UserError for another dtype, rank or output."""

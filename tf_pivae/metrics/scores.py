@@ -1,4 +1,4 @@
-"""FID, KID and Inception Score of images against a reference, each with its protocol (method.md, section 7)."""
+"""Scores of images against a reference, each with its protocol (method.md, section 7)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,22 @@ from typing import Any
 import numpy as np
 
 from tf_pivae.errors import UserError
-from tf_pivae.metrics import frechet, inception_scores, kernel
+from tf_pivae.metrics import frechet, inception_scores, kernel, manifold
 from tf_pivae.metrics.extraction import BATCH_SIZE, Extraction, Images, extract
 from tf_pivae.metrics.features import FeatureNetwork
 from tf_pivae.metrics.image_folder import images_from_folder
 from tf_pivae.metrics.moments import moments_of
 
-METRICS = ("fid", "kid", "inception_score")
-KEEP_FEATURES = 10_000  # features of either set that KID draws its subsets from
+NEIGHBOURS = {
+    "precision": manifold.PRECISION_RECALL_NEIGHBOURS,
+    "recall": manifold.PRECISION_RECALL_NEIGHBOURS,
+    "density": manifold.DENSITY_COVERAGE_NEIGHBOURS,
+    "coverage": manifold.DENSITY_COVERAGE_NEIGHBOURS,
+}
+WITH_FEATURES = ("kid", *NEIGHBOURS)  # metrics that need single features of both sets, not just their moments
+WITH_REFERENCE = ("fid", *WITH_FEATURES)
+METRICS = (*WITH_REFERENCE, "inception_score")
+KEEP_FEATURES = 10_000  # single features kept of either set
 
 
 @dataclass(frozen=True)
@@ -81,11 +89,11 @@ def image_scores(
     Args:
       samples: uint8 [N, H, W, C], a folder's path, what `extract` takes, or an `Extraction`.
       reference: likewise (`reference_statistics` gives one from the cache); None if only 'inception_score' is asked.
-      metrics: of 'fid', 'kid', 'inception_score'; by default all that the network and the reference allow.
+      metrics: of `METRICS`; by default all that the network and the reference allow.
       reference_name: data set and split, for the protocol.
       num_splits, shuffle_seed: as for `inception_score`.
-      num_subsets, subset_size, subset_seed: those of `kernel_distance_subsets`; `keep_features` bounds what it draws
-        from.
+      num_subsets, subset_size, subset_seed: those of `kernel_distance_subsets`.
+      keep_features: bound on the single features kept of either set, for KID and nearest neighbours.
       allow_rank_deficient: as for `frechet_distance`.
       batch_size, progress: as for `extract`.
       state_path, key: make the pass over `samples` resumable, see `extract`.
@@ -94,13 +102,13 @@ def image_scores(
       One `Score` for each metric, in the order asked for.
 
     Raises:
-      UserError: an unknown metric, no logits for the Inception Score, no reference for FID or KID, and what the
+      UserError: an unknown metric, no logits for the Inception Score, no reference to compare with, and what the
         functions named above raise.
     """
     if metrics is None:
         metrics = [m for m in METRICS if (network.has_logits if m == "inception_score" else reference is not None)]
     _check_metrics(metrics, network, reference)
-    keep = keep_features if "kid" in metrics else 0
+    keep = keep_features if set(WITH_FEATURES) & set(metrics) else 0
     found = _extraction(
         samples,
         network,
@@ -113,7 +121,7 @@ def image_scores(
         description="samples",
     )
     real = None
-    if {"fid", "kid"} & set(metrics):
+    if set(WITH_REFERENCE) & set(metrics):
         real = _extraction(
             reference, network, batch_size=batch_size, keep_features=keep, progress=progress, description=reference_name
         )
@@ -136,6 +144,10 @@ def image_scores(
             ),
         )
 
+    neighbourhoods = {
+        k: manifold.manifold_scores(found.features, real.features, k)
+        for k in {NEIGHBOURS[metric] for metric in metrics if metric in NEIGHBOURS}
+    }
     scores = []
     for metric in metrics:
         if metric == "fid":
@@ -155,6 +167,10 @@ def image_scores(
                     f"{len(found.features)} and {len(real.features)}, seed {subset_seed}",
                 )
             )
+        elif metric in NEIGHBOURS:
+            k = NEIGHBOURS[metric]
+            detail = f"{k} nearest neighbours among {len(found.features)} and {len(real.features)}"
+            scores.append(score(metric, getattr(neighbourhoods[k], metric), None, detail))
         else:
             result = inception_scores.inception_score(found.logits, num_splits, shuffle_seed=shuffle_seed)
             order = "in order" if shuffle_seed is None else f"shuffled with seed {shuffle_seed}"
@@ -249,7 +265,7 @@ def check_possible(
     """Says before samples are drawn whether `image_scores` could give a metric of them.
 
     Args:
-      metric: 'fid', 'kid' or 'inception_score'.
+      metric: one of `METRICS`.
       network: `FeatureNetwork`.
       num_samples, num_reference: numbers of images.
       allow_rank_deficient: as for `frechet_distance`.
@@ -263,6 +279,8 @@ def check_possible(
             frechet.check_count(which, count, network.feature_dim, allow_rank_deficient)
     elif metric == "kid":
         kernel.check_counts(num_samples, num_reference)
+    elif metric in NEIGHBOURS:
+        manifold.check_counts(num_samples, num_reference, NEIGHBOURS[metric])
 
 
 def _check_metrics(metrics: Sequence[str], network: FeatureNetwork, reference: object) -> None:
@@ -274,8 +292,9 @@ def _check_metrics(metrics: Sequence[str], network: FeatureNetwork, reference: o
             f"{network.title('inception_score')} needs logits, which the weights of '{network.name}' do "
             "not have: use inception-2015-12-05.tgz, or leave the metric out"
         )
-    if reference is None and {"fid", "kid"} & set(metrics):
-        raise UserError("FID and KID need a reference to compare with")
+    compared = [metric for metric in metrics if metric in WITH_REFERENCE]
+    if reference is None and compared:
+        raise UserError(f"{', '.join(compared)}: there is no reference to compare with")
 
 
 def _extraction(
