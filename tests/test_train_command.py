@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -237,6 +238,14 @@ def test_typing_errors_get_one_line_with_the_nearest_names(arguments, expected, 
 def test_a_mistake_before_the_first_step_can_be_corrected_in_the_same_run_directory(finished, tmp_path):
     short = ("num_steps=1", "train.eval_examples=0", "train.sample_every=0")
     assert "no run in nowhere" in error_line(train(tmp_path / "run", "train.initial_run='nowhere'", *short))
+    line = error_line(train(tmp_path / "run", "train.initial_run='fashion_mnist'", *short))
+    assert "fashion_mnist is a model of 32x32x1 images, this is one of 16x16x1" in line
+    assert "pretrained/fashion_mnist/config.gin" in line
+    wide = ("RealNVP.width=24",)
+    line = error_line(train(tmp_path / "run", f"train.initial_run='{finished[0]}'", *wide, *short))
+    assert re.search(
+        r"another architecture: \S+ is \[3, 3, .*\] there and \[3, 3, .*\] here, and \d+ more differ", line
+    )
     result = train(tmp_path / "run", f"train.initial_run='{finished[0]}'", *short)
     assert result.returncode == 0, result.stderr
     assert f"initial_run = '{finished[0]}'" in (tmp_path / "run" / "config.gin").read_text()

@@ -135,8 +135,8 @@ class Checkpoints:
                 status = _checkpoint(groups).read(str(plain / "checkpoint"))
                 status.assert_existing_objects_matched().expect_partial()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
-            reason = str(error).strip().splitlines() or ["it cannot be read"]
-            raise UserError(f"{path} holds a model of another architecture: {reason[0]}") from error
+            reason = _difference(path, groups) or (str(error).strip().splitlines() or ["it cannot be read"])[0]
+            raise UserError(f"{path} holds a model of another architecture: {reason}") from error
 
     def _damage(self, step: int) -> str | None:
         """What is wrong with a checkpoint, or None."""
@@ -180,6 +180,23 @@ def _checkpoint(groups: dict[str, list[keras.Variable]]) -> tf.train.Checkpoint:
         for group, variables in groups.items()
     }
     return tf.train.Checkpoint(**named)
+
+
+def _difference(path: Path, groups: dict[str, list[keras.Variable]]) -> str | None:
+    """The first variable that a checkpoint has not, or has in another shape, and how many there are; None if none."""
+    with _plain_path(path) as plain:
+        shapes = tf.train.load_checkpoint(str(plain / "checkpoint")).get_variable_to_shape_map()
+    found = []
+    for group, variables in groups.items():
+        for i, variable in enumerate(variables):
+            name = f"{i:04d} {variable.path}".replace(".", "..").replace("/", ".S")  # As TensorFlow writes it.
+            shape = shapes.get(f"{group}/{name}/.ATTRIBUTES/VARIABLE_VALUE")
+            if shape is None:
+                found.append(f"it has no {variable.path}")
+            elif shape != list(variable.shape):
+                found.append(f"{variable.path} is {shape} there and {list(variable.shape)} here")
+    others = f", and {len(found) - 1} more differ" if len(found) > 1 else ""
+    return f"{found[0]}{others}." if found else None
 
 
 def _facts(path: Path) -> dict:

@@ -173,8 +173,18 @@ def restore_model(run_dir: str | Path, model: PiVAE, step: int | None = None, mo
     Raises:
       UserError: no whole checkpoint, or one of another architecture.
     """
-    checkpoints = Checkpoints(resolve(run_dir) / "checkpoints")
-    averaged = moving_average and load_facts(run_dir)["moving_average"]
+    checkpoints, facts = Checkpoints(resolve(run_dir) / "checkpoints"), load_facts(run_dir)
+    for name, there, here in (
+        ("images", "x".join(map(str, facts["image_shape"])), "x".join(map(str, model.image_shape))),
+        ("classes", facts["num_classes"], model.num_classes),
+        ("levels", facts["num_bins"], model.num_bins),
+    ):
+        if there != here:
+            raise UserError(
+                f"{run_dir} is a model of {there} {name}, this is one of {here}: prepare your data as its were, and start "
+                f"from its settings, --gin_file={resolve(run_dir) / 'config.gin'}"
+            )
+    averaged = moving_average and facts["moving_average"]
     step = checkpoints.restore({"moving_average" if averaged else "pivae": model.variables}, step)
     if step is None:
         raise UserError(f"no checkpoint in {checkpoints.directory} yet: wait for the first, or train on.")
