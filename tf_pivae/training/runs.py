@@ -181,8 +181,8 @@ def restore_model(run_dir: str | Path, model: PiVAE, step: int | None = None, mo
     ):
         if there != here:
             raise UserError(
-                f"{run_dir} is a model of {there} {name}, this is one of {here}: prepare your data as its were, and start "
-                f"from its settings, --gin_file={resolve(run_dir) / 'config.gin'}"
+                f"{run_dir} is a model of {there} {name}, this is one of {here}: prepare your data as its were, and "
+                f"start from its settings, --gin_file={resolve(run_dir) / 'config.gin'}"
             )
     averaged = moving_average and facts["moving_average"]
     step = checkpoints.restore({"moving_average" if averaged else "pivae": model.variables}, step)
