@@ -2,77 +2,143 @@
 
 TensorFlow and what else a command imports take four of the eight seconds of the shortest training. Here a process that
 has imported them is forked for each command, which has arguments, folder, environment, output, exit status and process
-of its own, and goes through the same `__main__`. What is imported when, and variables that only an import reads, cannot
-be tested like this; the commands of the documentation are started by the shell.
+of its own, and goes through the same `__main__`; so are the commands that a command starts. What is imported when, and
+variables that only an import reads, cannot be tested like this; the commands of the documentation are started by the
+shell.
+
+Who starts a command gets a child process of tests/forked.py, which hands its streams to a keeper. The keeper, forked
+from the process that has imported everything, forks the command, passes signals on to it, and its exit status back.
 """
 
+import contextlib
+import functools
 import gc
 import importlib
 import json
 import os
 import runpy
-import signal
+import select
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+from pathlib import Path
 from typing import Any
 
-_IMPORTED = ("configurables", "training.loop", "evaluation", "reports.page", "export.saved_model")
+_IMPORTED = ("configurables", "training.loop", "evaluation", "reports.page", "export.saved_model", "export.server")
+_PARENT = "TF_PIVAE_PARENT"  # See tf_pivae/children.py.
+
+
+class Popen(subprocess.Popen):
+    """`subprocess.Popen([sys.executable, "-m", "tf_pivae.MODULE", *arguments], ...)`; MODULE may be a script's path."""
+
+    def __init__(self, module: object, *arguments: object, **options: Any):
+        name = ["-m", f"tf_pivae.{module}"] if not str(module).endswith(".py") else [str(module)]
+        super().__init__([str(_python()), *name, *map(str, arguments)], **options)
+
+    def send_signal(self, sig: int) -> None:
+        """To the command itself, so that it is gone where it is killed and this process has ended."""
+        number = _python().parent / str(self.pid)
+        while self.poll() is None:
+            if number.exists() and number.read_text():
+                os.kill(int(number.read_text()), sig)
+                return
+            time.sleep(0.01)
+
+
+def run(module: object, *arguments: object, timeout: float = 600, **options: Any) -> subprocess.CompletedProcess[str]:
+    """What `subprocess.run([sys.executable, "-m", "tf_pivae.MODULE", *arguments], ...)` returns, its output captured."""
+    streams = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with Popen(module, *arguments, **streams, **options) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 _template: list[subprocess.Popen[str]] = []
 
 
-def run(module: str, *arguments: object, timeout: int = 600, **process: Any) -> subprocess.CompletedProcess[str]:
-    """What `subprocess.run([sys.executable, "-m", "tf_pivae.MODULE", *arguments], ...)` returns, its output captured.
-
-    Args:
-      module: a command's name.
-      *arguments: its flags.
-      timeout: seconds after which the command is killed.
-      **process: `cwd` and `env`, as `subprocess.run` takes them.
-    """
-    if not _template:
-        command = [sys.executable, __file__]
-        _template.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-    with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as err:
-        command = [f"tf_pivae.{module}", *map(str, arguments)]
-        place = str(process.get("cwd") or os.getcwd()), process.get("env") or dict(os.environ)
-        _template[0].stdin.write(json.dumps([command, *place, out.name, err.name, timeout]) + "\n")
-        _template[0].stdin.flush()
-        status = int(_template[0].stdout.readline())
-        return subprocess.CompletedProcess(command, status, out.read(), err.read())
+@functools.cache
+def _python() -> Path:
+    """What takes Python's place; the process that is forked waits at a socket beside it."""
+    python = Path(tempfile.mkdtemp(prefix="forking-")) / "python"
+    shutil.copy(Path(__file__).with_name("forked.py"), python)
+    python.write_text(f"#!{sys.executable} -IS\n{python.read_text()}")
+    python.chmod(0o755)
+    command = [sys.executable, __file__, str(python)]
+    _template.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+    assert _template[0].stdout.readline() == "up\n"
+    return python
 
 
 def close() -> None:
     """Ends the process that is forked."""
     for process in _template:
         process.communicate()
+        shutil.rmtree(_python().parent)
     _template.clear()
 
 
-def _child() -> tuple[list[str], str, dict[str, str], str, str]:
-    """Forks for each request, answers with the child's exit status, and returns in the child."""
-    replies = os.fdopen(os.dup(1), "w")
-    for line in os.fdopen(os.dup(0)):
-        *request, timeout = json.loads(line)
-        child = os.fork()
-        if not child:
-            signal.alarm(timeout)  # Ends the command, unless it handles SIGALRM, which none does.
-            return tuple(request)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        print(status, file=replies, flush=True)
+def _serve(python: Path) -> tuple[list[str], str, dict[str, str]]:
+    """Forks for each request; returns in the command's own process, with the request."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(python.with_name("socket")))
+        server.listen(64)
+        print("up", flush=True)
+        while True:
+            over = 0 in select.select([server, 0], [], [])[0]
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            if over:
+                os._exit(0)
+            connection, _ = server.accept()
+            if not os.fork():
+                break
+            connection.close()
+    message, streams, *_ = socket.recv_fds(connection, 1 << 20, 3)
+    while not message.endswith(b"\n"):
+        message += connection.recv(1 << 20)
+    number, arguments, folder, environment = json.loads(message)
+    if _PARENT in environment:
+        environment[_PARENT] = str(os.getpid())
+    ended, alive = os.pipe()  # `alive` is the command's, whose end closes it.
+    child = os.fork()
+    if not child:
+        connection.close()
+        for i, stream in enumerate(streams):
+            os.dup2(stream, i)
+            os.close(stream)
+        return arguments, folder, environment
+    os.close(alive)
+    (python.parent / str(number)).write_text(str(child))
+    while ended not in select.select([connection, ended], [], [])[0]:
+        signals = connection.recv(64)
+        for sig in signals:
+            os.kill(child, sig)
+        if not signals:  # The process of tests/forked.py was killed.
+            if _PARENT not in environment:
+                os.kill(child, 9)
+            os._exit(0)
+    connection.send(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
     os._exit(0)
 
 
-def _become(arguments: list[str], folder: str, environment: dict[str, str], out: str, err: str) -> None:
-    for number, path in ((0, os.devnull), (1, out), (2, err)):
-        os.dup2(os.open(path, os.O_RDWR), number)
+def _become(arguments: list[str], folder: str, environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    sys.path[0] = folder
-    sys.argv = arguments
+    if arguments[0] == "-m":
+        sys.path[0], sys.argv = folder, arguments[1:]
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0], sys.argv = str(Path(arguments[0]).parent), arguments
+        runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 if __name__ == "__main__":
@@ -82,5 +148,5 @@ if __name__ == "__main__":
     for name in _IMPORTED:
         importlib.import_module(f"tf_pivae.{name}")
     gc.freeze()
-    _become(*_child())
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    sys.executable = sys.argv[1]
+    _become(*_serve(Path(sys.executable)))

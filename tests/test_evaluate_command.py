@@ -5,9 +5,9 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import time
 
+import forking
 import keras
 import numpy as np
 import pytest
@@ -117,8 +117,8 @@ def test_watch_evaluates_every_checkpoint(finished_copy, evaluate):
 
 def test_watch_says_that_it_waits(tmp_path):
     """A misspelt --run_dir would be waited for in silence."""
-    command = [sys.executable, "-m", "tf_pivae.evaluate", f"--run_dir={tmp_path / 'none'}", "--watch"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+    arguments = [f"--run_dir={tmp_path / 'none'}", "--watch"]
+    with forking.Popen("evaluate", *arguments, stdout=subprocess.PIPE, text=True) as watching:
         try:
             assert watching.stdout.readline() == f"waiting for a training to begin in {tmp_path / 'none'}\n"
         finally:
@@ -128,14 +128,14 @@ def test_watch_says_that_it_waits(tmp_path):
 def test_watch_beside_a_running_training(tmp_path, tiny, evaluate):
     """Started before there is a run, it evaluates each checkpoint while the training goes on, and ends with it."""
     run_dir = tmp_path / "run"
-    watch = [sys.executable, "-m", "tf_pivae.evaluate", f"--run_dir={run_dir}", "--watch", "--importance_samples=1"]
-    options = ["--num_examples=16", "--poll_seconds=0.1"]
-    train = [sys.executable, "-m", "tf_pivae.train", f"--gin_file={tiny}", f"--run_dir={run_dir}"]
+    watch = ["evaluate", f"--run_dir={run_dir}", "--watch", "--importance_samples=1"]
+    watch += ["--num_examples=16", "--poll_seconds=0.1"]
+    train = ["train", f"--gin_file={tiny}", f"--run_dir={run_dir}"]
     # Steps enough for the watcher to see several checkpoints come, and more of them than the training keeps.
     parameters = ["num_steps=1000", "train.checkpoint_every=100", "train.sample_every=0"]
     train += [f"--gin_param={parameter}" for parameter in parameters]
-    with subprocess.Popen([*watch, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
-        with subprocess.Popen(train, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as training:
+    with forking.Popen(*watch, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        with forking.Popen(*train, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as training:
             log = run_dir / "evaluations.jsonl"
             while training.poll() is None and not log.exists():
                 time.sleep(0.05)

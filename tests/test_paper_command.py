@@ -4,7 +4,6 @@ import json
 import signal
 import statistics
 import subprocess
-import sys
 import time
 
 import forking
@@ -36,9 +35,9 @@ def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     metrics = folder / "runs/gan/seed_0/bound/metrics.jsonl"
     before, reached = "", 0
-    command = [sys.executable, "-m", "tf_pivae.paper", *_arguments(folder)]
     for number in (signal.SIGTERM, signal.SIGKILL):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        streams = dict(stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        process = forking.Popen("paper", *_arguments(folder), **streams)
         deadline = time.monotonic() + 900
         while _last_step(metrics) <= reached:
             assert process.poll() is None, process.communicate()

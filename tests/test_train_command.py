@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forking import run
+from forking import Popen, run
 from PIL import Image
 
 TINY = str(Path(__file__).parent / "tiny.gin")
@@ -123,8 +123,8 @@ def wait_for(condition, process):
 def test_killed_and_continued_is_bitwise_the_undisturbed_run(finished, tmp_path):
     reference, _ = finished
     run_dir = tmp_path / "killed"
-    arguments = command("train", f"--gin_file={TINY}", f"--run_dir={run_dir}")
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    streams = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = Popen("train", f"--gin_file={TINY}", f"--run_dir={run_dir}", **streams)
     wait_for(lambda: (run_dir / "checkpoints" / "00000004").exists(), process)
     process.kill()
     process.wait()
@@ -138,10 +138,8 @@ def test_killed_and_continued_is_bitwise_the_undisturbed_run(finished, tmp_path)
 def test_sigterm_saves_first(finished, tmp_path):
     reference, _ = finished
     run_dir = tmp_path / "terminated"
-    arguments = command(
-        "train", f"--gin_file={TINY}", f"--run_dir={run_dir}", "--gin_param=train.checkpoint_every=1000"
-    )
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    arguments = (f"--gin_file={TINY}", f"--run_dir={run_dir}", "--gin_param=train.checkpoint_every=1000")
+    process = Popen("train", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: (run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").stat().st_size, process)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=300)

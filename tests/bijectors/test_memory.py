@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tf_pivae.bijectors.inverse_autoregressive import InverseAutoregressiveFlow
+from tf_pivae.bijectors.preprocessing import affine, logit
 from tf_pivae.bijectors.real_nvp import RealNVP
 
 
@@ -22,20 +23,28 @@ def _head():
 
 
 @pytest.mark.parametrize(
-    ("make", "bijector"), [(_head, RealNVP.bijector), (Network, InverseAutoregressiveFlow)], ids=["head", "iaf"]
+    ("make", "bijector"),
+    [
+        (_head, RealNVP.bijector),
+        (Network, InverseAutoregressiveFlow),
+        (Network, lambda _: logit()),
+        (Network, lambda _: affine()),
+    ],
+    ids=["head", "iaf", "logit", "affine"],
 )
 @pytest.mark.parametrize("compiled", [True, False])
-def test_networks_go_with_their_last_user(make, bijector, compiled):
+def test_networks_and_graphs_go_with_their_last_user(make, bijector, compiled):
     def use():
-        network = make()
+        network, graphs = make(), []
 
         def both(x):
             used = bijector(network)
+            graphs.append(weakref.ref(getattr(x, "graph", network)))
             return used.forward(x), used.forward_log_det_jacobian(x, event_ndims=3)
 
-        (tf.function(both, autograph=False) if compiled else both)(tf.zeros([1, 4, 4, 1]))
-        return weakref.ref(network)
+        (tf.function(both, autograph=False) if compiled else both)(tf.zeros([1, 4, 4, 1]) + 0.5)
+        return weakref.ref(network), *graphs
 
     alive = use()
     gc.collect()
-    assert alive() is None
+    assert [reference() for reference in alive] == [None] * len(alive)

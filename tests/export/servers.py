@@ -7,11 +7,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from typing import NamedTuple
 
+import forking
 import pytest
 
 IMAGE = "tensorflow/serving:2.21.0"  # As in export/serving/docker-compose.yml.
@@ -28,9 +28,9 @@ class Server(NamedTuple):
 @contextlib.contextmanager
 def development(export_dir, *flags):
     """`python -m tf_pivae.export.serve` on free ports, from its first line of output to SIGTERM."""
-    command = [sys.executable, "-m", "tf_pivae.export.serve", f"--export_dir={export_dir}", *flags]
     ports = ["--grpc_port=0", "--rest_port=0", "--poll_seconds=0.2"]
-    process = subprocess.Popen(command + ports, stdout=subprocess.PIPE, text=True)
+    command = ["export.serve", f"--export_dir={export_dir}", *flags, *ports]
+    process = forking.Popen(*command, stdout=subprocess.PIPE, text=True)
     try:
         words = process.stdout.readline().replace(",", "").split()
         assert words, "the server did not start"

@@ -9,13 +9,22 @@ import argparse
 import datetime
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from killing import Training, curves, folder_bytes, noted, preparing, random_kills, state_bytes, write_photos
+from killing import (
+    Training,
+    curves,
+    folder_bytes,
+    noted,
+    preparing,
+    random_kills,
+    start_command,
+    state_bytes,
+    write_photos,
+)
 
 TINY = Path(__file__).resolve().parent.parent / "tiny.gin"
 _NUM_STEPS = 400
@@ -25,35 +34,35 @@ _COUNTS = {"start": 4, "preparation": 3, "step": 6, "checkpoint": 6, "end": 1}
 _LOGS = ("train.moving_average=True", "train.log_every=1", "train.checkpoint_every=5", "train.sample_every=100")
 
 
-def photos_arguments(folder, num_photos):
+def photos_arguments(folder, num_photos=1500):
     """Arguments for a data set of so many photos, written into `folder`."""
     write_photos(folder, num_photos)
     parameters = ["train.dataset=@image_folder", f"image_folder.path={folder}", "image_folder.image_size=16"]
     return [f"--gin_param={parameter}" for parameter in parameters]
 
 
-def one_process(folder, seed=0, num_photos=1500, counts=_COUNTS, gin_file=TINY, num_steps=_NUM_STEPS, longest=_LONGEST):
+def one_process(folder, seed=0, counts=_COUNTS, gin_file=TINY, num_steps=_NUM_STEPS, longest=_LONGEST, **started):
     """Kills a training that prepares its data itself; yields (kind of line, ...), see `_write`."""
     folder = Path(folder)
-    arguments = [f"--gin_file={gin_file}", *photos_arguments(folder / "photos", num_photos)]
+    arguments = [f"--gin_file={gin_file}", *photos_arguments(folder / "photos")]
     arguments += [f"--gin_param={parameter}" for parameter in (f"num_steps={num_steps}", *_LOGS)]
-    yield from _compare(folder, arguments, random_kills(seed, longest, **counts), num_steps)
+    yield from _compare(folder, arguments, random_kills(seed, longest, **counts), num_steps, **started)
 
 
-def two_workers(folder, seed=1):
+def two_workers(folder, seed=1, **started):
     """Kills one of two workers, then the other, then both."""
     parameters = (f"num_steps={_NUM_STEPS}", *_LOGS)
     arguments = [f"--gin_file={_PLAIN}", *(f"--gin_param={parameter}" for parameter in parameters)]
     kills = random_kills(seed, _LONGEST, step=3, checkpoint=2)
-    yield from _compare(folder, arguments, kills, _NUM_STEPS, workers=2, victims=((1,), (0,), (0, 1)))
+    yield from _compare(folder, arguments, kills, _NUM_STEPS, workers=2, victims=((1,), (0,), (0, 1)), **started)
 
 
-def _compare(folder, arguments, kills, num_steps, workers=1, victims=((0,),)):
+def _compare(folder, arguments, kills, num_steps, workers=1, victims=((0,),), start=start_command):
     folder = Path(folder)
-    undisturbed = Training(folder / "undisturbed", arguments, workers)
+    undisturbed = Training(folder / "undisturbed", arguments, workers, start=start)
     statuses = undisturbed.to_the_end()
     assert statuses == [0] * workers, undisturbed.log()
-    killed = Training(folder / "killed", arguments, workers, victims)
+    killed = Training(folder / "killed", arguments, workers, victims, start)
     for i, line in enumerate(killed.killed(kills)):
         names = " and ".join(map(str, victims[i % len(victims)])) if workers > 1 else None
         yield "kill", line, names
@@ -68,22 +77,20 @@ def _compare(folder, arguments, kills, num_steps, workers=1, victims=((0,),)):
         yield "survivors", killed.survivors, set(killed.survivors) == {75}
 
 
-def prepare_command(folder, kills=6, seed=2, num_photos=1500, longest=0.3):
+def prepare_command(folder, kills=6, seed=2, longest=0.3, start=start_command):
     """Kills `prepare` at random moments until it is left alone."""
     folder = Path(folder)
-    command = [sys.executable, "-m", "tf_pivae.prepare", f"--gin_file={TINY}"]
-    command += photos_arguments(folder / "photos", num_photos)
+    command = ["prepare", f"--gin_file={TINY}", *photos_arguments(folder / "photos")]
 
-    def start(name):
+    def prepare(name):
         log = open(folder / f"{name}.log", "w")  # noqa: SIM115  the child's from here on
-        environment = {**os.environ, "TF_PIVAE_CACHE": str(folder / name)}
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        return start(*command, env={**os.environ, "TF_PIVAE_CACHE": str(folder / name)}, stdout=log, stderr=log)
 
-    assert start("undisturbed").wait() == 0, (folder / "undisturbed.log").read_text()
+    assert prepare("undisturbed").wait() == 0, (folder / "undisturbed.log").read_text()
     generator = random.Random(seed)
     for i in range(kills):
         launched, started = time.time_ns(), time.monotonic()
-        process = start("killed")
+        process = prepare("killed")
         aim, delay = ("start", "preparation")[i % 3 > 0], generator.uniform(0.0, longest)
         while aim == "preparation" and not preparing(folder / "killed", launched):
             time.sleep(0.01)
@@ -96,7 +103,7 @@ def prepare_command(folder, kills=6, seed=2, num_photos=1500, longest=0.3):
         doing = "preparing" if preparing(folder / "killed", launched) else "starting"
         yield "prepare", aim, delay, seconds, f"{doing}, {noted(folder / 'killed')}"
         assert not any((folder / "killed").glob("*/meta.json")), "a killed preparation counts as whole"
-    assert start("killed").wait() == 0, (folder / "killed.log").read_text()
+    assert prepare("killed").wait() == 0, (folder / "killed.log").read_text()
     one, other = folder_bytes(folder / "undisturbed"), folder_bytes(folder / "killed")
     yield "data", len(one), sum(map(len, one.values())), one == other
 

@@ -68,6 +68,11 @@ def write_photos(folder, count, size=256, distinct=16):
             os.link(Path(folder) / f"{i % distinct:05d}.png", path)
 
 
+def start_command(module, *arguments, **options):
+    """Starts `python -m tf_pivae.MODULE *arguments`, as users do; returns the `subprocess.Popen`."""
+    return subprocess.Popen([sys.executable, "-m", f"tf_pivae.{module}", *arguments], **options)
+
+
 class Training:
     """The train command in a folder of its own, with a data cache of its own.
 
@@ -75,11 +80,12 @@ class Training:
       folder: for the run directory `run`, the data `cache` and the logs.
       arguments: of the command, but --run_dir.
       workers: number of processes; each kill hits `victims[kill's number % len(victims)]`, a tuple of their numbers.
+      start: what starts a command, see `start_command`.
     """
 
-    def __init__(self, folder, arguments, workers=1, victims=((0,),)):
+    def __init__(self, folder, arguments, workers=1, victims=((0,),), start=start_command):
         self.folder, self.run = Path(folder), Path(folder) / "run"
-        self.arguments, self.workers, self.victims = list(arguments), workers, victims
+        self.arguments, self.workers, self.victims, self.start = list(arguments), workers, victims, start
         self.survivors = []  # exit statuses of the workers that were not killed
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -118,7 +124,7 @@ class Training:
         return "\n".join((self.folder / f"log-{i}").read_text() for i in range(self.workers))
 
     def _start(self):
-        command = [sys.executable, "-m", "tf_pivae.train", f"--run_dir={self.run}", *self.arguments]
+        command = ["train", f"--run_dir={self.run}", *self.arguments]
         addresses = [f"localhost:{port}" for port in _free_ports(self.workers)]
         processes = []
         for i in range(self.workers):
@@ -127,7 +133,7 @@ class Training:
                 task = {"type": "worker", "index": i}
                 environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
             with open(self.folder / f"log-{i}", "w") as log:
-                processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
+                processes.append(self.start(*command, env=environment, stdout=log, stderr=subprocess.STDOUT))
         return processes
 
     def _wait(self, aim, launched, processes):

@@ -1,5 +1,6 @@
 """SIGKILL at random moments: every restart goes on, and the end is bitwise that of the undisturbed run."""
 
+import forking
 import pytest
 from kill_experiment import one_process, prepare_command, two_workers
 
@@ -29,7 +30,8 @@ def test_a_training_killed_four_times(tmp_path, tiny):
     plain = tiny.replace("tiny.gin", "sweeps/plain.gin")
     counts = {"preparation": 1, "step": 1, "checkpoint": 2}
     longest = {"preparation": 0.1, "step": 0.5, "checkpoint": 0.03}
-    scenario = one_process(tmp_path, 0, num_photos=1500, counts=counts, gin_file=plain, num_steps=80, longest=longest)
+    options = dict(counts=counts, gin_file=plain, num_steps=80, longest=longest, start=forking.Popen)
+    scenario = one_process(tmp_path, 0, **options)
     kills = check(scenario)
     assert len(kills) == 4
     assert kills[0].doing.startswith("preparing data")
@@ -38,7 +40,7 @@ def test_a_training_killed_four_times(tmp_path, tiny):
 
 
 def test_a_preparation_killed_twice(tmp_path):
-    lines = list(prepare_command(tmp_path, kills=2, num_photos=1500, longest=0.1))
+    lines = list(prepare_command(tmp_path, kills=2, longest=0.1, start=forking.Popen))
     assert sum(kind == "prepare" for kind, *_ in lines) == 2
     check(lines)
 

@@ -5,10 +5,10 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forking
 import numpy as np
 import pytest
 from PIL import Image
@@ -134,12 +134,7 @@ def test_random_trials_are_planned_from_the_seed(tmp_path, plain):
 
 
 def start(arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "tf_pivae.sweep", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return forking.Popen("sweep", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(condition, process):

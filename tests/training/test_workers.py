@@ -5,10 +5,10 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forking
 import numpy as np
 import pytest
 
@@ -38,10 +38,10 @@ def start(folder, tiny, workers, parameters=PARAMETERS):
         if workers > 1:
             task = {"type": "worker", "index": i}
             environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
-        command = [sys.executable, str(Path(__file__).parent / "worker.py"), str(folder / f"weights-{i}.npz")]
+        command = [Path(__file__).parent / "worker.py", folder / f"weights-{i}.npz"]
         command += [f"--gin_file={tiny}", f"--run_dir={folder / str(i)}", *(f"--gin_param={p}" for p in parameters)]
         log = open(folder / f"log-{i}", "w")  # noqa: SIM115
-        processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
+        processes.append(forking.Popen(*command, env=environment, stdout=log, stderr=subprocess.STDOUT))
     return processes
 
 

@@ -9,11 +9,13 @@ tfb = tfp.bijectors
 
 
 def with_own_cache(bijector: tfb.Bijector) -> tfb.Bijector:
-    """Gives a bijector a cache of its own, and returns it.
+    """Gives a bijector and the parts of a `tfb.Chain` caches of their own, and returns it.
 
     TFP has one cache for all bijectors, which keeps one of them for as long as its result lives. Those of this package
-    keep results themselves: neither would ever go, nor the layers and the graph behind them.
+    keep results themselves, and results in a graph keep that: none would ever go, nor the layers and the graph.
     """
+    for part in getattr(bijector, "bijectors", ()):
+        with_own_cache(part)
     bijector._cache = type(bijector._cache)(bijector=bijector, bijector_class=type(bijector))
     return bijector
 

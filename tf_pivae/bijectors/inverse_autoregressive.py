@@ -34,7 +34,11 @@ class InverseAutoregressiveFlow(tfb.Invert):
                 self._last = (z0, [tf.reshape(output, tf.shape(z0)) for output in outputs])
             return self._last[1]
 
-        flow = tfb.MaskedAutoregressiveFlow(shift_and_log_scale_fn=shift_and_log_scale, event_ndims=3)
+        def affine(z0, **condition):
+            shift, log_scale = shift_and_log_scale(z0, **condition)
+            return with_own_cache(tfb.Chain([tfb.Shift(shift), tfb.Scale(log_scale=log_scale)]))
+
+        flow = tfb.MaskedAutoregressiveFlow(bijector_fn=affine, event_ndims=3)
         super().__init__(with_own_cache(flow), name=name)
         with_own_cache(self)
         self._shift_and_log_scale = shift_and_log_scale

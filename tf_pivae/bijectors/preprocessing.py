@@ -6,6 +6,7 @@ from typing import Annotated
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tf_pivae.bijectors.base import with_own_cache
 from tf_pivae.configurable import configurable
 from tf_pivae.values import Within
 
@@ -34,6 +35,7 @@ class Logit(tfb.Bijector):
             raise ValueError(f"`a` must lie in (0, 0.5); got {a}.")
         super().__init__(forward_min_event_ndims=0, parameters=dict(a=a, name=name), name=name)
         self._a, self._width = a, 1.0 - 2.0 * a
+        with_own_cache(self)
 
     @classmethod
     def _parameter_properties(cls, dtype: tf.DType | None) -> dict:
@@ -71,4 +73,4 @@ def affine() -> tfb.Bijector:
     forward    t = 2v - 1                  log-det    D log 2
     inverse    v = (t + 1) / 2             log-det  - D log 2
     """
-    return tfb.Chain([tfb.Shift(tf.constant(-1.0)), tfb.Scale(tf.constant(2.0))], name="affine")
+    return with_own_cache(tfb.Chain([tfb.Shift(tf.constant(-1.0)), tfb.Scale(tf.constant(2.0))], name="affine"))
