@@ -185,3 +185,14 @@ def test_what_was_meant(word, meant):
     with pytest.raises(UserError, match=rf"nothing uses the macro '{word}'; did you mean {re.escape(meant)}[? ]"):
         cli.parse_gin(["demo.gin"], [f"{word}=0.1"])
     gin.clear_config()
+
+
+@pytest.mark.parametrize("setting", ["train.num_steps=5", "train.seed=1", "Trainer.adversarial_weight=3.0"])
+def test_a_setting_by_its_own_name_replaces_the_macro_that_a_file_gives_it(setting):
+    name, value = setting.split("=")
+    cli.parse_gin(["demo.gin"], [setting])
+    assert gin.query_parameter(name) == float(value)
+    macro = name.rpartition(".")[2]
+    with pytest.raises(UserError, match=f"^{macro} is no setting by itself"):  # It would have no effect.
+        cli.parse_gin(["demo.gin"], [setting, f"{macro}={value}"])
+    gin.clear_config()

@@ -19,7 +19,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from tf_pivae import children, memory, quiet, threads
-from tf_pivae.errors import UserError, disk_message, missing_setting
+from tf_pivae.errors import UserError, disk_message, missing_setting, printable
 
 
 def define_gin_flags() -> None:
@@ -153,7 +153,7 @@ def one_line(error: BaseException) -> str | None:
 
 
 def _fail(message: str, exit_status: int = UserError.exit_status) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)  # It may quote a stranger's file.
     sys.exit(exit_status)
 
 

@@ -63,6 +63,8 @@ WAYS = {
     "macros of macros": "\n".join(f"m{i} = (%m{i + 1}, %m{i + 1})" for i in range(60)) + "\nm60 = 1\ntrain.seed = %m0",
     "a macro of itself": "m = %n\nn = %m\ntrain.seed = %m",
     "a megabyte": "train.seed = 0  # " + "x" * 1_000_000,
+    "a macro without a name": "train.model = @gin.macro",
+    "a module behind brackets": f"train.seed = (x := __import__('{PAYLOAD}'))",
     "a huge model": "residual_vae.widths = (1000000000, 4)",
 }
 
@@ -142,6 +144,19 @@ def test_nothing_runs_out_of_a_binding_or_a_file_on_the_command_line(way, strang
         assert "\n" not in str(caught.value)
         assert PAYLOAD not in sys.modules
     assert not (tmp_path / "canary").exists()
+
+
+def test_a_model_larger_than_its_checkpoints_takes_no_memory(strangers):
+    """2.4 GB would fit the machine; no weights of theirs are there."""
+    run_dir = strangers("residual_vae.widths = (4, 4096)\nresidual_vae.stem_width = 4")
+    with pytest.raises(UserError, match=r"config\.gin: the model's variables take more than .* its checkpoints hold"):
+        runs.load_with_step(run_dir)
+
+
+def test_a_message_steers_no_terminal(run_command):
+    """Whatever it quotes."""
+    result = run_command("runs", "--root=a\x1b[31mb")
+    assert result.stderr == "error: no folder a\\x1b[31mb: give --root=DIR, where the runs lie.\n"
 
 
 def test_data_are_neither_prepared_nor_downloaded_for_a_run(strangers, tmp_path, monkeypatch):

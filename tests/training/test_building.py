@@ -19,6 +19,7 @@ def test_any_exception_becomes_one_line():
     for error, text in (
         (KeyError("x\ny"), r"^a model: KeyError: 'x\\ny'$"),
         (ValueError("first\nsecond"), "^a model: first$"),
+        (RecursionError("maximum"), r"^a model: it leads back to itself\.$"),
         (TypeError(""), "^a model: TypeError: no reason given$"),
     ):
         with pytest.raises(UserError, match=text), explained("a model"):
@@ -55,6 +56,13 @@ def test_the_sum_counts():
         with pytest.raises(UserError, match="4e-06 GB"):
             keras.Variable(initializer="zeros", shape=[101])
     tf.Variable(tf.zeros([5000]))
+
+
+def test_a_refusal_within_a_layers_call_stays_a_line():
+    """Keras puts what it knows of the call around it, over several lines."""
+    with pytest.raises(UserError, match=r"^the model's variables take more than 4e-06 GB, a made up limit: [^\n]*$"):  # noqa: SIM117
+        with bounded_variables(4000, "a made up limit"):
+            keras.Sequential([keras.layers.Dense(2000)])(tf.zeros([1, 2]))
 
 
 def test_physical_memory_is_that_of_the_system():

@@ -14,28 +14,37 @@ _MACRO, _SINGLETON = "gin.macro", "gin.singleton"
 _DEEPEST = 30  # Lists within lists, macros that stand for macros.
 
 
-def check() -> None:
+def macros(value: Any) -> set[str]:
+    """Names of the macros that a value refers to."""
+    return {"/".join(reference.scopes) for reference in _references(value) if _is(reference, _MACRO)}
+
+
+def check(mentioned: set[str]) -> None:
     """Checks the configuration that gin holds.
+
+    Args:
+      mentioned: names of macros that were referred to as it was read: where the parameter was bound anew later, the
+        macro is without a use, but no mistake.
 
     Raises:
       UserError: a value that its parameter cannot have, a macro without a value or without a use, or a reference that
         would open data as the configuration is read.
     """
-    used = {"/".join(reference.scopes) for reference in _references(gin.config._CONFIG) if _is(reference, _MACRO)}
+    for reference in _references(gin.config._CONFIG):
+        _check_call(reference)
+    used = macros(gin.config._CONFIG)
     defined = {scope for scope, selector in gin.config._CONFIG if selector == _MACRO}
-    for name in sorted(defined - used):
+    for name in sorted(defined - used - mentioned):
         raise UserError(messages.macro(name, used, parsing.text()))
     for name in sorted(used - defined):
         raise UserError(f"the macro {name!r} has no value: add --gin_param={name}=...")
-    for reference in _references(gin.config._CONFIG):
-        _check_call(reference)
-    macros = {}
+    resolved: dict[str, Any] = {}
     for (_, selector), bindings in gin.config._CONFIG.items():
         wrapped = gin.config._REGISTRY[selector].wrapped
         for parameter, bound in bindings.items():
             hint = values.hints(wrapped).get(parameter)
             name = f"{selector.rsplit('.', 1)[-1]}.{parameter}"
-            if hint is not None and not values.fits(hint, _meant(bound, name, macros)):
+            if hint is not None and not values.fits(hint, _meant(bound, name, resolved)):
                 raise UserError(impossible(*_as_written(name, bound), hint))
 
 
@@ -53,6 +62,8 @@ def _is(reference: Any, selector: str) -> bool:
 
 def _check_call(reference: Any) -> None:
     """Refuses `@NAME()` where reading a configuration would do more than build a part."""
+    if _is(reference, _MACRO) and not reference.scopes:
+        raise UserError(f"{reference} is no value: a macro is written %NAME.")
     made = values.makes(reference.configurable.wrapped)
     if _is(reference, _SINGLETON) or (reference.evaluate and made is not None and issubclass(made, ImageDataset)):
         raise UserError(f"{reference} is not called by a configuration: write @{reference.selector}, without ().")
@@ -72,13 +83,13 @@ def _references(value: Any, depth: int = 0) -> list:
     return [reference for part in parts for reference in _references(part, depth + 1)]
 
 
-def _meant(value: Any, name: str, macros: dict, depth: int = 0) -> Any:
+def _meant(value: Any, name: str, resolved: dict, depth: int = 0) -> Any:
     """A bound value with functions for references, a `values.Result` for what is to be called, and macros resolved.
 
     Args:
       value: what is bound.
       name: to what, for messages.
-      macros: those resolved already, by name: a macro of macros of macros is not written out.
+      resolved: macros' values, by name: a macro of macros of macros is not written out.
       depth: of the value in another.
     """
     if depth > _DEEPEST:
@@ -86,11 +97,11 @@ def _meant(value: Any, name: str, macros: dict, depth: int = 0) -> Any:
     if isinstance(value, gin.config.ConfigurableReference):
         if _is(value, _MACRO):
             key = "/".join(value.scopes)
-            if key not in macros:
-                macros[key] = _meant(gin.config._CONFIG[key, _MACRO]["value"], name, macros, depth + 1)
-            return macros[key]
+            if key not in resolved:
+                resolved[key] = _meant(gin.config._CONFIG[key, _MACRO]["value"], name, resolved, depth + 1)
+            return resolved[key]
         wrapped = value.configurable.wrapped
         return values.Result(values.makes(wrapped)) if value.evaluate else wrapped
     if isinstance(value, (tuple, list)):
-        return tuple(_meant(part, name, macros, depth + 1) for part in value)
+        return tuple(_meant(part, name, resolved, depth + 1) for part in value)
     return value

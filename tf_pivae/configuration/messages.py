@@ -17,6 +17,9 @@ def explain(error: Exception, where: str, line: int | None = None) -> str:
     parameter = re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '([\w.]+)'", text)
     if parameter:
         return f"{parameter[1]} has no parameter {parameter[2]!r}{did_you_mean(parameter[2], parameters(parameter[1]))}"
+    text = re.sub(
+        r"malformed node or string.*", "it is no value: neither a number, a text, a list nor @NAME or %NAME.", text
+    )
     lines = [part.strip() for part in text.splitlines() if part.strip()] or [type(error).__name__]
     return f"the configuration cannot be read: {where}: {' '.join(lines[:3])}"
 

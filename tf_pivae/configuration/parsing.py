@@ -58,11 +58,13 @@ def parse(files: Sequence[str] = (), parameters: Iterable[str] = ()) -> None:
         a value that its parameter cannot have; the nearest right names included.
     """
     gin.clear_config()
+    mentioned: set[str] = set()
     for name in files:
-        _read_file(name, 0)
+        mentioned |= _read_file(name, 0)
     for parameter in parameters:
         read(_binding(parameter), f"--gin_param={_short(parameter)}")
-    checking.check()
+        mentioned.discard(parameter.partition("=")[0].strip())  # What is said here has to matter.
+    checking.check(mentioned)
 
 
 def text() -> str:
@@ -93,7 +95,7 @@ def statements(source: str, where: str) -> Iterator[tuple]:
         raise UserError(messages.explain(error, where, line)) from error
 
 
-def read(source: str, where: str, depth: int | None = None) -> None:
+def read(source: str, where: str, depth: int | None = None) -> set[str]:
     """Binds what gin text says.
 
     Args:
@@ -101,27 +103,32 @@ def read(source: str, where: str, depth: int | None = None) -> None:
       where: for messages.
       depth: number of files that include this one; None: nothing may be included.
 
+    Returns:
+      The names of all macros that it refers to, also in what a later binding replaces.
+
     Raises:
       UserError: as for `parse`, without the checks of the whole.
     """
+    macros: set[str] = set()
     try:
         for statement in statements(source, where):
             match statement:
                 case config_parser.BindingStatement(scope, selector, name, value, _):
                     macro = (f"{scope}/{selector}" if scope else selector, "gin.macro", "value")
                     gin.bind_parameter((scope, selector, name) if name else macro, value)
+                    macros |= checking.macros(value)
                 case config_parser.BlockDeclaration(_, selector, _):
                     if gin.config._REGISTRY.get_match(selector) is None:
                         raise UserError(messages.unknown(selector))
                 case config_parser.IncludeStatement(name, _) if depth is not None:
-                    _read_file(name, depth + 1)
+                    macros |= _read_file(name, depth + 1)
                 case config_parser.IncludeStatement():
                     raise UserError(f"{where}: nothing is included from here: give the file as a --gin_file.")
                 case config_parser.ImportStatement():
                     said = statement.format()
                     raise UserError(
                         f"{where}, line {statement.location.line_num}: `{said}` would run code, which no configuration "
-                        f"may: remove the line, and give --import={statement.module} if you trust that module."
+                        f"may: remove the line{_instead(statement.module)}."
                     )
     except RecursionError as error:
         raise UserError(f"{where} is nested too deeply.") from error
@@ -129,15 +136,20 @@ def read(source: str, where: str, depth: int | None = None) -> None:
         raise
     except Exception as error:
         raise UserError(messages.explain(error, where)) from error
+    return macros
 
 
-def _read_file(name: str, depth: int) -> None:
+def _instead(module: str) -> str:
+    return "" if module.startswith("__gin__") else f", and give --import={module} if you trust that module"
+
+
+def _read_file(name: str, depth: int) -> set[str]:
     path = _find(name)
     if path is None:
         raise UserError(f"no gin file {name!r}{messages.did_you_mean(name, shipped_files())}")
     if depth > _MAX_INCLUDES:
         raise UserError(f"{name} is included by itself, or by more than {_MAX_INCLUDES} files.")
-    read(read_text(path, 4 * _LARGEST), name, depth)
+    return read(read_text(path, 4 * _LARGEST), name, depth)
 
 
 def _short(parameter: str) -> str:

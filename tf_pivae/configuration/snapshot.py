@@ -89,8 +89,7 @@ def of_run(path: str | Path) -> Snapshot:
     with preserved():
         gin.clear_config()
         try:
-            parsing.read(source, str(path))
-            checking.check()
+            checking.check(parsing.read(source, str(path)))
         except UserError as error:
             said = str(error)
             raise UserError(said if str(path) in said else f"{path}: {said}") from error

@@ -37,36 +37,42 @@ def explained(what: str) -> Iterator[None]:
         missing = missing_setting(error)
         if missing:
             raise UserError(missing) from error
+        if isinstance(error, RecursionError):
+            raise UserError(f"{what}: it leads back to itself.") from error
         lines = str(error).strip().splitlines() or ["no reason given"]
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise UserError(f"{what}: {kind}{lines[0]}") from error
 
 
 @contextlib.contextmanager
-def bounded_variables(limit: int | None = None) -> Iterator[None]:
+def bounded_variables(limit: int | None = None, reason: str = "this machine's memory") -> Iterator[None]:
     """Refuses variables beyond a limit before their memory is taken.
 
     Args:
       limit: bytes that the variables created within may take together; default this machine's memory.
+      reason: for the message, what the limit is.
 
     Raises:
       UserError: within, from the first variable that goes beyond it.
     """
     limit = physical_memory() if limit is None else limit
+    refusal = f"the model's variables take more than {limit / 1e9:.3g} GB, {reason}: lower its widths or its depth."
     taken = 0
 
     def create(next_creator: Callable, **arguments: Any) -> tf.Variable:
         nonlocal taken
         taken += _num_bytes(arguments)
         if taken > limit:
-            raise UserError(
-                f"the model's variables take more than {limit / 1e9:.3g} GB, this machine's memory: lower its widths "
-                "or its depth."
-            )
+            raise UserError(refusal)
         return next_creator(**arguments)
 
-    with tf.variable_creator_scope(create):
-        yield
+    try:
+        with tf.variable_creator_scope(create):
+            yield
+    except UserError as error:
+        if taken > limit:  # Within a layer's call, Keras has put a page of its own around the line.
+            raise UserError(refusal) from error
+        raise
 
 
 def _num_bytes(arguments: dict) -> int:

@@ -47,6 +47,11 @@ class Checkpoints:
             return []
         return sorted(int(path.name) for path in self.directory.iterdir() if re.fullmatch(r"\d{8,}", path.name))
 
+    def most_bytes(self) -> int:
+        """Size of the largest file of any checkpoint, 0 without one: no model of more variables was saved."""
+        files = [path.lstat() for step in self.steps() for path in self._path(step).glob("checkpoint*")]
+        return max((about.st_size for about in files), default=0)
+
     def save(self, step: int, groups: dict[str, list[keras.Variable]]) -> None:
         """Saves variables under `step`.
 

@@ -22,11 +22,12 @@ from tf_pivae.data import ImageDataset, cache
 from tf_pivae.errors import UserError
 from tf_pivae.files import read_json, read_text, write_atomically
 from tf_pivae.models.pivae import PiVAE
-from tf_pivae.training.building import bounded_variables, explained
+from tf_pivae.training.building import bounded_variables, explained, physical_memory
 from tf_pivae.training.checkpoints import Checkpoints
 from tf_pivae.training.pretrained import pretrained, resolve
 from tf_pivae.values import Within
 
+_SLACK = 1 << 26  # Bytes: a model that is a little too large is told the layer.
 _Side = Annotated[int, Within(1, 1 << 14)]
 _FACTS = {
     "name": str,
@@ -146,7 +147,8 @@ def load_with_step(run_dir: str | Path, step: int | None = None, moving_average:
     path = resolve(run_dir) / "config.gin"
     build = _configured(run_dir, "model")
     what = f"{path} describes no model for images of {facts['image_shape']}"
-    with _named(path), explained(what), bounded_variables():
+    limit = min(physical_memory(), _SLACK + 2 * Checkpoints(path.parent / "checkpoints").most_bytes())
+    with _named(path), explained(what), bounded_variables(limit, "twice what its checkpoints hold"):
         model = build(image_shape=facts["image_shape"], num_classes=facts["num_classes"])
     return model, restore_model(run_dir, model, step, moving_average)
 
