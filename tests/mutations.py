@@ -300,8 +300,8 @@ MUTATIONS = [
     Mutation(
         "KL warm-up: off by one step",
         "tf_pivae/training/trainer.py",
-        "tf.cast(self.step + 1, tf.float32) / self.kl_warmup_steps",
-        "tf.cast(self.step, tf.float32) / self.kl_warmup_steps",
+        "return tf.cast(self.step + 1, tf.float32)",
+        "return tf.cast(self.step, tf.float32)",
         "tests/training/test_step.py",
     ),
     Mutation(
@@ -313,7 +313,7 @@ MUTATIONS = [
     ),
     Mutation(
         "moving average: the wrong way round",
-        "tf_pivae/training/trainer.py",
+        "tf_pivae/training/averaging.py",
         "a + tf.cast(rate, a.dtype) * (v - a)",
         "a + tf.cast(1.0 - rate, a.dtype) * (v - a)",
         "tests/training/test_replicas.py",

@@ -14,7 +14,10 @@ import tf_pivae.models.latents
 import tf_pivae.models.pivae
 import tf_pivae.training.accumulation
 import tf_pivae.training.augmentation
+import tf_pivae.training.balance
 import tf_pivae.training.loop
 import tf_pivae.training.losses
+import tf_pivae.training.optimizer
 import tf_pivae.training.regularizers
+import tf_pivae.training.schedules
 import tf_pivae.training.trainer  # noqa: F401

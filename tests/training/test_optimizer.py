@@ -49,7 +49,7 @@ def test_a_skipped_step_is_no_step():
     bad = np.full([5, 3], np.nan)
     for gradient in (bad, gradients[0], bad, bad, gradients[1], gradients[2], bad, gradients[3]):
         optimizer.apply([tf.constant(gradient, tf.float32)], [weight])
-    assert (int(optimizer.iterations), int(optimizer.updates)) == (8, 4)
+    assert (int(optimizer.steps), int(optimizer.iterations)) == (8, 4)
     np.testing.assert_allclose(weight, _numpy_adamax(start, gradients, learning_rate=0.1), atol=2e-6)
     # It matters: counted by calls, the first step would have been half as long.
     counted = _numpy_adamax(start, np.concatenate([np.zeros([1, 5, 3]), gradients]), learning_rate=0.1)
@@ -74,7 +74,7 @@ def test_adamax_skips_a_step_without_a_finite_norm(bad):
         np.testing.assert_allclose(norm, np.linalg.norm(gradient), rtol=1e-6)
         expected = _numpy_adamax(start, gradients[: i + 1], learning_rate=0.1)
         np.testing.assert_allclose(np.concatenate(values_of(weights)), expected, atol=2e-6)
-    assert int(optimizer.iterations) == 12
+    assert (int(optimizer.steps), int(optimizer.iterations)) == (12, 6)
 
 
 def test_step_with_a_broken_critic_changes_no_weight(randomize, monkeypatch):

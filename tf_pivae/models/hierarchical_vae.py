@@ -154,6 +154,14 @@ class HierarchicalVAE(keras.Model):
             log_sigma + 0.5 * math.log(2.0 * math.pi)
         )
 
+    def squared_slope(self, log_likelihood: tf.Tensor) -> tf.Tensor:
+        """||d log N(y; mean, sigma^2 I) / d mean||^2 from the log-likelihood, [B] each, nats^2: that of a Gaussian."""
+        log_sigma, dimensions = tf.convert_to_tensor(self.log_sigma), math.prod(self.image_shape)
+        squares = -2.0 * (
+            log_likelihood + dimensions * (log_sigma + 0.5 * math.log(2.0 * math.pi))
+        )  # Of (y - mean)/sigma
+        return squares * tf.exp(-2.0 * log_sigma)
+
     def initialize_sigma(self, y: tf.Tensor, mean: tf.Tensor) -> None:
         """Starts sigma at the root mean square of the first batch's residual.
 

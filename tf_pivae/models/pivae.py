@@ -216,7 +216,10 @@ class PiVAE(keras.Model):
           sample_noise: float, scales the noise of p(y|z); 0 gives its mean.
           labels: int [B] for a class-conditional model.
         """
-        mean = self.vae.sample_mean(noise, temperature, labels)
+        return self.observe(self.vae.sample_mean(noise, temperature, labels), noise, sample_noise)
+
+    def observe(self, mean: tf.Tensor, noise: NormalNoise, sample_noise: float | tf.Tensor = 1.0) -> tf.Tensor:
+        """v of y ~ N(mean, sigma^2), float32 [B, H, W, C] each; `sample_noise` scales sigma."""
         sigma = self.observation_noise * sample_noise * tf.exp(self.vae.log_sigma)
         return self.to_image_space(mean + sigma * noise.normal("observation", self.image_shape))
 

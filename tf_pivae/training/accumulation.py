@@ -80,30 +80,24 @@ class AccumulatingTrainer(Trainer):
 
         return [replica_mean(mean) for mean in over_parts(part, self.num_parts, noise, (rows, labels))[0]]
 
-    def _adversary(self, gradients, images, labels, noise):
+    def _adversary(self, images, labels, noise):
         metrics = {}
         for i in range(self.critic_steps):
             tag = f"adversary/{i}"
 
             def critic_part(noise, images, labels, tag=tag):
                 critic_noise = noise.fold_in(tag)
-                fake, _ = self._samples(critic_noise, labels)
+                fake = self._samples(critic_noise, labels).images
                 return self._critic_gradients(images, fake, noise, critic_noise, labels), []
 
             found, _ = over_parts(critic_part, self.num_parts, noise, (images, labels))
             metrics = self._update_critic(*found, before=metrics)
 
         def generator_part(noise, labels):
-            fake, tape = self._samples(noise, labels)
-            quality, pull = self._quality(fake, noise, labels)
-            variables = self._adversarial_variables()
-            pulled = tape.gradient(fake, variables, output_gradients=pull)
-            return (add_gradients({}, variables, pulled), quality), []
+            return self._answer(self._samples(noise, labels), noise, labels), []
 
-        (found, quality), _ = over_parts(generator_part, self.num_parts, noise.fold_in(tag), (labels,))
-        for key, gradient in found.items():
-            gradients[key] = gradients[key] + gradient if key in gradients else gradient
-        return {**metrics, "quality_loss": quality}
+        (found, answered), _ = over_parts(generator_part, self.num_parts, noise.fold_in(tag), (labels,))
+        return found, {**metrics, **answered}
 
 
 def over_parts(function: Callable, num_parts: int, noise: RowNoise, per_row: Sequence) -> tuple:

@@ -237,15 +237,15 @@ class _Loop:
     ) -> int:
         """Trains up to `num_steps`, or until SIGTERM or SIGINT; returns the last step."""
         batches = self._batches(batch_size, seed, flip, start_step)
-        train_step = tf.function(
-            lambda batch: self.strategy.run(self.trainer.train_step, args=(batch,)),
+        train_step = tf.function(  # Traced once for each stage.
+            lambda batch, adversary: self.strategy.run(self.trainer.train_step, args=(batch, adversary)),
             autograph=False,
             jit_compile=self.trainer.jit_compile,
         )
         pending, step, saved_step = [], start_step, None
         while step < num_steps and not self.workers.stop_requested(step, self.stopping.signal is not None):
             with self.workers.watched():
-                pending.append(train_step(next(batches)))
+                pending.append(train_step(next(batches), self.trainer.has_adversary(step)))
             step += 1
             self.recorder.advance()
             logs = step % log_every == 0 or step == num_steps

@@ -1,6 +1,6 @@
 """The losses of section 4.2 and appendix A.3, as pure functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -31,6 +31,27 @@ def coverage_loss(
             counted = tf.maximum(reduce(per_channel), free_nats)
         loss += tf.reduce_sum(kl_weight * counted - per_channel)
     return loss
+
+
+def bound_metrics(bound: Bound, dimensions: int, group_names: Sequence[str]) -> dict[str, tf.Tensor]:
+    """What is reported of a bound: a dict of scalars, means over the batch, in nats but for `bits_per_dim`.
+
+    Args:
+      bound: `Bound` of B images.
+      dimensions: int, D of an image.
+      group_names: of the latent groups, in the order of `bound.kl`.
+    """
+    bits = float(dimensions * 0.6931471805599453)
+    metrics = {
+        "bits_per_dim": -tf.reduce_mean(bound.log_prob) / bits,
+        "reconstruction": tf.reduce_mean(bound.reconstruction),
+        "flow_log_det_per_dim": tf.reduce_mean(bound.flow_log_det) / dimensions,
+        "preprocessing_log_det_per_dim": tf.reduce_mean(bound.preprocessing_log_det) / dimensions,
+        "discretisation_per_dim": tf.reduce_mean(bound.discretisation) / dimensions,
+    }
+    for name, group in zip(group_names, bound.kl, strict=True):
+        metrics[f"kl/{name}"] = tf.reduce_mean(tf.reduce_sum(group, -1))
+    return metrics
 
 
 @configurable

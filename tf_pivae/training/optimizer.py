@@ -1,21 +1,41 @@
-"""Adamax whose step is taken whole or not at all."""
+"""Optimisers whose step is taken whole or not at all: Keras' own by their names, Adamax in one operation a variable.
+
+`Trainer.generator_optimizer = @Adam` with `Adam.learning_rate = 0.0002` in a gin file; of generator and critic each its
+own with gin's scopes, `@critic/Adam` and `critic/Adam.learning_rate`.
+"""
+
+import inspect
 
 import keras
 import tensorflow as tf
 
+from tf_pivae.configurable import Decay, NonNegative, Positive, configurable
 
-class Adamax(keras.optimizers.Adamax):
-    """Adamax (Kingma & Ba 2015, algorithm 2) in one operation a variable, for gradients already summed over replicas.
 
-    A step whose gradients have no finite norm changes no weight, no moment, and not the bias correction; `iterations`
-    counts it nevertheless: it is the place in the streams of data and noise.
+class WholeSteps:
+    """What an optimiser of Keras becomes here, for gradients already averaged over replicas.
+
+    A step whose gradients have no finite norm changes no weight, no moment, and not the bias correction, which goes by
+    the `iterations`; `steps` counts it nevertheless: it is the place in the streams of data and noise, and in a
+    schedule of the learning rate.
     """
 
     def build(self, variables: list[keras.Variable]) -> None:
+        """Creates the slots, and the count of the steps taken."""
         super().build(variables)
         self.updates = self.add_variable(
             [], "zeros", dtype="int64", aggregation="only_first_replica", name="updates"
         )  # Steps taken and not skipped.
+
+    @property
+    def steps(self) -> keras.Variable:
+        """Number of steps, those skipped among them, an int64 variable."""
+        return self._iterations
+
+    @property
+    def iterations(self) -> keras.Variable:
+        """Number of steps taken and not skipped: what Keras' optimisers correct their moments by."""
+        return getattr(self, "updates", self._iterations)
 
     def apply(self, gradients: list[tf.Tensor], variables: list[keras.Variable]) -> tf.Tensor:
         """Takes a step, in the replica context.
@@ -25,12 +45,53 @@ class Adamax(keras.optimizers.Adamax):
           variables: list of Keras variables among those that the optimiser was built with.
 
         Returns:
-          Scalar float32, the norm of all gradients together; the step was skipped where it is not finite.
+          Scalar float32, the norm of all gradients together before they are clipped; the step was skipped where it is
+          not finite.
         """
         norm = tf.linalg.global_norm(gradients)
         finite = tf.math.is_finite(norm)
+        counts = {id(self._iterations), id(self.updates)}
+        changed = [variable.value for variable in [*variables, *self.variables] if id(variable) not in counts]
+        before = [tf.identity(variable) for variable in changed]
+        super().apply([tf.where(finite, gradient, 0.0) for gradient in gradients], variables)
+
+        def keep(variable, before, finite):
+            variable.assign(tf.where(finite, variable, before))
+
+        def keep_all(strategy, before, finite):
+            for variable, value in zip(changed, before, strict=True):
+                strategy.extended.update(variable, keep, args=(value, finite), group=False)
+
+        tf.distribute.get_replica_context().merge_call(keep_all, args=(before, finite))
+        self.updates.assign_add(tf.cast(finite, tf.int64))
+        return norm
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return list(grads_and_vars)  # Keras' place for the sum over replicas, which has been taken.
+
+
+@configurable
+class Adamax(WholeSteps, keras.optimizers.Adamax):
+    """Adamax (Kingma & Ba 2015, algorithm 2) in one operation a variable."""
+
+    def __init__(
+        self,
+        learning_rate: NonNegative | keras.optimizers.schedules.LearningRateSchedule = 0.002,
+        beta_1: Decay = 0.9,
+        beta_2: Decay = 0.999,
+        clipnorm: Positive | None = None,
+        global_clipnorm: Positive | None = None,
+        name: str = "adamax",
+    ) -> None:
+        clipped = dict(clipnorm=clipnorm, global_clipnorm=global_clipnorm)
+        super().__init__(learning_rate, beta_1, beta_2, name=name, **clipped)
+
+    def apply(self, gradients: list[tf.Tensor], variables: list[keras.Variable]) -> tf.Tensor:
+        """See `WholeSteps.apply`."""
+        norm = tf.linalg.global_norm(gradients)
+        finite = tf.math.is_finite(norm)
         # Without a finite norm, factors of 1 and a gradient and a learning rate of 0 leave all values as they are.
-        gradients = [tf.where(finite, gradient, 0.0) for gradient in gradients]
+        gradients = [tf.where(finite, gradient, 0.0) for gradient in self._clip_gradients(gradients)]
         beta_1, beta_2 = (tf.where(finite, float(beta), 1.0) for beta in (self.beta_1, self.beta_2))
         learning_rate = tf.where(finite, tf.convert_to_tensor(self.learning_rate), 0.0)
         beta_1_power = tf.pow(float(self.beta_1), tf.cast(self.updates + 1, tf.float32))
@@ -52,6 +113,47 @@ class Adamax(keras.optimizers.Adamax):
                 strategy.extended.update(weight, update_one, args=(*moments, gradient, scalars), group=False)
 
         tf.distribute.get_replica_context().merge_call(update_all, args=(gradients, scalars))
-        self.iterations.assign_add(1)
+        self.steps.assign_add(1)
         self.updates.assign_add(tf.cast(finite, tf.int64))
         return norm
+
+
+_SETTINGS = {
+    "learning_rate": NonNegative | keras.optimizers.schedules.LearningRateSchedule,
+    "beta_1": Decay,
+    "beta_2": Decay,
+    "rho": Decay,
+    "momentum": Decay,
+    "epsilon": Positive,
+    "weight_decay": NonNegative | None,
+    "clipnorm": Positive | None,
+    "clipvalue": Positive | None,
+    "global_clipnorm": Positive | None,
+}
+# The moving average, the parts of a batch, and losses without a scale are the trainer's.
+_NOT_HERE = {"use_ema", "ema_momentum", "ema_overwrite_frequency", "loss_scale_factor", "gradient_accumulation_steps"}
+
+
+def _whole(kind: type) -> type:
+    """An optimiser of Keras as one of `WholeSteps`, registered with gin under its own name."""
+    signature = inspect.signature(kind.__init__)
+    kept = {
+        name: parameter
+        for name, parameter in signature.parameters.items()
+        if name not in _NOT_HERE and parameter.kind is not parameter.VAR_KEYWORD
+    }
+
+    def initialize(self, *arguments, **keywords):
+        kind.__init__(self, *arguments, **keywords)
+
+    initialize.__signature__ = signature.replace(parameters=list(kept.values()))
+    initialize.__annotations__ = {name: _SETTINGS[name] for name in kept if name in _SETTINGS}
+    about = f"Keras' {kind.__name__}, its step taken whole or not at all; its arguments are those of Keras."
+    members = {"__init__": initialize, "__doc__": about, "__module__": __name__}
+    return configurable(type(kind.__name__, (WholeSteps, kind), members))
+
+
+OPTIMIZERS = {
+    name: _whole(getattr(keras.optimizers, name))
+    for name in ("SGD", "RMSprop", "Adam", "AdamW", "Nadam", "Adagrad", "Adadelta", "Adafactor", "Lion", "Lamb", "Muon")
+}

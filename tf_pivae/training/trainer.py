@@ -1,24 +1,21 @@
 """Algorithm 1 (appendix E): one train step alternates critic and generator."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pivae.configurable import (
-    Decay,
-    Depth,
-    Index,
-    NonNegative,
-    configurable,
-)
+from tf_pivae.configurable import Count, Decay, Depth, Index, NonNegative, configurable
 from tf_pivae.layers.moments import replica_mean
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.noise import RowNoise, for_xla
-from tf_pivae.training import losses, regularizers
-from tf_pivae.training.optimizer import Adamax
+from tf_pivae.training import averaging, losses, regularizers
+from tf_pivae.training.balance import GradientBalance, slope_at_mean
+from tf_pivae.training.optimizer import Adamax, WholeSteps
 
 
 @configurable
@@ -41,10 +38,15 @@ class Trainer(keras.Model):
       critic: `Critic`, or None to train by likelihood alone.
       moving_average: None, or a second `PiVAE` of the same architecture that receives the moving average.
       likelihood_weight: float; 0 for the GAN.
-      adversarial_weight: float, lambda_adv; 100 belongs to D = 3072 (appendix A.4).
+      adversarial_weight: float, lambda_adv; 100 belongs to D = 3072 (appendix A.4). With `balance`, a share.
+      adversarial_start: int, steps by likelihood alone, before which the critic is neither computed nor trained.
+      adversarial_ramp_steps: int, steps from there on over which lambda_adv grows linearly; 0 is off.
+      balance: None, or a function that returns a `GradientBalance`, which sets lambda_adv step by step.
       critic_loss: a function (real_logits, fake_logits) -> scalar: `logistic_loss` (the paper's) or `hinge_loss`.
       regularizer: None, or a function that returns what is added to the critic's loss, see
         `tf_pivae.training.regularizers`: `GradientPenalty` (the paper's) or `R1`.
+      regularizer_interval: k; the regularizer is computed in every k-th step alone, k times as strong (Karras et al.
+        2020). `critic_regularization` is 0 in the others.
       augment: None, or a function that returns a function (images, noise) -> images through which all images reach the
         critic: `DifferentiableAugmentation`.
       critic_steps: critic updates before each generator update, each on fresh samples.
@@ -52,7 +54,9 @@ class Trainer(keras.Model):
         dimension of a GAN (section 5.1).
       free_nats: float, see `losses.coverage_loss`; 0 is off.
       kl_warmup_steps: int, steps over which the KL's weight grows linearly to 1; 0 is off.
-      learning_rate, beta_1, beta_2: of Adamax, for generator and critic.
+      learning_rate, beta_1, beta_2: of the `Adamax` that either has by default.
+      generator_optimizer, critic_optimizer: None, or a function that returns another one of
+        `tf_pivae.training.optimizer`.
       moving_average_decay: float, the average's memory.
       seed: int.
     """
@@ -64,8 +68,12 @@ class Trainer(keras.Model):
         moving_average: keras.Model | None = None,
         likelihood_weight: NonNegative = 1.0,
         adversarial_weight: NonNegative = 100.0,
+        adversarial_start: Index = 0,
+        adversarial_ramp_steps: Index = 0,
+        balance: Callable[[], GradientBalance] | None = None,
         critic_loss: Callable[..., tf.Tensor] = losses.logistic_loss,
         regularizer: Callable[[], Callable] | None = regularizers.GradientPenalty,
+        regularizer_interval: Count = 1,
         augment: Callable[[], Callable] | None = None,
         critic_steps: Depth = 1,
         inference_only: bool = False,
@@ -74,6 +82,8 @@ class Trainer(keras.Model):
         learning_rate: NonNegative = 0.002,
         beta_1: Decay = 0.9,
         beta_2: Decay = 0.999,
+        generator_optimizer: Callable[..., WholeSteps] | None = None,
+        critic_optimizer: Callable[..., WholeSteps] | None = None,
         moving_average_decay: Decay = 0.999,
         seed: Index = 0,
         name: str = "trainer",
@@ -83,22 +93,27 @@ class Trainer(keras.Model):
             raise ValueError("`inference_only` trains by likelihood alone: set `critic` to None.")
         if critic is None and likelihood_weight == 0.0:
             raise ValueError("nothing to train: give a `critic`, or a `likelihood_weight` above 0.")
+        if likelihood_weight == 0.0 and (adversarial_start or balance is not None):
+            raise ValueError("`adversarial_start` and `balance` need a `likelihood_weight` above 0.")
         self.pivae, self.critic, self.moving_average = pivae, critic, moving_average
         self.likelihood_weight, self.adversarial_weight = likelihood_weight, adversarial_weight
+        self.adversarial_start, self.adversarial_ramp_steps = adversarial_start, adversarial_ramp_steps
+        self.balance = None if balance is None or critic is None else balance()
         self.critic_loss, self.critic_steps = critic_loss, critic_steps
         self.regularizer = None if regularizer is None else regularizer()
+        self.regularizer_interval = regularizer_interval
         self.augment = None if augment is None else augment()
         self.free_nats, self.kl_warmup_steps = free_nats, kl_warmup_steps
         self.moving_average_decay, self.seed = moving_average_decay, seed
-        optimizer = dict(learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2)
-        self.generator_optimizer = Adamax(**optimizer, name="generator_optimizer")
+        adamax = functools.partial(Adamax, learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2)
+        self.generator_optimizer = (generator_optimizer or adamax)(name="generator_optimizer")
         self.inference_only = inference_only
         self._training = not inference_only  # A generator that stays as it is keeps its running moments too.
         self.generator_optimizer.build(self._generator_variables())
         self.critic_optimizer = None
         if critic is not None:
             critic.build(pivae.image_shape)
-            self.critic_optimizer = Adamax(**optimizer, name="critic_optimizer")
+            self.critic_optimizer = (critic_optimizer or adamax)(name="critic_optimizer")
             self.critic_optimizer.build(critic.trainable_variables)
         self.synchronize_moving_average()
         self.built = True
@@ -106,7 +121,7 @@ class Trainer(keras.Model):
     @property
     def step(self) -> keras.Variable:
         """Number of train steps taken, an int64 variable."""
-        return self.generator_optimizer.iterations
+        return self.generator_optimizer.steps
 
     @property
     def state(self) -> dict[str, list[keras.Variable]]:
@@ -117,6 +132,7 @@ class Trainer(keras.Model):
             "critic": self.critic,
             "generator_optimizer": self.generator_optimizer,
             "critic_optimizer": self.critic_optimizer,
+            "balance": self.balance,
         }
         return {name: part.variables for name, part in parts.items() if part is not None}
 
@@ -147,31 +163,44 @@ class Trainer(keras.Model):
 
     # One step.
 
-    def train_step(self, data: tf.Tensor | tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def has_adversary(self, step: int) -> bool:
+        """Whether the step after so many has an adversarial part."""
+        return self.critic is not None and step >= self.adversarial_start
+
+    def train_step(self, data: tf.Tensor | tuple[tf.Tensor, tf.Tensor], adversary: bool = True) -> dict[str, tf.Tensor]:
         """Takes one step; within a graph that XLA compiles where Keras' property `jit_compile` says so.
 
         Args:
           data: uint8 images [b, H, W, C], this replica's slice of the global batch; or (images, int labels [b]).
+          adversary: `has_adversary` of this step, where there is a critic: a graph is of one stage.
 
         Returns:
           dict of float32 scalars, averaged over replicas: every loss term in nats per image, KLs by latent group.
         """
         with for_xla() if self.jit_compile else contextlib.nullcontext():
-            return self._train_step(data)
+            return self._train_step(data, adversary and self.critic is not None)
 
-    def _train_step(self, data):
+    def _train_step(self, data, adversary):
         images, labels = data if isinstance(data, tuple) else (data, None)
         labels = labels if self.pivae.num_classes else None
         self.check_batch(images.shape[0])
         noise = self._step_noise(images.shape[0])
-        gradients, metrics = {}, {}
+        gradients, metrics, log_ratio = {}, {}, None
         if self.likelihood_weight > 0.0:
             metrics.update(self._likelihood(gradients, images, labels, noise))
-        if self.critic is not None:
-            metrics.update(self._adversary(gradients, images, labels, noise))
+        if adversary:
+            found, answered = self._adversary(images, labels, noise)
+            metrics.update(answered)
+            if self.balance is not None:
+                log_ratio = self.balance.log_ratio(metrics["likelihood_slope"], metrics["quality_slope"])
+            metrics.update(self._add_adversarial(gradients, found, log_ratio))
         norm, skipped = self._apply(self.generator_optimizer, self._generator_variables(), gradients)
+        if log_ratio is not None:
+            self.balance.update(log_ratio, skipped)
         metrics.update(gradient_norm=norm, skipped_generator=skipped, log_sigma=self.pivae.vae.log_sigma)
-        self._update_moving_average(skipped)
+        if self.moving_average is not None:
+            averages, updates = self.moving_average.variables, self.generator_optimizer.updates
+            averaging.move(averages, self.pivae.variables, self.moving_average_decay, updates, skipped)
         values = replica_mean(tf.stack([tf.cast(value, tf.float32) for value in metrics.values()]))
         return dict(zip(metrics, tf.unstack(values), strict=True))
 
@@ -187,34 +216,58 @@ class Trainer(keras.Model):
     def _coverage_loss(self, bound, reduce=replica_mean):
         return self.likelihood_weight * losses.coverage_loss(bound, self.free_nats, self._kl_weight(), reduce)
 
-    def _adversary(self, gradients, images, labels, noise):
-        """Updates the critic and adds the gradient of L_Q to `gradients`; returns metrics."""
+    def _adversary(self, images, labels, noise):
+        """Updates the critic; returns the gradient of L_Q, a dict by the variable's id, and metrics."""
         metrics = {}
         for i in range(self.critic_steps):
             critic_noise = noise.fold_in(f"adversary/{i}")
-            fake, tape = self._samples(critic_noise, labels)
-            found = self._critic_gradients(images, fake, noise, critic_noise, labels)
+            samples = self._samples(critic_noise, labels)
+            found = self._critic_gradients(images, samples.images, noise, critic_noise, labels)
             metrics = self._update_critic(*found, before=metrics)
         # The samples of the last critic step serve the generator too (Algorithm 1).
-        quality, pull = self._quality(fake, critic_noise, labels)
-        variables = self._adversarial_variables()
-        add_gradients(gradients, variables, tape.gradient(fake, variables, output_gradients=pull))
-        return {**metrics, "quality_loss": quality}
+        found, answered = self._answer(samples, critic_noise, labels)
+        return found, {**metrics, **answered}
 
     def _samples(self, noise, labels):
-        """Samples on the [-1, 1] scale, and the tape that has seen them made."""
+        """`Samples`."""
         with tf.GradientTape() as tape:
-            v = self.pivae.sample_continuous(noise, labels=labels)
-            fake = 2.0 * self.pivae.dequantization.seen(v) - 1.0
-        return fake, tape
+            mean = self.pivae.vae.sample_mean(noise, labels=labels)
+            v = self.pivae.observe(mean, noise)
+            return Samples(2.0 * self.pivae.dequantization.seen(v) - 1.0, mean, tape)
 
-    def _quality(self, fake, noise, labels):
-        """L_Q of samples, and the gradient with respect to them of its part of the loss."""
+    def _answer(self, samples, noise, labels):
+        """The generator's answer: the gradient of L_Q, a dict by the variable's id, times the weight where that is
+        known beforehand; and metrics."""
+        fake = samples.images
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(fake)
             seen = self._augmented(fake, noise.fold_in("augment/generator"))
             quality = losses.quality_loss(self.critic(seen, labels=labels))
-        return quality, self.adversarial_weight * tape.gradient(quality, fake)
+        pull = tape.gradient(quality, fake)
+        variables, metrics = self._adversarial_variables(), {"quality_loss": quality}
+        if self.balance is None:
+            pull = self._ramp() * self.adversarial_weight * pull
+            return add_gradients({}, variables, samples.tape.gradient(fake, variables, output_gradients=pull)), metrics
+        *found, at_mean = samples.tape.gradient(fake, [*variables, samples.mean], output_gradients=pull)
+        return add_gradients({}, variables, found), {**metrics, "quality_slope": slope_at_mean(at_mean)}
+
+    def _add_adversarial(self, gradients, found, log_ratio):
+        """Adds the gradient of L_Q to that of L_C; returns metrics."""
+        weight = None if log_ratio is None else self._ramp() * self.balance.weight(self.adversarial_weight, log_ratio)
+        for key, gradient in found.items():
+            gradient = gradient if weight is None else weight * gradient
+            gradients[key] = gradients[key] + gradient if key in gradients else gradient
+        return {} if weight is None else {"adversarial_weight": weight}
+
+    def _ramp(self):
+        """How much of its weight the adversarial loss has in this step."""
+        if not self.adversarial_ramp_steps:
+            return 1.0
+        return tf.clip_by_value((self._step_number() - self.adversarial_start) / self.adversarial_ramp_steps, 0.0, 1.0)
+
+    def _step_number(self):
+        """The step that is being taken, from 1 on: a scalar float32."""
+        return tf.cast(self.step + 1, tf.float32)
 
     def _step_noise(self, rows):
         context = tf.distribute.get_replica_context()
@@ -226,7 +279,7 @@ class Trainer(keras.Model):
     def _kl_weight(self):
         if not self.kl_warmup_steps:
             return 1.0
-        return tf.minimum(1.0, tf.cast(self.step + 1, tf.float32) / self.kl_warmup_steps)
+        return tf.minimum(1.0, self._step_number() / self.kl_warmup_steps)
 
     def _critic_gradients(self, images, fake, noise, critic_noise, labels):
         """The gradients of the critic's loss, a dict by the variable's id, and metrics."""
@@ -237,15 +290,26 @@ class Trainer(keras.Model):
         real = 2.0 * self.pivae.dequantize(images, noise.fold_in("critic")) - 1.0
         real = self._augmented(real, critic_noise.fold_in("augment/real"))
         fake = self._augmented(tf.stop_gradient(fake), critic_noise.fold_in("augment/fake"))
+        variables, lazy = (
+            self.critic.trainable_variables,
+            self.regularizer is not None and self.regularizer_interval > 1,
+        )
+
+        def regularization():
+            return 0.0 if self.regularizer is None else self.regularizer(logits, real, fake, critic_noise)
+
         with tf.GradientTape() as tape:
             real_logits, fake_logits = logits(real), logits(fake)
             loss = self.critic_loss(real_logits, fake_logits)
-            regularization = self._regularization(logits, real, fake, critic_noise)
-            total = loss + regularization
-        variables = self.critic.trainable_variables
-        return add_gradients({}, variables, tape.gradient(total, variables)), {
+            added = 0.0 if lazy else regularization()
+            total = loss + added
+        gradients = add_gradients({}, variables, tape.gradient(total, variables))
+        if lazy:
+            added, found = self._now_and_then(regularization, variables)
+            add_gradients(gradients, variables, found)
+        return gradients, {
             "critic_loss": loss,
-            "critic_regularization": regularization,
+            "critic_regularization": added,
             "real_logit": tf.reduce_mean(real_logits),
             "fake_logit": tf.reduce_mean(fake_logits),
         }
@@ -260,8 +324,18 @@ class Trainer(keras.Model):
     def _augmented(self, images, noise):
         return images if self.augment is None else self.augment(images, noise)
 
-    def _regularization(self, logits, real, fake, noise):
-        return 0.0 if self.regularizer is None else self.regularizer(logits, real, fake, noise)
+    def _now_and_then(self, function, variables):
+        """k times a function's value and its gradients in every k-th step, zeros in the others."""
+
+        def due():
+            with tf.GradientTape() as tape:
+                value = self.regularizer_interval * function()
+            return value, tape.gradient(value, variables, unconnected_gradients="zero")
+
+        def not_due():
+            return tf.zeros([]), [tf.zeros(variable.shape) for variable in variables]
+
+        return tf.cond((self.step + 1) % self.regularizer_interval == 0, due, not_due)
 
     def _apply(self, optimizer, variables, gradients):
         """One update by the replicas' mean gradient; returns its norm, and 1.0 if the step was skipped."""
@@ -274,39 +348,20 @@ class Trainer(keras.Model):
         norm = optimizer.apply(gradients, variables)
         return norm, 1.0 - tf.cast(tf.math.is_finite(norm), tf.float32)
 
-    def _update_moving_average(self, skipped):
-        if self.moving_average is None:
-            return
-        step = tf.cast(self.generator_optimizer.updates, tf.float32)
-        # The average forgets the first, untrained weights: its memory grows with the run.
-        rate = 1.0 - tf.minimum(self.moving_average_decay, (1.0 + step) / (10.0 + step))
-        pairs = [
-            (average.value, variable.value)
-            for average, variable in zip(self.moving_average.variables, self.pivae.variables, strict=True)
-        ]
-
-        def update(strategy):
-            for average, variable in pairs:
-                strategy.extended.update(average, approach, args=(variable,), group=False)
-
-        def approach(a, v):
-            a.assign(tf.where(skipped > 0.0, a, a + tf.cast(rate, a.dtype) * (v - a)))
-
-        tf.distribute.get_replica_context().merge_call(update)
-
     def _bound_metrics(self, bound):
-        dimensions = self.pivae.dimensions
-        bits = float(dimensions * 0.6931471805599453)
-        metrics = {
-            "bits_per_dim": -tf.reduce_mean(bound.log_prob) / bits,
-            "reconstruction": tf.reduce_mean(bound.reconstruction),
-            "flow_log_det_per_dim": tf.reduce_mean(bound.flow_log_det) / dimensions,
-            "preprocessing_log_det_per_dim": tf.reduce_mean(bound.preprocessing_log_det) / dimensions,
-            "discretisation_per_dim": tf.reduce_mean(bound.discretisation) / dimensions,
-        }
-        for name, group in zip(self.pivae.vae.group_names, bound.kl, strict=True):
-            metrics[f"kl/{name}"] = tf.reduce_mean(tf.reduce_sum(group, -1))
+        metrics = losses.bound_metrics(bound, self.pivae.dimensions, self.pivae.vae.group_names)
+        if self.balance is not None:
+            slope = tf.reduce_mean(self.pivae.vae.squared_slope(bound.reconstruction))
+            metrics["likelihood_slope"] = self.likelihood_weight**2 * slope
         return metrics
+
+
+class Samples(NamedTuple):
+    """Samples of the model on their way to the critic."""
+
+    images: tf.Tensor  # [B, H, W, C] on the [-1, 1] scale
+    mean: tf.Tensor  # [B, H, W, C], the mean of p(y|z)
+    tape: tf.GradientTape  # which has seen them made
 
 
 def add_gradients(

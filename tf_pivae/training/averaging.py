@@ -1,0 +1,37 @@
+"""The moving average of a model's variables."""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+
+def move(
+    averages: Sequence[keras.Variable],
+    variables: Sequence[keras.Variable],
+    decay: float,
+    updates: tf.Tensor,
+    skipped: tf.Tensor,
+) -> None:
+    """Moves averages towards variables, in the replica context: a := a + (1 - decay) (v - a).
+
+    The average forgets the first, untrained weights: its memory grows with the run, min(decay, (1 + n) / (10 + n)).
+
+    Args:
+      averages, variables: in one order.
+      decay: float.
+      updates: n, scalar, how often the variables were updated.
+      skipped: scalar; above 0, nothing moves.
+    """
+    updates = tf.cast(updates, tf.float32)
+    rate = 1.0 - tf.minimum(decay, (1.0 + updates) / (10.0 + updates))
+    pairs = [(a.value, v.value) for a, v in zip(averages, variables, strict=True)]
+
+    def update(strategy):
+        for average, variable in pairs:
+            strategy.extended.update(average, approach, args=(variable,), group=False)
+
+    def approach(a, v):
+        a.assign(tf.where(skipped > 0.0, a, a + tf.cast(rate, a.dtype) * (v - a)))
+
+    tf.distribute.get_replica_context().merge_call(update)
