@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.distribute import cross_device_utils
+from tensorflow.python.framework import ops
 
 pytest_plugins = ["usage"]
 Command = Callable[..., CompletedProcess[str]]
@@ -58,6 +59,16 @@ def nothing_kept_for_other_files() -> Iterator[None]:
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)  # Commands keep freed memory (tf_pivae/memory.py); a worker runs many files.
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients_kept() -> Iterator[None]:
+    """TensorFlow keeps the gradient of every custom one that a graph has seen, and with it the graph: 60 MB a step."""
+    kept = ops.gradient_registry._registry
+    before = set(kept)
+    yield
+    for name in kept.keys() - before:
+        del kept[name]
 
 
 @pytest.fixture(autouse=True)

@@ -36,11 +36,11 @@ class Popen(subprocess.Popen):
 
     def __init__(self, module: object, *arguments: object, **options: Any):
         name = ["-m", f"tf_pivae.{module}"] if not str(module).endswith(".py") else [str(module)]
-        super().__init__([str(_python()), *name, *map(str, arguments)], **options)
+        super().__init__([str(python()), *name, *map(str, arguments)], **options)
 
     def send_signal(self, sig: int) -> None:
         """To the command itself, so that it is gone where it is killed and this process has ended."""
-        number = _python().parent / str(self.pid)
+        number = python().parent / str(self.pid)
         while self.poll() is None:
             if number.exists() and number.read_text():
                 os.kill(int(number.read_text()), sig)
@@ -49,7 +49,7 @@ class Popen(subprocess.Popen):
 
 
 def run(module: object, *arguments: object, timeout: float = 600, **options: Any) -> subprocess.CompletedProcess[str]:
-    """What `subprocess.run([sys.executable, "-m", "tf_pivae.MODULE", *arguments], ...)` returns, its output captured."""
+    """What `subprocess.run([sys.executable, "-m", "tf_pivae.MODULE", ...], ...)` returns, its output captured."""
     streams = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with Popen(module, *arguments, **streams, **options) as process:
         try:
@@ -64,30 +64,29 @@ _template: list[subprocess.Popen[str]] = []
 
 
 @functools.cache
-def _python() -> Path:
-    """What takes Python's place; the process that is forked waits at a socket beside it."""
-    python = Path(tempfile.mkdtemp(prefix="forking-")) / "python"
-    shutil.copy(Path(__file__).with_name("forked.py"), python)
-    python.write_text(f"#!{sys.executable} -IS\n{python.read_text()}")
-    python.chmod(0o755)
-    command = [sys.executable, __file__, str(python)]
+def python() -> Path:
+    """What takes Python's place, a program; the process that is forked waits at a socket beside it."""
+    program = Path(tempfile.mkdtemp(prefix="forking-")) / "python"
+    program.write_text(f"#!{sys.executable} -IS\n{Path(__file__).with_name('forked.py').read_text()}")
+    program.chmod(0o755)
+    command = [sys.executable, __file__, str(program)]
     _template.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
     assert _template[0].stdout.readline() == "up\n"
-    return python
+    return program
 
 
 def close() -> None:
     """Ends the process that is forked."""
     for process in _template:
         process.communicate()
-        shutil.rmtree(_python().parent)
+        shutil.rmtree(python().parent)
     _template.clear()
 
 
-def _serve(python: Path) -> tuple[list[str], str, dict[str, str]]:
+def _serve(program: Path) -> tuple[list[str], str, dict[str, str]]:
     """Forks for each request; returns in the command's own process, with the request."""
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(python.with_name("socket")))
+        server.bind(str(program.with_name("socket")))
         server.listen(64)
         print("up", flush=True)
         while True:
@@ -116,7 +115,7 @@ def _serve(python: Path) -> tuple[list[str], str, dict[str, str]]:
             os.close(stream)
         return arguments, folder, environment
     os.close(alive)
-    (python.parent / str(number)).write_text(str(child))
+    (program.parent / str(number)).write_text(str(child))
     while ended not in select.select([connection, ended], [], [])[0]:
         signals = connection.recv(64)
         for sig in signals:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forking
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -184,14 +185,7 @@ def test_training_and_sampling_need_no_network(tmp_path, tiny):
         ["train", f"--gin_file={tiny}", *plain, run_dir],
         ["sample", run_dir, "--num_samples=4", f"--output={tmp_path / 'grid.png'}"],
     ):
-        result = subprocess.run(
-            [sys.executable, str(script), *command],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-            cwd=ROOT,
-        )
+        result = forking.run(script, *command, cwd=ROOT)
         assert result.returncode == 0, result.stderr
     assert (tmp_path / "grid.png").stat().st_size > 1000
     # The refusal works.

@@ -102,3 +102,12 @@ def test_images_that_are_not_prepared_yet(tmp_path, tiny):
     assert "16x16x3, 3 training and 1 test images\n" in dry_run.rehearse(tmp_path / "run")
     assert Checkpoints(tmp_path / "run/checkpoints").steps() == []
     assert not (tmp_path / "run").exists()
+
+
+def test_a_download_that_nobody_has_made_is_counted(tmp_path, monkeypatch):
+    """The network knows better, but is not asked: the file says how many images there will be."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    cli.parse_gin(
+        ["cifar.gin"], ["RealNVP.width=8", "residual_vae.widths=(8, 8, 8)", f"tfds_images.cache_dir='{tmp_path}'"]
+    )
+    assert "cifar10, 32x32x3, up to 50,000 training and 10,000 test images\n" in dry_run.rehearse(tmp_path / "run")

@@ -284,6 +284,8 @@ def test_a_mistake_does_not_take_earlier_numbers_away(finished, tmp_path, evalua
     for rows in ([], [{"metric": "FID"}]):
         result = evaluate(f"--run_dir={run_dir}", "--metrics=fid", "--inception_weights=nowhere.tgz")
         assert result.returncode == 2
+        assert len(result.stderr.splitlines()) == 1
+        assert result.stdout == ""
         written = json.loads((run_dir / "evaluation.json").read_text())
         assert written["rows"] == rows
         (run_dir / "evaluation.json").write_text(json.dumps({"rows": [{"metric": "FID"}]}))

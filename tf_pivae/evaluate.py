@@ -116,6 +116,8 @@ def _show(run_dir: str, result: "evaluation.Evaluation") -> None:
     from tf_pivae.metrics import describe_groups
     from tf_pivae.training.runs import load_facts
 
+    if not result.rows:
+        return
     print(f"{run_dir} at step {result.step}\n{evaluation.table(result.rows)}", flush=True)
     dimensions = math.prod(load_facts(run_dir)["image_shape"])
     bits = {row.metric.strip().removeprefix("kl/"): row.value for row in result.rows if row.metric.startswith("  kl/")}

@@ -104,8 +104,9 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | None = Non
             network = metrics.inception_network(settings.inception_weights)
         except UserError as error:
             refused.append(f"{', '.join(wanted)}: {error}")
-            _log.warning("%s", refused[0])
             settings = dataclasses.replace(settings, metrics=tuple(n for n in settings.metrics if n not in wanted))
+            if settings.metrics:  # Else it is said at once.
+                _log.warning("%s", refused[0])
     with local_strategy().scope():
         model, step = runs.load_with_step(run_dir, step)
     data = runs.load_dataset(run_dir)

@@ -31,8 +31,8 @@ import json, sys
 from benchmarks import ours
 from tf_pivae.export.saved_model import write_saved_model
 from tf_pivae.export.signatures import Options
-case = json.loads(sys.argv[1])
-write_saved_model(ours.model_of(case), case["folder"], Options(importance_samples=case["importance_samples"]))
+for case in json.loads(sys.argv[1]):
+    write_saved_model(ours.model_of(case), case["folder"], Options(importance_samples=case["importance_samples"]))
 """
 
 
@@ -41,10 +41,13 @@ def run(pool: Pool, options: Options) -> Section:
     rows, notes = [], []
     systems = [name for name in SYSTEMS if name != "eager" or name in options.peers]
     with tempfile.TemporaryDirectory() as folder:
-        for samples in _SAMPLES:
-            case = cases.case("log_prob", "iaf_res", min(options.factors), side=16, importance_samples=samples)
-            case["folder"] = f"{folder}/{samples}"
-            subprocess.run([sys.executable, "-c", _EXPORT, json.dumps(case)], cwd=ROOT, check=True, stdout=sys.stderr)
+        model = dict(kind="iaf_res", factor=min(options.factors), side=16)
+        exports = [
+            cases.case("log_prob", **model, importance_samples=samples) | {"folder": f"{folder}/{samples}"}
+            for samples in _SAMPLES
+        ]
+        subprocess.run([sys.executable, "-c", _EXPORT, json.dumps(exports)], cwd=ROOT, check=True, stdout=sys.stderr)
+        for samples, case in zip(_SAMPLES, exports, strict=True):
             for batch in options.batches:
                 pool.close()
                 competitors = {name: Competitor(name, case | {"batch": batch}) for name in systems}

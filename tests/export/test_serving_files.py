@@ -10,6 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import forking
 import pytest
 import servers
 import yaml
@@ -172,7 +173,7 @@ def test_commands_of_the_page(finished, tmp_path):
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
     grpc_port, rest_port = str(servers._free_port()), str(servers._free_port())
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / "bin/python").write_text(f'#!/bin/sh\nexec {forking.python()} "$@"\n')
     (tmp_path / "bin/python").chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     background, outputs = [], []

@@ -1,6 +1,7 @@
 """Any image data set of TensorFlow Datasets (TFDS), by name, with the paper's splits and preprocessing as arguments."""
 
 import contextlib
+import dataclasses
 import difflib
 import functools
 import io
@@ -39,6 +40,7 @@ def tfds_images(
     label_key: str = "label",
     data_dir: str | None = None,
     num_examples: arrays.Limits | None = None,
+    num_images: tuple[int, int] | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> arrays.ImageDataset:
     """A data set of TFDS, downloaded by TFDS where needed and prepared once in the cache.
@@ -60,6 +62,8 @@ def tfds_images(
         "label" is unlabelled.
       data_dir: where TFDS keeps its data; default as TFDS has it (`$TFDS_DATA_DIR` or `~/tensorflow_datasets`).
       num_examples: as in `ImageDataset.take`.
+      num_images: training and test images that the splits hold, optional: what a dry run and a description say where
+        TFDS has not been asked yet, which knows them only online.
       cache_dir: see `cache.prepare`.
 
     Returns:
@@ -89,6 +93,8 @@ def tfds_images(
             _download(builder, name, _cache_size(builder, (train_split, test_split), shape))
         keys = (image_key, None if label is None else label_key)
         train, test = (_split(builder, name, s, keys, preprocess, shape) for s in (train_split, test_split))
+        if cache.is_reading_only() and num_images is not None and train.num_images is None:
+            train, test = (dataclasses.replace(s, num_images=n) for s, n in zip((train, test), num_images, strict=True))
         names = tuple(getattr(label, "names", None) or ())
         num_classes = getattr(label, "num_classes", None)
         return sources.ImageSource(shape, train, test, num_classes, names if len(names) == num_classes else ())

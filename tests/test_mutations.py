@@ -1,0 +1,16 @@
+"""The list of deliberate mistakes is that of this tree; mutations.py itself runs the tests on them, which takes long."""
+
+import mutations
+import pytest
+
+
+@pytest.mark.parametrize("mutation", mutations.MUTATIONS, ids=lambda mutation: mutation.mistake)
+def test_a_mutation_can_be_made(mutation):
+    assert (mutations.ROOT / mutation.file).read_text().count(mutation.right) == 1
+    assert mutation.wrong != mutation.right
+    assert (mutations.ROOT / mutation.tests).is_file()
+
+
+def test_mistakes_have_names_of_their_own():
+    names = [mutation.mistake for mutation in mutations.MUTATIONS]
+    assert len(set(names)) == len(names)
