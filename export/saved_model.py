@@ -50,7 +50,7 @@ def export_run(
     run_dir: str | Path,
     export_dir: str | Path,
     options: Options = Options(),  # noqa: B008
-    step: int | None = None,
+    step: int | str | None = None,
     progress: Callable[[str], None] = lambda what: None,
 ) -> tuple[int, int]:
     """Exports a run's moving-average weights under the next version number.

@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -48,6 +48,26 @@ def define_import_flag() -> None:
         [],
         "A Python module of your own that registers extensions, such as my_package.critics; it is run. Repeatable.",
     )
+
+
+class _StepParser(flags.ArgumentParser):
+    """A checkpoint's step, or the word for the one that a validation chose."""
+
+    syntactic_help = "a step, or best"
+
+    def parse(self, argument: Any) -> int | str:
+        text = str(argument)
+        if text == "best":
+            return text
+        if not text.isdecimal():
+            raise ValueError(f"expected a step such as 1000, or best; got {text}")
+        return int(text)
+
+
+def define_step_flag(what: str) -> flags.FlagHolder:
+    """Defines --step, whose value is an int, "best" or None, for a command that does `what` with a checkpoint."""
+    about = f"The checkpoint to {what}: a step, or best for the one that train.validation chose; the newest by default."
+    return flags.DEFINE(_StepParser(), "step", None, about)
 
 
 def _imports() -> list[str]:

@@ -20,4 +20,5 @@ import tf_pivae.training.losses
 import tf_pivae.training.optimizer
 import tf_pivae.training.regularizers
 import tf_pivae.training.schedules
-import tf_pivae.training.trainer  # noqa: F401
+import tf_pivae.training.trainer
+import tf_pivae.training.validation  # noqa: F401

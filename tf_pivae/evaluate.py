@@ -39,7 +39,7 @@ _IMPORTANCE_SAMPLES = flags.DEFINE_integer("importance_samples", 16, "K of the t
 _NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "Images of the bits per dimension; all by default.", 1)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Samples; by default as many as the reference has.", 2)
 _SEED = flags.DEFINE_integer("seed", 0, "Of all noise.")
-_STEP = flags.DEFINE_integer("step", None, "The checkpoint to evaluate; the newest by default.", 0)
+_STEP = cli.define_step_flag("evaluate")
 _INCEPTION = flags.DEFINE_string(
     "inception_weights", None, "File with the FID Inception's weights: .pb, .tgz, .pt or .npz; see the guide."
 )

@@ -83,7 +83,7 @@ class Evaluation(NamedTuple):
     refused: list[str]  # why a metric that was asked for is missing
 
 
-def evaluate_run(run_dir: str | Path, settings: Settings, step: int | None = None) -> Evaluation:
+def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None = None) -> Evaluation:
     """Evaluates a checkpoint of a run (the newest by default).
 
     Args:

@@ -13,7 +13,7 @@ cli.define_import_flag()
 flags.adopt_module_key_flags(cli)  # shows it in --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The folder to write; its name becomes the model's.", required=True)
-_STEP = flags.DEFINE_integer("step", None, "The checkpoint to publish; the newest by default.", 0)
+_STEP = cli.define_step_flag("publish")
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ _NO_PNG = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 cli.define_import_flag()
 flags.adopt_module_key_flags(cli)  # shows it in --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True)
-_STEP = flags.DEFINE_integer("step", None, "The checkpoint to draw from; the newest by default.", lower_bound=0)
+_STEP = cli.define_step_flag("draw from")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of (seed, i).")
 _OUTPUT = flags.DEFINE_string("output", "samples.png", "The PNG to write.")

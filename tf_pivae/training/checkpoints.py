@@ -27,6 +27,7 @@ from tf_pivae.training.finite import describe_non_finite
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
+BEST = "best"  # The folder beside `checkpoints` with the one that a `Validation` chose, and its name for `--step`.
 
 
 class Checkpoints:

@@ -23,6 +23,7 @@ from tf_pivae.training.recorder import NoRecorder, Recorder
 from tf_pivae.training.runs import restore_model
 from tf_pivae.training.stopping import Stopping
 from tf_pivae.training.trainer import Trainer
+from tf_pivae.training.validation import Validation
 from tf_pivae.training.workers import Workers, default_strategy
 from tf_pivae.values import Within
 
@@ -63,6 +64,7 @@ def train(
     eval_importance_samples: Annotated[int, Within(1, 10**6)] = 16,
     shown_temperature: NonNegative = 0.8,
     jit_compile: bool | None = None,
+    validation: Callable[..., Validation] | None = None,
 ) -> Outcome:
     """Trains a model in a run directory, or continues it from its last checkpoint.
 
@@ -92,6 +94,8 @@ def train(
         grid is the model itself.
       jit_compile: whether XLA compiles the step; None: where one GPU takes it. It pays there, not on processors, and
         replicas cannot exchange anything within a step that XLA compiles.
+      validation: None, or a function of `test` and `likelihood` that returns a `Validation`: scores on the way, and the
+        best checkpoint by one of them, which `load` knows as step "best".
 
     Returns:
       `Outcome`.
@@ -117,6 +121,9 @@ def train(
         with explained(f"batch_size = {batch_size}"):
             session.check_batch(batch_size // replicas)
         _check_levels(data, session.pivae)
+        with explained("train.validation"):
+            likelihood = session.likelihood_weight > 0.0
+            scores = None if validation is None else validation(test=data.test, likelihood=likelihood)
         recorder.claim(
             {
                 "name": data.name,
@@ -124,7 +131,7 @@ def train(
                 "num_classes": num_classes,
                 "num_bins": session.pivae.num_bins,
                 "moving_average": moving_average,
-                "likelihood": session.likelihood_weight > 0.0,
+                "likelihood": likelihood,
                 "inference_only": session.inference_only,
             }
         )
@@ -140,7 +147,7 @@ def train(
         if not recorder.start(start_step, num_steps, batch_size):
             return Outcome(start_step, None, None, None)
         with Stopping() as stopping:
-            loop = _Loop(strategy, workers, session, data, recorder, max_consecutive_skips, stopping)
+            loop = _Loop(strategy, workers, session, data, recorder, max_consecutive_skips, stopping, scores)
             step = loop.run(start_step, num_steps, batch_size, seed, flip, log_every, sample_every, checkpoint_every)
             if step < num_steps:
                 return Outcome(step, stopping.signal or signal.SIGTERM, None, None)  # Another worker's, if not ours.
@@ -217,11 +224,12 @@ class _Loop:
         recorder: Recorder | NoRecorder,
         max_consecutive_skips: int,
         stopping: Stopping,
+        validation: Validation | None = None,
     ) -> None:
         self.strategy, self.workers, self.trainer = strategy, workers, trainer
         self.data, self.recorder = data, recorder
         self.max_consecutive_skips = max_consecutive_skips
-        self.stopping = stopping
+        self.stopping, self.validation = stopping, validation
         self._consecutive_skips = 0
 
     def run(
@@ -253,8 +261,10 @@ class _Loop:
             if logs or saves or len(pending) >= _DRAIN_EVERY:
                 self._drain(pending, step, logs)
             if sample_every and step % sample_every == 0:
-                self.recorder.draw_samples(step, self.trainer.moving_average or self.trainer.pivae)
-            if saves:
+                self.recorder.draw_samples(step, self._shown)
+            if self.validation is not None and (step % self.validation.every == 0 or step == num_steps):
+                self.recorder.validate(step, self.trainer.state, self._shown, self.validation)
+            if saves:  # After all else of this step: what is not saved is done again.
                 self.recorder.save(step, self.trainer.state)
                 saved_step = step
         self._drain(pending, step, logs=False)
@@ -264,6 +274,11 @@ class _Loop:
             name = signal.Signals(self.stopping.signal or signal.SIGTERM).name
             self.recorder.say(f"stopped by {name} and saved at step {step}: run the same command again to go on.")
         return step
+
+    @property
+    def _shown(self) -> PiVAE:
+        """The model that is evaluated and loaded."""
+        return self.trainer.moving_average or self.trainer.pivae
 
     def _batches(self, batch_size: int, seed: int, flip: bool, start_step: int) -> Iterator:
         def dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:

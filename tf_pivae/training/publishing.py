@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tf_pivae.models.pivae import PiVAE
 
 
-def publish(run_dir: str | Path, output: str | Path, step: int | None = None) -> int:
+def publish(run_dir: str | Path, output: str | Path, step: int | str | None = None) -> int:
     """Writes a run directory in miniature, which `tf_pivae.load` and the commands that read runs take.
 
     It has the moving-average weights where they were kept, and neither critic nor optimisers: training cannot go on
@@ -28,7 +28,7 @@ def publish(run_dir: str | Path, output: str | Path, step: int | None = None) ->
     Args:
       run_dir: folder of the run.
       output: the folder to write, which must not exist yet; it appears whole or not at all.
-      step: int, the checkpoint; None is the newest.
+      step: int, the checkpoint; None is the newest, "best" the one that its `train.validation` chose.
 
     Returns:
       int, the checkpoint's step.

@@ -14,12 +14,13 @@ import tqdm
 
 from tf_pivae import figures
 from tf_pivae.data.arrays import ImageSplit
-from tf_pivae.files import write_atomically
+from tf_pivae.files import read_records, write_atomically
 from tf_pivae.models.pivae import PiVAE
-from tf_pivae.training.checkpoints import Checkpoints
+from tf_pivae.training.checkpoints import BEST, Checkpoints
 from tf_pivae.training.environment import describe_environment
 from tf_pivae.training.monitor import Monitor
 from tf_pivae.training.runs import RunDirectory, check_same, load_environments
+from tf_pivae.training.validation import PREFIX, Validation
 
 _BATCH = 64  # Images at a time in the evaluation at the end, as in `PiVAE.log_prob`.
 
@@ -39,6 +40,7 @@ class Recorder:
         self._directory = RunDirectory(run_dir)
         self._path = self._directory.path
         self._checkpoints = Checkpoints(self._path / "checkpoints", keep_checkpoints)
+        self._best = Checkpoints(self._path / BEST, keep=1)
         self._monitor: Monitor = None
         self._claim: tuple[str, dict] = None
 
@@ -68,6 +70,23 @@ class Recorder:
     def save(self, step: int, state: dict[str, list]) -> None:
         """Writes a checkpoint."""
         self._checkpoints.save(step, state)
+
+    def validate(self, step: int, state: dict[str, list], model: PiVAE, validation: Validation) -> None:
+        """Takes and writes the scores of a step, and keeps the model where it is the best so far.
+
+        What was better is read from the metrics, where a run that goes on has dropped what it will do again.
+        """
+        key = PREFIX + validation.best
+        earlier = [line[key] for line in read_records(self._path / "metrics.jsonl") if line.get(key) is not None]
+        started = time.monotonic()
+        scores = validation(model)
+        best = not self._best.steps() or scores[validation.best] < min(earlier, default=math.inf)
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        self.say(f"step {step}  validation: {shown}{', the best so far' if best else ''}")
+        if best:
+            self._best.save(step, {name: state[name] for name in ("pivae", "moving_average") if name in state})
+        seconds = {f"{PREFIX}seconds": time.monotonic() - started}
+        self._monitor.write(step, {PREFIX + name: value for name, value in scores.items()} | seconds)
 
     def close(self) -> None:
         """Lets go of everything."""
@@ -156,7 +175,7 @@ class NoRecorder:
         return None
 
     claim = restore = advance = report = say = save = close = _nothing
-    draw_samples = draw_final_pictures = _nothing
+    draw_samples = draw_final_pictures = validate = _nothing
 
     def start(self, *_: Any, **__: Any) -> bool:
         """The steps are everyone's."""

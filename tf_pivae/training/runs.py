@@ -4,6 +4,7 @@ RUN/config.gin          the operative configuration: what was built, from which 
 RUN/data.json           the shape and the classes of the images
 RUN/environment.json    a list of the machines it was trained on, each with the step it went on from
 RUN/checkpoints/        see `checkpoints`
+RUN/best/               the weights that `train.validation` found to be the best, in the same form
 RUN/metrics.jsonl       one line every `log_every` steps;  RUN/tensorboard/  the same
 RUN/samples/NNNNNN.png  samples over time
 """
@@ -23,7 +24,7 @@ from tf_pivae.errors import UserError
 from tf_pivae.files import read_json, read_text, write_atomically
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.training.building import bounded_variables, explained, physical_memory
-from tf_pivae.training.checkpoints import Checkpoints
+from tf_pivae.training.checkpoints import BEST, Checkpoints
 from tf_pivae.training.pretrained import pretrained, resolve
 from tf_pivae.values import Within
 
@@ -120,7 +121,7 @@ def check_same(run_dir: str | Path, config: str) -> None:
         )
 
 
-def load(run_dir: str | Path, step: int | None = None, moving_average: bool = True) -> PiVAE:
+def load(run_dir: str | Path, step: int | str | None = None, moving_average: bool = True) -> PiVAE:
     """Loads a trained model.
 
     A run is read as data, whoever made it: its configuration binds values to names that are registered already.
@@ -129,7 +130,7 @@ def load(run_dir: str | Path, step: int | None = None, moving_average: bool = Tr
     Args:
       run_dir: folder that `tf_pivae.train` wrote, or the name of a model that comes with the package, one of
         `tf_pivae.pretrained()`.
-      step: int, one of its checkpoints; None is the newest.
+      step: int, one of its checkpoints; None is the newest, "best" the one that its `train.validation` chose.
       moving_average: take the moving-average weights where they were kept.
 
     Returns:
@@ -141,7 +142,9 @@ def load(run_dir: str | Path, step: int | None = None, moving_average: bool = Tr
     return load_with_step(run_dir, step, moving_average)[0]
 
 
-def load_with_step(run_dir: str | Path, step: int | None = None, moving_average: bool = True) -> tuple[PiVAE, int]:
+def load_with_step(
+    run_dir: str | Path, step: int | str | None = None, moving_average: bool = True
+) -> tuple[PiVAE, int]:
     """`load`, and the step of the checkpoint it took."""
     facts = load_facts(run_dir)
     path = resolve(run_dir) / "config.gin"
@@ -162,7 +165,7 @@ def _named(path: Path) -> Iterator[None]:
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
 
 
-def restore_model(run_dir: str | Path, model: PiVAE, step: int | None = None, moving_average: bool = True) -> int:
+def restore_model(run_dir: str | Path, model: PiVAE, step: int | str | None = None, moving_average: bool = True) -> int:
     """Reads a run's weights.
 
     Args:
@@ -175,7 +178,7 @@ def restore_model(run_dir: str | Path, model: PiVAE, step: int | None = None, mo
     Raises:
       UserError: no whole checkpoint, or one of another architecture.
     """
-    checkpoints, facts = Checkpoints(resolve(run_dir) / "checkpoints"), load_facts(run_dir)
+    facts, best = load_facts(run_dir), step == BEST
     for name, there, here in (
         ("images", "x".join(map(str, facts["image_shape"])), "x".join(map(str, model.image_shape))),
         ("classes", facts["num_classes"], model.num_classes),
@@ -186,8 +189,11 @@ def restore_model(run_dir: str | Path, model: PiVAE, step: int | None = None, mo
                 f"{run_dir} is a model of {there} {name}, this is one of {here}: prepare your data as its were, and "
                 f"start from its settings, --gin_file={resolve(run_dir) / 'config.gin'}"
             )
-    averaged = moving_average and facts["moving_average"]
-    step = checkpoints.restore({"moving_average" if averaged else "pivae": model.variables}, step)
+    checkpoints = Checkpoints(resolve(run_dir) / (BEST if best else "checkpoints"))
+    group = "moving_average" if moving_average and facts["moving_average"] else "pivae"
+    step = checkpoints.restore({group: model.variables}, None if best else step)
+    if step is None and best:
+        raise UserError(f"no best checkpoint in {checkpoints.directory}: train with options/validation.gin.")
     if step is None:
         raise UserError(f"no checkpoint in {checkpoints.directory} yet: wait for the first, or train on.")
     return step

@@ -330,11 +330,13 @@ class Trainer(keras.Model):
         def due():
             with tf.GradientTape() as tape:
                 value = self.regularizer_interval * function()
-            return value, tape.gradient(value, variables, unconnected_gradients="zero")
+            pairs = zip(tape.gradient(value, variables), zeros, strict=True)
+            return value, [zero if gradient is None else gradient for gradient, zero in pairs]
 
         def not_due():
-            return tf.zeros([]), [tf.zeros(variable.shape) for variable in variables]
+            return tf.zeros([]), zeros
 
+        zeros = [tf.zeros(variable.shape) for variable in variables]
         return tf.cond((self.step + 1) % self.regularizer_interval == 0, due, not_due)
 
     def _apply(self, optimizer, variables, gradients):
