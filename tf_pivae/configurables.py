@@ -6,6 +6,7 @@ import tf_pivae.data
 import tf_pivae.layers.convolution
 import tf_pivae.layers.rematerialization
 import tf_pivae.layers.spectral_norm
+import tf_pivae.layers.weight_norm
 import tf_pivae.metrics.gan_classification
 import tf_pivae.models.critic
 import tf_pivae.models.dequantization

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tf_pivae.layers.weight_norm import (
+    NearestConv2D,
     WeightNormConv2D,
     WeightNormConv2DTranspose,
     WeightNormDense,
@@ -182,3 +183,18 @@ def test_kept_kernels_give_the_same_and_leave_no_norm_in_the_graph(name, num_cla
     layer.v.assign_add(_noise(layer.v.shape))
     assert np.abs(layer(x, **labels) - expected[0]).max() > 0.1
     np.testing.assert_allclose(functions[0](x), expected[0], rtol=1e-6, atol=1e-6)
+
+
+def test_nearest_neighbours_and_a_convolution_step_by_step(randomize):
+    """The one deconvolution against what it stands for: pixels repeated, then a convolution by the 3x3 kernel."""
+    layer, x = NearestConv2D(FILTERS), _noise([2, 5, 4, 3])
+    layer(x)
+    randomize(layer, scale=0.7)
+    v = np.asarray(layer.v, np.float64)
+    kernel = v / np.sqrt(np.square(v).sum((0, 1, 3), keepdims=True)) * np.asarray(layer.g)[:, None]
+    kernel = kernel[::-1, ::-1].transpose(0, 1, 3, 2)  # A deconvolution's kernel is turned round: [k, k, I, O].
+    repeated = np.pad(np.repeat(np.repeat(x, 2, 1), 2, 2), [(0, 0), (1, 1), (1, 1), (0, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(repeated, (3, 3), (1, 2))  # [B, 2 H, 2 W, I, 3, 3]
+    expected = np.einsum("bhwikl,klio->bhwo", windows, kernel) + np.asarray(layer.b)
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-5)
+    assert layer(x).shape == [2, 10, 8, FILTERS]

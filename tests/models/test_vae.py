@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tf_pivae.layers.weight_norm import NearestConv2D
 from tf_pivae.models.blocks import Evidence, TopDownBlock
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
 from tf_pivae.models.latents import Gaussian, GaussianPosterior, IAFPosterior, gaussian
@@ -20,6 +21,19 @@ MAKERS = {
     "plain": lambda shape: plain_vae(shape, widths=(6, 8), top_channels=3, latent_channels=2),
     "plain_iaf": lambda shape: plain_vae(
         shape, widths=(6, 8), top_channels=3, latent_channels=3, posterior=IAFPosterior
+    ),
+    "residual_deep": lambda shape: residual_vae(
+        shape,
+        stem_width=4,
+        widths=(4, 6),
+        top_channels=3,
+        latent_channels=2,
+        posterior=IAFPosterior,
+        blocks_per_width=2,
+        upsampling=NearestConv2D,
+    ),
+    "plain_nearest": lambda shape: plain_vae(
+        shape, widths=(6, 8, 8), top_channels=3, latent_channels=2, upsampling=NearestConv2D
     ),
     "plain_gan": lambda shape: plain_vae(shape, widths=(6, 8), top_channels=3, latent_channels=0),
     "residual_gan": lambda shape: residual_vae(shape, stem_width=4, widths=(6, 8), top_channels=3, latent_channels=0),
@@ -144,7 +158,7 @@ def test_kl_of_infer_is_log_q_minus_log_p_of_the_top(vae):
 def test_kl_of_a_block_against_the_closed_form(residual, randomize):
     count, channels = 20000, 3
     posterior = GaussianPosterior(channels, 8)
-    block = TopDownBlock(8, upsample=False, latent_channels=channels, posterior=posterior, residual=residual)
+    block = TopDownBlock(8, upsample=None, latent_channels=channels, posterior=posterior, residual=residual)
     x = _normal([1, 2, 2, 5])
     block(x, None, draw=lambda block, parts, *_: block.sample_prior(parts, tf.zeros([1, 2, 2, channels]), 1.0))
     randomize(block, scale=0.3)

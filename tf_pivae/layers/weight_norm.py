@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_pivae.configurable import configurable
 from tf_pivae.layers.convolution import ConvolutionPrecision
 
 _MIN_VARIANCE = 1e-4  # A channel that hardly varies over the first batch must not start with an enormous gain.
@@ -213,6 +214,7 @@ class WeightNormConv2D(WeightNormalized):
         return self.precision(lambda x, kernel: tf.nn.conv2d(x, kernel, self.strides, "SAME"), x, kernel)
 
 
+@configurable
 class WeightNormConv2DTranspose(WeightNormalized):
     """Transposed convolution, x float32 [B, H, W, I] -> [B, H * strides, W * strides, filters].
 
@@ -240,3 +242,21 @@ class WeightNormConv2DTranspose(WeightNormalized):
         return self.precision(
             lambda x, kernel: tf.nn.conv2d_transpose(x, kernel, shape, self.strides, "SAME"), x, kernel
         )
+
+
+@configurable
+class NearestConv2D(WeightNormConv2DTranspose):
+    """Every pixel twice along each side, then a 3x3 convolution: x float32 [B, H, W, I] -> [B, 2 H, 2 W, filters].
+
+    It is computed as the deconvolution that it is, with a 4x4 kernel in which neighbouring weights are summed up: four
+    products an output pixel for nine, and no enlarged map.
+    """
+
+    def __init__(self, filters: int, **kwargs: Any) -> None:
+        super().__init__(filters, kernel_size=3, strides=2, **kwargs)
+
+    def _linear(self, x, kernel):
+        for axis in (0, 1):
+            behind, before = ([[0, 0]] * axis + [side] + [[0, 0]] * (3 - axis) for side in ([0, 1], [1, 0]))
+            kernel = tf.pad(kernel, behind) + tf.pad(kernel, before)
+        return super()._linear(x, kernel)

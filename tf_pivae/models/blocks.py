@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pivae.layers.composite import Composite
-from tf_pivae.layers.weight_norm import WeightNormConv2D, WeightNormConv2DTranspose, WeightNormDense
+from tf_pivae.layers.weight_norm import WeightNormalized, WeightNormConv2D, WeightNormDense
 from tf_pivae.models.latents import Gaussian, gaussian
 
 STATISTICS_INIT_SCALE = 0.1  # Prior and posterior start close to N(0, I) and to each other (IAF's reference value).
@@ -132,13 +132,14 @@ GENERATIVE_PARTS = ("prior_mean", "prior_log_scale", "features")
 class TopDownBlock(Composite):
     """Features from above and latents of this block -> features below; shared by prior and posterior.
 
-    Plain (`residual` False; Table 1): a 4x4 deconvolution with stride 2; some of its feature maps are the latents.
-    Residual (Table 6): a 3x3 convolution at the incoming resolution, latents there, then a 3x3 convolution or a 4x4
-    deconvolution with stride 2 beside a shortcut.
+    Plain (`residual` False; Table 1): the layer that doubles the resolution; some of its feature maps are the latents.
+    Residual (Table 6): a 3x3 convolution at the incoming resolution, latents there, then a 3x3 convolution or the layer
+    that doubles the resolution beside a shortcut.
 
     Args:
       filters: int.
-      upsample: bool, doubles the resolution.
+      upsample: None, or a function that makes the layer which doubles the resolution, `WeightNormConv2DTranspose` (a
+        4x4 deconvolution) or `NearestConv2D`.
       latent_channels: number of latent feature maps (32 in the paper), 0 for none.
       posterior: a layer from `tf_pivae.models.latents`, None without latents.
     """
@@ -147,7 +148,7 @@ class TopDownBlock(Composite):
         self,
         filters: int,
         *,
-        upsample: bool,
+        upsample: Callable[..., WeightNormalized] | None,
         latent_channels: int,
         posterior: keras.layers.Layer | None,
         residual: bool,
@@ -156,7 +157,7 @@ class TopDownBlock(Composite):
     ) -> None:
         super().__init__(name=name)
         self.residual = residual
-        self.upsample = upsample
+        self.upsample = upsample is not None
         self.latent_channels = latent_channels
         self.posterior = posterior
         latents = latent_channels, STATISTICS_INIT_SCALE
@@ -173,7 +174,7 @@ class TopDownBlock(Composite):
             features=(deterministic, 1.0),
         )
         options: dict[str, Any] = dict(num_classes=num_classes)
-        widen = WeightNormConv2DTranspose if upsample else WeightNormConv2D
+        widen = upsample or WeightNormConv2D
         first = WeightNormConv2D if residual else widen
         self.conv = first(self.splitter.filters, init_scale=self.splitter.init_scale, name="conv", **options)
         if residual:

@@ -7,10 +7,10 @@ from typing import Annotated, NamedTuple
 import keras
 import tensorflow as tf
 
-from tf_pivae.configurable import MAX_WIDTH, Index, Width, Widths, configurable
+from tf_pivae.configurable import MAX_WIDTH, Depth, Index, Width, Widths, configurable
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.rematerialization import keep
-from tf_pivae.layers.weight_norm import WeightNormConv2D
+from tf_pivae.layers.weight_norm import WeightNormConv2D, WeightNormConv2DTranspose
 from tf_pivae.models.blocks import (
     GENERATIVE_PARTS,
     BottomUpBlock,
@@ -221,6 +221,7 @@ def plain_vae(
     latent_channels: Annotated[int, Within(0, MAX_WIDTH)] = 32,
     posterior: Callable[..., keras.layers.Layer] = GaussianPosterior,
     stem: Callable[..., keras.layers.Layer] = RawInput,
+    upsampling: Callable[..., keras.layers.Layer] = WeightNormConv2DTranspose,
     num_classes: Index = 0,
     call_block: Callable = keep,
 ) -> HierarchicalVAE:
@@ -233,6 +234,7 @@ def plain_vae(
       latent_channels: latent feature maps in every decoder block; 0 for the GAN, which reads only the top noise.
       posterior: `GaussianPosterior` or `IAFPosterior`.
       stem: what the first block sees: `RawInput` or `EluInput`.
+      upsampling: what doubles the resolution: `WeightNormConv2DTranspose`, the paper's, or `NearestConv2D`.
       num_classes: 0, or the number of classes of a class-conditional model.
       call_block: `keep`, or `rematerialized`, which trades time for memory.
     """
@@ -240,7 +242,7 @@ def plain_vae(
     top_down = [
         TopDownBlock(
             width,
-            upsample=True,
+            upsample=upsampling,
             latent_channels=latent_channels,
             posterior=_posterior(posterior, latent_channels, width, num_classes),
             residual=False,
@@ -275,6 +277,8 @@ def residual_vae(
     top_channels: Width = 32,
     latent_channels: Annotated[int, Within(0, MAX_WIDTH)] = 32,
     posterior: Callable[..., keras.layers.Layer] = GaussianPosterior,
+    blocks_per_width: Depth = 1,
+    upsampling: Callable[..., keras.layers.Layer] = WeightNormConv2DTranspose,
     num_classes: Index = 0,
     call_block: Callable = keep,
 ) -> HierarchicalVAE:
@@ -287,34 +291,36 @@ def residual_vae(
       top_channels: latent feature maps of the top h, which lies on the smallest map.
       latent_channels: latent feature maps of every block; 0 for the residual GAN.
       posterior: `GaussianPosterior` or `IAFPosterior`.
+      blocks_per_width: blocks at each resolution, each with latents of its own.
+      upsampling: what doubles the resolution: `WeightNormConv2DTranspose`, the paper's, or `NearestConv2D`.
       num_classes: 0, or the number of classes of a class-conditional model.
       call_block: `keep`, or `rematerialized`, which trades time for memory.
     """
     resolution = _resolution(image_shape, len(widths) - 1)
-    count = len(widths)
+    places = [(i, j) for i in range(len(widths)) for j in range(blocks_per_width)]  # Bottom-up.
     top_down = [
         TopDownBlock(
-            width,
-            upsample=i < count - 1,
+            widths[i],
+            upsample=upsampling if i and not j else None,
             latent_channels=latent_channels,
-            posterior=_posterior(posterior, latent_channels, width, num_classes),
+            posterior=_posterior(posterior, latent_channels, widths[i], num_classes),
             residual=True,
             num_classes=num_classes,
-            name=f"top_down_{i}",
+            name=f"top_down_{place}",
         )
-        for i, width in enumerate(reversed(widths))
+        for place, (i, j) in enumerate(reversed(places))
     ]
     bottom_up = [
         BottomUpBlock(
-            width,
-            downsample=i > 0,
+            widths[i],
+            downsample=i > 0 and not j,
             latent_channels=latent_channels,
-            context_channels=top_down[count - 1 - i].posterior.context_channels if latent_channels else 0,
+            context_channels=top_down[-1 - place].posterior.context_channels if latent_channels else 0,
             residual=True,
             num_classes=num_classes,
-            name=f"bottom_up_{i}",
+            name=f"bottom_up_{place}",
         )
-        for i, width in enumerate(widths)
+        for place, (i, j) in enumerate(places)
     ]
     stem = WeightNormConv2D(stem_width, num_classes=num_classes, name="stem")
     top = MapTop(resolution, top_channels, widths[-1], num_classes)
