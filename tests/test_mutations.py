@@ -1,4 +1,4 @@
-"""The list of deliberate mistakes is that of this tree; mutations.py itself runs the tests on them, which takes long."""
+"""The list of deliberate mistakes is that of this tree. Whether tests notice them, mutations.py tries."""
 
 import mutations
 import pytest

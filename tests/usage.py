@@ -1,11 +1,16 @@
-"""What the suite costs: at pytest's end, each process' peak of memory and its processor time."""
+"""What the suite costs: at pytest's end, each process' peak of memory and its processor time.
+
+A process that held more than `MOST_BYTES` fails the run: something keeps the graphs and models of tests that are over.
+"""
 
 import resource
 from typing import Any
 
 import pytest
 
+MOST_BYTES = 2.5e9
 _costs: dict[str, str] = {}
+_peaks: dict[str, float] = {}
 _highest: tuple[int, str] = (0, "")
 
 
@@ -32,19 +37,27 @@ def pytest_runtest_logfinish(location: tuple[str, int | None, str]) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     worker = getattr(session.config, "workeroutput", None)
-    if worker is None:
-        _costs.setdefault("this process", _cost())
-    else:
-        worker["cost"] = _cost()
+    if worker is not None:
+        worker.update(cost=_cost(), peak=_highest[0])
+        return
+    _costs.setdefault("this process", _cost())
+    _peaks["this process"] = _highest[0] if len(_costs) == 1 else 0  # With workers it runs no test.
+    if session.exitstatus == pytest.ExitCode.OK and max(_peaks.values()) > MOST_BYTES:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """pytest-xdist: a worker has ended."""
-    _costs[node.gateway.id] = getattr(node, "workeroutput", {}).get("cost", "broke off")
+    output = getattr(node, "workeroutput", {})
+    _costs[node.gateway.id], _peaks[node.gateway.id] = output.get("cost", "broke off"), output.get("peak", 0)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("memory and processor")
     for name in sorted(_costs):
         terminalreporter.write_line(f"{name}: {_costs[name]}")
+        if _peaks[name] > MOST_BYTES:
+            terminalreporter.write_line(
+                f"FAILED {name}: more than {MOST_BYTES / 1e9:.1f} GB, see tests/usage.py", red=True
+            )

@@ -49,12 +49,12 @@ def one_process(folder, seed=0, counts=_COUNTS, gin_file=TINY, num_steps=_NUM_ST
     yield from _compare(folder, arguments, random_kills(seed, longest, **counts), num_steps, **started)
 
 
-def two_workers(folder, seed=1, **started):
+def two_workers(folder, seed=1, num_steps=_NUM_STEPS, longest=_LONGEST, **started):
     """Kills one of two workers, then the other, then both."""
-    parameters = (f"num_steps={_NUM_STEPS}", *_LOGS)
+    parameters = (f"num_steps={num_steps}", *_LOGS)
     arguments = [f"--gin_file={_PLAIN}", *(f"--gin_param={parameter}" for parameter in parameters)]
-    kills = random_kills(seed, _LONGEST, step=3, checkpoint=2)
-    yield from _compare(folder, arguments, kills, _NUM_STEPS, workers=2, victims=((1,), (0,), (0, 1)), **started)
+    kills = random_kills(seed, longest, step=3, checkpoint=2)
+    yield from _compare(folder, arguments, kills, num_steps, workers=2, victims=((1,), (0,), (0, 1)), **started)
 
 
 def _compare(folder, arguments, kills, num_steps, workers=1, victims=((0,),), start=start_command):

@@ -4,6 +4,10 @@ import forking
 import pytest
 from kill_experiment import one_process, prepare_command, two_workers
 
+# Of the experiment, in less time: commands start sooner and run for less.
+_LONGEST = {"start": 6.0, "preparation": 0.3, "step": 1.0, "checkpoint": 0.15, "end": 0.5}  # s
+_SHORT = dict(num_steps=250, longest=_LONGEST, start=forking.Popen)
+
 
 def check(lines):
     """Asserts what `kill_experiment` would report as differences; returns the kills."""
@@ -47,7 +51,7 @@ def test_a_preparation_killed_twice(tmp_path):
 
 @pytest.mark.slow
 def test_a_training_killed_twenty_times(tmp_path):
-    kills = check(one_process(tmp_path, seed=3))
+    kills = check(one_process(tmp_path, seed=3, **_SHORT))
     assert len(kills) == 20
     doing = " ".join(kill.doing for kill in kills)
     assert all(what in doing for what in ("preparing data", "writing checkpoint", "step"))
@@ -55,9 +59,9 @@ def test_a_training_killed_twenty_times(tmp_path):
 
 @pytest.mark.slow
 def test_a_preparation_killed_six_times(tmp_path):
-    check(prepare_command(tmp_path, seed=4))
+    check(prepare_command(tmp_path, seed=4, start=forking.Popen))
 
 
 @pytest.mark.slow
 def test_two_workers_killed_in_turn(tmp_path):
-    assert len(check(two_workers(tmp_path, seed=5))) == 5
+    assert len(check(two_workers(tmp_path, seed=5, **_SHORT))) == 5

@@ -23,7 +23,7 @@ from tf_pivae.models.pivae import PiVAE
 from tf_pivae.training.trainer import Trainer
 
 SHAPE, LEVELS = (2, 2, 1), 4
-SAMPLES = 200_000
+SAMPLES = 100_000
 
 
 def _residual(posterior):
@@ -115,7 +115,7 @@ def _log_prob(model, images, samples, seed=0):
 
 def _probabilities(model, images, samples=16):
     """Independent importance-weighted estimates of P(x), float64 [repeats, N]; more of them in smaller spaces."""
-    repeats = 16384 // len(images)
+    repeats = 8192 // len(images)
     log_prob = _log_prob(model, np.tile(images, (repeats, 1, 1, 1)), samples)
     return np.exp(log_prob).reshape(repeats, len(images))
 
@@ -157,7 +157,7 @@ def test_samples_are_draws_from_the_probabilities(case):
 
 def test_the_bound_tightens_towards_the_probability(case):
     """On average over images, paired: the first K samples are the same for every larger K."""
-    images = np.tile(case.space.images, (-(-2048 // len(case.space.images)), 1, 1, 1))
+    images = np.tile(case.space.images, (-(-1024 // len(case.space.images)), 1, 1, 1))
     bounds = [_log_prob(case.model, images, k) for k in (1, 4, 16, 64)]
     for fewer, more in itertools.pairwise(bounds):
         gain, error = _mean_and_error(more - fewer)
@@ -287,7 +287,7 @@ def test_edge_bins_in_closed_form():
     for location, log_scale in ([1.0, 0.5], [0.2, 0.4]), ([-0.5, 1.5], [0.7, 0.1]):
         model.dequantization.location.assign(location)
         model.dequantization.log_scale.assign(log_scale)
-        estimates = np.exp(_log_prob(model, np.tile(IMAGES, (32, 1, 1, 1)), 128).reshape(32, 256))
+        estimates = np.exp(_log_prob(model, np.tile(IMAGES, (16, 1, 1, 1)), 128).reshape(16, 256))
         mean, error = _mean_and_error(estimates)
         assert np.all(np.abs(mean - np.exp(exact)) < 5.0 * error)
         np.testing.assert_allclose(mean.sum(), 1.0, atol=4.0 * np.linalg.norm(error))
