@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 _FLAG = re.compile(r"(?<!\S)(--?\w[\w-]*=?)")  # Browsers break lines behind hyphens.
+_LONG = 30  # Characters: more fill a line of a phone.
 NUM_COLOURS = 6  # of runs, in the style sheet; the seventh run begins again
 
 
@@ -57,10 +58,15 @@ def breakable(text: str, everywhere: bool = False) -> Html:
 
     Args:
       text: what is written.
-      everywhere: behind underscores, too: for what would not fit into a line otherwise.
+      everywhere: behind underscores, too, as it is in any case in words that are too long for a line.
     """
-    pieces = re.split(r"(?<=[/_])(?=\w)|" * everywhere + r"(?<=/)(?=\w)|(?<=[.,:;=)>-])(?=[^\W\d])", text)
-    return Html("<wbr>".join(_FLAG.sub(r'<span class="flag">\1</span>', _escaped(piece)) for piece in pieces))
+    words = re.split(r"(\s+)", text)
+    return Html("".join(_breakable_word(word, everywhere or len(word) > _LONG) for word in words))
+
+
+def _breakable_word(word: str, everywhere: bool) -> str:
+    pieces = re.split(r"(?<=[/_])(?=\w)|" * everywhere + r"(?<=/)(?=\w)|(?<=[.,:;=)>-])(?=[^\W\d])", word)
+    return "<wbr>".join(_FLAG.sub(r'<span class="flag">\1</span>', _escaped(piece)) for piece in pieces)
 
 
 def note(text: str) -> Html:
