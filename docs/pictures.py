@@ -29,14 +29,13 @@ def overview(model: PiVAE, images: np.ndarray) -> Image.Image:
     Returns:
       `PIL.Image`, RGB.
     """
-    from tf_pivae.reports.latents import between_images
-
     shown = images[: 3 * _ROWS]
+    walks = model.interpolate(images[0 : 2 * _ROWS : 2], images[1 : 2 * _ROWS : 2], _STEPS)
     pairs = np.stack([shown, model.reconstruct(shown)], 1).reshape(-1, *images.shape[1:])
     panels = {
         "held-out image | its reconstruction": pairs,
         "samples": model.sample(_ROWS * _STEPS, seed=0),
-        "from one held-out image to another": between_images(model, images[: 2 * _ROWS], _STEPS),
+        "from one held-out image to another": walks.reshape(-1, *images.shape[1:]),
     }
     return figures.labelled(
         [(caption, figures.image_grid(tiles, 6, _CELL, num_bins=model.num_bins)) for caption, tiles in panels.items()]

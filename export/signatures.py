@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from tf_pivae.export.fixed_noise import FixedNoise
 from tf_pivae.export.image_bytes import can_decode, decode_images
-from tf_pivae.models.pivae import RECONSTRUCTION, PiVAE
+from tf_pivae.models.latent_methods import RECONSTRUCTION
+from tf_pivae.models.pivae import PiVAE
 from tf_pivae.noise import SeededRowNoise
 
 DEFAULT = "serving_default"  # The name that a client gets which asks for none.

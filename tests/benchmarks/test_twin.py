@@ -12,8 +12,9 @@ from tf_pivae.bijectors.real_nvp import RealNVP
 from tf_pivae.models.critic import plain_critic, residual_critic
 from tf_pivae.models.dequantization import EdgeBins, UniformDequantization
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
+from tf_pivae.models.latent_methods import RECONSTRUCTION
 from tf_pivae.models.latents import IAFPosterior
-from tf_pivae.models.pivae import RECONSTRUCTION, PiVAE
+from tf_pivae.models.pivae import PiVAE
 from tf_pivae.noise import RowNoise
 from tf_pivae.training.trainer import Trainer
 

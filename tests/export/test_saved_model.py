@@ -79,6 +79,16 @@ def test_reconstruct_is_the_models_own_of_single_images(grey, answers):
     assert np.abs(answers["reconstruct-all/images"].astype(int) - own).max() <= 1
 
 
+def test_encode_and_decode_are_the_models_own_of_single_images(grey, answers, graph_session):
+    own = [grey.model.encode(image[None]) for image in grey.images[:8]]
+    latents = {name: np.concatenate([encoded[name] for encoded in own]) for name in grey.model.latent_shapes}
+    for name, z in latents.items():
+        np.testing.assert_allclose(answers[f"encode-all/{name}"][:8], z, rtol=1e-4, atol=1e-5, err_msg=name)
+    decoded = graph_session(grey.folder)("decode", **latents)["images"].astype(int)
+    assert np.abs(decoded - grey.model.decode(latents)).max() <= 1
+    assert decoded.std() > 1
+
+
 @pytest.mark.parametrize("batch", ["one", "seven", "shuffled"])
 def test_a_row_does_not_depend_on_its_batch_or_place(answers, batch):
     rows = BATCHES[batch]

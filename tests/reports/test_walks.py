@@ -64,21 +64,6 @@ def test_walks_between_samples_of_classes(conditional):
     _close(walk[:, -1], samples[1::2])
 
 
-def test_walks_between_images_begin_and_end_at_reconstructions(model):
-    images = np.random.default_rng(0).integers(0, 256, [4, *SHAPE], np.uint8)
-    walk = latents.between_images(model, images, steps=5, seed=7).reshape(2, 5, *SHAPE)
-    reconstructions = model.reconstruct(images, seed=7)
-    _close(walk[:, 0], reconstructions[0::2])
-    _close(walk[:, -1], reconstructions[1::2])
-
-
-def test_walks_between_images_of_classes(conditional):
-    images = np.random.default_rng(0).integers(0, 256, [4, *SHAPE], np.uint8)
-    labels = np.array([1, 1, 2, 2])
-    walk = latents.between_images(conditional, images, steps=2, labels=labels)
-    _close(walk, conditional.reconstruct(images, labels=labels))
-
-
 def test_great_circle_keeps_the_distribution():
     a, b = np.random.default_rng(0).normal(size=[2, 4, 2000]).astype(np.float32)
     points = latents.great_circle(tf.constant(a), tf.constant(b), 5).numpy().reshape(4, 5, 2000)

@@ -131,8 +131,8 @@ def between_images(model: PiVAE, test: ImageSplit, seed: int) -> Picture:
     """Held-out images that turn into others."""
     chosen = pairs(test.labels if model.num_classes else None, len(test), _WALKS)
     images = np.asarray(test.images)[chosen]
-    labels = test.labels[chosen] if model.num_classes and test.labels is not None else None
-    walk = latents.between_images(model, images, _STEPS, seed, labels)
+    labels = test.labels[chosen[0::2]] if model.num_classes and test.labels is not None else None
+    walk = model.interpolate(images[0::2], images[1::2], _STEPS, seed, labels).reshape(-1, *model.image_shape)
     of_class = "" if labels is None else " Both of one class."
     alt = f"{len(chosen) // 2} rows. In each, one held-out image turns into another from left to right."
     caption = (

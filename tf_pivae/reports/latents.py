@@ -1,4 +1,4 @@
-"""Walks through the latent space: from one image or one sample to another, one group or one channel at a time."""
+"""Walks through the latent space: from one sample to another, one group or one channel at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_pivae.models.pivae import RECONSTRUCTION, PiVAE
+from tf_pivae.models.pivae import PiVAE
 from tf_pivae.noise import RowNoise
 
 Noise = dict[str, tf.Tensor]  # tag ("latents/GROUP") -> float32 [B, *shape]
@@ -129,31 +129,3 @@ def through_top_channels(
     chosen = np.argsort(-changes, kind="stable")[:rows]
     walked = images(chosen, np.linspace(-TOP_RANGE, TOP_RANGE, steps))
     return chosen, walked.reshape(-1, *walked.shape[2:])
-
-
-def between_images(
-    model: PiVAE, images: np.ndarray, steps: int, seed: int = 0, labels: np.ndarray | None = None
-) -> np.ndarray:
-    """From image 2r to image 2r + 1: posterior samples of both, straight lines between them, decoded.
-
-    Args:
-      model: a `PiVAE`.
-      images: uint8 [2R, H, W, C].
-      steps: int, S.
-      seed: int, of the noise, which is that of `model.reconstruct`: a row begins and ends with its reconstructions.
-      labels: int [2R], the same for both images of a row.
-
-    Returns:
-      uint8 [R S, H, W, C].
-    """
-    noise = RowNoise(seed, len(images)).fold_in(RECONSTRUCTION)
-    groups, _ = model.infer(images, noise, labels)
-    fractions = tf.linspace(0.0, 1.0, steps)
-
-    def line(z: tf.Tensor) -> tf.Tensor:
-        share = tf.reshape(fractions, [1, steps, *[1] * (len(z.shape) - 1)])
-        return tf.reshape((1 - share) * z[0::2, None] + share * z[1::2, None], [-1, *z.shape[1:]])
-
-    labels = None if labels is None else np.repeat(labels[0::2], steps)
-    mean = model.vae.decode([line(group.z) for group in groups], labels)
-    return model.to_uint8(model.to_image_space(mean)).numpy()
