@@ -29,7 +29,7 @@ def overview(model: PiVAE, images: np.ndarray) -> Image.Image:
     Returns:
       `PIL.Image`, RGB.
     """
-    from tf_pivae.reports.latents import between_images
+    from tf_pivae.report.latents import between_images
 
     shown = images[: 3 * _ROWS]
     pairs = np.stack([shown, model.reconstruct(shown)], 1).reshape(-1, *images.shape[1:])

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from typing import Any
 
-_IMPORTED = ("configurables", "training.loop", "evaluation", "reports.page", "export.saved_model")
+_IMPORTED = ("training.loop", "evaluate.measuring", "report.page", "export.write.saved_model")
 
 
 _template: list[subprocess.Popen[str]] = []
@@ -76,9 +76,10 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str], out:
 
 
 if __name__ == "__main__":
-    from tf_pivae import cli
+    from tf_pivae import cli, loading
 
     cli.import_tensorflow_quietly()
+    loading.register()
     for name in _IMPORTED:
         importlib.import_module(f"tf_pivae.{name}")
     gc.freeze()

@@ -9,17 +9,17 @@ import textwrap
 import threading
 import time
 
-from tf_pivae import children
+from tf_pivae.system import children
 
 _PARENT = """
     import subprocess, sys, time
-    from tf_pivae import children
+    from tf_pivae.system import children
     child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], env=children.environment())
     child.wait()
 """
 _CHILD = """
     import os, signal, sys, time
-    from tf_pivae import children
+    from tf_pivae.system import children
     children.end_with_parent()
     assert "TF_PIVAE_PARENT" not in os.environ
     def save(*_):

@@ -18,7 +18,7 @@ from tf_pivae.models.blocks import LatentSample
 from tf_pivae.models.dequantization import UniformDequantization, uniform
 from tf_pivae.models.hierarchical_vae import HierarchicalVAE, residual_vae
 from tf_pivae.noise import Noise, NoiseStreams, NormalNoise, RowNoise, seed_tensor
-from tf_pivae.rows import RowFunction
+from tf_pivae.system.rows import RowFunction
 from tf_pivae.values import Within
 
 tfb = tfp.bijectors
