@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).resolve().parent
 # Read, not imported: at this point nothing that the package needs is installed.
 README = (HERE / "README.md").read_text("utf-8")
-VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "tf_pivae/__init__.py").read_text("utf-8"), re.MULTILINE)[1]
+VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "tf_pivae/version.py").read_text("utf-8"), re.MULTILINE)[1]
 
 REQUIREMENTS = [
     # The networks, the training loop, tf.data, tf.distribute and the SavedModel.
@@ -141,7 +141,7 @@ setup(
         "tf_pivae.gin_files": ["**/*.gin"],
         "tf_pivae.data.bundled": ["*.npz"],
         "tf_pivae.export": ["serving/*"],
-        "tf_pivae.reports": ["assets/*"],
+        "tf_pivae.report": ["assets/*"],
     },
     include_package_data=False,
     zip_safe=False,

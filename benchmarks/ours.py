@@ -15,15 +15,16 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import cases
-from tf_pivae import graph_cost, memory
 from tf_pivae.bijectors.real_nvp import RealNVP
 from tf_pivae.data.arrays import ImageSplit
 from tf_pivae.data.batches import train_batches
+from tf_pivae.describe import graph_cost
 from tf_pivae.models.critic import plain_critic, residual_critic
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
 from tf_pivae.models.latents import Gaussian, GaussianPosterior, IAFPosterior, standard_gaussian
 from tf_pivae.models.pivae import PiVAE
-from tf_pivae.threads import thread_variables
+from tf_pivae.system import memory
+from tf_pivae.system.threads import thread_variables
 from tf_pivae.training.trainer import Trainer
 from tf_pivae.training.workers import local_strategy
 

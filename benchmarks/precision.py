@@ -29,10 +29,10 @@ _PRECISIONS = {
 
 
 def main() -> None:
-    from tf_pivae.training import runs
+    from tf_pivae import loading
 
     cli.import_tensorflow_quietly()
-    data = runs.load_dataset(_RUN_DIR.value).test.take(_NUM_EXAMPLES.value)
+    data = loading.load_dataset(_RUN_DIR.value).test.take(_NUM_EXAMPLES.value)
     images, labels = np.asarray(data.images), data.labels
     exact, samples = None, (1, _IMPORTANCE_SAMPLES.value)
     print(f"{len(images)} held-out images; difference from float32 in bits/dim: mean +- standard error, largest")
@@ -54,12 +54,12 @@ def _line(name, *cells):
 
 def _load(run_dir, dtype, head_dtype):
     """The run's model with convolutions of other precisions than it was trained with."""
+    from tf_pivae import loading
     from tf_pivae.layers.convolution import ConvolutionPrecision
-    from tf_pivae.training import runs
 
-    if not runs.load_facts(run_dir)["likelihood"]:
+    if not loading.load_facts(run_dir)["likelihood"]:
         raise UserError(f"{run_dir} was not trained by likelihood: it has no bits per dimension.")
-    model = runs.load(run_dir)
+    model = loading.load(run_dir)
     for part, chosen in ((model.vae, dtype), (model.flow, head_dtype)):
         for layer in [] if part is None else part._flatten_layers():
             if hasattr(layer, "precision"):

@@ -54,7 +54,7 @@ async def _measure(address, signature):
     import grpc
     from tensorflow_serving.apis import predict_pb2
 
-    from tf_pivae.export.grpc_client import GrpcClient
+    from tf_pivae.export.client.grpc_client import GrpcClient
 
     with GrpcClient(address) as client:
         request = _request(predict_pb2.PredictRequest(), client, signature)

@@ -9,7 +9,7 @@ import itertools
 from absl import flags
 
 from tf_pivae import cli
-from tf_pivae.progress import progress_bar
+from tf_pivae.system.progress import progress_bar
 
 cli.define_import_flag()
 flags.adopt_module_key_flags(cli)  # shows it in --help
@@ -26,8 +26,8 @@ _SAMPLE_NOISE = flags.DEFINE_float(
 def main() -> None:
     cli.import_tensorflow_quietly()
 
-    from tf_pivae.export.saved_model import PARTS, export_run
-    from tf_pivae.export.signatures import Options
+    from tf_pivae.export.write.saved_model import PARTS, export_run
+    from tf_pivae.export.write.signatures import Options
 
     options = Options(_IMPORTANCE_SAMPLES.value, _TEMPERATURE.value, _SAMPLE_NOISE.value)
     with progress_bar(total=PARTS, desc="export", unit="part") as bar:

@@ -20,9 +20,6 @@ from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tf_pivae.export.batching import Batcher
-from tf_pivae.export.json_tensors import arrays_from_json, json_from_arrays, parse_body
-from tf_pivae.export.limits import limits_of
 from tf_pivae.export.requests import (
     HTTP_STATUS,
     Inputs,
@@ -34,6 +31,9 @@ from tf_pivae.export.requests import (
     invalid,
 )
 from tf_pivae.export.runtimes import newest, open_runtime
+from tf_pivae.export.serve.batching import Batcher
+from tf_pivae.export.serve.json_tensors import arrays_from_json, json_from_arrays, parse_body
+from tf_pivae.export.serve.limits import limits_of
 
 _MAX_BYTES = 64 << 20
 

@@ -9,12 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
-from tf_pivae.cli import require_extra
 from tf_pivae.errors import UserError
-from tf_pivae.export.model_client import ModelClient
+from tf_pivae.export.client.model_client import ModelClient
+from tf_pivae.export.client.retries import ServingError
 from tf_pivae.export.requests import Inputs, Outputs, RequestError, Signature
-from tf_pivae.export.retries import ServingError
 from tf_pivae.export.versions import versions
+from tf_pivae.system.startup import require_extra
 
 RUNTIMES = ("tensorflow", "openvino")
 PRECISIONS = ("f32", "bf16")

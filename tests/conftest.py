@@ -58,7 +58,7 @@ def nothing_kept_for_other_files() -> Iterator[None]:
     keras.backend.clear_session()
     gc.collect()
     if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)  # Commands keep freed memory (tf_pivae/memory.py); a worker runs many files.
+        ctypes.CDLL(None).malloc_trim(0)  # Commands keep freed memory (system/memory.py); a worker runs many files.
 
 
 @pytest.fixture(autouse=True)

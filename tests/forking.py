@@ -27,8 +27,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-_IMPORTED = ("configurables", "training.loop", "evaluation", "reports.page", "export.saved_model", "export.server")
-_PARENT = "TF_PIVAE_PARENT"  # See tf_pivae/children.py.
+_IMPORTED = ("training.loop", "evaluate.measuring", "report.page", "export.write.saved_model", "export.serve.server")
+_PARENT = "TF_PIVAE_PARENT"  # See tf_pivae/system/children.py.
 
 
 class Popen(subprocess.Popen):
@@ -141,9 +141,10 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str]) -> N
 
 
 if __name__ == "__main__":
-    from tf_pivae import cli
+    from tf_pivae import cli, loading
 
     cli.import_tensorflow_quietly()
+    loading.register()
     for name in _IMPORTED:
         importlib.import_module(f"tf_pivae.{name}")
     gc.freeze()

@@ -38,7 +38,7 @@ def write(folder, seed):
       The `Path` of the entry file, and a description of the mutation.
     """
     rng = random.Random(seed)
-    shutil.copytree(GIN, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("BUILD"))
+    shutil.copytree(GIN, folder, dirs_exist_ok=True)
     for path in folder.rglob("*.gin"):
         text = path.read_text()
         for pattern, replacement in _SMALL:

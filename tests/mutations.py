@@ -83,7 +83,7 @@ MUTATIONS = [
     ),
     Mutation(
         "parts of a batch side by side: each takes the noise of the first",
-        "tf_pivae/rows.py",
+        "tf_pivae/system/rows.py",
         "tf.constant(first_row + ranges[i][0], tf.int64)",
         "tf.constant(first_row, tf.int64)",
         "tests/test_rows.py",
@@ -112,7 +112,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a checkpoint's manifest need not list the files beside it",
-        "tf_pivae/training/checkpoints.py",
+        "tf_pivae/runs/checkpoints.py",
         "if not files or set(files) !=",
         "if False and set(files) !=",
         "tests/faults/test_damaged_runs.py",
@@ -435,28 +435,28 @@ MUTATIONS = [
     # Clients of a server.
     Mutation(
         "clients: a signature of TensorFlow's own is taken for one of the model",
-        "export/metadata.py",
+        "export/client/metadata.py",
         'if not name.startswith("__")',
         "if name",
         "tests/export/test_client_and_replica.py",
     ),
     Mutation(
         "clients: a busy server is given up like one that is not there",
-        "export/retries.py",
+        "export/client/retries.py",
         "return max_attempts > 1",
         "return number < max_attempts",
         "tests/export/test_client.py",
     ),
     Mutation(
         "clients: messages limited to one byte a pixel",
-        "export/grpc_client.py",
+        "export/client/grpc_client.py",
         'if dtype.kind == "u" else dtype.itemsize',
         "if False else dtype.itemsize",
         "tests/export/test_client.py",
     ),
     Mutation(
         "clients: whole numbers are cut to their type",
-        "export/model_client.py",
+        "export/client/model_client.py",
         "np.array_equal(converted, array)",
         "True",
         "tests/export/test_client_and_replica.py",
@@ -499,21 +499,21 @@ MUTATIONS = [
     # What the report shows.
     Mutation(
         "waterfall: the bits of the levels counted twice",
-        "tf_pivae/reports/waterfall.py",
+        "tf_pivae/report/waterfall.py",
         "base: Estimate(mean - uniform, error)",
         "base: Estimate(mean, error)",
         "tests/reports/test_waterfall.py",
     ),
     Mutation(
         "a model without metrics counts as not trained",
-        "tf_pivae/reports/run.py",
+        "tf_pivae/report/run.py",
         "reached = max(self.step, checkpoint_step or 0)",
         "reached = self.step",
         "tests/reports/test_page.py",
     ),
     Mutation(
         "a name in the page may be HTML",
-        "tf_pivae/reports/markup.py",
+        "tf_pivae/report/markup.py",
         "_escaped(piece)",
         "piece",
         "tests/reports/test_page.py",
@@ -521,21 +521,21 @@ MUTATIONS = [
     # What strangers may send.
     Mutation(
         "REST: values are not counted before they are parsed",
-        "export/json_tensors.py",
+        "export/serve/json_tensors.py",
         "if values > max_values:",
         "if values < 0:",
         "tests/export/test_attacks.py",
     ),
     Mutation(
         "gRPC: fields are not counted before the message is parsed",
-        "export/proto_tensors.py",
+        "export/serve/proto_tensors.py",
         "if count > most:",
         "if count < 0:",
         "tests/export/test_attacks.py",
     ),
     Mutation(
         "HTTP: idle connections beyond the limit stay",
-        "export/http_server.py",
+        "export/serve/http_server.py",
         "if len(self.connections) > self._max_connections:",
         "if False:",
         "tests/export/test_attacks.py",

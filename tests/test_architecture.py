@@ -7,8 +7,9 @@ import gin
 import pytest
 import tensorflow as tf
 
-from tf_pivae import architecture, architecture_text, cli
-from tf_pivae.graph_cost import executed, flops, peak_bytes
+from tf_pivae import loading
+from tf_pivae.describe import architecture, architecture_text
+from tf_pivae.describe.graph_cost import executed, flops, peak_bytes
 from tf_pivae.models.critic import plain_critic
 
 
@@ -116,7 +117,7 @@ def test_peak_bytes_of_what_a_gradient_needs():
 
 @pytest.fixture(scope="module", params=["demo.gin", "paper/gan_conditional.gin"])
 def measured(request):
-    cli.parse_gin([request.param, *(["presets/tiny_gan.gin"] if "gan" in request.param else [])])
+    loading.parse_gin([request.param, *(["presets/tiny_gan.gin"] if "gan" in request.param else [])])
     trainer, data, batch_size = architecture.configured()
     yield trainer, architecture.measure(trainer, data, batch_size)
     gin.clear_config()
@@ -163,7 +164,7 @@ def test_needs_neither_network_nor_data(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    cli.parse_gin(["paper/lsun_bedroom64.gin"])
+    loading.parse_gin(["paper/lsun_bedroom64.gin"])
     trainer, data, batch_size = architecture.configured()
     assert data == ("lsun-bedroom", (64, 64, 3), 0, None, None)
     assert batch_size == 32

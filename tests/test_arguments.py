@@ -8,7 +8,7 @@ import pytest
 
 import tf_pivae
 from tf_pivae import arguments
-from tf_pivae.training.pretrained import resolve
+from tf_pivae.runs.pretrained import resolve
 
 
 @pytest.fixture(scope="module")

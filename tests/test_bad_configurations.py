@@ -11,7 +11,7 @@ import gin_mutations
 import pytest
 import tensorflow as tf
 
-from tf_pivae import cli
+from tf_pivae import cli, loading
 from tf_pivae.errors import UserError
 from tf_pivae.training import loop, recorder
 
@@ -41,7 +41,7 @@ def outcome(entry, run_dir, strategy):
     """What the train command would say: its line, None for a model that was built, or the exception that escapes it."""
     signal.alarm(_PATIENCE_SECONDS)
     try:
-        cli.parse_gin([entry.name])
+        loading.parse_gin([entry.name])
         loop.train(run_dir, strategy)
     except Built:
         return None
@@ -147,7 +147,7 @@ def test_a_folder_named_like_an_included_one_does_no_harm(tmp_path, monkeypatch)
     (tmp_path / "models").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    cli.parse_gin(["demo.gin"])
+    loading.parse_gin(["demo.gin"])
     assert gin.query_parameter("RealNVP.width") == 16
     gin.clear_config()
 
@@ -155,7 +155,7 @@ def test_a_folder_named_like_an_included_one_does_no_harm(tmp_path, monkeypatch)
 def test_binary_files_are_no_configurations(tmp_path):
     (tmp_path / "x.gin").write_bytes(bytes(range(256)) * 10)
     with pytest.raises(UserError, match=r"^cannot read .*x\.gin: it is no text\.$"):
-        cli.parse_gin([str(tmp_path / "x.gin")])
+        loading.parse_gin([str(tmp_path / "x.gin")])
 
 
 NONSENSE = [
@@ -176,14 +176,14 @@ NONSENSE = [
 def test_nonsense_is_refused_before_anything_is_built_or_read(binding):
     name = binding.partition("=")[0]
     with pytest.raises(UserError, match=rf"^{re.escape(name)} = .* is not possible: it takes [^\n]+\.$"):
-        cli.parse_gin(["demo.gin"], [binding])
+        loading.parse_gin(["demo.gin"], [binding])
     gin.clear_config()
 
 
 @pytest.mark.parametrize(("word", "meant"), [("learning_rat", "Trainer.learning_rate"), ("num_step", "num_steps")])
 def test_what_was_meant(word, meant):
     with pytest.raises(UserError, match=rf"nothing uses the macro '{word}'; did you mean {re.escape(meant)}[? ]"):
-        cli.parse_gin(["demo.gin"], [f"{word}=0.1"])
+        loading.parse_gin(["demo.gin"], [f"{word}=0.1"])
     gin.clear_config()
 
 

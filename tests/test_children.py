@@ -9,17 +9,17 @@ import textwrap
 import threading
 import time
 
-from tf_pivae import children
+from tf_pivae.system import children
 
 _PARENT = """
     import subprocess, sys, time
-    from tf_pivae import children
+    from tf_pivae.system import children
     child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], env=children.environment())
     child.wait()
 """
 _CHILD = """
     import os, signal, sys, time
-    from tf_pivae import children
+    from tf_pivae.system import children
     children.end_with_parent()
     assert "TF_PIVAE_PARENT" not in os.environ
     def save(*_):
@@ -52,7 +52,7 @@ def test_a_child_that_comes_up_after_its_parent_is_gone_ends_at_once():
 
 def test_a_command_started_by_hand_outlives_its_shell():
     environment = {name: value for name, value in os.environ.items() if name != "TF_PIVAE_PARENT"}
-    code = "from tf_pivae import children; children.end_with_parent(); print('alone')"
+    code = "from tf_pivae.system import children; children.end_with_parent(); print('alone')"
     assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True) == "alone\n"
 
 

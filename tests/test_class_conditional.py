@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 import tf_pivae
-from tf_pivae import evaluation
 from tf_pivae.data import bundled
 from tf_pivae.data.arrays import ImageSplit
+from tf_pivae.evaluate import measuring
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +86,9 @@ def test_labels_of_samples_are_the_datas_in_random_order():
     """However the data orders them, here class by class: any part of the samples has all of the classes."""
     data = ImageSplit(np.zeros([1000, 1, 1, 1], np.uint8), np.repeat(np.arange(10), [55, *[105] * 9]))
     model = types.SimpleNamespace(num_classes=10)
-    labels = evaluation._class_labels(model, data, 2000)
+    labels = measuring._class_labels(model, data, 2000)
     np.testing.assert_array_equal(np.bincount(labels), 2 * np.bincount(data.labels))
-    few = np.bincount(evaluation._class_labels(model, data, 300), minlength=10)
+    few = np.bincount(measuring._class_labels(model, data, 300), minlength=10)
     expected = 300 * np.bincount(data.labels) / 1000
     assert np.abs(few - expected).max() < 4 * np.sqrt(expected.max())
     assert min(len(set(part)) for part in np.split(labels, 20)) == 10

@@ -51,19 +51,19 @@ _ALLOWED = {
     "tf_pivae/data/tfds_source.py": {"socket", "urllib", "requests"},
     # Serving: the server that the user starts, and clients that speak to the address that the user gives. Queues of
     # requests within the server are asyncio's.
-    "export/server.py": {"asyncio", "grpc", "socket", "aiohttp"},
-    "export/http_server.py": {"asyncio", "aiohttp"},
-    "export/serve.py": {"asyncio"},
-    "export/grpc_service.py": {"asyncio", "grpc"},
-    "export/rest_service.py": {"asyncio", "aiohttp"},
-    "export/batching.py": {"asyncio"},
-    "export/manager.py": {"asyncio"},
-    "export/grpc_client.py": {"grpc"},
-    "export/rest_client.py": {"urllib", "http", "ssl"},
+    "export/serve/server.py": {"asyncio", "grpc", "socket", "aiohttp"},
+    "export/serve/http_server.py": {"asyncio", "aiohttp"},
+    "export/serve/__main__.py": {"asyncio"},
+    "export/serve/grpc_service.py": {"asyncio", "grpc"},
+    "export/serve/rest_service.py": {"asyncio", "aiohttp"},
+    "export/serve/batching.py": {"asyncio"},
+    "export/serve/manager.py": {"asyncio"},
+    "export/client/grpc_client.py": {"grpc"},
+    "export/client/rest_client.py": {"urllib", "http", "ssl"},
     # The application for a user's Ray cluster.
     "export/ray_serve.py": {"asyncio", "ray"},
     # `--launcher=ray`: whether the cluster's host answers, and the cluster itself.
-    "tf_pivae/sweeps/launch.py": {"socket", "ray"},
+    "tf_pivae/sweep/launch.py": {"socket", "ray"},
 }
 
 

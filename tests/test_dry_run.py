@@ -9,14 +9,15 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tf_pivae import cli, dry_run
+from tf_pivae import loading
 from tf_pivae.errors import UserError
-from tf_pivae.training.checkpoints import Checkpoints
+from tf_pivae.runs.checkpoints import Checkpoints
+from tf_pivae.train import dry_run
 
 
 @pytest.fixture(autouse=True)
 def _gin(tiny):
-    cli.parse_gin([tiny])
+    loading.parse_gin([tiny])
     yield
     gin.clear_config()  # Not for the tests of other files.
 
@@ -56,7 +57,7 @@ def test_a_finished_run_has_nothing_to_do(finished):
 
 
 def test_another_configuration_is_refused(finished, tiny, capsys):
-    cli.parse_gin([tiny], ["batch_size=4"])
+    loading.parse_gin([tiny], ["batch_size=4"])
     with pytest.raises(UserError, match="another configuration"):
         dry_run.rehearse(finished[0])
     assert "+batch_size = 4" in capsys.readouterr().out
@@ -90,13 +91,13 @@ def test_images_that_are_not_prepared_yet(tmp_path, tiny):
         Image.fromarray(np.full([16, 16, 3], i, np.uint8)).save(folder / f"{i}.png")
     cache = tmp_path / "cache"
     parameters = [f"image_folder.path='{folder}'", f"image_folder.cache_dir='{cache}'", "image_folder.image_size=16"]
-    cli.parse_gin([tiny], ["train.dataset=@image_folder", *parameters])
+    loading.parse_gin([tiny], ["train.dataset=@image_folder", *parameters])
     before = contents(tmp_path)
     text = dry_run.rehearse(tmp_path / "run")
     assert text.startswith("would prepare images first")
     assert "16x16x3, up to 3 training and 1 test images\n" in text
     assert contents(tmp_path) == before
-    from tf_pivae.evaluation import configured_dataset
+    from tf_pivae.loading import configured_dataset
 
     configured_dataset([tiny], ["train.dataset=@image_folder", *parameters])
     assert "16x16x3, 3 training and 1 test images\n" in dry_run.rehearse(tmp_path / "run")
@@ -107,7 +108,7 @@ def test_images_that_are_not_prepared_yet(tmp_path, tiny):
 def test_a_download_that_nobody_has_made_is_counted(tmp_path, monkeypatch):
     """The network knows better, but is not asked: the file says how many images there will be."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-    cli.parse_gin(
+    loading.parse_gin(
         ["cifar.gin"], ["RealNVP.width=8", "residual_vae.widths=(8, 8, 8)", f"tfds_images.cache_dir='{tmp_path}'"]
     )
     assert "cifar10, 32x32x3, up to 50,000 training and 10,000 test images\n" in dry_run.rehearse(tmp_path / "run")

@@ -15,8 +15,8 @@ import tensorflow as tf
 from PIL import Image
 
 import tf_pivae
-from tf_pivae import evaluation
 from tf_pivae.data import bundled, reduced_levels
+from tf_pivae.evaluate import measuring
 from tf_pivae.metrics.bits_per_dim import bits_per_dim
 
 
@@ -158,15 +158,15 @@ def test_watch_beside_a_running_training(tmp_path, tiny, evaluate):
 
 def test_two_replicas_give_the_same_table(finished, network, monkeypatch):
     """Bits per dimension and their parts on two replicas, and a distance of samples drawn on two."""
-    settings = evaluation.Settings(
+    settings = measuring.Settings(
         metrics=("bits_per_dim", "fid"), importance_samples=3, feature_network=str(network), progress=False
     )
     results = []
     for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):
         strategy = tf.distribute.MirroredStrategy(devices)
         assert strategy.num_replicas_in_sync == len(devices)
-        monkeypatch.setattr(evaluation, "local_strategy", lambda strategy=strategy: strategy)
-        results.append(evaluation.evaluate_run(finished[0], settings))
+        monkeypatch.setattr(measuring, "local_strategy", lambda strategy=strategy: strategy)
+        results.append(measuring.evaluate_run(finished[0], settings))
     one, two = results
     assert [row.metric for row in one.rows] == [row.metric for row in two.rows]
     for a, b in zip(one.rows, two.rows, strict=True):
@@ -213,9 +213,9 @@ def test_few_levels_are_compared_on_one_scale(network, tmp_path):
         def sample(self, count, seed, labels, batch_size, first_row):
             return levels[first_row : first_row + count]
 
-    settings = evaluation.Settings(metrics=("fid",), feature_network=str(network), progress=False)
+    settings = measuring.Settings(metrics=("fid",), feature_network=str(network), progress=False)
     rows = []
-    evaluation._image_rows(evaluation._Subject(Perfect(), data, {}, settings, tmp_path, 0, None), ["fid"], rows, [])
+    measuring._image_rows(measuring._Subject(Perfect(), data, {}, settings, tmp_path, 0, None), ["fid"], rows, [])
     assert rows[0].value == pytest.approx(0.0, abs=1e-6)
 
 
@@ -226,8 +226,8 @@ def test_real_subsets_show_the_pattern_of_table_7(network):
     """
     values = []
     for seed in range(8):
-        settings = evaluation.Settings(metrics=(), feature_network=str(network), seed=seed, progress=False)
-        rows = evaluation.real_subset_rows(bundled(image_size=16), [8000, 4000, 800, 80], settings)
+        settings = measuring.Settings(metrics=(), feature_network=str(network), seed=seed, progress=False)
+        rows = measuring.real_subset_rows(bundled(image_size=16), [8000, 4000, 800, 80], settings)
         values.append([row.value for row in rows])
     mean = np.mean(values, 0)
     assert mean[0] == pytest.approx(0.0, abs=1e-9)
@@ -292,10 +292,10 @@ def test_a_mistake_does_not_take_earlier_numbers_away(finished, tmp_path, evalua
 
 
 def test_what_cannot_be_had_is_refused_before_samples_are_drawn(finished, network, monkeypatch):
-    monkeypatch.setattr(evaluation, "sampler", None)
+    monkeypatch.setattr(measuring, "sampler", None)
     wanted = ("fid", "kid", "inception_score")
-    settings = evaluation.Settings(metrics=wanted, feature_network=str(network), num_samples=7, progress=False)
-    result = evaluation.evaluate_run(finished[0], settings)
+    settings = measuring.Settings(metrics=wanted, feature_network=str(network), num_samples=7, progress=False)
+    result = measuring.evaluate_run(finished[0], settings)
     assert not result.rows
     reasons = ["fid: the first set has 7 samples", "kid: KID draws subsets of 1000", "inception_score: .* needs logits"]
     for reason, refused in zip(reasons, result.refused, strict=True):
@@ -303,27 +303,27 @@ def test_what_cannot_be_had_is_refused_before_samples_are_drawn(finished, networ
 
 
 def test_gan_train_and_test_want_classes(finished):
-    settings = evaluation.Settings(metrics=("gan_train",), progress=False)
-    (reason,) = evaluation.evaluate_run(finished[0], settings).refused
+    settings = measuring.Settings(metrics=("gan_train",), progress=False)
+    (reason,) = measuring.evaluate_run(finished[0], settings).refused
     assert "class-conditional" in reason
 
 
 def test_rows_of_other_metrics_of_the_same_step_stay():
-    row = evaluation.Row
+    row = measuring.Row
     earlier = {
         "step": 3,
         "rows": [row(name, 1.0, None, "").as_dict() for name in ("bits/dim, K=1", "  kl", "FID", "KID")],
     }
-    fresh = evaluation.Evaluation(3, [row("FID", 2.0, None, "")], [])
-    merged = evaluation.with_earlier(fresh, earlier).rows
+    fresh = measuring.Evaluation(3, [row("FID", 2.0, None, "")], [])
+    merged = measuring.with_earlier(fresh, earlier).rows
     assert [(row.metric, row.value) for row in merged] == [
         ("bits/dim, K=1", 1.0),
         ("  kl", 1.0),
         ("KID", 1.0),
         ("FID", 2.0),
     ]
-    again = evaluation.Evaluation(3, [row("bits/dim, K=1", 2.0, None, ""), row("bits/dim, K=8", 2.0, None, "")], [])
-    merged = evaluation.with_earlier(again, earlier).rows
+    again = measuring.Evaluation(3, [row("bits/dim, K=1", 2.0, None, ""), row("bits/dim, K=8", 2.0, None, "")], [])
+    merged = measuring.with_earlier(again, earlier).rows
     assert [row.metric for row in merged] == ["FID", "KID", "bits/dim, K=1", "bits/dim, K=8"]
     for other in (None, {**earlier, "step": 2}):
-        assert evaluation.with_earlier(fresh, other) == fresh
+        assert measuring.with_earlier(fresh, other) == fresh

@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 import tf_pivae
-from tf_pivae import cli
+from tf_pivae import loading
 from tf_pivae.data import bundled
 
 OPTIONS = sorted(path.stem for path in (Path(__file__).resolve().parent.parent / "gin/options").glob("*.gin"))
@@ -53,7 +53,7 @@ TOGETHER = [option for option in OPTIONS if option != "r1"] + ["r1"]
 def test_a_fragment_binds_what_it_is_about_and_nothing_else(option):
     before, after = {}, {}
     for bindings, files in ((before, ["demo.gin"]), (after, ["demo.gin", f"options/{option}.gin"])):
-        cli.parse_gin(files, [DATASET])
+        loading.parse_gin(files, [DATASET])
         for line in gin.config_str(max_line_length=1000).splitlines():
             name, separator, _ = line.partition(" = ")
             if separator and "." in name:
@@ -73,7 +73,7 @@ def test_every_option_is_tested():
 def test_folders_of_the_user_do_not_stand_in_the_way(tmp_path):
     """A folder models/ in the current one is no place where models/residual.gin is looked for as in a package."""
     (tmp_path / "models").mkdir()
-    script = "from tf_pivae import cli; cli.parse_gin(['demo.gin'])"
+    script = "from tf_pivae import loading; loading.parse_gin(['demo.gin'])"
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=300)
 
 

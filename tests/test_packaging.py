@@ -2,12 +2,11 @@
 
 import ast
 import email
-import fnmatch
+import importlib.util
 import re
 import subprocess
 import sys
 import tarfile
-import types
 import zipfile
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from tf_pivae.__main__ import COMMANDS
 ROOT = Path(__file__).resolve().parent.parent
 GIN_FILES = sorted(path.relative_to(ROOT / "gin").as_posix() for path in (ROOT / "gin").rglob("*.gin"))
 BUNDLED = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/data/bundled").glob("*.npz"))
-FOLDERS = ("benchmarks", "docs", "export", "gin", "tests", "tf_pivae")  # that have BUILD files
-ASSETS = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/reports/assets").iterdir()}
+FOLDERS = ("benchmarks", "docs", "export", "gin", "tests", "tf_pivae")
+ASSETS = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/report/assets").iterdir()}
 PRETRAINED = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/pretrained").rglob("*") if path.is_file()}
 
 
@@ -58,7 +57,7 @@ def test_wheel_has_every_source_gin_file_and_data_file(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae").rglob("*.py")}
-    kinds = ("*.py", "serving/*")
+    kinds = ("**/*.py", "serving/*")
     exports = {f"tf_pivae/{path.relative_to(ROOT).as_posix()}" for k in kinds for path in (ROOT / "export").glob(k)}
     assert "demo.gin" in GIN_FILES
     assert BUNDLED
@@ -143,7 +142,8 @@ def test_every_installed_module_can_be_imported(programs, tmp_path):
 
 
 def _module(command):
-    return f"tf_pivae.{command}.__main__" if command == "export" else f"tf_pivae.{command}"
+    package = importlib.util.find_spec(f"tf_pivae.{command}").submodule_search_locations
+    return f"tf_pivae.{command}" + ".__main__" * (package is not None)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -170,130 +170,25 @@ def test_makefile_has_the_targets_that_the_readme_names():
     assert set(named) <= set(targets)
 
 
-# BUILD files. Starlark is close enough to Python for Python to read them.
+# The file BUILD.
 
 
-class Rules:
-    """The py_library, py_binary and py_test rules of all BUILD files: label -> (kind, source files, labels of deps)."""
-
-    def __init__(self):
-        self.rules = {}
-        for file in sorted(ROOT.rglob("BUILD")):
-            folder = file.parent.relative_to(ROOT)
-            if file.is_file() and folder.parts[:1] in [(), *((name,) for name in FOLDERS)]:
-                self._read(file, folder.as_posix().removeprefix("."))
-
-    def _read(self, file, package):
-        def glob(include, exclude=(), **_):
-            # Like Bazel's: not into folders that have a BUILD file of their own.
-            found = []
-            for pattern in include:
-                for path in sorted(file.parent.glob(pattern)):
-                    if not any((parent / "BUILD").is_file() for parent in path.relative_to(file.parent).parents[:-1]):
-                        found.append(path.relative_to(file.parent).as_posix())
-            return [name for name in found if not any(fnmatch.fnmatch(name, pattern) for pattern in exclude)]
-
-        def rule(kind):
-            def add(name, srcs=(), deps=(), **_):
-                sources = [source for source in srcs if not source.startswith("//")]
-                for source in sources:
-                    assert (file.parent / source).is_file(), f"{file}: no file {source}"
-                files = {(file.parent / source).relative_to(ROOT).as_posix() for source in sources}
-                self.rules[f"//{package}:{name}"] = kind, files, [self._label(dep, package) for dep in deps]
-
-            return add
-
-        kinds = ("py_library", "py_binary", "py_test", "filegroup", "genrule")
-        ignored = ("package", "licenses", "exports_files")
-        names = {kind: rule(kind) for kind in kinds} | dict.fromkeys(ignored, lambda *args, **named: None)
-        names["glob"] = glob
-
-        def load(label, *symbols):
-            loaded = {"native": types.SimpleNamespace(**names)}
-            path = ROOT / label.removeprefix("//").replace(":", "/")
-            exec(compile(path.read_text(), str(path), "exec"), loaded)
-            scope.update({symbol: loaded[symbol] for symbol in symbols})
-
-        scope = names | {"load": load}
-        exec(compile(file.read_text(), str(file), "exec"), scope)
-
-    @staticmethod
-    def _label(label, package):
-        if label.startswith(":"):
-            return f"//{package}{label}"
-        return label if ":" in label else f"{label}:{label.rsplit('/', 1)[-1].removeprefix('//')}"
-
-    def files(self, *kinds):
-        return {file for kind, files, _ in self.rules.values() if kind in kinds for file in files}
-
-    def reach(self, label):
-        """All source files of a rule and of what it depends on, directly or not."""
-        seen, waiting = set(), [label]
-        while waiting:
-            label = waiting.pop()
-            if label not in seen:
-                assert label in self.rules, f"no rule {label}"
-                seen.add(label)
-                waiting += self.rules[label][2]
-        return {file for label in seen for file in self.rules[label][1]}
+def _globbed(node):
+    """The files that a call `glob(...)` of the file BUILD gives."""
+    lists = [*node.args[:1], *(k.value for k in node.keywords if k.arg == "exclude")]
+    include, *exclude = (ast.literal_eval(patterns) for patterns in lists)
+    found = {path for pattern in include for path in ROOT.glob(pattern) if path.is_file()}
+    return found - {path for patterns in exclude for pattern in patterns for path in ROOT.glob(pattern)}
 
 
-@pytest.fixture(scope="module")
-def rules():
-    return Rules()
-
-
-def _python_files(*folders):
-    return {path.relative_to(ROOT).as_posix() for folder in folders for path in (ROOT / folder).rglob("*.py")}
-
-
-def test_every_source_file_is_in_a_build_rule(rules):
-    missing = _python_files("benchmarks", "tf_pivae", "export") - rules.files("py_library", "py_binary")
-    assert not missing, "add them to the BUILD file of their folder"
-
-
-def test_every_test_file_has_its_py_test(rules):
-    files = _python_files("tests")
-    tests = {file for file in files if Path(file).name.startswith("test_")}
-    assert tests, "no tests found"
-    assert tests == rules.files("py_test"), "each folder of tests needs a BUILD file: copy a neighbour's"
-    assert files - tests <= rules.files("py_library")
-
-
-def test_every_command_has_its_py_binary(rules):
-    commands = {file for file in _python_files("tf_pivae", "export") if "cli.run(main)" in (ROOT / file).read_text()}
-    assert {"tf_pivae/train.py", "export/__main__.py"} <= commands
-    assert commands | {"tf_pivae/__main__.py"} == rules.files("py_binary")
-
-
-def test_every_import_is_covered_by_a_dependency(rules):
-    """Imports at the top of a module; those inside a function may point against the stream."""
-    missing = []
-    for label, (_, files, _) in rules.rules.items():
-        reach = None
-        for file in files:
-            if not file.startswith(("tf_pivae/", "export/")) or not file.endswith(".py"):
-                continue
-            reach = rules.reach(label) if reach is None else reach
-            missing += [f"{label}: {file} imports {name}" for name in _imports(file) if name not in reach]
-    assert not missing, "add to the deps of its BUILD file"
-
-
-def _imports(file):
-    """The project's files that a module imports when it is itself imported."""
-    for node in ast.parse((ROOT / file).read_text()).body:
-        if isinstance(node, ast.ImportFrom) and not node.level:
-            modules = [(node.module, alias.name) for alias in node.names]
-        elif isinstance(node, ast.Import):
-            modules = [(alias.name, "") for alias in node.names]
-        else:
-            continue
-        for module, name in modules:
-            if module.split(".")[0] != "tf_pivae":
-                continue
-            path = re.sub(r"^tf_pivae/export", "export", module.replace(".", "/"))
-            candidates = [f"{path}/{name}", path] if name else [path]
-            places = [f"{candidate}{ending}" for candidate in candidates for ending in (".py", "/__init__.py")]
-            found = [place for place in places if (ROOT / place).is_file()]
-            assert found, f"{file}: no module {module}"
-            yield found[0]
+def test_every_source_file_is_in_a_build_rule():
+    tree = ast.parse((ROOT / "BUILD").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "glob"]
+    globbed = set().union(*map(_globbed, calls))
+    python = {path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+    assert len(python) > 250
+    assert not python - globbed
+    assert {ROOT / name for name in (*BUNDLED, *ASSETS, *PRETRAINED, "gin/demo.gin", "tests/tiny.gin")} <= globbed
+    named = {keyword.value.value for keyword in ast.walk(tree) if isinstance(keyword, ast.keyword) and
+             keyword.arg == "main" and keyword.value.value.startswith("tf_pivae")}  # fmt: skip
+    assert named == {"tf_pivae/__main__.py"}

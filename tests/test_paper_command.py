@@ -10,7 +10,7 @@ import forking
 import pytest
 from PIL import Image
 
-from tf_pivae import paper_runs, paper_table, published
+from tf_pivae.paper import comparison, numbers, row_runs
 
 ARGUMENTS = ["--table=1", "--preset=tiny", "--rows=gan,pivae", "--only_metrics=bits_per_dim"]
 # Long enough to be killed within.
@@ -114,15 +114,15 @@ def test_time_of_training(table):
 
 def test_minutes_are_those_of_all_stages_and_known_without_the_runs(commands, tmp_path):
     row = _find("8", "cqfg_2_2")
-    assert paper_runs.RowRun(row, "small", 0, tmp_path, say=_quiet).minutes() is None
-    paper_runs.RowRun(row, "small", 0, tmp_path, say=_quiet).run()
-    again = paper_runs.RowRun(row, "small", 0, tmp_path, say=_quiet)
+    assert row_runs.RowRun(row, "small", 0, tmp_path, say=_quiet).minutes() is None
+    row_runs.RowRun(row, "small", 0, tmp_path, say=_quiet).run()
+    again = row_runs.RowRun(row, "small", 0, tmp_path, say=_quiet)
     assert again.minutes() == 3.0  # likelihood and model
     assert not (again.directory / "model/config.gin").exists()
 
 
 def test_further_gin_files_come_after_the_preset(commands, tmp_path):
-    paper_runs.RowRun(_find("1", "vae"), "small", 0, tmp_path, ["a.gin", "b.gin"], ["c=1"], say=_quiet).run()
+    row_runs.RowRun(_find("1", "vae"), "small", 0, tmp_path, ["a.gin", "b.gin"], ["c=1"], say=_quiet).run()
     expected = ["--gin_file=paper/vae.gin", "--gin_file=presets/small.gin", "--gin_file=a.gin", "--gin_file=b.gin"]
     assert commands.seen[0][1:7] == [*expected, "--gin_param=seed=0", "--gin_param=c=1"]
 
@@ -165,7 +165,7 @@ class _Commands:
         if command[0] == "tf_pivae.evaluate" and not self.error:
             run_dir = next(a for a in command if a.startswith("--run_dir=")).removeprefix("--run_dir=")
             text = json.dumps({"rows": self.rows, "refused": self.refused})
-            path = paper_runs.Path(run_dir) / "evaluation.json"
+            path = row_runs.Path(run_dir) / "evaluation.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         return self.error
@@ -177,8 +177,8 @@ class _Commands:
 @pytest.fixture
 def commands(monkeypatch):
     commands = _Commands([_row("bits/dim, K=1", 3.0), _row("FID", 20.0)], ["inception_score: no logits"])
-    monkeypatch.setattr(paper_runs, "_run", commands)
-    monkeypatch.setattr(paper_runs, "_minutes", lambda run_dir: 1.5)
+    monkeypatch.setattr(row_runs, "_run", commands)
+    monkeypatch.setattr(row_runs, "_minutes", lambda run_dir: 1.5)
     return commands
 
 
@@ -187,7 +187,7 @@ def _row(metric, value):
 
 
 def _find(table, name):
-    return next(row for row in published.TABLES[table].rows if row.name == name)
+    return next(row for row in numbers.TABLES[table].rows if row.name == name)
 
 
 def _quiet(*_):
@@ -196,7 +196,7 @@ def _quiet(*_):
 
 def test_what_cannot_be_had_is_named_and_not_tried_again_unless_asked(commands, tmp_path):
     def run(**options):
-        return paper_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, say=_quiet, **options).run()
+        return row_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, say=_quiet, **options).run()
 
     result = {"value": 3.0, "spread": 0.1, "protocol": "how"}
     expected = {"bits_per_dim": result, "inception_score": {"reason": "no logits"}, "fid": {**result, "value": 20.0}}
@@ -213,7 +213,7 @@ def test_what_cannot_be_had_is_named_and_not_tried_again_unless_asked(commands, 
 def test_other_weights_evaluate_again_and_do_not_train_again(commands, tmp_path):
     for weights in ("a", "b"):
         flags = [f"--inception_weights={weights}"]
-        paper_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, evaluation=flags, say=_quiet).run()
+        row_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, evaluation=flags, say=_quiet).run()
     assert [command[0] for command in commands.seen] == ["tf_pivae.train", *2 * ["tf_pivae.evaluate"]]
 
 
@@ -221,13 +221,13 @@ def test_a_bar_of_a_part_stays_a_bar(tmp_path, monkeypatch, capfd):
     said = "\\r 50%\\r100%\\na warning\\nerror: no weights\\n"
     (tmp_path / "part.py").write_text(f"import sys\nsys.stderr.write('{said}')\nsys.exit(2)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert paper_runs._run(["part"]) == "no weights"
+    assert row_runs._run(["part"]) == "no weights"
     assert capfd.readouterr().err == "\r 50%\r100%\na warning\n"
 
 
 def test_stages(commands, tmp_path):
-    paper_runs.RowRun(_find("1", "gan"), "small", 0, tmp_path, say=_quiet).run()
-    paper_runs.RowRun(_find("8", "cqfg_2_2"), "small", 0, tmp_path, say=_quiet).run()
+    row_runs.RowRun(_find("1", "gan"), "small", 0, tmp_path, say=_quiet).run()
+    row_runs.RowRun(_find("8", "cqfg_2_2"), "small", 0, tmp_path, say=_quiet).run()
     assert commands.stages() == ["model", "model", "bound", "bound", "likelihood", "model", "model"]
     assert "--gin_file=presets/small_gan.gin" in commands.seen[0]
     assert "--gin_file=gan_bits_per_dim.gin" in commands.seen[2]
@@ -238,21 +238,21 @@ def test_stages(commands, tmp_path):
 
 def test_a_preset_with_its_own_data_shares_runs(commands, tmp_path):
     for name in ("celeba_crop178", "imagenet64"):
-        row = paper_runs.RowRun(_find("4", name), "small", 1, tmp_path, say=_quiet)
+        row = row_runs.RowRun(_find("4", name), "small", 1, tmp_path, say=_quiet)
         row.run()
         assert row.directory == tmp_path / "runs/cqfg_large_d/seed_1"
-        assert paper_runs.RowRun(_find("4", name), "full", 1, tmp_path).directory == tmp_path / f"runs/{name}/seed_1"
+        assert row_runs.RowRun(_find("4", name), "full", 1, tmp_path).directory == tmp_path / f"runs/{name}/seed_1"
     assert [command[0] for command in commands.seen].count("tf_pivae.train") == 1
 
 
 def test_a_row_that_cannot_be_trained_says_why(commands, tmp_path):
     commands.error = "cannot download stl10"
     row = _find("3", "stl10_48")
-    results = paper_runs.RowRun(row, "full", 0, tmp_path, say=_quiet).run()
+    results = row_runs.RowRun(row, "full", 0, tmp_path, say=_quiet).run()
     assert set(results) == set(row.numbers)
     assert all(result == {"reason": "cannot download stl10"} for result in results.values())
-    text = paper_table.markdown(
-        "T", published.TABLES["3"].metrics, [(row.label, paper_table.row_cells(row, [results]))], []
+    text = comparison.markdown(
+        "T", numbers.TABLES["3"].metrics, [(row.label, comparison.row_cells(row, [results]))], []
     )
     assert f"| {row.label} | none | 4.0 | none | 8.6 | none | 52.7 |" in text
     assert f"- none, FID: cannot download stl10 ({row.label})" in text
@@ -260,26 +260,26 @@ def test_a_row_that_cannot_be_trained_says_why(commands, tmp_path):
 
 def test_mean_and_standard_deviation_over_seeds():
     values = [3.5, 3.75, 3.0]
-    found = paper_table.cell(3.5, [{"value": value, "protocol": "how"} for value in values])
+    found = comparison.cell(3.5, [{"value": value, "protocol": "how"} for value in values])
     assert found.text == f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
     assert found.as_dict()["sd"] == pytest.approx(0.38188, abs=1e-5)  # sqrt(((1/12)^2 + (1/3)^2 + (5/12)^2) / 2)
-    assert paper_table.cell(3.5, [{"value": 3.0, "protocol": "how"}]).text == "3.00"
-    assert paper_table.cell(7.0, [{"value": 3.0, "protocol": "how"}], approximate=True).text == "[3.00]"
-    assert paper_table.cell(None, []).text == "-"
-    assert paper_table.cell(3.5, [{"reason": "why"}]).text == "none"
+    assert comparison.cell(3.5, [{"value": 3.0, "protocol": "how"}]).text == "3.00"
+    assert comparison.cell(7.0, [{"value": 3.0, "protocol": "how"}], approximate=True).text == "[3.00]"
+    assert comparison.cell(None, []).text == "-"
+    assert comparison.cell(3.5, [{"reason": "why"}]).text == "none"
 
 
 def test_the_spread_of_single_numbers_is_told():
     results = [{"value": 3.0, "spread": spread, "protocol": "how"} for spread in (0.0123, 0.0456)]
-    cells = {"bits_per_dim": paper_table.cell(3.9, results)}
-    text = paper_table.markdown("T", ["bits_per_dim"], [("CQFG", cells)], [])
+    cells = {"bits_per_dim": comparison.cell(3.9, results)}
+    text = comparison.markdown("T", ["bits_per_dim"], [("CQFG", cells)], [])
     assert "- bits/dim: each single number ± 0.012 to 0.046" in text
 
 
 def test_metrics_beyond_the_paper_have_a_column_of_their_own():
-    row = published.TABLES["1"].rows[1]._replace(numbers={"fid": 171.0}, also=("recall",))
+    row = numbers.TABLES["1"].rows[1]._replace(numbers={"fid": 171.0}, also=("recall",))
     results = [{"fid": {"value": 20.0, "protocol": "how"}, "recall": {"value": 0.25, "protocol": "3 neighbours"}}]
-    text = paper_table.markdown("T", ["fid", "recall"], [("VAE", paper_table.row_cells(row, results))], [])
+    text = comparison.markdown("T", ["fid", "recall"], [("VAE", comparison.row_cells(row, results))], [])
     assert "| | FID | published | recall |\n" in text
     assert "| VAE | 20.00 | 171.0 | 0.25 |\n" in text
     assert "- recall: 3 neighbours\n" in text
@@ -287,7 +287,7 @@ def test_metrics_beyond_the_paper_have_a_column_of_their_own():
 
 def test_real_subsets_beside_table_7():
     results = [{"inception_score": {"reason": "no logits"}, "fid": {"value": 2.2, "protocol": "how"}}]
-    rows = paper_table.real_subset_rows({10_000: results, 64: results})
-    text = paper_table.markdown("T", ("inception_score", "fid"), rows, [])
+    rows = comparison.real_subset_rows({10_000: results, 64: results})
+    text = comparison.markdown("T", ("inception_score", "fid"), rows, [])
     assert "| 10,000 images | none | 11.3219 | 2.20 | 2.1 |" in text
     assert "| 64 images | none | - | 2.20 | - |" in text

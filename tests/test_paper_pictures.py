@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from tf_pivae import figures, paper_pictures
+from tf_pivae import figures
 from tf_pivae.data.arrays import ImageDataset, ImageSplit
+from tf_pivae.paper import pictures
 
 _TILE, _ROW = 64, 66
 
@@ -28,7 +29,7 @@ def test_what_was_learnt_by_heart_stands_beside_its_original(num_images):
     train, test = (rng.integers(0, 32, [count, 8, 8, 1], np.uint8) for count in (num_images, 9))
     parrot = _Parrot(train[np.arange(8) % num_images])
     data = ImageDataset("made up", ImageSplit(train), ImageSplit(test), num_bins=32)
-    picture = paper_pictures.neighbours("T", [("A", parrot)], data)
+    picture = pictures.neighbours("T", [("A", parrot)], data)
     assert parrot.labels == [0, 1, 2, 0, 1, 2, 0, 1]
     neighbours = min(4, num_images)  # As many as fit, or as there are.
     left = picture.width - 16 - neighbours * _ROW + 2

@@ -87,14 +87,14 @@ def test_a_download_is_announced_with_its_space(tmp_path, monkeypatch, caplog):
     """Through a shipped fragment, up to where the network would be needed."""
     import gin
 
-    from tf_pivae import cli, prepare
+    from tf_pivae import loading, prepare
     from tf_pivae.data import tfds_source
 
     def unreachable(*_, **__):
         raise OSError("the network is down")
 
     monkeypatch.setattr(tfds_source.socket, "getaddrinfo", unreachable)
-    cli.parse_gin(["datasets/cifar10.gin"], [f"tfds_images.data_dir={tmp_path / 'tfds'}"])
+    loading.parse_gin(["datasets/cifar10.gin"], [f"tfds_images.data_dir={tmp_path / 'tfds'}"])
     gin.bind_parameter("prepare.dataset", gin.query_parameter("train.dataset"))
     gin.bind_parameter("tfds_images.cache_dir", str(tmp_path / "cache"))
     with caplog.at_level(logging.INFO, logger="tf_pivae.data"), pytest.raises(UserError, match="no network"):

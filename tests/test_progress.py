@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tf_pivae import progress
+from tf_pivae.system import progress
 
 
 @pytest.fixture

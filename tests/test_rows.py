@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pivae import threads
 from tf_pivae.bijectors.real_nvp import RealNVP
 from tf_pivae.models.hierarchical_vae import residual_vae
 from tf_pivae.models.pivae import PiVAE
-from tf_pivae.rows import RowFunction
+from tf_pivae.system import threads
+from tf_pivae.system.rows import RowFunction
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, [7, 8, 8, 1], np.uint8)

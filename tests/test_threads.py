@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tf_pivae import threads
+from tf_pivae.system import threads
 
 NAMES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
@@ -47,7 +47,8 @@ def test_what_the_user_has_set_stays(monkeypatch, cores, before, after):
 def test_calls_side_by_side_of_a_command(variables, calls):
     """In a process of its own, where nothing has set up TensorFlow before."""
     environment = {name: value for name, value in os.environ.items() if name not in NAMES} | variables
-    code = "from tf_pivae import cli, threads; cli.import_tensorflow_quietly(); print(threads.calls_side_by_side())"
+    code = "from tf_pivae.system import startup, threads; startup.import_tensorflow_quietly()"
+    code += "; print(threads.calls_side_by_side())"
     result = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120
     )

@@ -10,7 +10,6 @@ import gin.config
 import numpy as np
 import pytest
 
-import tf_pivae.configurables  # noqa: F401  registers
 from tf_pivae import values
 from tf_pivae.configurable import (
     MAX_DEPTH,

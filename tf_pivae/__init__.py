@@ -11,34 +11,32 @@ TensorFlow:
 import importlib
 import os
 
-from tf_pivae import quiet
-
-__version__ = "0.1.0"
+from tf_pivae.system import quiet
+from tf_pivae.version import __version__
 
 # TensorFlow turns oneDNN's convolutions on by itself only on processors with AVX-512; with AVX2 they are two to three
 # times as fast as its own. It reads the variable when it is imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
+_MODULES = {"metrics": "tf_pivae.metrics", "threads": "tf_pivae.system.threads"}
 _PUBLIC = {
     "PiVAE": "tf_pivae.models.pivae",
     "UserError": "tf_pivae.errors",
-    "load": "tf_pivae.training.runs",
-    "metrics": None,
-    "pretrained": "tf_pivae.training.pretrained",
+    "load": "tf_pivae.loading",
+    "pretrained": "tf_pivae.runs.pretrained",
 }
 
-__all__ = [*_PUBLIC, "__version__"]
+__all__ = [*_PUBLIC, *_MODULES, "__version__"]
 
 
 def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     if name not in _PUBLIC:
         raise AttributeError(f"module 'tf_pivae' has no attribute {name!r}")
     if name in ("PiVAE", "load"):
         quiet.import_tensorflow()
-    module = _PUBLIC[name]
-    if module is None:
-        return importlib.import_module(f"tf_pivae.{name}")
-    return getattr(importlib.import_module(module), name)
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
 def __dir__():

@@ -7,8 +7,8 @@ import runpy
 import sys
 from pathlib import Path
 
-import tf_pivae
 from tf_pivae.errors import UserError
+from tf_pivae.version import __version__
 
 # Name -> what it does, as in docs/commands.md.
 COMMANDS = {
@@ -36,7 +36,7 @@ def main() -> None:
     if name in ("--help", "-h", "help"):
         print(usage(program))
     elif name == "--version":
-        print(tf_pivae.__version__)
+        print(__version__)
     elif name in COMMANDS:
         _run(program, name, arguments)
     else:
@@ -57,11 +57,11 @@ def usage(program: str) -> str:
 
 def _run(program: str, name: str, arguments: list[str]) -> None:
     """Runs a command's module as the program that it is by itself; its help speaks of what the user typed."""
-    module = f"tf_pivae.{name}.__main__" if name == "export" else f"tf_pivae.{name}"
-    help_text = ast.get_docstring(ast.parse(Path(importlib.util.find_spec(module).origin).read_text("utf-8")))
+    file = importlib.util.find_spec(f"tf_pivae.{name}").origin.replace("__init__", "__main__")
+    help_text = ast.get_docstring(ast.parse(Path(file).read_text("utf-8")))
     sys.modules["__main__"].__doc__ = help_text.replace(f"python -m tf_pivae.{name}", f"{program} {name}")
     sys.argv = [f"{program} {name}", *arguments]
-    runpy.run_module(module, run_name="__main__")
+    runpy.run_module(f"tf_pivae.{name}", run_name="__main__")
 
 
 if __name__ == "__main__":

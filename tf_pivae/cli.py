@@ -5,21 +5,20 @@ Nothing here imports TensorFlow, so that `--help` answers at once.
 
 import functools
 import importlib
-import importlib.util
 import logging
 import math
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
 
-from tf_pivae import children, memory, quiet, threads
 from tf_pivae.errors import UserError, disk_message, missing_setting, printable
+from tf_pivae.system import children
+from tf_pivae.system.startup import import_tensorflow_quietly
 
 
 def define_gin_flags() -> None:
@@ -175,52 +174,3 @@ def one_line(error: BaseException) -> str | None:
 def _fail(message: str, exit_status: int = UserError.exit_status) -> NoReturn:
     print(f"error: {printable(message)}", file=sys.stderr)  # It may quote a stranger's file.
     sys.exit(exit_status)
-
-
-def import_tensorflow_quietly() -> None:
-    """Imports TensorFlow, set up for the machine's memory and cores, without its start-up messages."""
-    memory.keep_freed_memory()
-    threads.fit_to_cores()
-    quiet.import_tensorflow()
-
-
-def require_extra(extra: str, *modules: str) -> None:
-    """Checks that the modules of an optional dependency can be found.
-
-    Args:
-      extra: its name in `pip install 'tf-pivae[EXTRA]'`.
-      *modules: top-level modules.
-
-    Raises:
-      UserError: one of them is missing; says what to install.
-    """
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    if missing:
-        raise UserError(f"{missing[0]} is not installed: pip install 'tf-pivae[{extra}]'.")
-
-
-def parse_gin(files: Sequence[str], parameters: Sequence[str] = (), required: bool = True) -> None:
-    """Reads gin files and bindings into gin's configuration, with nothing unknown passing unnoticed.
-
-    Args:
-      files: names of gin files.
-      parameters: bindings such as "num_steps=1000".
-      required: whether at least one file must be given.
-
-    Raises:
-      UserError: see `tf_pivae.configuration.parse`.
-    """
-    from tf_pivae.configuration import parsing
-
-    if required and not files:
-        names = ", ".join(parsing.shipped_files()[:6])
-        raise UserError(f"give a configuration: --gin_file=NAME, one of {names}, ...")
-    import_tensorflow_quietly()
-    import tf_pivae.configurables  # noqa: F401  registers everything that a gin file may name
-
-    parsing.parse(files, parameters)
-
-
-def default_run_dir(files: Sequence[str]) -> str:
-    """runs/NAME for the last gin file's name."""
-    return str(Path("runs") / Path(files[-1]).stem)

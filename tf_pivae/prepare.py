@@ -12,7 +12,7 @@ from collections.abc import Callable
 import gin
 from absl import flags
 
-from tf_pivae import cli
+from tf_pivae import cli, loading
 from tf_pivae.data import ImageDataset, cache
 from tf_pivae.errors import UserError
 
@@ -38,7 +38,7 @@ def main() -> None:
     Raises:
       UserError: there is none.
     """
-    cli.parse_gin(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
+    loading.parse_gin(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
     try:
         dataset = gin.query_parameter("train.dataset")
     except ValueError as error:

@@ -12,7 +12,7 @@ from absl import flags
 
 from tf_pivae import cli
 from tf_pivae.errors import UserError, check_output
-from tf_pivae.progress import progress_bar
+from tf_pivae.system.progress import progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +48,7 @@ def main() -> None:
     import numpy as np
 
     from tf_pivae import figures
-    from tf_pivae.training.runs import load_with_step
+    from tf_pivae.loading import load_with_step
 
     model, step = load_with_step(_RUN_DIR.value, _STEP.value)
     labels, columns = None, _COLUMNS.value

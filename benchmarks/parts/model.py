@@ -50,7 +50,7 @@ def run_alone(kind: str, pool: Pool, options: Options) -> Section:
         "As above, but every row in processes that do nothing else, as one that serves or filters images does. It "
         "matters to PyTorch, which leaves its memory to the C library: that gives a tensor's pages back to the system "
         "after each call and asks for them again, until a process has once freed something as large as training "
-        "does. Our commands tell the C library to keep them (`tf_pivae/memory.py`)."
+        "does. Our commands tell the C library to keep them (`tf_pivae/system/memory.py`)."
     )
     title = f"Beside PyTorch, each task alone: {TITLES[kind]}"
     return Section(title, text, _header(options), rows, notes, _targets(f"{kind} alone", measured))

@@ -29,8 +29,8 @@ _BUDGET = 8.0  # seconds of a comparison at most
 _EXPORT = """
 import json, sys
 from benchmarks import ours
-from tf_pivae.export.saved_model import write_saved_model
-from tf_pivae.export.signatures import Options
+from tf_pivae.export.write.saved_model import write_saved_model
+from tf_pivae.export.write.signatures import Options
 for case in json.loads(sys.argv[1]):
     write_saved_model(ours.model_of(case), case["folder"], Options(importance_samples=case["importance_samples"]))
 """

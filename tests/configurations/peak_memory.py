@@ -6,15 +6,15 @@ A process of its own: the peak of its memory is the training step's.
 import re
 from pathlib import Path
 
-from tf_pivae import cli
+from tf_pivae import loading
 
-cli.parse_gin(["paper/pivae.gin"])
+loading.parse_gin(["paper/pivae.gin"])
 
 import numpy as np  # noqa: E402  after the quiet import of TensorFlow
 import tensorflow as tf  # noqa: E402
 
-from tf_pivae import architecture  # noqa: E402
-from tf_pivae.graph_cost import peak_bytes  # noqa: E402
+from tf_pivae.describe import architecture  # noqa: E402
+from tf_pivae.describe.graph_cost import peak_bytes  # noqa: E402
 
 tf.config.threading.set_inter_op_parallelism_threads(1)
 trainer, data, _ = architecture.configured()

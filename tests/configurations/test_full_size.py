@@ -14,10 +14,11 @@ import keras
 import numpy as np
 import pytest
 
-from tf_pivae import architecture, cli
+from tf_pivae import loading
+from tf_pivae.describe import architecture
 from tf_pivae.noise import RowNoise
-from tf_pivae.published import row_names
-from tf_pivae.training.checkpoints import Checkpoints
+from tf_pivae.paper.numbers import row_names
+from tf_pivae.runs.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.slow
 _BATCH = 2
@@ -44,7 +45,7 @@ def _identifier(configuration):
 @pytest.mark.parametrize("configuration", gin_tree.configurations(), ids=_identifier)
 def test_builds_trains_inverts_samples_and_is_saved(configuration, tmp_path):
     files, bindings = configuration
-    cli.parse_gin(files, bindings)
+    loading.parse_gin(files, bindings)
     trainer, data, _ = architecture.configured()
     key = gin.operative_config_str(), data.image_shape
     if key in _seen:
@@ -122,7 +123,7 @@ def _is_saved(trainer, tmp_path):
 
 @pytest.mark.parametrize("name", row_names())
 def test_committed_table_has_the_counts_of_the_code(name):
-    cli.parse_gin([f"paper/{name}.gin"])
+    loading.parse_gin([f"paper/{name}.gin"])
     trainer, data, batch_size = architecture.configured()
     parameters = architecture.count_parameters(trainer)
     (line,) = re.findall(rf"^\| {name} \|.*$", (gin_tree.ROOT / "docs/architectures.md").read_text(), re.MULTILINE)

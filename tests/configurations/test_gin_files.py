@@ -6,10 +6,12 @@ import gin
 import gin_tree
 import pytest
 
-from tf_pivae import architecture, cli, published
-from tf_pivae.paper_runs import PRESETS, gin_files
+from tf_pivae import loading
+from tf_pivae.describe import architecture
+from tf_pivae.paper import numbers
+from tf_pivae.paper.row_runs import PRESETS, gin_files
 
-ROWS = {row.name: row for table in published.TABLES.values() for row in table.rows}
+ROWS = {row.name: row for table in numbers.TABLES.values() for row in table.rows}
 
 
 def test_every_file_is_used():
@@ -21,7 +23,7 @@ def test_every_file_is_used():
 
 @pytest.mark.parametrize("configuration", gin_tree.configurations(), ids=lambda c: c[0][-1])
 def test_every_configuration_can_be_read(configuration):
-    cli.parse_gin(*configuration)
+    loading.parse_gin(*configuration)
     assert callable(gin.get_bindings("train")["dataset"])
 
 
@@ -29,7 +31,7 @@ def test_every_configuration_can_be_read(configuration):
 def test_every_evaluation_can_be_read(name):
     from tf_pivae.metrics.gan_classification import ClassifierConfig
 
-    cli.parse_gin([name])
+    loading.parse_gin([name])
     assert ClassifierConfig().num_steps < 64_000
 
 
@@ -38,7 +40,7 @@ def test_a_folder_of_the_same_name_is_in_nobodys_way(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    cli.parse_gin(["paper/cqfg.gin"])
+    loading.parse_gin(["paper/cqfg.gin"])
     assert gin.query_parameter("RealNVP.num_couplings") == 3
 
 
@@ -58,7 +60,7 @@ def test_a_rows_comment_agrees_with_the_tables(name):
     comment = (gin_tree.GIN / f"paper/{name}.gin").read_text().partition("\ninclude")[0]
     (head,) = re.findall(r"Published: (.*)\.$", comment, re.MULTILINE)
     numbers = [
-        f"{published.METRICS[metric]} {f'[{value}]' if row.approximate and metric == 'bits_per_dim' else value}"
+        f"{numbers.METRICS[metric]} {f'[{value}]' if row.approximate and metric == 'bits_per_dim' else value}"
         for metric, value in row.numbers.items()
         if value is not None
     ]
@@ -74,7 +76,7 @@ def test_a_rows_comment_agrees_with_the_tables(name):
 
 
 def _parameters(files):
-    cli.parse_gin(files)
+    loading.parse_gin(files)
     return architecture.count_parameters(architecture.configured()[0])
 
 
@@ -96,7 +98,7 @@ def test_the_head_adds_1_4_percent(name):
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", ["gan", "gan_res", "gan_conditional"])
 def test_gans_learn_from_the_critic_alone_and_have_no_latents_but_the_top(name, preset):
-    cli.parse_gin(gin_files(name, preset))
+    loading.parse_gin(gin_files(name, preset))
     trainer = architecture.configured()[0]
     assert trainer.likelihood_weight == 0.0
     assert trainer.pivae.vae.group_names == ["top"]
@@ -106,7 +108,7 @@ def test_gans_learn_from_the_critic_alone_and_have_no_latents_but_the_top(name, 
 def test_presets_keep_what_distinguishes_the_rows():
     bindings = {}
     for name in ROWS:
-        cli.parse_gin(gin_files(name, "small"))
+        loading.parse_gin(gin_files(name, "small"))
         # Where the preset's data are the same, so is the row: `Row.elsewhere`.
         lines = [line for line in gin.config_str().splitlines() if not line.startswith("tfds_images.")]
         bindings[name] = "\n".join(lines)
@@ -120,7 +122,7 @@ def test_presets_keep_what_distinguishes_the_rows():
 
 
 def test_cifar_is_its_row():
-    cli.parse_gin(["cifar.gin"])
+    loading.parse_gin(["cifar.gin"])
     here = gin.config_str()
-    cli.parse_gin(["paper/cqfg_iaf_res.gin"])
+    loading.parse_gin(["paper/cqfg_iaf_res.gin"])
     assert gin.config_str() == here

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tf_pivae.configurables  # noqa: F401  what a binding may name
 from tf_pivae.data import bundled, idx_images, image_folder, npz_images, save_npz, tfds_images
 from tf_pivae.data.bundled import CLASS_NAMES
 from tf_pivae.data.specification import specification

@@ -8,7 +8,6 @@ import gin
 import numpy as np
 import pytest
 
-import tf_pivae.configurables  # noqa: F401  what a fragment may name
 from tf_pivae.data import image_ops, tfds_images
 from tf_pivae.errors import UserError
 

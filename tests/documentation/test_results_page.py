@@ -10,7 +10,7 @@ import forking
 import pages
 import pytest
 
-from tf_pivae import paper_table
+from tf_pivae.paper import comparison
 
 DOCS = pages.ROOT / "docs"
 CARD = pages.ROOT / "tf_pivae/pretrained/fashion_mnist/evaluation.json"
@@ -66,10 +66,10 @@ def _table(command):
 
 def test_a_table_is_that_of_its_numbers():
     text = (DOCS / "results/fashion_mnist/table_1.md").read_text()
-    fields = set(paper_table.Cell._fields)
+    fields = set(comparison.Cell._fields)
     for row in json.loads((DOCS / "results/fashion_mnist/table_1.json").read_text())["rows"]:
         cells = [
-            paper_table.Cell(**{key: value for key, value in row[metric].items() if key in fields})
+            comparison.Cell(**{key: value for key, value in row[metric].items() if key in fields})
             for metric in ("bits_per_dim", "fid")
         ]
         numbers = [part for cell in cells for part in (cell.text, cell.published_text)]

@@ -40,12 +40,12 @@ def test_every_public_module_function_and_class_has_its_place(site):
     assert {
         "tf_pivae",
         "tf_pivae.models.pivae",
-        "tf_pivae.export.saved_model",
+        "tf_pivae.export.write.saved_model",
         "tf_pivae.__main__",
     } & modules.keys() == {
         "tf_pivae",
         "tf_pivae.models.pivae",
-        "tf_pivae.export.saved_model",
+        "tf_pivae.export.write.saved_model",
     }
     for module, path in modules.items():
         page = build_site.page_of(module, path).replace(".md", ".html")

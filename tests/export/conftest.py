@@ -13,9 +13,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 
 from tf_pivae.bijectors.real_nvp import RealNVP
-from tf_pivae.export.saved_model import write_saved_model
-from tf_pivae.export.signatures import Options
-from tf_pivae.export.warmup import write_warmup_requests
+from tf_pivae.export.write.saved_model import write_saved_model
+from tf_pivae.export.write.signatures import Options
+from tf_pivae.export.write.warmup import write_warmup_requests
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
 from tf_pivae.models.latents import GaussianPosterior, IAFPosterior
 from tf_pivae.models.pivae import PiVAE

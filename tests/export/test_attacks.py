@@ -16,7 +16,7 @@ import talking
 from absl import logging
 
 from tf_pivae.errors import UserError
-from tf_pivae.export.server import one_line_a_minute
+from tf_pivae.export.serve.server import one_line_a_minute
 
 MORE_MIB = 40  # Above what the server held; without limits the attacks took 50 to 5,400.
 SLOWEST = 4.0  # Seconds that a neighbour waits, also on a machine that does other things; it was 5 to 18.
@@ -182,7 +182,7 @@ def test_few_descriptors(export_dir, tmp_path):
 
 
 def test_hardly_any_descriptors_are_a_users_mistake(monkeypatch):
-    from tf_pivae.export import server
+    from tf_pivae.export.serve import server
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 100))
     with pytest.raises(UserError, match="ulimit -n"):

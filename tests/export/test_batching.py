@@ -9,8 +9,8 @@ import weakref
 import numpy as np
 import pytest
 
-from tf_pivae.export.batching import Batcher
 from tf_pivae.export.requests import RequestError, invalid
+from tf_pivae.export.serve.batching import Batcher
 
 
 class Model:

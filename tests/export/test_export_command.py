@@ -54,9 +54,9 @@ def test_moving_average_weights_of_the_step(exported):
 
 
 def _own(run_dir, images, samples, step, moving_average):
-    from tf_pivae.training import runs
+    from tf_pivae import loading
 
-    model = runs.load(run_dir, step, moving_average)
+    model = loading.load(run_dir, step, moving_average)
     return np.concatenate([model.log_prob(image[None], samples) for image in images])
 
 
@@ -125,7 +125,7 @@ def test_mistakes_are_one_line_and_leave_nothing(exported, run_command, tmp_path
 
 def test_a_model_that_differs_when_read_back_is_not_published(exported, tmp_path, monkeypatch):
     """The check before publication, with a model whose own numbers are off."""
-    from tf_pivae.export.saved_model import PARTS, export_run
+    from tf_pivae.export.write.saved_model import PARTS, export_run
     from tf_pivae.models.pivae import PiVAE
 
     true_log_prob = PiVAE.log_prob
@@ -138,17 +138,17 @@ def test_a_model_that_differs_when_read_back_is_not_published(exported, tmp_path
 
 
 def test_without_its_data_a_model_is_compared_on_its_own_samples(exported, tmp_path, monkeypatch):
-    from tf_pivae.export.saved_model import export_run
-    from tf_pivae.training import runs
+    from tf_pivae import loading
+    from tf_pivae.export.write.saved_model import export_run
 
     def missing(run_dir):
         raise tf_pivae.UserError(f"the data of {run_dir} are elsewhere")
 
-    monkeypatch.setattr(runs, "load_dataset", missing)
+    monkeypatch.setattr(loading, "load_dataset", missing)
     version, _ = export_run(exported[0], tmp_path)
     (request, *_) = tf.data.TFRecordDataset(str(tmp_path / f"{version}/assets.extra/tf_serving_warmup_requests"))
     log = prediction_log_pb2.PredictionLog.FromString(request.numpy())
     assert log.predict_log.request.model_spec.signature_name
-    samples = runs.load(exported[0]).sample(8)
+    samples = loading.load(exported[0]).sample(8)
     found = tf.saved_model.load(str(tmp_path / str(version))).signatures["log_prob"](images=tf.constant(samples))
     np.testing.assert_allclose(found["log_prob"], _own(exported[0], samples, 16, None, True), rtol=1e-5)

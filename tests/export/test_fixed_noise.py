@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pivae.export.fixed_noise import FixedNoise
+from tf_pivae.export.write.fixed_noise import FixedNoise
 from tf_pivae.noise import RowNoise
 
 

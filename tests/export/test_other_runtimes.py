@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from tf_pivae.bijectors.preprocessing import affine, logit
 from tf_pivae.bijectors.real_nvp import RealNVP
-from tf_pivae.export.saved_model import write_saved_model
-from tf_pivae.export.signatures import Options
+from tf_pivae.export.write.saved_model import write_saved_model
+from tf_pivae.export.write.signatures import Options
 from tf_pivae.models.dequantization import EdgeBins, UniformDequantization
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
 from tf_pivae.models.latents import IAFPosterior

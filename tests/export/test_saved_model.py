@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from tf_pivae.export.warmup import write_warmup_requests
+from tf_pivae.export.write.warmup import write_warmup_requests
 from tf_pivae.noise import SeededRowNoise
 
 RELATIVE = 1e-5  # Float rounding, in another order.

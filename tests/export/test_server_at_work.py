@@ -14,8 +14,8 @@ from talking import connect, metric, same
 
 from tf_pivae.errors import UserError
 from tf_pivae.export.client import ServingError
-from tf_pivae.export.manager import ModelManager
-from tf_pivae.export.servable import Servable
+from tf_pivae.export.serve.manager import ModelManager
+from tf_pivae.export.serve.servable import Servable
 
 
 def one_call(client, table, rng):

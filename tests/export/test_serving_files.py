@@ -17,7 +17,7 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from tf_pivae.export.saved_model import MODEL_NAME
+from tf_pivae.export.write.saved_model import MODEL_NAME
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SERVING = ROOT / "export" / "serving"

@@ -5,7 +5,7 @@ from pathlib import Path
 import gin
 import keras
 
-from tf_pivae import cli
+from tf_pivae import loading
 from tf_pivae.training import loop, monitor, recorder
 
 PLAIN = Path(__file__).resolve().parent.parent / "sweeps" / "plain.gin"
@@ -36,7 +36,7 @@ def train(run_dir, num_steps=8, after_step=None, parameters=()):
         if after_step is not None:
             after_step(int(keras.ops.convert_to_numpy(state["generator_optimizer"][0])), state)
 
-    cli.parse_gin([str(PLAIN)], [f"num_steps={num_steps}", *_PARAMETERS, *parameters])
+    loading.parse_gin([str(PLAIN)], [f"num_steps={num_steps}", *_PARAMETERS, *parameters])
     recorder.Recorder.restore, monitor.Monitor.advance = remembering, hooked
     recorder.Recorder.draw_final_pictures = lambda *_: None
     try:

@@ -9,13 +9,15 @@ import gin.config
 import in_process
 import pytest
 
-from tf_pivae import cli, evaluation
+from tf_pivae import cli, loading
 from tf_pivae.errors import UserError
-from tf_pivae.export import saved_model
-from tf_pivae.export.signatures import Options
+from tf_pivae.evaluate import measuring
+from tf_pivae.export.write import saved_model
+from tf_pivae.export.write.signatures import Options
 from tf_pivae.files import read_text
-from tf_pivae.reports.run import read_runs
-from tf_pivae.training import loop, publishing, runs
+from tf_pivae.publish import folder
+from tf_pivae.report.run import read_runs
+from tf_pivae.training import loop
 
 PARAMETERS = ["train.checkpoint_every=1"]
 NEWEST = "checkpoints/00000002"
@@ -71,15 +73,15 @@ def run(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("run") / "run"
     in_process.train(run_dir, 2, parameters=PARAMETERS)
     (run_dir / "samples/000002.png").write_bytes(b"a picture" * 100)
-    rows = [evaluation.Row("bits/dim, K=1", 8.0, 0.1, "made up")]
-    (run_dir / "evaluation.json").write_text(evaluation.as_json(evaluation.Evaluation(2, rows, [])))
+    rows = [measuring.Row("bits/dim, K=1", 8.0, 0.1, "made up")]
+    (run_dir / "evaluation.json").write_text(measuring.as_json(measuring.Evaluation(2, rows, [])))
     return run_dir
 
 
 @pytest.fixture(scope="module")
 def built_once():
     """A configuration's model and trainer are built once and their weights read again for every test."""
-    kept, configured, build = {}, runs._configured, loop._build
+    kept, configured, build = {}, loading._configured, loop._build
 
     def cached(run_dir, parameter):
         value = configured(run_dir, parameter)
@@ -101,7 +103,7 @@ def built_once():
         return kept["trainer"][0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "_configured", cached)
+        patch.setattr(loading, "_configured", cached)
         patch.setattr(loop, "_build", trainer)
         strategy = loop.default_strategy()
         patch.setattr(loop, "default_strategy", lambda: strategy)
@@ -124,13 +126,13 @@ def _report(run_dir, out):
 
 
 READERS = {
-    "load": lambda run_dir, out: runs.load_with_step(run_dir),
-    "evaluate": lambda run_dir, out: evaluation.evaluate_run(
-        run_dir, evaluation.Settings(("bits_per_dim",), num_examples=4, importance_samples=2, progress=False)
+    "load": lambda run_dir, out: loading.load_with_step(run_dir),
+    "evaluate": lambda run_dir, out: measuring.evaluate_run(
+        run_dir, measuring.Settings(("bits_per_dim",), num_examples=4, importance_samples=2, progress=False)
     ),
     "report": _report,
     "export": _export,
-    "publish": lambda run_dir, out: publishing.publish(run_dir, out / "published"),
+    "publish": lambda run_dir, out: folder.publish(run_dir, out / "published"),
     "train": lambda run_dir, out: in_process.train(run_dir, 2, parameters=PARAMETERS),
 }
 
@@ -172,7 +174,7 @@ def test_training_writes_again_what_the_images_are(damage, run, tmp_path):
     DAMAGES[damage](tmp_path / "run" / "data.json")
     in_process.train(tmp_path / "run", 2, parameters=PARAMETERS)
     assert json.loads((tmp_path / "run/data.json").read_text()) == json.loads((run / "data.json").read_text())
-    assert runs.load_with_step(tmp_path / "run")[1] == 2
+    assert loading.load_with_step(tmp_path / "run")[1] == 2
 
 
 def test_an_older_checkpoint_serves_where_the_newest_is_damaged(run, tmp_path, caplog):
@@ -184,7 +186,7 @@ def test_an_older_checkpoint_serves_where_the_newest_is_damaged(run, tmp_path, c
         '{"files": {"/dev/zero": {"bytes": 1}}}',
     ):
         (tmp_path / "run" / NEWEST / "manifest.json").write_text(content)
-        assert runs.load_with_step(tmp_path / "run")[1] == 1
+        assert loading.load_with_step(tmp_path / "run")[1] == 1
         assert "checkpoint 2 is damaged" in caplog.text
         with pytest.raises(UserError, match=r"manifest\.json"):
-            runs.load_with_step(tmp_path / "run", step=2)
+            loading.load_with_step(tmp_path / "run", step=2)

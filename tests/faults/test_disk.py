@@ -14,9 +14,10 @@ from PIL import Image
 from tf_pivae import cli, figures
 from tf_pivae.errors import UserError
 from tf_pivae.export.versions import new_version
-from tf_pivae.training.checkpoints import Checkpoints
+from tf_pivae.files import write_atomically
+from tf_pivae.runs.checkpoints import Checkpoints
+from tf_pivae.runs.directory import RunDirectory
 from tf_pivae.training.monitor import Monitor
-from tf_pivae.training.runs import RunDirectory, write_atomically
 
 FULL = "No space left on device; make room, then run the same command again."
 READ_ONLY = "Read-only file system; choose a folder that can be written, or mend its permissions."

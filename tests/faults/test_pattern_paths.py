@@ -5,7 +5,8 @@ import shutil
 import in_process
 import pytest
 
-from tf_pivae.training import runs
+from tf_pivae import loading
+from tf_pivae.runs import records
 
 PARAMETERS = ["train.checkpoint_every=1"]
 
@@ -18,6 +19,6 @@ def test_paths_that_are_patterns_to_tensorflow(name, tmp_path):
     shutil.move(run_dir, tmp_path / name / "moved")
     (tmp_path / name / "moved" / "config.gin").unlink()  # Of one step.
     assert in_process.train(tmp_path / name / "moved", 2, parameters=PARAMETERS).step == 2
-    starts = runs.load_environments(tmp_path / name / "moved")
+    starts = records.load_environments(tmp_path / name / "moved")
     assert [start["from_step"] for start in starts] == [0, 1], "it went on"
-    assert runs.load_with_step(tmp_path / name / "moved")[1] == 2
+    assert loading.load_with_step(tmp_path / name / "moved")[1] == 2

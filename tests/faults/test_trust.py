@@ -12,13 +12,15 @@ import in_process
 import pytest
 
 import tf_pivae
-from tf_pivae import cli, evaluation
+from tf_pivae import loading
 from tf_pivae.data import ImageDataset
 from tf_pivae.errors import UserError
-from tf_pivae.export.saved_model import export_run
-from tf_pivae.export.signatures import Options
-from tf_pivae.reports.page import write_report
-from tf_pivae.training import loop, publishing, runs
+from tf_pivae.evaluate import measuring
+from tf_pivae.export.write.saved_model import export_run
+from tf_pivae.export.write.signatures import Options
+from tf_pivae.publish import folder
+from tf_pivae.report.page import write_report
+from tf_pivae.training import loop
 
 PAYLOAD = "payload_of_a_stranger"
 KERAS = "{'module': 'payload_of_a_stranger', 'class_name': 'Thing', 'config': {}, 'registered_name': None}"
@@ -70,18 +72,18 @@ WAYS = {
 
 
 def _resume(run_dir, out):
-    cli.parse_gin([str(run_dir / "config.gin")])
+    loading.parse_gin([str(run_dir / "config.gin")])
     loop.train(str(run_dir))
 
 
 READERS = {
-    "load, sample": lambda run_dir, out: runs.load_with_step(run_dir),
+    "load, sample": lambda run_dir, out: loading.load_with_step(run_dir),
     "tf_pivae.load": lambda run_dir, out: tf_pivae.load(str(run_dir), step=2),
-    "evaluate": lambda run_dir, out: evaluation.evaluate_run(run_dir, evaluation.Settings(("bits_per_dim",))),
-    "evaluate --watch": lambda run_dir, out: runs.load_num_steps(run_dir),
+    "evaluate": lambda run_dir, out: measuring.evaluate_run(run_dir, measuring.Settings(("bits_per_dim",))),
+    "evaluate --watch": lambda run_dir, out: loading.load_num_steps(run_dir),
     "report": lambda run_dir, out: write_report([run_dir], out / "page.html", 2, 0, None),
     "export": lambda run_dir, out: export_run(run_dir, out / "export", Options(2, 1.0, 1.0)),
-    "publish": lambda run_dir, out: publishing.publish(run_dir, out / "published"),
+    "publish": lambda run_dir, out: folder.publish(run_dir, out / "published"),
     "train": _resume,
 }
 
@@ -140,7 +142,7 @@ def test_nothing_runs_out_of_a_binding_or_a_file_on_the_command_line(way, strang
         if way == "include of a shipped file" and len(arguments) == 1:
             continue
         with pytest.raises(UserError) as caught:
-            cli.parse_gin(*arguments)
+            loading.parse_gin(*arguments)
         assert "\n" not in str(caught.value)
         assert PAYLOAD not in sys.modules
     assert not (tmp_path / "canary").exists()
@@ -150,7 +152,7 @@ def test_a_model_larger_than_its_checkpoints_takes_no_memory(strangers):
     """2.4 GB would fit the machine; no weights of theirs are there."""
     run_dir = strangers("residual_vae.widths = (4, 4096)\nresidual_vae.stem_width = 4")
     with pytest.raises(UserError, match=r"config\.gin: the model's variables take more than .* its checkpoints hold"):
-        runs.load_with_step(run_dir)
+        loading.load_with_step(run_dir)
 
 
 def test_a_message_steers_no_terminal(run_command):
@@ -162,10 +164,10 @@ def test_a_message_steers_no_terminal(run_command):
 def test_data_are_neither_prepared_nor_downloaded_for_a_run(strangers, tmp_path, monkeypatch):
     """Even a sound configuration says where files are read and written: not for a run of somebody else's."""
     run_dir = strangers(f"{FOLDER}train.dataset = @image_folder")
-    for read in (runs.load_dataset, READERS["evaluate"]):
+    for read in (loading.load_dataset, READERS["evaluate"]):
         with pytest.raises(UserError, match=r"prepare.*--gin_file=.*config\.gin"):
             read(*[run_dir, tmp_path][: read.__code__.co_argcount])
-    assert runs.load_with_step(run_dir)[1] == 2  # The model needs no data.
+    assert loading.load_with_step(run_dir)[1] == 2  # The model needs no data.
     assert not (tmp_path / "canary").exists()
 
 

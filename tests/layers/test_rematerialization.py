@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from tf_pivae.bijectors.real_nvp import RealNVP
-from tf_pivae.graph_cost import executed, flops, peak_bytes
+from tf_pivae.describe.graph_cost import executed, flops, peak_bytes
 from tf_pivae.layers.rematerialization import keep, rematerialized
 from tf_pivae.layers.weight_norm import WeightNormDense, data_dependent_initialization
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae

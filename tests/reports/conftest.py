@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_pivae.evaluation import Evaluation, Row, as_json
-from tf_pivae.reports import page, pictures
-from tf_pivae.reports.likelihoods import Likelihoods
-from tf_pivae.reports.run import Run
-from tf_pivae.reports.views import Views, unloadable
-from tf_pivae.reports.waterfall import measured_terms
+from tf_pivae.evaluate.measuring import Evaluation, Row, as_json
+from tf_pivae.report import page, pictures
+from tf_pivae.report.likelihoods import Likelihoods
+from tf_pivae.report.run import Run
+from tf_pivae.report.views import Views, unloadable
+from tf_pivae.report.waterfall import measured_terms
 
 HOSTILE = "b</script><script>document.title='taken over'</script>"
 MACHINE = {"processor": "a processor, 2 cores", "memory": "4 GiB"}

@@ -7,7 +7,7 @@ from tf_pivae.data.arrays import ImageDataset, ImageSplit
 from tf_pivae.data.bundled import bundled
 from tf_pivae.models.hierarchical_vae import residual_vae
 from tf_pivae.models.pivae import PiVAE
-from tf_pivae.reports import histograms, likelihoods
+from tf_pivae.report import histograms, likelihoods
 
 SHAPE, LEVELS = (16, 16, 3), 32
 

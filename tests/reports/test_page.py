@@ -10,10 +10,10 @@ import pytest
 from document import Document
 from PIL import Image
 
-from tf_pivae.reports.histograms import counted
-from tf_pivae.reports.markup import Html, breakable, tag
-from tf_pivae.reports.page import render
-from tf_pivae.reports.views import unloadable
+from tf_pivae.report.histograms import counted
+from tf_pivae.report.markup import Html, breakable, tag
+from tf_pivae.report.page import render
+from tf_pivae.report.views import unloadable
 
 SECTIONS = [
     "overview",

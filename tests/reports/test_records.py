@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_pivae import cli
+from tf_pivae import loading
 from tf_pivae.configuration import preserved
 from tf_pivae.data.arrays import ImageSplit
 from tf_pivae.errors import UserError
 from tf_pivae.files import read_records
-from tf_pivae.reports import configuration, curves, drawn, evaluations, hardware, pictures
-from tf_pivae.reports import run as run_records
+from tf_pivae.report import configuration, curves, drawn, evaluations, hardware, pictures
+from tf_pivae.report import run as run_records
 
 
 def test_bindings_are_those_that_gin_reads(tiny):
     """Against gin's own parser, long values that it breaks into lines included."""
     with preserved():
-        cli.parse_gin([tiny], ["residual_vae.widths=(" + ", ".join(map(str, range(100, 150))) + ")"])
+        loading.parse_gin([tiny], ["residual_vae.widths=(" + ", ".join(map(str, range(100, 150))) + ")"])
         text = gin.config_str(max_line_length=80)
         expected = {}
         for (_, selector), parameters in gin.config._CONFIG.items():
@@ -117,7 +117,7 @@ def test_pairs_are_of_one_class():
 
 
 def test_json_in_the_page_cannot_end_its_element():
-    from tf_pivae.reports.markup import data_script
+    from tf_pivae.report.markup import data_script
 
     written = data_script("x", ["</script><!--"])
     assert written.count("<") == 2

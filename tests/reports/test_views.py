@@ -13,9 +13,9 @@ import tf_pivae
 from tf_pivae import figures
 from tf_pivae.data.arrays import ImageDataset, ImageSplit
 from tf_pivae.data.bundled import bundled
-from tf_pivae.reports import drawn, views
-from tf_pivae.reports.run import read_runs
-from tf_pivae.training.pretrained import resolve
+from tf_pivae.report import drawn, views
+from tf_pivae.report.run import read_runs
+from tf_pivae.runs.pretrained import resolve
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from tf_pivae.bijectors.real_nvp import RealNVP
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
 from tf_pivae.models.latents import IAFPosterior
 from tf_pivae.models.pivae import PiVAE
-from tf_pivae.reports import latents
+from tf_pivae.report import latents
 
 SHAPE = (8, 8, 2)
 

@@ -9,9 +9,9 @@ from document import Document
 
 from tf_pivae.metrics import MIN_GROUP_BITS, describe_groups, groups_in_use
 from tf_pivae.metrics.bits_per_dim import Estimate
-from tf_pivae.reports import waterfall
-from tf_pivae.reports.likelihoods import Likelihoods
-from tf_pivae.reports.markup import tag
+from tf_pivae.report import waterfall
+from tf_pivae.report.likelihoods import Likelihoods
+from tf_pivae.report.markup import tag
 
 
 def _terms(*, error=1e-4, **means):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tf_pivae.sweeps.trials import Trial
+from tf_pivae.sweep.trials import Trial
 
 _SCRIPT = """#!/bin/sh
 # Called as: -m tf_pivae.MODULE --run_dir=DIR ...

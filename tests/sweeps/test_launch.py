@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from tf_pivae.sweeps import launch, runner
-from tf_pivae.sweeps.trials import Stage
-from tf_pivae.sweeps.view import view
+from tf_pivae.sweep import launch, runner
+from tf_pivae.sweep.trials import Stage
+from tf_pivae.sweep.view import view
 
 TRAIN = Stage("train", "train")
 

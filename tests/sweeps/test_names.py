@@ -3,9 +3,9 @@
 import gin
 import pytest
 
-from tf_pivae import cli
+from tf_pivae import loading
 from tf_pivae.errors import UserError
-from tf_pivae.sweeps import names
+from tf_pivae.sweep import names
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +15,7 @@ def _clean():
 
 
 def parsed(*parameters, file="demo.gin"):
-    cli.parse_gin([file], parameters)
+    loading.parse_gin([file], parameters)
 
 
 def test_macros_bindings_and_bare_parameters():
@@ -39,7 +39,7 @@ def test_what_is_in_use_follows_references_macros_and_defaults():
     assert names.in_use("the_critic")
     parsed("PiVAE.vae=@plain_vae")
     assert not names.in_use("residual_vae.widths")
-    cli.parse_gin([], ["train.dataset=@bundled", "train.num_steps=1"], required=False)
+    loading.parse_gin([], ["train.dataset=@bundled", "train.num_steps=1"], required=False)
     assert names.resolve("stem_width") == "residual_vae.stem_width"  # train -> PiVAE -> residual_vae, by default
     assert names.in_use("IAFPosterior.num_layers") is False
     assert names.in_use("nowhere.x") is False

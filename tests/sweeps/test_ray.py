@@ -13,8 +13,8 @@ import time
 import pytest
 
 from tf_pivae.errors import UserError
-from tf_pivae.sweeps import launch
-from tf_pivae.sweeps.command import SOME_FAILED
+from tf_pivae.sweep import launch
+from tf_pivae.sweep.command import SOME_FAILED
 
 if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray is not installed: pip install 'tf-pivae[ray]'", allow_module_level=True)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tf_pivae.errors import UserError
-from tf_pivae.sweeps import command, picture, results
-from tf_pivae.sweeps.trials import Record, Trial
+from tf_pivae.sweep import command, picture, results
+from tf_pivae.sweep.trials import Record, Trial
 
 
 def trial_with(tmp_path, lines=(), evaluation=None, status="finished", error=None, **settings):

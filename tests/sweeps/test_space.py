@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from tf_pivae.errors import UserError
-from tf_pivae.sweeps import space
-from tf_pivae.sweeps.space import Axis, Choices, Range, parse_axis
+from tf_pivae.sweep import space
+from tf_pivae.sweep.space import Axis, Choices, Range, parse_axis
 
 
 @pytest.mark.parametrize(

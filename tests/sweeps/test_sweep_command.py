@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from tf_pivae.errors import UserError
-from tf_pivae.sweeps import command
-from tf_pivae.sweeps.plan import plan
-from tf_pivae.sweeps.space import parse_axis
+from tf_pivae.sweep import command
+from tf_pivae.sweep.plan import plan
+from tf_pivae.sweep.space import parse_axis
 
 
 def rows(sweep_dir):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tf_pivae.errors import UserError
-from tf_pivae.sweeps.trials import Record, Stage, Trial, run_trial
+from tf_pivae.sweep.trials import Record, Stage, Trial, run_trial
 
 TRAIN = Stage("train", "train")
 EVALUATE = Stage("evaluate fid", "evaluate", ("--metrics=fid",))

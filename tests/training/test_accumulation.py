@@ -18,7 +18,7 @@ from small_trainer import (
     take_step,
 )
 
-from tf_pivae.graph_cost import executed, flops, peak_bytes
+from tf_pivae.describe.graph_cost import executed, flops, peak_bytes
 from tf_pivae.layers.spectral_norm import SpectralNormConv2D, SpectralNormDense
 from tf_pivae.models.dequantization import EdgeBins
 from tf_pivae.noise import RowNoise

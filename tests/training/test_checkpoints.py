@@ -9,7 +9,7 @@ import keras
 import pytest
 
 from tf_pivae.errors import UserError
-from tf_pivae.training.checkpoints import Checkpoints
+from tf_pivae.runs.checkpoints import Checkpoints
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_what_is_not_finite_is_neither_saved_nor_restored(tmp_path, variable, ca
     assert checkpoints.steps() == [1]
     # Written all the same, by another program say.
     with monkeypatch.context() as patch:
-        patch.setattr("tf_pivae.training.checkpoints.describe_non_finite", lambda _: None)
+        patch.setattr("tf_pivae.runs.checkpoints.describe_non_finite", lambda _: None)
         checkpoints.save(2, groups)
     with caplog.at_level(logging.WARNING):
         assert checkpoints.restore(groups) == 1

@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver
 
+from tf_pivae.cluster.tf_config import expand_hosts, expand_tasks, tf_config
 from tf_pivae.errors import UserError
-from tf_pivae.training.cluster import expand_hosts, expand_tasks, tf_config
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs" / "clusters"
 

@@ -3,9 +3,9 @@
 import importlib.metadata
 import json
 
-from tf_pivae.training.environment import describe_environment
+from tf_pivae.runs.records import load_environments
+from tf_pivae.system.environment import describe_environment
 from tf_pivae.training.recorder import Recorder
-from tf_pivae.training.runs import load_environments
 
 
 def test_facts_are_plain_and_name_no_one():

@@ -11,7 +11,7 @@ import pytest
 
 import tf_pivae
 from tf_pivae.errors import UserError
-from tf_pivae.training import listing, pretrained
+from tf_pivae.runs import listing, pretrained
 
 
 def make(path, step=4, num_steps="4", config="%num_steps", **files):

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import tf_pivae
+from tf_pivae import loading
 from tf_pivae.data import bundled
 from tf_pivae.errors import UserError
-from tf_pivae.training import pretrained, publishing, runs
+from tf_pivae.publish import folder
+from tf_pivae.runs import pretrained, records
 
 SHIPPED = "fashion_mnist"
 
@@ -24,7 +26,7 @@ def published(finished, tmp_path_factory):
     row = dict(metric="bits/dim, K=1", value=7.25, spread=0.125, protocol="32 test images", approximate=False)
     (run_dir / "evaluation.json").write_text(json.dumps({"step": 12, "rows": [row], "refused": []}))
     folder = tmp_path_factory.mktemp("published") / "tiny"
-    assert publishing.publish(run_dir, folder) == 12
+    assert folder.publish(run_dir, folder) == 12
     return run_dir, folder
 
 
@@ -57,12 +59,12 @@ def test_the_card_says_what_the_run_says(published):
     assert "16x16x1, 256 levels" in card
     assert "12 steps of 8 images by likelihood and by an adversary; the weights are their moving average" in card
     assert "| bits/dim, K=1 | 7.2500 | 0.1250 | 32 test images |" in card
-    assert runs.load_environments(folder)[-1]["processor"] in card
+    assert records.load_environments(folder)[-1]["processor"] in card
 
 
 def test_an_evaluation_of_another_step_is_not_the_models(published, tmp_path):
     run_dir, _ = published
-    publishing.publish(run_dir, tmp_path / "early", step=8)
+    folder.publish(run_dir, tmp_path / "early", step=8)
     assert "It was not evaluated." in (tmp_path / "early/model_card.md").read_text()
     assert not (tmp_path / "early/evaluation.json").exists()
 
@@ -73,20 +75,20 @@ def test_damaged_records_are_named(text, tmp_path):
         (tmp_path / name).write_text(text)
     for step in (None, 12):
         with pytest.raises(UserError, match=r"evaluation.json is damaged: remove it, then evaluate again\.$"):
-            runs.load_evaluation(tmp_path, step)
+            records.load_evaluation(tmp_path, step)
     with pytest.raises(UserError, match=r"data.json is damaged: remove it, then the command .* writes it again\.$"):
-        runs.load_facts(tmp_path)
+        records.load_facts(tmp_path)
 
 
 def test_nothing_is_overwritten_or_left_half_written(published, tmp_path):
     run_dir, folder = published
     with pytest.raises(UserError, match="exists already"):
-        publishing.publish(run_dir, folder)
+        folder.publish(run_dir, folder)
     with pytest.raises(UserError, match="no run in"):
-        publishing.publish(tmp_path, tmp_path / "new")
+        folder.publish(tmp_path, tmp_path / "new")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
-        publishing.publish(run_dir, tmp_path / "file" / "new")
+        folder.publish(run_dir, tmp_path / "file" / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -95,7 +97,7 @@ def test_names_stand_for_folders_of_the_package(published, tmp_path, monkeypatch
     monkeypatch.setattr(pretrained, "FOLDER", folder.parent)
     monkeypatch.chdir(tmp_path)
     assert pretrained.pretrained() == ["tiny"]
-    assert runs.load_with_step("tiny")[1] == 12
+    assert loading.load_with_step("tiny")[1] == 12
     with pytest.raises(UserError, match=r"comes with the package.*cp -r .*tiny runs/tiny"):
         pretrained.check_own("tiny")
     with pytest.raises(UserError, match="The models that come with the package: tiny"):

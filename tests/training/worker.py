@@ -4,7 +4,8 @@ import sys
 
 import numpy as np
 
-from tf_pivae import cli, train
+from tf_pivae import cli
+from tf_pivae.train import __main__ as train
 from tf_pivae.training import recorder
 
 

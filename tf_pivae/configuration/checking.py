@@ -6,7 +6,7 @@ import gin.config
 
 from tf_pivae import values
 from tf_pivae.configurable import impossible
-from tf_pivae.configuration import messages, parsing
+from tf_pivae.configuration import messages
 from tf_pivae.data.arrays import ImageDataset
 from tf_pivae.errors import UserError
 
@@ -35,7 +35,7 @@ def check(mentioned: set[str]) -> None:
     used = macros(gin.config._CONFIG)
     defined = {scope for scope, selector in gin.config._CONFIG if selector == _MACRO}
     for name in sorted(defined - used - mentioned):
-        raise UserError(messages.macro(name, used, parsing.text()))
+        raise UserError(messages.macro(name, used))
     for name in sorted(used - defined):
         raise UserError(f"the macro {name!r} has no value: add --gin_param={name}=...")
     resolved: dict[str, Any] = {}

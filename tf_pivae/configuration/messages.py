@@ -5,22 +5,28 @@ import inspect
 import re
 from collections.abc import Iterable
 
+import gin
 import gin.config
+
+
+def text() -> str:
+    """The whole configuration as gin text."""
+    return gin.config_str(max_line_length=110)
 
 
 def explain(error: Exception, where: str, line: int | None = None) -> str:
     """The line for an exception of gin's parser, met with in `where`, after its statement at `line`."""
-    text = str(error).strip()
-    found = re.search(r"No configurable matching (?:reference )?'@?(?:[\w.]*/)*([\w.]+?)(?:\(\))?'", text)
+    said = str(error).strip()
+    found = re.search(r"No configurable matching (?:reference )?'@?(?:[\w.]*/)*([\w.]+?)(?:\(\))?'", said)
     if found:
         return unknown(found[1])
-    parameter = re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '([\w.]+)'", text)
+    parameter = re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '([\w.]+)'", said)
     if parameter:
         return f"{parameter[1]} has no parameter {parameter[2]!r}{did_you_mean(parameter[2], parameters(parameter[1]))}"
-    text = re.sub(
-        r"malformed node or string.*", "it is no value: neither a number, a text, a list nor @NAME or %NAME.", text
+    said = re.sub(
+        r"malformed node or string.*", "it is no value: neither a number, a text, a list nor @NAME or %NAME.", said
     )
-    lines = [part.strip() for part in text.splitlines() if part.strip()] or [type(error).__name__]
+    lines = [part.strip() for part in said.splitlines() if part.strip()] or [type(error).__name__]
     return f"the configuration cannot be read: {where}: {' '.join(lines[:3])}"
 
 
@@ -30,20 +36,19 @@ def unknown(name: str) -> str:
     return f"no configurable named {name!r}{hint} One of your own comes with --import=ITS_MODULE."
 
 
-def macro(name: str, used: set[str], text: str) -> str:
+def macro(name: str, used: set[str]) -> str:
     """The line for a macro that nothing refers to: a misspelt one, or a parameter without its owner.
 
     Args:
       name: the macro's.
       used: names of the macros that something refers to.
-      text: the whole configuration as text.
     """
-    owners = _owners(name, text)
+    owners = _owners(name)
     if owners:
         return f"{name} is no setting by itself: write {' or '.join(f'{owner}.{name}' for owner in owners)}."
     settings = {parameter: owner for owner in configurable_names() for parameter in parameters(owner)}
     near = [
-        [word] if word in used else [f"{owner}.{word}" for owner in _owners(word, text)]
+        [word] if word in used else [f"{owner}.{word}" for owner in _owners(word)]
         for word in difflib.get_close_matches(name, {**settings, **dict.fromkeys(used)}, n=2, cutoff=0.7)
     ]
     near = list(dict.fromkeys(word for words in near for word in words))[:3]
@@ -62,10 +67,11 @@ def parameters(selector: str) -> list[str]:
     return [] if configurable is None else list(inspect.signature(configurable.wrapped).parameters)
 
 
-def _owners(parameter: str, text: str) -> list[str]:
+def _owners(parameter: str) -> list[str]:
     """Names of the configurables that have a parameter of this name and stand in the configuration; else of all."""
     owners = [name for name in configurable_names() if parameter in parameters(name)]
-    return [name for name in owners if re.search(rf"\b{re.escape(name)}\b", text)] or owners
+    configured = text()
+    return [name for name in owners if re.search(rf"\b{re.escape(name)}\b", configured)] or owners
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

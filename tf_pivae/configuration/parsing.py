@@ -67,11 +67,6 @@ def parse(files: Sequence[str] = (), parameters: Iterable[str] = ()) -> None:
     checking.check(mentioned)
 
 
-def text() -> str:
-    """The whole configuration as gin text."""
-    return gin.config_str(max_line_length=110)
-
-
 def statements(source: str, where: str) -> Iterator[tuple]:
     """The statements of gin text, as gin's parser gives them.
 

@@ -11,7 +11,7 @@ import numpy as np
 from tf_pivae.data import arrays, cache, image_files, image_ops, sources
 from tf_pivae.data.image_files import Header, ImageFile
 from tf_pivae.errors import UserError, printable
-from tf_pivae.progress import progress_bar
+from tf_pivae.system.progress import progress_bar
 
 _log = logging.getLogger(__name__)
 _NAMED = 20

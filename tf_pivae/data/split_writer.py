@@ -13,7 +13,7 @@ import numpy as np
 
 from tf_pivae.data.sources import ImageSource
 from tf_pivae.errors import UserError
-from tf_pivae.progress import progress_bar
+from tf_pivae.system.progress import progress_bar
 
 CHECKPOINT_SECONDS = 5.0
 _HEADER_BYTES = 128

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_pivae.metrics.extraction import save_atomically
-from tf_pivae.progress import progress_bar
+from tf_pivae.system.progress import progress_bar
 
 
 class Estimate(NamedTuple):

@@ -16,7 +16,7 @@ import numpy as np
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.features import FeatureNetwork, Features
 from tf_pivae.metrics.moments import Moments, StreamingMoments
-from tf_pivae.progress import progress_bar
+from tf_pivae.system.progress import progress_bar
 
 BATCH_SIZE = 100
 Images: TypeAlias = np.ndarray | Iterable | Callable[[int], Iterable]  # see `extract`

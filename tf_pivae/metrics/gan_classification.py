@@ -18,7 +18,7 @@ from tf_pivae.configurable import Batch, Count, Decay, Fraction, Index, NonNegat
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.classifier import augmented, residual_network
 from tf_pivae.metrics.extraction import save_atomically
-from tf_pivae.progress import progress_bar
+from tf_pivae.system.progress import progress_bar
 from tf_pivae.values import Within
 
 STATE_FILE = "classifier.npz"

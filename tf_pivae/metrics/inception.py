@@ -12,7 +12,7 @@ from keras import layers
 from tf_pivae.metrics.features import FeatureNetwork, Features
 from tf_pivae.metrics.inception_layout import FEATURE_DIM, KERNEL_SHAPES, NAME, NUM_LOGITS, InceptionWeights
 from tf_pivae.metrics.inception_weights import load_weights
-from tf_pivae.rows import RowFunction
+from tf_pivae.system.rows import RowFunction
 
 IMAGE_SIZE = 299
 RESIZE = "TF1 bilinear to 299 (align_corners=False, half_pixel_centers=False)"

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tf_pivae import arguments
 from tf_pivae.models.latent_methods import LatentMethods
 from tf_pivae.noise import RowNoise, SeededRowNoise, seed_tensor
-from tf_pivae.rows import RowFunction
+from tf_pivae.system.rows import RowFunction
 
 _MOST_SAMPLES = 2**31 - 1  # They are counted in 32 bits.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tf_pivae import arguments
 from tf_pivae.noise import RowNoise, seed_tensor
-from tf_pivae.rows import RowFunction
+from tf_pivae.system.rows import RowFunction
 
 RECONSTRUCTION = "reconstruction"  # The stream of the noise of reconstructions, so that it is not that of samples.
 

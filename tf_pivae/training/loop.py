@@ -17,10 +17,10 @@ from tf_pivae.data.batches import batch_indices, train_batches
 from tf_pivae.errors import UserError
 from tf_pivae.models.critic import Critic
 from tf_pivae.models.pivae import PiVAE
+from tf_pivae.runs.finite import describe_non_finite
+from tf_pivae.runs.weights import restore_model
 from tf_pivae.training.building import bounded_variables, check_batch, explained
-from tf_pivae.training.finite import describe_non_finite
 from tf_pivae.training.recorder import NoRecorder, Recorder
-from tf_pivae.training.runs import restore_model
 from tf_pivae.training.stopping import Stopping
 from tf_pivae.training.trainer import Trainer
 from tf_pivae.training.validation import Validation
@@ -73,7 +73,7 @@ def train(
       strategy: `tf.distribute.Strategy`; None is `workers.default_strategy()`: all GPUs of this machine, or the workers
         of TF_CONFIG, each of which runs the same command. Only the chief needs `run_dir`.
       recorder: a function of `run_dir` and `keep_checkpoints` that returns what writes the run down: `Recorder`, or
-        `tf_pivae.dry_run.Rehearsal`, which writes nothing and ends before the first step.
+        `tf_pivae.train.dry_run.Rehearsal`, which writes nothing and ends before the first step.
       dataset: a function that returns an `ImageDataset`.
       model: a function of `image_shape` and `num_classes` that returns a `PiVAE`.
       critic: None, or a function of `num_classes` that returns a `Critic`.

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tf_pivae.configurable import Decay, NonNegative, Positive, configurable
 
 
-class WholeSteps:
+class WholeSteps(keras.optimizers.Optimizer):
     """What an optimiser of Keras becomes here, for gradients already averaged over replicas.
 
     A step whose gradients have no finite norm changes no weight, no moment, and not the bias correction, which goes by
@@ -136,7 +136,7 @@ _NOT_HERE = {"use_ema", "ema_momentum", "ema_overwrite_frequency", "loss_scale_f
 
 def _whole(kind: type) -> type:
     """An optimiser of Keras as one of `WholeSteps`, registered with gin under its own name."""
-    signature = inspect.signature(kind.__init__)
+    signature = inspect.signature(kind.__init__)  # type: ignore[misc]
     kept = {
         name: parameter
         for name, parameter in signature.parameters.items()
@@ -144,13 +144,14 @@ def _whole(kind: type) -> type:
     }
 
     def initialize(self, *arguments, **keywords):
-        kind.__init__(self, *arguments, **keywords)
+        super(made, self).__init__(*arguments, **keywords)
 
-    initialize.__signature__ = signature.replace(parameters=list(kept.values()))
+    setattr(initialize, "__signature__", signature.replace(parameters=list(kept.values())))  # noqa: B010
     initialize.__annotations__ = {name: _SETTINGS[name] for name in kept if name in _SETTINGS}
     about = f"Keras' {kind.__name__}, its step taken whole or not at all; its arguments are those of Keras."
     members = {"__init__": initialize, "__doc__": about, "__module__": __name__}
-    return configurable(type(kind.__name__, (WholeSteps, kind), members))
+    made = type(kind.__name__, (WholeSteps, kind), members)
+    return configurable(made)
 
 
 OPTIMIZERS = {

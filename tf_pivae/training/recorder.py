@@ -16,10 +16,11 @@ from tf_pivae import figures
 from tf_pivae.data.arrays import ImageSplit
 from tf_pivae.files import read_records, write_atomically
 from tf_pivae.models.pivae import PiVAE
-from tf_pivae.training.checkpoints import BEST, Checkpoints
-from tf_pivae.training.environment import describe_environment
+from tf_pivae.runs.checkpoints import BEST, Checkpoints
+from tf_pivae.runs.directory import RunDirectory, check_same
+from tf_pivae.runs.records import load_environments
+from tf_pivae.system.environment import describe_environment
 from tf_pivae.training.monitor import Monitor
-from tf_pivae.training.runs import RunDirectory, check_same, load_environments
 from tf_pivae.training.validation import PREFIX, Validation
 
 _BATCH = 64  # Images at a time in the evaluation at the end, as in `PiVAE.log_prob`.

@@ -1,0 +1,1 @@
+"""Writes a SavedModel, with its warm-up requests and its model card."""

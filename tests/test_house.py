@@ -1,0 +1,109 @@
+"""The plan of the house: every import points to a floor below (or stays in its room), and no modules form a circle."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DRAWING = re.search(r"```text\n(.*?)```", (ROOT / "docs/design.md").read_text("utf-8"), re.DOTALL)[1]
+# Room -> floor; 0 is the uppermost.
+FLOORS = {room: i for i, line in enumerate(DRAWING.splitlines()) for room in re.split(r" {2,}", line)[0].split()}
+# Modules that stand in no folder, or in another room than their folder's.
+ROOMS = {
+    **{f"tf_pivae{name}": "commands" for name in ("", ".sample", ".prepare", ".metrics.convert_inception")},
+    **{f"tf_pivae.{name}": name for name in ("cli", "loading", "noise")},
+    "tf_pivae.export.ray_serve": "export.serve",
+    "tf_pivae.export": "export.runtimes",  # `load`
+    **{f"tf_pivae.export.{name}_runtime": "export.runtimes" for name in ("openvino", "tensorflow")},
+    "tf_pivae.export.runtimes": "export.runtimes",
+}
+
+
+def _modules():
+    """Name -> file of every module."""
+    found = {}
+    for folder, package in (("tf_pivae", "tf_pivae"), ("export", "tf_pivae.export")):
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            found[".".join([package, *parts]).removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = _modules()
+
+
+def room(module):
+    """Where a module stands."""
+    if module in ROOMS:
+        return ROOMS[module]
+    if module.endswith(".__main__"):
+        return "commands"
+    parts = module.split(".")[1:]
+    if MODULES[module].name != "__init__.py":
+        parts.pop()
+    if parts[:1] == ["export"]:
+        return ".".join(parts[:2])
+    return parts[0] if parts else "ground"
+
+
+def imports(tree):
+    """The modules of the package that a syntax tree imports: at its top, in functions, and for the checker of types."""
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports name the whole path"
+            within = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else node.module for name in within]
+        yield from (name for name in names if name in MODULES)
+
+
+ARROWS = {name: sorted({*imports(ast.parse(path.read_text("utf-8")))} - {name}) for name, path in MODULES.items()}
+
+
+def upward(arrows):
+    """The arrows that do not lead to a floor below, from one room to another."""
+    pairs = [(above, below) for above, imported in arrows.items() for below in imported if room(above) != room(below)]
+    return [f"{above} -> {below}" for above, below in pairs if FLOORS[room(above)] >= FLOORS[room(below)]]
+
+
+def circles(arrows):
+    """The modules that are left when those that import nothing that is left are taken away again and again."""
+    left = set(arrows)
+    while free := {name for name in left if not left & set(arrows[name])}:
+        left -= free
+    return left
+
+
+def test_every_module_has_a_room():
+    assert {room(name) for name in MODULES} == set(FLOORS)
+
+
+def test_arrows_point_downwards():
+    assert sum(map(len, ARROWS.values())) > 400
+    assert not upward(ARROWS)
+
+
+def test_no_circles():
+    assert not circles(ARROWS)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("tf_pivae.models.pivae", "from tf_pivae.training import losses"),
+        ("tf_pivae.data.arrays", "def f():\n    from tf_pivae.models.pivae import PiVAE"),
+        ("tf_pivae.report.page", "import tf_pivae.train.__main__"),
+        ("tf_pivae.evaluate.measuring", "from tf_pivae.publish import folder"),
+    ],
+)
+def test_an_arrow_upwards_is_seen(name, text):
+    assert upward({name: [*imports(ast.parse(text))]})
+
+
+def test_a_circle_is_seen():
+    back = ARROWS | {"tf_pivae.runs.directory": ["tf_pivae.runs.records"], "tf_pivae.runs.records": ["tf_pivae.runs.directory"]}  # fmt: skip # noqa: E501
+    assert {"tf_pivae.runs.directory", "tf_pivae.runs.records"} <= circles(back)

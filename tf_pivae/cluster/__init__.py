@@ -1,0 +1,1 @@
+"""The TF_CONFIG of a worker, from what its scheduler says."""

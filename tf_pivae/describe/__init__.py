@@ -1,0 +1,1 @@
+"""What a configuration builds: blocks, weights, arithmetic, memory."""

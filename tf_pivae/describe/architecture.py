@@ -1,0 +1,228 @@
+"""What a configuration builds, measured on TensorFlow's graphs of it: blocks, weights, arithmetic, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import gin
+import keras
+import tensorflow as tf
+
+from tf_pivae.data.specification import specification
+from tf_pivae.describe.graph_cost import executed, flops, peak_bytes
+from tf_pivae.errors import UserError
+from tf_pivae.noise import RowNoise
+from tf_pivae.training.building import num_elements
+
+if TYPE_CHECKING:
+    from tf_pivae.data.specification import Specification
+    from tf_pivae.training.trainer import Trainer
+
+
+class Block(NamedTuple):
+    """A layer of the model as a whole, such as a residual block."""
+
+    part: str  # "head", "VAE" or "critic"
+    name: str
+    shape: tuple  # of its output for one image
+    parameters: int  # trainable weights
+    flops: int  # of one image, see `graph_cost.flops`
+
+
+class Parameters(NamedTuple):
+    """Numbers of trainable weights."""
+
+    inference: int  # bottom-up pass, the top's posterior, sigma: what the GAN trains in its second stage alone
+    generative: int  # the rest of the VAE
+    head: int
+    critic: int
+
+    @property
+    def vae(self) -> int:
+        """Both passes of the VAE: the column "Generator" of Table 6."""
+        return self.inference + self.generative
+
+
+class Architecture(NamedTuple):
+    """What a configuration builds."""
+
+    data: Specification
+    conditional: bool
+    blocks: list  # of `Block`, in the order of the likelihood's computation, then the critic's
+    latents: dict  # group's name -> shape for one image, the top first
+    parameters: Parameters
+    bound_flops: int  # of one image: one sample of the bound
+    sample_flops: int  # of one image: one sample of the model
+    step_flops: int  # of one training step, all of the batch
+    batch_size: int
+    state_bytes: int  # weights, moments, moving average
+    step_bytes: int  # most that the tensors of one training step hold, see `graph_cost.peak_bytes`
+
+
+def configured() -> tuple[Trainer, Specification, int]:
+    """Builds, at full size and without the data, the trainer that gin configures for `train`.
+
+    Returns:
+      The `Trainer`, the `Specification` of its data, and the batch size.
+
+    Raises:
+      UserError: the configuration names no data set, or a model that cannot be built for its images.
+    """
+    bindings = gin.get_bindings("train")
+    if "dataset" not in bindings:
+        raise UserError("the configuration names no data set: add --gin_param=train.dataset=@bundled")
+    data = specification(bindings["dataset"])
+    num_classes = data.num_classes if bindings.get("class_conditional") else 0
+    if bindings.get("class_conditional") and not num_classes:
+        raise UserError(f"{data.name} has no labels: set class_conditional = False, or choose labelled data.")
+    shape = dict(image_shape=data.image_shape, num_classes=num_classes)
+    model, critic = bindings["model"], bindings.get("critic")
+    try:
+        trainer = bindings["trainer"](
+            pivae=model(**shape),
+            critic=None if critic is None else critic(num_classes=num_classes),
+            moving_average=model(**shape) if bindings.get("moving_average") else None,
+            seed=bindings.get("seed", 0),
+        )
+        trainer.check_batch(bindings.get("batch_size", 64))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the model cannot be built for images of {list(data.image_shape)}: {error}") from error
+    return trainer, data, bindings.get("batch_size", 64)
+
+
+def measure(trainer: Trainer, data: Specification, batch_size: int) -> Architecture:
+    """Traces the bound, the sampler, the critic and a training step.
+
+    Args:
+      trainer: `Trainer`, built.
+      data: `Specification` of its images.
+      batch_size: int, of the training step.
+
+    Returns:
+      `Architecture`.
+    """
+    pivae, critic = trainer.pivae, trainer.critic
+    shape, conditional = tuple(pivae.image_shape), bool(pivae.num_classes)
+
+    def labels(batch):
+        return (tf.TensorSpec([batch], tf.int64),) if conditional else ()
+
+    def bound(images, *labels):
+        with _calls() as calls:
+            pivae.bound(images, RowNoise(0, 1), False, *labels)
+        return calls
+
+    def latents(y, *labels):
+        groups, _ = pivae.vae.infer(y, RowNoise(0, 1), *labels)
+        return {n: tuple(group.z.shape[1:]) for n, group in zip(pivae.vae.group_names, groups, strict=True)}
+
+    def criticise(images, *labels):
+        with _calls(inside=(critic, critic.trunk)) as calls:
+            critic(images, *labels)
+        return calls
+
+    def sample(*labels):
+        return pivae.sample_continuous(RowNoise(0, 1), labels=labels[0] if labels else None)
+
+    def step(images, *labels):
+        return trainer.train_step((images, *labels) if labels else images)
+
+    image = tf.TensorSpec([1, *shape], tf.uint8)
+    real = tf.TensorSpec([1, *shape], tf.float32)
+    bound_graph, calls = _traced(bound, image, *labels(1))
+    blocks = _blocks(calls, _names(pivae), lambda layer: "head" if id(layer) in _names(pivae) else "VAE")
+    _, groups = _traced(latents, real, *labels(1))
+    if critic is not None:
+        _, calls = _traced(criticise, real, *labels(1))
+        blocks += _blocks(calls, {}, lambda layer: "critic")
+    sample_graph, _ = _traced(sample, *labels(1))
+    step_graph, _ = _traced(step, tf.TensorSpec([batch_size, *shape], tf.uint8), *labels(batch_size))
+    state = [variable.value for group in trainer.state.values() for variable in group]
+    return Architecture(
+        data=data,
+        conditional=conditional,
+        blocks=blocks,
+        latents=groups,
+        parameters=count_parameters(trainer),
+        bound_flops=flops(bound_graph.get_operations()),
+        sample_flops=flops(sample_graph.get_operations()),
+        step_flops=flops(executed(step_graph)),
+        batch_size=batch_size,
+        state_bytes=sum(math.prod(value.shape) * value.dtype.size for value in state),
+        step_bytes=peak_bytes(step_graph),
+    )
+
+
+def count_parameters(trainer: Trainer) -> Parameters:
+    """The `Parameters` of a `Trainer`."""
+    pivae, critic = trainer.pivae, trainer.critic
+    inference, head = num_elements(pivae.inference_variables), num_elements(pivae.flow_variables)
+    generative = num_elements(pivae.trainable_variables) - inference - head
+    return Parameters(inference, generative, head, 0 if critic is None else num_elements(critic.trainable_variables))
+
+
+def _traced(function, *arguments):
+    """The graph of a function, and what the function returned while it was traced."""
+    returned = []
+
+    def keeping(*arguments):
+        returned.append(function(*arguments))
+        return ()
+
+    return tf.function(keeping, autograph=False).get_concrete_function(*arguments).graph, returned[0]
+
+
+class _Call(NamedTuple):
+    layer: object
+    shape: tuple
+    flops: int
+
+
+@contextlib.contextmanager
+def _calls(inside=()):
+    """Records the outermost calls of Keras layers; a call of a layer in `inside` is looked into, not recorded."""
+    calls, depth = [], 0
+    original = keras.layers.Layer.__call__
+    graph = tf.compat.v1.get_default_graph()
+
+    def recorded(self, *arguments, **keywords):
+        nonlocal depth
+        if any(self is layer for layer in inside):
+            return original(self, *arguments, **keywords)
+        before, depth = len(graph.get_operations()), depth + 1
+        try:
+            output = original(self, *arguments, **keywords)
+        finally:
+            depth -= 1
+        if not depth:
+            shape = tuple(tf.nest.flatten(output)[0].shape[1:])
+            calls.append(_Call(self, shape, flops(graph.get_operations()[before:])))
+        return output
+
+    keras.layers.Layer.__call__ = recorded
+    try:
+        yield calls
+    finally:
+        keras.layers.Layer.__call__ = original
+
+
+def _names(pivae):
+    """Names of the head's networks by identity: those of different scales have one name."""
+    stages = [] if pivae.flow is None else [stage for scale in pivae.flow.scales for stage in scale]
+    return {id(net): f"{stage.name}/{net.name}" for stage in stages for net in [*stage.conditioners, *stage.norms]}
+
+
+def _blocks(calls, names, part):
+    """One `Block` for each layer that has weights, in the order of the first calls."""
+    blocks = {}
+    for call in calls:
+        layer, count = call.layer, num_elements(call.layer.trainable_variables)
+        if not count:
+            continue
+        known = blocks.get(id(layer))
+        work = call.flops + (known.flops if known else 0)
+        name = names.get(id(layer), layer.name)
+        blocks[id(layer)] = Block(part(layer), name, call.shape, count, work)
+    return list(blocks.values())

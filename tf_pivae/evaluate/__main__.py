@@ -1,0 +1,176 @@
+"""Evaluates a trained model: python -m tf_pivae.evaluate --run_dir=RUN --metrics=bits_per_dim,fid,kid --split=test
+
+Prints a table and writes it to RUN/evaluation.json, which keeps the other metrics of the same step. With --watch it
+follows a running training and evaluates every new checkpoint into RUN/evaluations.jsonl and TensorBoard. Without a run
+it compares two folders of images (--images, --reference_images), or repeats the study of Table 7
+(--real_subsets=50000,40000,... with --gin_file naming a data set).
+An interrupted evaluation goes on where it stopped.
+"""
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from tf_pivae import cli, loading
+from tf_pivae.errors import UserError
+
+if TYPE_CHECKING:
+    from tf_pivae.evaluate import measuring
+
+cli.define_gin_flags()
+flags.adopt_module_key_flags(cli)  # shows them in --help
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.")
+_METRICS = flags.DEFINE_list(
+    "metrics",
+    ["bits_per_dim"],
+    "Of bits_per_dim, fid, kid, inception_score, precision, recall, density, coverage, gan_train, gan_test.",
+)
+_SPLIT = flags.DEFINE_enum("split", "test", ["train", "test"], "Images of the bits per dimension.")
+_REFERENCE_SPLIT = flags.DEFINE_enum(
+    "reference_split",
+    "test",
+    ["train", "test"],
+    "Images that samples are compared with; the paper takes held-out ones.",
+)
+_IMPORTANCE_SAMPLES = flags.DEFINE_integer("importance_samples", 16, "K of the tighter bound.", lower_bound=1)
+_NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "Images of the bits per dimension; all by default.", 1)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Samples; by default as many as the reference has.", 2)
+_SEED = flags.DEFINE_integer("seed", 0, "Of all noise.")
+_STEP = cli.define_step_flag("evaluate")
+_INCEPTION = flags.DEFINE_string(
+    "inception_weights", None, "File with the FID Inception's weights: .pb, .tgz, .pt or .npz; see the guide."
+)
+_NETWORK = flags.DEFINE_string(
+    "feature_network", None, "Another feature network: a Keras model file or a SavedModel; scores are named after it."
+)
+_RANK_DEFICIENT = flags.DEFINE_bool(
+    "allow_rank_deficient", False, "Compute Frechet distances from fewer samples than feature dimensions."
+)
+_WATCH = flags.DEFINE_bool("watch", False, "Follow a running training until its last step.")
+_POLL_SECONDS = flags.DEFINE_float("poll_seconds", 10.0, "How often --watch looks for a new checkpoint.", 0.1)
+_REAL_SUBSETS = flags.DEFINE_list("real_subsets", [], "Sizes of random subsets of real images (Table 7).")
+_IMAGES = flags.DEFINE_string("images", None, "Folder of PNGs to score without a run.")
+_REFERENCE_IMAGES = flags.DEFINE_string("reference_images", None, "Folder of PNGs to compare --images with.")
+
+
+def main() -> None:
+    cli.import_tensorflow_quietly()
+    from tf_pivae.evaluate import measuring
+
+    if not _REAL_SUBSETS.value:  # Bindings for the evaluation itself, such as ClassifierConfig.num_steps.
+        loading.parse_gin(flags.FLAGS.gin_file, flags.FLAGS.gin_param, required=False)
+    settings = measuring.Settings(
+        metrics=tuple(_METRICS.value),
+        split=_SPLIT.value,
+        reference_split=_REFERENCE_SPLIT.value,
+        importance_samples=_IMPORTANCE_SAMPLES.value,
+        num_examples=_NUM_EXAMPLES.value,
+        num_samples=_NUM_SAMPLES.value,
+        seed=_SEED.value,
+        inception_weights=_INCEPTION.value,
+        feature_network=_NETWORK.value,
+        allow_rank_deficient=_RANK_DEFICIENT.value,
+    )
+    if _REAL_SUBSETS.value:
+        data = loading.configured_dataset(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
+        print(measuring.table(measuring.real_subset_rows(data, _counts(_REAL_SUBSETS.value), settings)))
+    elif _IMAGES.value and _RUN_DIR.value:
+        raise UserError("--images scores a folder, --run_dir a run: give one of them.")
+    elif _IMAGES.value:
+        print(measuring.table(measuring.folder_rows(_IMAGES.value, _REFERENCE_IMAGES.value, settings)))
+    elif not _RUN_DIR.value:
+        raise UserError("give --run_dir=RUN (or --images, or --real_subsets; see --help).")
+    else:
+        _evaluate(settings)
+
+
+def _evaluate(settings: "measuring.Settings") -> None:
+    """Evaluates the run, once or whenever it has a new checkpoint."""
+    from tf_pivae.evaluate import measuring
+    from tf_pivae.files import write_atomically
+    from tf_pivae.runs.pretrained import check_own
+    from tf_pivae.runs.records import load_evaluation
+
+    if not settings.metrics:
+        raise UserError(f"--metrics names none: choose from {', '.join(measuring.METRICS)}.")
+    check_own(_RUN_DIR.value)
+    if _WATCH.value:
+        _watch(_RUN_DIR.value, settings)
+    else:
+        earlier = load_evaluation(_RUN_DIR.value)  # A damaged file is said before the work.
+        result = measuring.evaluate_run(_RUN_DIR.value, settings, _STEP.value)
+        _show(_RUN_DIR.value, result)
+        path = Path(_RUN_DIR.value) / "evaluation.json"
+        whole = measuring.with_earlier(result, earlier)
+        if result.rows or not path.exists():  # Where nothing could be had, earlier numbers stay.
+            write_atomically(path, measuring.as_json(whole) + "\n")
+        if result.refused:
+            raise UserError("; ".join(result.refused))
+
+
+def _show(run_dir: str, result: "measuring.Evaluation") -> None:
+    from tf_pivae.evaluate import measuring
+    from tf_pivae.metrics import describe_groups
+    from tf_pivae.runs.records import load_facts
+
+    if not result.rows:
+        return
+    print(f"{run_dir} at step {result.step}\n{measuring.table(result.rows)}", flush=True)
+    dimensions = math.prod(load_facts(run_dir)["image_shape"])
+    bits = {row.metric.strip().removeprefix("kl/"): row.value for row in result.rows if row.metric.startswith("  kl/")}
+    if bits:
+        print(describe_groups({name: value * dimensions for name, value in bits.items()}), flush=True)
+
+
+def _counts(values: list[str]) -> list[int]:
+    try:
+        return [int(value) for value in values]
+    except ValueError:
+        raise UserError(f"--real_subsets={','.join(values)}: expected whole numbers.") from None
+
+
+def _watch(run_dir: str, settings: "measuring.Settings") -> None:
+    """Evaluates every checkpoint that appears, until that of the last step."""
+    import tensorflow as tf
+
+    from tf_pivae import loading
+    from tf_pivae.evaluate import measuring
+    from tf_pivae.files import read_records
+    from tf_pivae.runs.checkpoints import Checkpoints
+
+    log = Path(run_dir) / "evaluations.jsonl"
+    done = {record["step"] for record in read_records(log)}
+    writer = tf.summary.create_file_writer(str(Path(run_dir) / "tensorboard" / "evaluation"))
+    if not (Path(run_dir) / "config.gin").exists():
+        print(f"waiting for a training to begin in {run_dir}", flush=True)  # Or for ever: the name may be misspelt.
+    while not (Path(run_dir) / "config.gin").exists():
+        time.sleep(_POLL_SECONDS.value)
+    last = loading.load_num_steps(run_dir)
+    while last not in done:
+        waiting = [step for step in Checkpoints(Path(run_dir) / "checkpoints").steps() if step not in done]
+        if not waiting:
+            time.sleep(_POLL_SECONDS.value)
+            continue
+        try:
+            result = measuring.evaluate_run(run_dir, settings, waiting[0])
+        except UserError:
+            if waiting[0] in Checkpoints(Path(run_dir) / "checkpoints").steps():
+                raise
+            continue  # The training has dropped this checkpoint meanwhile.
+        _show(run_dir, result)
+        with open(log, "a") as file:
+            file.write(measuring.as_json(result) + "\n")
+        with writer.as_default(step=result.step):
+            for row in result.rows:
+                tf.summary.scalar(f"evaluation/{row.metric.strip()}", row.value)
+        writer.flush()
+        done.add(result.step)
+        if result.refused:
+            raise UserError("; ".join(result.refused))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,433 @@
+"""Evaluates a trained model: the metrics of section 5.1, put together from models, data and `tf_pivae.metrics`."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tf_pivae import figures, loading, metrics
+from tf_pivae.data.arrays import ImageDataset, ImageSplit
+from tf_pivae.data.levels import LookedUpImages
+from tf_pivae.errors import UserError
+from tf_pivae.metrics.bits_per_dim import bits_per_dim
+from tf_pivae.metrics.scores import KEEP_FEATURES, NEIGHBOURS, WITH_FEATURES, WITH_REFERENCE
+from tf_pivae.models.pivae import PiVAE
+from tf_pivae.runs import records
+from tf_pivae.training.workers import local_strategy
+
+_MASS_SAMPLES = 1000  # From which the mass outside of all images is estimated.
+_log = logging.getLogger(__name__)
+IMAGE_METRICS = ("fid", "kid", "inception_score", "precision", "recall", "density", "coverage")
+CLASSIFIER_METRICS = ("gan_train", "gan_test")
+METRICS = ("bits_per_dim", *IMAGE_METRICS, *CLASSIFIER_METRICS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What an evaluation is asked for."""
+
+    metrics: tuple[str, ...]
+    split: str = "test"  # of the bits per dimension
+    reference_split: str = "test"  # that samples are compared with: held-out data, the paper's protocol
+    importance_samples: int = 16
+    num_examples: int | None = None  # held-out images for the bits per dimension; None is all
+    num_samples: int | None = None  # None is as many as the reference has
+    seed: int = 0
+    inception_weights: str | None = None
+    feature_network: str | None = None
+    allow_rank_deficient: bool = False
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in self.metrics:
+            if name not in METRICS:
+                raise UserError(f"unknown metric {name!r}: choose from {', '.join(METRICS)}.")
+        for split in (self.split, self.reference_split):
+            if split not in ("train", "test"):
+                raise UserError(f"unknown split {split!r}: choose train or test.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    metric: str
+    value: float
+    spread: float | None  # standard error or standard deviation, as `protocol` says
+    protocol: str
+    approximate: bool = False  # shown in [square brackets]: the bound of an inference network trained around a GAN
+
+    def as_dict(self) -> dict:
+        """Plain types, for JSON."""
+        return dataclasses.asdict(self)
+
+    @property
+    def number(self) -> str:
+        """The value as the table shows it."""
+        text = f"{self.value:.4f}" if abs(self.value) < 100 else f"{self.value:.2f}"
+        return f"[{text}]" if self.approximate else text
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation came to."""
+
+    step: int
+    rows: list[Row]
+    refused: list[str]  # why a metric that was asked for is missing
+
+
+def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None = None) -> Evaluation:
+    """Evaluates a checkpoint of a run (the newest by default).
+
+    Args:
+      run_dir: folder of the run.
+      settings: `Settings`.
+      step: int, or None.
+
+    Returns:
+      `Evaluation`. A metric that this model or machine cannot give does not keep the others from being computed.
+
+    Raises:
+      UserError: no run, or no such checkpoint.
+    """
+    network, rows, refused = None, [], []
+    wanted = [name for name in settings.metrics if name in IMAGE_METRICS]
+    if wanted and not settings.feature_network:  # Said before the minutes that the other metrics take.
+        try:
+            network = metrics.inception_network(settings.inception_weights)
+        except UserError as error:
+            refused.append(f"{', '.join(wanted)}: {error}")
+            settings = dataclasses.replace(settings, metrics=tuple(n for n in settings.metrics if n not in wanted))
+            if settings.metrics:  # Else it is said at once.
+                _log.warning("%s", refused[0])
+    with local_strategy().scope():
+        model, step = loading.load_with_step(run_dir, step)
+    data = loading.load_dataset(run_dir)
+    subject = _Subject(model, data, records.load_facts(run_dir), settings, Path(run_dir) / "evaluation", step, network)
+    parts = [
+        (_bits_per_dim_rows, ["bits_per_dim"]),
+        (_image_rows, IMAGE_METRICS),
+        (_classifier_rows, CLASSIFIER_METRICS),
+    ]
+    for part, names in parts:
+        wanted = [name for name in settings.metrics if name in names]
+        if wanted:
+            try:
+                part(subject, wanted, rows, refused)
+            except UserError as error:
+                refused.append(f"{', '.join(wanted)}: {error}")
+    return Evaluation(step, rows, refused)
+
+
+class _Subject(NamedTuple):
+    """What is evaluated, and how."""
+
+    model: PiVAE
+    data: ImageDataset
+    facts: dict  # `RUN/data.json`
+    settings: Settings
+    work: Path  # folder of the states of interrupted passes
+    step: int
+    network: metrics.FeatureNetwork | None  # Inception, where it is wanted
+
+
+def _split(data: ImageDataset, name: str) -> ImageSplit:
+    return data.train if name == "train" else data.test
+
+
+def _bits_per_dim_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
+    model, data, settings = subject.model, subject.data, subject.settings
+    if not subject.facts["likelihood"]:
+        raise UserError(
+            "this run was trained without likelihood, so it has no bound yet: train an inference network around it "
+            "with --gin_file=gan_bits_per_dim.gin --gin_param=initial_run=RUN, then evaluate that run."
+        )
+    split = _split(data, settings.split).take(settings.num_examples)
+    labels = split.labels if model.num_classes else None
+
+    def batch_labels(images: np.ndarray, first_row: int) -> np.ndarray | None:
+        return None if labels is None else labels[first_row : first_row + len(images)]
+
+    result = bits_per_dim(
+        split.images,
+        terms=lambda images, row: model.bound_terms(images, settings.seed, batch_labels(images, row), row),
+        log_prob=lambda images, k, row: model.log_prob(
+            images, k, settings.seed, batch_labels(images, row), first_row=row
+        ),
+        num_importance_samples=settings.importance_samples,
+        progress=settings.progress,
+        classes=labels,
+        state_path=subject.work / "bits_per_dim.npz",
+        key=f"step {subject.step} seed {settings.seed} split {settings.split}",
+    )
+    where = f"{result.count} {settings.split} images, seed {settings.seed}; standard error over images"
+    approximate = subject.facts["inference_only"]
+    rows.append(Row("bits/dim, K=1", *result.one_sample, where, approximate))
+    name = f"bits/dim, K={result.num_importance_samples}"
+    rows.append(Row(name, *result.importance_weighted, where, approximate))
+    rows += [Row(f"  {name}", *value, "bits/dim, part of K=1") for name, value in result.terms.items()]
+    if not model.dequantization.partition:
+        rows += _mass_rows(model, settings.seed)
+    for label, (value, count) in result.by_class.items():
+        name = data.class_names[label] if data.class_names else label
+        rows.append(Row(f"bits/dim, K=1, class {name}", *value, f"{count} images of class {label}", approximate))
+
+
+def _mass_rows(model: PiVAE, seed: int) -> list[Row]:
+    """How much of the density no image owns: what the probabilities of all images miss of 1."""
+    labels = np.arange(_MASS_SAMPLES) % model.num_classes if model.num_classes else None
+    mass = model.mass_outside(_MASS_SAMPLES, seed, labels)
+    where = f"share, {_MASS_SAMPLES} samples; what lies outside belongs to no image, but is clipped in samples"
+    names = "samples wholly inside [0, 1)^D", "pixels below 0", "pixels from 1 on"
+    return [Row(f"mass: {name}", share, None, where) for name, share in zip(names, mass, strict=True)]
+
+
+def feature_network(settings: Settings, example: np.ndarray) -> metrics.FeatureNetwork:
+    """The Inception network of FID, or the network that the settings name."""
+    if settings.feature_network:
+        return metrics.keras_network(settings.feature_network, example=example)
+    return metrics.inception_network(settings.inception_weights)
+
+
+def _image_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
+    model, data, settings = subject.model, _full_scale(subject.data), subject.settings
+    reference = _split(data, settings.reference_split)
+    network = subject.network or feature_network(settings, np.asarray(reference.images[:1]))
+    count = settings.num_samples or len(reference)
+    wanted = _possible(wanted, network, count, len(reference), settings, refused)
+    if not wanted:
+        return
+    keep = KEEP_FEATURES if set(WITH_FEATURES) & set(wanted) else 0
+    statistics = None
+    if set(WITH_REFERENCE) & set(wanted):
+        key = metrics.ReferenceKey(data.name, settings.reference_split, _digest(reference.images), len(reference))
+        statistics = metrics.reference_statistics(
+            reference.images, network, key, keep_features=keep, progress=settings.progress
+        )
+    pass_name = f"{subject.step}-{settings.seed}-{count}-{settings.reference_split}-{network.checksum[:8]}-{keep}"
+    samples = metrics.extract(
+        sampler(model, count, settings.seed, _class_labels(model, reference, count)),
+        network,
+        keep_features=keep,
+        keep_logits=network.has_logits,
+        progress=settings.progress,
+        total=count,
+        state_path=subject.work / f"features-{pass_name}.npz",
+        key=pass_name,
+        description="samples",
+    )
+    for together in _same_neighbours(wanted):
+        try:
+            scores = metrics.image_scores(
+                samples,
+                statistics,
+                network,
+                together,
+                reference_name=f"{data.name} {settings.reference_split}",
+                allow_rank_deficient=settings.allow_rank_deficient,
+            )
+            rows += map(_score_row, scores)
+        except UserError as error:
+            refused.append(f"{', '.join(together)}: {error}")
+
+
+def _same_neighbours(wanted: list[str]) -> list[list[str]]:
+    """Metrics in groups that are computed at once, so that what one group lacks does not cost another."""
+    groups: dict[object, list[str]] = {}
+    for metric in wanted:
+        groups.setdefault(NEIGHBOURS.get(metric, metric), []).append(metric)
+    return list(groups.values())
+
+
+def _possible(
+    wanted: list[str],
+    network: metrics.FeatureNetwork,
+    num_samples: int,
+    num_reference: int,
+    settings: Settings,
+    refused: list[str],
+) -> list[str]:
+    """Those of the metrics that can be had; why the others cannot goes to `refused`."""
+    possible = []
+    for metric in wanted:
+        try:
+            metrics.check_possible(
+                metric, network, num_samples, num_reference, allow_rank_deficient=settings.allow_rank_deficient
+            )
+            possible.append(metric)
+        except UserError as error:
+            refused.append(f"{metric}: {error}")
+    return possible
+
+
+def _digest(images: np.ndarray) -> str:
+    """Shape and a digest of some of the images: two data sets of one name do not share reference statistics."""
+    probes = np.ascontiguousarray(images[:: max(1, len(images) // 64)])
+    return f"{'x'.join(map(str, images.shape[1:]))} {hashlib.sha256(probes).hexdigest()[:16]}"
+
+
+def sampler(
+    model: PiVAE, count: int, seed: int, labels: np.ndarray | None = None, batch_size: int = 100
+) -> Callable[[int], Iterator[np.ndarray]]:
+    """A function of the number of samples already drawn that yields the rest in batches, for `metrics.extract`.
+
+    Args:
+      model: `PiVAE`.
+      count: int, samples in all.
+      seed: int; sample i is a function of it and of i.
+      labels: int [count] for a class-conditional model.
+      batch_size: samples at a time, which are uint8 [B, H, W, C] on the full scale whatever the model's levels.
+    """
+
+    def batches(start: int) -> Iterator[np.ndarray]:
+        for first in range(start, count, batch_size):
+            size = min(batch_size, count - first)
+            chosen = None if labels is None else labels[first : first + size]
+            images = model.sample(size, seed, labels=chosen, batch_size=batch_size, first_row=first)
+            yield figures.full_scale(images, model.num_bins)
+
+    return batches
+
+
+def _full_scale(data: ImageDataset) -> ImageDataset:
+    """The data set's images on the full scale, which is what a feature network expects, whatever their levels."""
+    if data.num_bins == 256:
+        return data
+    table = np.zeros(256, np.uint8)
+    table[: data.num_bins] = figures.full_scale(np.arange(data.num_bins), data.num_bins)
+    train, test = (
+        dataclasses.replace(split, images=LookedUpImages(split.images, table)) for split in (data.train, data.test)
+    )
+    return dataclasses.replace(data, train=train, test=test)
+
+
+def _class_labels(model: PiVAE, split: ImageSplit, count: int) -> np.ndarray | None:
+    """Labels with the data's own class frequencies, in random order whatever the data's; None without classes."""
+    if not model.num_classes:
+        return None
+    return np.resize(np.random.default_rng(0).permutation(split.labels), count)
+
+
+def _classifier_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
+    model, data, settings = subject.model, _full_scale(subject.data), subject.settings
+    if not model.num_classes:
+        raise UserError(
+            "gan_train and gan_test need a class-conditional model: train with train.class_conditional=True."
+        )
+    count = settings.num_samples or len(data.train)
+    labels = _class_labels(model, data.train, count)
+    samples = np.concatenate(list(sampler(model, count, settings.seed, labels)(0)))
+    result = metrics.gan_train_test(
+        samples,
+        labels,
+        np.asarray(data.train.images),
+        data.train.labels,
+        np.asarray(data.test.images),
+        data.test.labels,
+        num_classes=model.num_classes,
+        state_dir=subject.work / f"classifiers-{subject.step}-{settings.seed}-{count}",
+        real_state_dir=subject.work / "classifier-real",
+        progress=settings.progress,
+    )
+    recipe = f"ResNet-{result.config.depth}, {result.config.num_steps} steps"
+    values = {
+        "GAN-train": (result.gan_train, result.test_count, f"trained on {result.samples} samples"),
+        "GAN-test": (result.gan_test, result.samples, f"trained on {result.train_count} real images"),
+        "real-on-real": (result.real, result.test_count, f"trained on {result.train_count} real images"),
+    }
+    shown = {"gan_train": ["GAN-train", "real-on-real"], "gan_test": ["GAN-test", "real-on-real"]}
+    names = {name for metric in wanted for name in shown[metric]}
+    for name, (value, tested, how) in values.items():
+        if name in names:
+            error = 100 * result.standard_error(value, tested)
+            rows.append(Row(f"{name} %", 100 * value, error, f"{how}, tested on {tested} images; {recipe}"))
+
+
+def real_subset_rows(data: ImageDataset, counts: Sequence[int], settings: Settings) -> list[Row]:
+    """Table 7: scores of random subsets of the training images against all of them."""
+    data = _full_scale(data)
+    network = feature_network(settings, np.asarray(data.train.images[:1]))
+    rows = []
+    for subset in metrics.real_subsets(
+        data.train.images,
+        counts,
+        network,
+        settings.seed,
+        name=f"{data.name} train",
+        allow_rank_deficient=settings.allow_rank_deficient,
+        progress=settings.progress,
+    ):
+        for score in (subset.inception_score, subset.fid):
+            if score is not None:
+                rows.append(_score_row(score, f"{subset.count} real: "))
+    return rows
+
+
+def folder_rows(images: str | Path, reference_images: str | Path | None, settings: Settings) -> list[Row]:
+    """Scores of a folder of PNGs against another (or alone, for the Inception Score).
+
+    Raises:
+      UserError: none of the settings' metrics can be had of images alone.
+    """
+    wanted = [name for name in settings.metrics if name in IMAGE_METRICS]
+    if not wanted:
+        raise UserError(f"--images can be scored by {', '.join(IMAGE_METRICS)}: name some with --metrics.")
+    samples = metrics.images_from_folder(images)
+    network = feature_network(settings, samples[:1])
+    scores = metrics.image_scores(
+        samples,
+        reference_images,
+        network,
+        wanted,
+        reference_name=reference_images or "",
+        shuffle_seed=settings.seed,  # Files are often named by class: a split of the score needs them all.
+        allow_rank_deficient=settings.allow_rank_deficient,
+        progress=settings.progress,
+    )
+    return [_score_row(score) for score in scores]
+
+
+def _score_row(score: metrics.Score, prefix: str = "") -> Row:
+    return Row(prefix + score.name, score.value, score.std, str(score).split(" (", 1)[1].removesuffix(")"))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text."""
+    width = max((len(row.metric) for row in rows), default=0)
+    lines = []
+    for row in rows:
+        spread = "" if row.spread is None else f"+- {row.spread:.4f}"
+        lines.append(f"{row.metric:<{width}}  {row.number:>12}  {spread:<11}  {row.protocol}")
+    return "\n".join(lines)
+
+
+def with_earlier(evaluation: Evaluation, earlier: dict | None) -> Evaluation:
+    """An evaluation, and those rows of an earlier one of the same step that are of other metrics.
+
+    Args:
+      evaluation: `Evaluation`.
+      earlier: what RUN/evaluation.json says, or None.
+    """
+    if earlier is None or earlier["step"] != evaluation.step:
+        return evaluation
+    fresh = {_family(row.metric) for row in evaluation.rows}
+    kept = [Row(**{field.name: row[field.name] for field in dataclasses.fields(Row)}) for row in earlier["rows"]]
+    return evaluation._replace(rows=[row for row in kept if _family(row.metric) not in fresh] + evaluation.rows)
+
+
+def _family(metric: str) -> str:
+    """The rows of bits/dim, with those of its terms, classes and mass, are one metric; every other one is its own."""
+    return "bits/dim" if metric.startswith(("bits/dim", " ", "mass: ")) else metric
+
+
+def as_json(evaluation: Evaluation) -> str:
+    """An `Evaluation` as one JSON object."""
+    rows = [row.as_dict() for row in evaluation.rows]
+    return json.dumps({"step": evaluation.step, "rows": rows, "refused": evaluation.refused}, allow_nan=False)

@@ -1,0 +1,178 @@
+"""What is built from a configuration: that of gin files, or that of a run.
+
+TensorFlow is imported by what needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tf_pivae import configuration
+from tf_pivae.configuration import parsing
+from tf_pivae.errors import UserError
+from tf_pivae.runs.pretrained import resolve
+from tf_pivae.runs.records import load_facts
+from tf_pivae.system.startup import import_tensorflow_quietly
+
+if TYPE_CHECKING:
+    from tf_pivae.data import ImageDataset
+    from tf_pivae.models.pivae import PiVAE
+
+_SLACK = 1 << 26  # Bytes: a model that is a little too large is told the layer.
+# What registers itself with gin, so that a configuration may name it.
+_REGISTERED = (
+    "bijectors.preprocessing",
+    "bijectors.real_nvp",
+    "data",
+    "layers.convolution",
+    "layers.rematerialization",
+    "layers.spectral_norm",
+    "layers.weight_norm",
+    "metrics.gan_classification",
+    "models.critic",
+    "models.dequantization",
+    "models.hierarchical_vae",
+    "models.latents",
+    "models.pivae",
+    "training.accumulation",
+    "training.augmentation",
+    "training.balance",
+    "training.loop",
+    "training.losses",
+    "training.optimizer",
+    "training.regularizers",
+    "training.schedules",
+    "training.trainer",
+    "training.validation",
+)
+
+
+def register() -> None:
+    """Imports everything that a configuration may name."""
+    import_tensorflow_quietly()
+    for name in _REGISTERED:
+        importlib.import_module(f"tf_pivae.{name}")
+
+
+def parse_gin(files: Sequence[str], parameters: Sequence[str] = (), required: bool = True) -> None:
+    """Reads gin files and bindings into gin's configuration, with nothing unknown passing unnoticed.
+
+    Args:
+      files: names of gin files.
+      parameters: bindings such as "num_steps=1000".
+      required: whether at least one file must be given.
+
+    Raises:
+      UserError: see `tf_pivae.configuration.parse`.
+    """
+    if required and not files:
+        names = ", ".join(parsing.shipped_files()[:6])
+        raise UserError(f"give a configuration: --gin_file=NAME, one of {names}, ...")
+    register()
+    parsing.parse(files, parameters)
+
+
+def configured_dataset(gin_files: Sequence[str], gin_params: Sequence[str]) -> ImageDataset:
+    """The data set that a configuration names, without a run; UserError where it names none."""
+    parse_gin(gin_files, gin_params)
+    try:
+        return configuration.Snapshot().value("train.dataset")()
+    except KeyError:
+        raise UserError("the configuration names no data set: add train.dataset=@bundled, say.") from None
+
+
+def load(run_dir: str | Path, step: int | str | None = None, moving_average: bool = True) -> PiVAE:
+    """Loads a trained model.
+
+    A run is read as data, whoever made it: its configuration binds values to names that are registered already.
+    Extensions of your own are registered by importing their module first.
+
+    Args:
+      run_dir: folder that `tf_pivae.train` wrote, or the name of a model that comes with the package, one of
+        `tf_pivae.pretrained()`.
+      step: int, one of its checkpoints; None is the newest, "best" the one that its `train.validation` chose.
+      moving_average: take the moving-average weights where they were kept.
+
+    Returns:
+      `PiVAE`, with the methods `log_prob`, `bits_per_dim`, `sample`, `reconstruct`.
+
+    Raises:
+      UserError: no run, or no whole checkpoint there; names the file that is wrong.
+    """
+    return load_with_step(run_dir, step, moving_average)[0]
+
+
+def load_with_step(
+    run_dir: str | Path, step: int | str | None = None, moving_average: bool = True
+) -> tuple[PiVAE, int]:
+    """`load`, and the step of the checkpoint it took."""
+    from tf_pivae.runs.checkpoints import Checkpoints
+    from tf_pivae.runs.weights import restore_model
+    from tf_pivae.training.building import bounded_variables, explained, physical_memory
+
+    facts = load_facts(run_dir)
+    path = resolve(run_dir) / "config.gin"
+    build = _configured(run_dir, "model")
+    what = f"{path} describes no model for images of {facts['image_shape']}"
+    limit = min(physical_memory(), _SLACK + 2 * Checkpoints(path.parent / "checkpoints").most_bytes())
+    with _named(path), explained(what), bounded_variables(limit, "twice what its checkpoints hold"):
+        model = build(image_shape=facts["image_shape"], num_classes=facts["num_classes"])
+    return model, restore_model(run_dir, model, step, moving_average)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Has a `UserError` from within name the file."""
+    try:
+        yield
+    except UserError as error:
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
+
+
+def load_dataset(run_dir: str | Path) -> ImageDataset:
+    """The `ImageDataset` that a run was trained on.
+
+    Nothing is downloaded, prepared or written for it: where the files of a configuration lie is for whoever trains to
+    say, not for a run of somebody else's.
+
+    Raises:
+      UserError: it is not on this machine, or not prepared.
+    """
+    from tf_pivae.data import cache
+
+    path = resolve(run_dir) / "config.gin"
+    build = _configured(run_dir, "dataset")
+    try:
+        with cache.reading_only():
+            return build()
+    except cache.NotPrepared as error:
+        raise UserError(f"{str(error).splitlines()[0]} Its configuration: --gin_file={path}") from error
+
+
+def load_num_steps(run_dir: str | Path) -> int:
+    """Number of steps of the finished run."""
+    return _configured(run_dir, "num_steps")
+
+
+def load_batch_size(run_dir: str | Path) -> int:
+    """Number of images in a step's batch, over all replicas."""
+    return _configured(run_dir, "batch_size")
+
+
+def has_critic(run_dir: str | Path) -> bool:
+    """Whether a run is trained by an adversary."""
+    return _configured(run_dir, "critic") is not None
+
+
+def _configured(run_dir: str | Path, parameter: str) -> Any:
+    """A parameter of `train` in the run's configuration, its own parameters bound already."""
+    register()
+    path = resolve(run_dir) / "config.gin"
+    try:
+        return configuration.of_run(path).value(f"train.{parameter}")
+    except KeyError:
+        raise UserError(f"{path} has no train.{parameter}: copy it from a run of the same model.") from None

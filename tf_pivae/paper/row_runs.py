@@ -1,0 +1,242 @@
+"""Trains and evaluates rows of the paper's tables, each part in a process of its own and none of them twice.
+
+DIR/runs/ROW/seed_S/likelihood/  the run trained by likelihood first (appendix C), where the row has one
+DIR/runs/ROW/seed_S/model/       the row's run
+DIR/runs/ROW/seed_S/bound/       the inference network around a GAN (section 5.1)
+DIR/runs/ROW/seed_S/parts.json   the finished parts: name -> the command that made it, and what it came to;
+                               enough to print the table again where the runs themselves are gone
+DIR/runs/real_subsets/...        Table 7 has no runs, only parts
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tf_pivae import cli, configuration
+from tf_pivae.errors import UserError
+from tf_pivae.files import write_atomically
+from tf_pivae.paper.numbers import BEYOND
+from tf_pivae.system import children
+
+if TYPE_CHECKING:
+    from tf_pivae.paper.numbers import Row
+
+# Names in evaluation.json.
+_NAMES = {
+    "bits_per_dim": "bits/dim, K=1",
+    "inception_score": "Inception Score",
+    "fid": "FID",
+    "gan_test": "GAN-test %",
+    "gan_train": "GAN-train %",
+    **{name: name.capitalize() for name in BEYOND},
+}
+_STAGES = ("likelihood", "model", "bound")
+
+
+class Preset(NamedTuple):
+    """How large the rows are trained."""
+
+    own_data: bool  # instead of the row's
+    evaluation: tuple  # flags of the evaluate command
+    real_subsets: tuple  # sizes for Table 7
+
+
+PRESETS = {
+    "full": Preset(False, (), (50_000, 40_000, 30_000, 20_000, 10_000, 5_000, 2_500)),
+    "small": Preset(True, ("--num_examples=2000", "--num_samples=2500"), (50_000, 10_000, 5_000, 2_500)),
+    "tiny": Preset(True, ("--num_examples=32", "--num_samples=64", "--importance_samples=2"), (128, 64)),
+}
+
+
+class Failure(Exception):
+    """A part of a row that cannot be had: its message is what the command said."""
+
+
+def gin_files(row_name: str, preset: str) -> list[str]:
+    """The gin files of a row under a preset; a preset may have one for the row's system, the name's first word."""
+    if preset == "full":
+        return [f"paper/{row_name}.gin"]
+    shipped = [f"presets/{preset}_{row_name.split('_')[0]}.gin", f"presets/{preset}.gin"]
+    return [f"paper/{row_name}.gin", next(name for name in shipped if configuration.is_file(name))]
+
+
+class Parts:
+    """The finished parts of a folder, on disk as soon as they are finished."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = Path(directory) / "parts.json"
+        self._parts = json.loads(self._path.read_text()) if self._path.exists() else {}
+
+    def finished(self, name: str, command: Sequence[str]) -> dict | None:
+        """What a part came to, or None if it is still to do, or was done by another command."""
+        known = self._parts.get(name)
+        return known["result"] if known and known["command"] == list(command) else None
+
+    def total(self, key: str, names: Iterable[str]) -> float | None:
+        """The sum of a number over those of the parts that are finished; None if none is."""
+        numbers = [self._parts[name]["result"][key] for name in names if name in self._parts]
+        return sum(numbers) if numbers else None
+
+    def finish(self, name: str, command: Sequence[str], result: dict) -> None:
+        """Keeps what a part came to, a dict of plain types."""
+        self._parts[name] = {"command": list(command), "result": result}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._path, json.dumps(self._parts, indent=1))
+
+
+class RowRun:
+    """One row with one seed.
+
+    Args:
+      row: `published.Row`.
+      preset: name of a `Preset`.
+      seed: int.
+      output_dir: DIR of the module's docstring.
+      extra_files, gin_params: further gin files, after the preset's, and bindings, of all trainings.
+      evaluation: further flags of the evaluate command.
+      retry: evaluate again what was refused.
+      say: a function of a line of text.
+    """
+
+    def __init__(
+        self,
+        row: Row,
+        preset: str,
+        seed: int,
+        output_dir: str | Path,
+        extra_files: Sequence[str] = (),
+        gin_params: Sequence[str] = (),
+        evaluation: Sequence[str] = (),
+        retry: bool = False,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.row, self.preset = row, preset
+        self.name = row.elsewhere if row.elsewhere and PRESETS[preset].own_data else row.name
+        self.directory = Path(output_dir) / "runs" / self.name / f"seed_{seed}"
+        self.retry, self.say = retry, lambda text: say(f"{row.label}, seed {seed}: {text}")
+        files = [f"--gin_file={file}" for file in [*gin_files(self.name, preset), *extra_files]]
+        self._configuration = [*files, f"--gin_param=seed={seed}", *(f"--gin_param={p}" for p in gin_params)]
+        self._evaluation = [*PRESETS[preset].evaluation, *evaluation]
+        if preset != "full":
+            self._evaluation.append(f"--gin_file=presets/{preset}_evaluation.gin")
+        self._parts = Parts(self.directory)
+
+    def minutes(self) -> float | None:
+        """Minutes that its trainings took, with all stages; None if there is none."""
+        return self._parts.total("minutes", _STAGES)
+
+    def run(self) -> dict[str, dict]:
+        """Trains and evaluates what is not finished yet.
+
+        Returns:
+          dict of a metric's name -> {"value", "spread", "protocol"} or {"reason": why there is none}, for the metrics
+          that the paper gives and those wanted beyond them.
+        """
+        wanted = [metric for metric, value in self.row.numbers.items() if value is not None] + list(self.row.also)
+        bound = [metric for metric in wanted if metric == "bits_per_dim" and self.row.approximate]
+        try:
+            start = []
+            if self.row.likelihood_first:
+                self._train("likelihood", ["--gin_param=train.critic=None"])
+                start = [f"--gin_param=train.initial_run={str(self.directory / 'likelihood')!r}"]
+            self._train("model", start)
+            results = self._evaluate("model", [metric for metric in wanted if metric not in bound])
+            if bound:
+                start = [f"--gin_param=initial_run={str(self.directory / 'model')!r}"]
+                self._train("bound", ["--gin_file=gan_bits_per_dim.gin", *start])
+                results |= self._evaluate("bound", bound)
+        except Failure as failure:
+            return {metric: {"reason": str(failure)} for metric in wanted}
+        return results
+
+    def _train(self, stage, extra):
+        run_dir = self.directory / stage
+        command = ["tf_pivae.train", *self._configuration, *extra, f"--run_dir={run_dir}"]
+        if self._parts.finished(stage, command) is None:
+            self.say(f"training ({stage})")
+            children.wait_for_lock(run_dir)
+            error = _run(command)
+            if error:
+                raise Failure(error)
+            self._parts.finish(stage, command, {"minutes": _minutes(run_dir)})
+
+    def _evaluate(self, stage, metrics):
+        """Each metric is a part: what one run refused does not make another one compute the rest again."""
+        results, missing = {}, []
+        run_dir = self.directory / stage
+        command = ["tf_pivae.evaluate", f"--run_dir={run_dir}", *self._evaluation]
+        for metric in metrics:
+            found = self._parts.finished(metric, command)
+            if found is None or (self.retry and "reason" in found):
+                missing.append(metric)
+            else:
+                results[metric] = found
+        if missing:
+            self.say(f"evaluating {', '.join(missing)}")
+            file = run_dir / "evaluation.json"
+            file.unlink(missing_ok=True)
+            error = _run([*command, f"--metrics={','.join(missing)}"])
+            if not file.exists():
+                raise Failure(error or f"the evaluation wrote no {file}")
+            evaluation = json.loads(file.read_text())
+            for metric in missing:
+                results[metric] = _result(metric, evaluation, error)
+                self._parts.finish(metric, command, results[metric])
+        return results
+
+
+def _minutes(run_dir):
+    from tf_pivae.report.hardware import training_seconds
+    from tf_pivae.report.run import read_runs
+
+    (run,) = read_runs([run_dir])
+    return (training_seconds(run) or 0.0) / 60.0
+
+
+def _result(metric, evaluation, error):
+    for row in evaluation["rows"]:
+        if row["metric"] == _NAMES[metric]:
+            return {key: row[key] for key in ("value", "spread", "protocol")}
+    for refusal in evaluation["refused"]:
+        names, _, reason = refusal.partition(": ")
+        if metric in names.split(", "):
+            return {"reason": reason}
+    return {"reason": error or "the evaluation does not say why"}
+
+
+def _run(command):
+    """Runs a command of this program to its end; returns its one-line error, or None.
+
+    SIGTERM is handed on, and ends this process when the command has saved and ended. Its messages pass through.
+    """
+    arguments = [sys.executable, "-m", *command, *cli.import_flags()]
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, env=children.environment())
+    previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    error = None
+    try:
+        # A bar goes back to the start of its line: each of its states is handed on when the next one comes.
+        for line in io.TextIOWrapper(process.stderr, newline=""):
+            if line.startswith("error: "):
+                error = line.removeprefix("error: ").strip()
+            else:
+                sys.stderr.write(line)
+        status = process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # The terminal has interrupted it too.
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    if status in (130, 143, -signal.SIGTERM, -signal.SIGINT):
+        sys.exit(130 if status in (130, -signal.SIGINT) else 143)
+    if status == UserError.exit_status:
+        return error
+    if status:
+        raise UserError(f"`python -m {' '.join(command)}` ended with status {status}.")
+    return None

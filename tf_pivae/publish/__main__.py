@@ -1,0 +1,28 @@
+"""Makes of a run a small folder to hand on: python -m tf_pivae.publish --run_dir=runs/demo --output=published/demo
+
+It holds the model's weights alone (their moving average where it was kept), its configuration, what
+`tf_pivae.evaluate` found, and model_card.md. `tf_pivae.load` and the commands that read a run take it as one. It made
+the models that come with the package, in tf_pivae/pretrained/.
+"""
+
+from absl import flags
+
+from tf_pivae import cli
+
+cli.define_import_flag()
+flags.adopt_module_key_flags(cli)  # shows it in --help
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "The folder to write; its name becomes the model's.", required=True)
+_STEP = cli.define_step_flag("publish")
+
+
+def main() -> None:
+    cli.import_tensorflow_quietly()
+    from tf_pivae.publish.folder import publish
+
+    step = publish(_RUN_DIR.value, _OUTPUT.value, _STEP.value)
+    print(f"{_RUN_DIR.value} at step {step}: {_OUTPUT.value}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,137 @@
+"""Makes of a finished run a folder of a few MB: the weights of the model alone, and a model card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tf_pivae import loading
+from tf_pivae.errors import UserError, cannot_write
+from tf_pivae.files import read_text, write_atomically
+from tf_pivae.runs import records
+from tf_pivae.runs.checkpoints import Checkpoints
+from tf_pivae.runs.pretrained import resolve
+from tf_pivae.training.building import num_elements
+from tf_pivae.version import __version__
+
+if TYPE_CHECKING:
+    from tf_pivae.models.pivae import PiVAE
+
+
+def publish(run_dir: str | Path, output: str | Path, step: int | str | None = None) -> int:
+    """Writes a run directory in miniature, which `tf_pivae.load` and the commands that read runs take.
+
+    It has the moving-average weights where they were kept, and neither critic nor optimisers: training cannot go on
+    from it, but `initial_run` can begin with it.
+
+    Args:
+      run_dir: folder of the run.
+      output: the folder to write, which must not exist yet; it appears whole or not at all.
+      step: int, the checkpoint; None is the newest, "best" the one that its `train.validation` chose.
+
+    Returns:
+      int, the checkpoint's step.
+
+    Raises:
+      UserError: no run, no checkpoint, or `output` exists or cannot be written.
+    """
+    run_dir, output = resolve(run_dir), Path(output)
+    if output.exists():
+        raise UserError(f"{output} exists already: remove it, or choose another --output.")
+    model, step = loading.load_with_step(run_dir, step)
+    facts = records.load_facts(run_dir)
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for name in ("config.gin", "data.json"):
+            write_atomically(partial / name, read_text(run_dir / name))
+        environments = records.load_environments(run_dir)
+        if environments:
+            write_atomically(partial / "environment.json", json.dumps(environments, indent=1) + "\n")
+        group = "moving_average" if facts["moving_average"] else "pivae"
+        Checkpoints(partial / "checkpoints").save(step, {group: model.variables})
+        evaluation = records.load_evaluation(run_dir, step)
+        if evaluation is not None:
+            write_atomically(partial / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
+        write_atomically(partial / "model_card.md", model_card(output.name, run_dir, step, model, evaluation))
+        partial.rename(output)
+    except OSError as error:
+        raise UserError(cannot_write(output, error)) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return step
+
+
+def model_card(name: str, run_dir: str | Path, step: int, model: PiVAE, evaluation: dict | None = None) -> str:
+    """What a model is, where it comes from, how good it was found to be and what it is not for, as Markdown.
+
+    Args:
+      name: str, how it is loaded.
+      run_dir: folder of the run.
+      step: int, the checkpoint.
+      model: the `PiVAE` at this step.
+      evaluation: what RUN/evaluation.json says of this step, or None.
+    """
+    facts = records.load_facts(run_dir)
+    height, width, channels = facts["image_shape"]
+    conditional = f", one of {model.num_classes} classes" if model.num_classes else ""
+    weights, head = num_elements(model.trainable_variables), num_elements(model.flow_variables)
+    batch_size = loading.load_batch_size(run_dir)
+    average = "; the weights are their moving average" if facts["moving_average"] else ""
+    return f"""\
+# {name}
+
+A partially invertible variational autoencoder (Lucas et al. 2019) of {facts["name"]}: a lower bound on the
+log-probability of an image, and samples. `tf_pivae.load("{name}")` loads it.
+It was published by tf_pivae {__version__}.
+
+## What it is
+
+- **Images**: {height}x{width}x{channels}, {facts["num_bins"]} levels{conditional}.
+- **Weights**: {weights:,}, of which {head:,} are the invertible head's.
+- **Latent groups**: {", ".join(model.vae.group_names)}.
+- **Trained** for {step:,} steps of {batch_size} images by {_objectives(run_dir, facts)}{average}.
+- **Configuration**: `config.gin` in this folder has every setting; `python -m tf_pivae.train --gin_file=config.gin
+  --run_dir=RUN` trains it again.
+- **Machine**: {_machine(run_dir)}.
+
+## How good it was found to be
+
+{_table(evaluation)}
+
+## What to mind
+
+- Log-probabilities are lower bounds: with more importance samples they come closer to the truth from below.
+- They are of images of exactly this shape and these levels, prepared as the training images were. A high probability
+  does not mean that an image resembles the data: generative models are known to give simple images of other kinds more
+  than their own.
+- The model knows {facts["name"]} and nothing else. It is there to try the program out and to compare with, not to
+  decide anything about people or things.
+"""
+
+
+def _objectives(run_dir, facts):
+    if facts["inference_only"]:
+        return "likelihood, around a generator that stays as it is"
+    losses = ["likelihood"] * facts["likelihood"] + ["an adversary"] * loading.has_critic(run_dir)
+    return " and by ".join(losses)
+
+
+def _machine(run_dir):
+    found = [", ".join(f"{key} {value}" for key, value in start.items() if key not in ("started", "from_step"))
+             for start in records.load_environments(run_dir)]  # fmt: skip
+    return found[-1] if found else "not recorded"
+
+
+def _table(evaluation):
+    if evaluation is None:
+        return "It was not evaluated."
+    lines = ["| | | ± | |", "|---|---|---|---|"]
+    for row in evaluation["rows"]:
+        spread = "" if row["spread"] is None else f"{row['spread']:.4f}"
+        value = f"[{row['value']:.4f}]" if row["approximate"] else f"{row['value']:.4f}"
+        lines.append(f"| {row['metric'].strip()} | {value} | {spread} | {row['protocol']} |")
+    return "\n".join(lines)

@@ -1,0 +1,40 @@
+"""Shows runs on one page: python -m tf_pivae.report --run_dir=runs/demo --output=report.html
+
+Repeat --run_dir to put several runs side by side. The page needs nothing but itself: no network, no other file. What a
+folder lacks is drawn from its checkpoint: a published or copied model shows its samples, too.
+"""
+
+from absl import flags
+
+from tf_pivae import cli
+from tf_pivae.errors import check_output
+
+cli.define_import_flag()
+flags.adopt_module_key_flags(cli)  # shows it in --help
+_RUN_DIRS = flags.DEFINE_multi_string(
+    "run_dir", None, "Folder of a run, or a pretrained model; repeat for others.", required=True
+)
+_OUTPUT = flags.DEFINE_string("output", "report.html", "The HTML page to write.")
+_NUM_EXAMPLES = flags.DEFINE_integer("num_examples", 200, "Images of each set for the likelihoods.", lower_bound=1)
+_OTHER_DATA = flags.DEFINE_string(
+    "other_data",
+    None,
+    "A gin file whose train.dataset is shown to the models as another data set, such as datasets/photographs.gin; by "
+    "default Fashion-MNIST, to those of other data.",
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Of all noise but the samples'.")
+
+
+def main() -> None:
+    cli.import_tensorflow_quietly()
+    from tf_pivae.loading import configured_dataset
+    from tf_pivae.report.page import write_report
+
+    check_output(_OUTPUT.value)
+    other = None if _OTHER_DATA.value is None else configured_dataset([_OTHER_DATA.value], [])
+    write_report(_RUN_DIRS.value, _OUTPUT.value, _NUM_EXAMPLES.value, _SEED.value, other)
+    print(f"report: {_OUTPUT.value}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,81 @@
+"""The configurations, and what differs between them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tf_pivae.report.markup import Html, breakable, folded, note, table, tag
+from tf_pivae.report.run import Run
+
+
+def bindings(config: str) -> dict[str, str]:
+    """The statements of gin text written by gin itself: name -> value, both text.
+
+    A value that gin broke into several lines is joined into one.
+    """
+    found: dict[str, str] = {}
+    name = None
+    for line in config.splitlines():
+        statement = re.match(r"([\w./]+) = ?(.*)", line)
+        if statement:
+            name = statement[1]
+            found[name] = statement[2].rstrip("\\").strip()
+        elif name and line.startswith((" ", "\t")):
+            found[name] = f"{found[name]} {line.strip()}".strip()
+        elif not line.strip() or line.startswith("#"):
+            name = None
+    return found
+
+
+def setting(config: str, name: str) -> str | None:
+    """The value of a binding as text, a macro's looked up; None where there is no such binding."""
+    found = bindings(config)
+    value = found.get(name)
+    return found.get(value[1:]) if value and value.startswith("%") else value
+
+
+def differences(configs: Sequence[dict[str, str]]) -> dict[str, list[str | None]]:
+    """The bindings that are not the same in all configurations.
+
+    Args:
+      configs: see `bindings`.
+
+    Returns:
+      name -> its values, one for each configuration; None where it has no such binding.
+    """
+    names = sorted({name for config in configs for name in config}, key=_order)
+    rows = {name: [config.get(name) for config in configs] for name in names}
+    return {name: values for name, values in rows.items() if len(set(values)) > 1}
+
+
+def _order(name: str) -> tuple[bool, str]:
+    """Macros, which a user turns first, before the rest."""
+    return "." in name, name.lower()
+
+
+def render(runs: Sequence[Run]) -> list[Html]:
+    """The section, folded: what differs, then everything."""
+    configs = [bindings(run.config) for run in runs]
+    parts = []
+    if len(runs) > 1:
+        rows = [[_name(name), *map(_value, values)] for name, values in differences(configs).items()]
+        differing = table("Settings that differ", ["Setting", *(run.name for run in runs)], rows)
+        parts.append(
+            folded(f"Settings that differ: {len(rows)}", differing)
+            if rows
+            else note("The configurations are the same.")
+        )
+    for run, config in zip(runs, configs, strict=True):
+        rows = [[_name(name), _value(config[name])] for name in sorted(config, key=_order)]
+        caption = f"Settings of {run.name}: {len(rows)}, as its config.gin has them"
+        parts.append(folded(f"Everything that {run.name} was built from", table(caption, ["Setting", "Value"], rows)))
+    return parts
+
+
+def _name(name: str) -> Html:
+    return tag("code", breakable(name))
+
+
+def _value(value: str | None) -> Html:
+    return tag("span", "not set", class_="missing") if value is None else tag("code", breakable(value))

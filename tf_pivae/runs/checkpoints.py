@@ -1,0 +1,221 @@
+"""Checkpoints that are whole or not there at all.
+
+`RUN/checkpoints/00001000/` holds TensorFlow's own checkpoint files and a manifest with their sizes and SHA-256 sums. It
+is written under another name, flushed to the disk, and renamed: a run killed at any moment leaves no half checkpoint
+under a final name. A checkpoint whose files no longer match the manifest is passed over, aloud, and so is one with a
+value that is not finite; none such is written. What is read of a manifest are names of files in its own folder.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tf_pivae.errors import UserError, disk_message
+from tf_pivae.files import read_json
+from tf_pivae.runs.finite import describe_non_finite
+
+_log = logging.getLogger(__name__)
+_MANIFEST = "manifest.json"
+BEST = "best"  # The folder beside `checkpoints` with the one that a `Validation` chose, and its name for `--step`.
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      directory: `RUN/checkpoints`.
+      keep: number of newest checkpoints to keep.
+    """
+
+    def __init__(self, directory: str | Path, keep: int = 3) -> None:
+        self.directory = Path(directory)
+        self.keep = keep
+
+    def steps(self) -> list[int]:
+        """Steps with a checkpoint, ascending."""
+        if not self.directory.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.directory.iterdir() if re.fullmatch(r"\d{8,}", path.name))
+
+    def most_bytes(self) -> int:
+        """Size of the largest file of any checkpoint, 0 without one: no model of more variables was saved."""
+        files = [path.lstat() for step in self.steps() for path in self._path(step).glob("checkpoint*")]
+        return max((about.st_size for about in files), default=0)
+
+    def save(self, step: int, groups: dict[str, list[keras.Variable]]) -> None:
+        """Saves variables under `step`.
+
+        Args:
+          step: int.
+          groups: dict of a name ("pivae", "critic_optimizer", ...) -> list of Keras variables, in a fixed order.
+
+        Raises:
+          UserError: a value is not finite, the disk is full, or the folder cannot be written; earlier checkpoints are
+            intact.
+        """
+        bad = describe_non_finite(groups)
+        if bad is not None:
+            raise UserError(
+                f"step {step} is not saved: {bad}. The same command goes on from the last checkpoint; lower "
+                "Trainer.learning_rate if it comes to this again."
+            )
+        final = self._path(step)
+        partial = final.with_name(f".{final.name}.partial")
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            with _plain_path(partial) as plain:
+                _checkpoint(groups).write(str(plain / "checkpoint"))
+            files = {path.name: _facts(path) for path in sorted(partial.iterdir())}
+            manifest = partial / _MANIFEST
+            manifest.write_text(json.dumps({"step": int(step), "files": files}, indent=2))
+            for path in [*partial.iterdir(), partial]:
+                _flush(path)
+            if final.exists():
+                shutil.rmtree(final)
+            os.replace(partial, final)
+            _flush(self.directory)
+        except (OSError, tf.errors.OpError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            reason = disk_message(error) or f"{str(error).splitlines()[0]}."
+            raise UserError(
+                f"cannot write the checkpoint of step {step}: {reason} Earlier checkpoints are intact."
+            ) from error
+        steps = self.steps()
+        # Later ones were passed over when this training was restored: left there, they would count among the newest.
+        newer = [other for other in steps if other > step]
+        for other in [*newer, *steps[: len(steps) - len(newer)][: -self.keep]]:
+            shutil.rmtree(self._path(other), ignore_errors=True)
+
+    def restore(self, groups: dict[str, list[keras.Variable]], step: int | None = None) -> int | None:
+        """Restores variables from the newest checkpoint that is whole and finite, or from the one at `step`.
+
+        Args:
+          groups: as for `save`; a checkpoint may hold others as well.
+          step: int, or None.
+
+        Returns:
+          Its step, or None if there is none.
+
+        Raises:
+          UserError: there are checkpoints, but none (or not the one asked for) is whole and finite; or none of `step`.
+        """
+        steps = self.steps()
+        if step is not None:
+            if step not in steps:
+                there = f"there are {', '.join(map(str, steps))}" if steps else "there is none"
+                raise UserError(f"no checkpoint of step {step} in {self.directory}: {there}.")
+            steps = [step]
+        for candidate in reversed(steps):
+            damage = self._damage(candidate)
+            if damage is None:
+                self._read(candidate, groups)
+                damage = describe_non_finite(groups)
+                if damage is None:
+                    return candidate
+            _log.warning("checkpoint %s is damaged (%s): falling back to the one before it.", candidate, damage)
+        if steps:
+            raise UserError(
+                f"no whole checkpoint in {self.directory} ({damage}): train again in a fresh run directory."
+            )
+        return None
+
+    def _path(self, step: int) -> Path:
+        return self.directory / f"{int(step):08d}"
+
+    def _read(self, step: int, groups: dict[str, list[keras.Variable]]) -> None:
+        path = self._path(step)
+        try:
+            with _plain_path(path) as plain:
+                status = _checkpoint(groups).read(str(plain / "checkpoint"))
+                status.assert_existing_objects_matched().expect_partial()
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            reason = _difference(path, groups) or (str(error).strip().splitlines() or ["it cannot be read"])[0]
+            raise UserError(f"{path} holds a model of another architecture: {reason}") from error
+
+    def _damage(self, step: int) -> str | None:
+        """What is wrong with a checkpoint, or None."""
+        path = self._path(step)
+        try:
+            files = read_json(path / _MANIFEST)["files"]
+            if not files or set(files) != {entry.name for entry in path.glob("checkpoint*")}:
+                return f"{_MANIFEST} does not list the files beside it"
+            for name, facts in files.items():
+                if not _is_file_of(path / name, facts["bytes"]) or _facts(path / name) != facts:
+                    return f"{name} has changed since it was written"
+        except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"{path / _MANIFEST} is damaged: {str(error).splitlines()[0]}"
+        return None
+
+
+@contextlib.contextmanager
+def _plain_path(path: Path) -> Iterator[Path]:
+    """The folder under a path that TensorFlow can read: it takes "[1]" and "*" in a checkpoint's path for patterns."""
+    if not re.search(r"[][*?\\]", str(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "checkpoint"
+        link.symlink_to(path.absolute())
+        yield link
+
+
+def _is_file_of(path: Path, size: int) -> bool:
+    about = path.stat()
+    return stat.S_ISREG(about.st_mode) and about.st_size == size
+
+
+def _checkpoint(groups: dict[str, list[keras.Variable]]) -> tf.train.Checkpoint:
+    """TensorFlow's checkpoint of every variable under its group, number and path.
+
+    TensorFlow's own walk through Keras 3 objects leaves out layers that are kept in lists, hence the explicit names.
+    """
+    named = {
+        group: {f"{i:04d} {variable.path}": variable.value for i, variable in enumerate(variables)}
+        for group, variables in groups.items()
+    }
+    return tf.train.Checkpoint(**named)
+
+
+def _difference(path: Path, groups: dict[str, list[keras.Variable]]) -> str | None:
+    """The first variable that a checkpoint has not, or has in another shape, and how many there are; None if none."""
+    with _plain_path(path) as plain:
+        shapes = tf.train.load_checkpoint(str(plain / "checkpoint")).get_variable_to_shape_map()
+    found = []
+    for group, variables in groups.items():
+        for i, variable in enumerate(variables):
+            name = f"{i:04d} {variable.path}".replace(".", "..").replace("/", ".S")  # As TensorFlow writes it.
+            shape = shapes.get(f"{group}/{name}/.ATTRIBUTES/VARIABLE_VALUE")
+            if shape is None:
+                found.append(f"it has no {variable.path}")
+            elif shape != list(variable.shape):
+                found.append(f"{variable.path} is {shape} there and {list(variable.shape)} here")
+    others = f", and {len(found) - 1} more differ" if len(found) > 1 else ""
+    return f"{found[0]}{others}." if found else None
+
+
+def _facts(path: Path) -> dict:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

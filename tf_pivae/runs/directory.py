@@ -1,0 +1,87 @@
+"""A run directory: its configuration and its lock.
+
+RUN/config.gin          the operative configuration: what was built, from which values
+RUN/data.json           the shape and the classes of the images
+RUN/environment.json    a list of the machines it was trained on, each with the step it went on from
+RUN/checkpoints/        see `checkpoints`
+RUN/best/               the weights that `train.validation` found to be the best, in the same form
+RUN/metrics.jsonl       one line every `log_every` steps;  RUN/tensorboard/  the same
+RUN/samples/NNNNNN.png  samples over time
+"""
+
+import difflib
+import fcntl
+import json
+import os
+from pathlib import Path
+
+from tf_pivae.errors import UserError
+from tf_pivae.files import read_json, read_text, write_atomically
+
+
+def in_use(path: Path) -> UserError:
+    """The `UserError` for a run directory whose lock another process holds."""
+    return UserError(f"another process is training in {path}: wait for it, or choose another --run_dir.")
+
+
+class RunDirectory:
+    """A run's folder, held by one process at a time.
+
+    Raises:
+      UserError: the folder cannot be written, or another process holds it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            (self.path / "samples").mkdir(parents=True, exist_ok=True)
+            # A link in its place is not followed: what it leads to would be emptied.
+            self._lock = os.open(self.path / "lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Held until the process ends.
+        except BlockingIOError:
+            os.close(self._lock)
+            raise in_use(self.path) from None
+        except OSError as error:
+            where = error.filename or self.path
+            raise UserError(
+                f"cannot use {self.path} as a run directory: {where}: {error.strerror}; choose another --run_dir."
+            ) from error
+
+    def close(self) -> None:
+        """Lets go of the lock."""
+        os.close(self._lock)
+
+    def claim(self, config: str, facts: dict) -> None:
+        """Writes configuration and facts, where the run that is being continued has not the same."""
+        try:
+            known = read_json(self.path / "data.json")
+        except (UserError, ValueError):  # None yet, or a damaged one.
+            known = None
+        if known != facts:
+            write_atomically(self.path / "data.json", json.dumps(facts))
+        if not (self.path / "config.gin").exists():
+            write_atomically(self.path / "config.gin", config)
+
+
+def check_same(run_dir: str | Path, config: str) -> None:
+    """Compares a configuration with that of the run that it would continue, where there is one.
+
+    Raises:
+      UserError: they differ; the difference is printed first.
+    """
+    path = Path(run_dir) / "config.gin"
+    before = read_text(path) if path.exists() else config
+    if before != config:
+        difference = difflib.unified_diff(
+            before.splitlines(),
+            config.splitlines(),
+            "this run's config.gin",
+            "the new configuration",
+            lineterm="",
+            n=0,
+        )
+        print("\n".join(difference))
+        raise UserError(
+            f"{run_dir} belongs to another configuration (the difference to its config.gin is above): choose another "
+            "--run_dir, or give the configuration it was started with."
+        )

@@ -1,0 +1,85 @@
+"""What the small files of a run say: its facts, its machines, its evaluation."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from tf_pivae import values
+from tf_pivae.errors import UserError
+from tf_pivae.files import read_json
+from tf_pivae.runs.pretrained import pretrained, resolve
+from tf_pivae.values import Within
+
+_Side = Annotated[int, Within(1, 1 << 14)]
+_FACTS = {
+    "name": str,
+    "image_shape": tuple[_Side, _Side, Annotated[int, Within(1, 1 << 10)]],
+    "num_classes": Annotated[int, Within(0, 1 << 20)],
+    "num_bins": Annotated[int, Within(2, 256)],
+    "moving_average": bool,
+    "likelihood": bool,
+    "inference_only": bool,
+}
+_ROW = {
+    "metric": str,
+    "value": float,
+    "spread": float | None,
+    "protocol": str,
+    "approximate": bool,
+}
+
+
+def _is_record(record: Any, kinds: dict) -> bool:
+    """Whether a dict has values of these kinds under these names."""
+    return isinstance(record, dict) and all(k in record and values.fits(kind, record[k]) for k, kind in kinds.items())
+
+
+def load_facts(run_dir: str | Path) -> dict:
+    """What `RUN/data.json` says: image shape, classes, what was trained.
+
+    Raises:
+      UserError: there is no run, or the file is damaged.
+    """
+    path = resolve(run_dir) / "data.json"
+    if not path.with_name("config.gin").exists():
+        raise UserError(
+            f"no run in {run_dir}: it should hold the config.gin that tf_pivae.train writes. The models that come with "
+            f"the package: {', '.join(pretrained()) or 'none'}."
+        )
+    if not path.exists():
+        raise UserError(f"{path} is missing: the command that trained this run writes it again.")
+    try:
+        facts = read_json(path)
+    except ValueError:
+        facts = None
+    if not _is_record(facts, _FACTS):
+        raise UserError(f"{path} is damaged: remove it, then the command that trained this run writes it again.")
+    return facts
+
+
+def load_environments(run_dir: str | Path) -> list[dict]:
+    """What `RUN/environment.json` says: a list of dicts of strings, and "from_step"; empty where there is none."""
+    try:
+        found = read_json(resolve(run_dir) / "environment.json")
+    except (UserError, ValueError):
+        return []  # Written by another program, or not at all: a run is not refused for it.
+    if not isinstance(found, list) or not all(_is_record(start, {"from_step": int}) for start in found):
+        return []
+    return [{k: v for k, v in start.items() if k == "from_step" or isinstance(v, str)} for start in found]
+
+
+def load_evaluation(run_dir: str | Path, step: int | None = None) -> dict | None:
+    """What `RUN/evaluation.json` says, a dict; None where it is missing, or speaks of another checkpoint than `step`.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = resolve(run_dir) / "evaluation.json"
+    if not path.exists():
+        return None
+    try:
+        found = read_json(path)
+    except ValueError:
+        found = None
+    if not _is_record(found, {"step": int, "rows": list}) or not all(_is_record(row, _ROW) for row in found["rows"]):
+        raise UserError(f"{path} is damaged: remove it, then evaluate again.")
+    return found if step in (None, found["step"]) else None

@@ -1,0 +1,48 @@
+"""The weights of a run, read into a model that was built for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tf_pivae.errors import UserError
+from tf_pivae.runs.checkpoints import BEST, Checkpoints
+from tf_pivae.runs.pretrained import resolve
+from tf_pivae.runs.records import load_facts
+
+if TYPE_CHECKING:
+    from tf_pivae.models.pivae import PiVAE
+
+
+def restore_model(run_dir: str | Path, model: PiVAE, step: int | str | None = None, moving_average: bool = True) -> int:
+    """Reads a run's weights.
+
+    Args:
+      run_dir, step, moving_average: as for `load`.
+      model: `PiVAE` of the same architecture, which gets them.
+
+    Returns:
+      int, the checkpoint's step.
+
+    Raises:
+      UserError: no whole checkpoint, or one of another architecture.
+    """
+    facts = load_facts(run_dir)
+    for name, there, here in (
+        ("images", "x".join(map(str, facts["image_shape"])), "x".join(map(str, model.image_shape))),
+        ("classes", facts["num_classes"], model.num_classes),
+        ("levels", facts["num_bins"], model.num_bins),
+    ):
+        if there != here:
+            raise UserError(
+                f"{run_dir} is a model of {there} {name}, this is one of {here}: prepare your data as its were, and "
+                f"start from its settings, --gin_file={resolve(run_dir) / 'config.gin'}"
+            )
+    checkpoints = Checkpoints(resolve(run_dir) / (BEST if step == BEST else "checkpoints"))
+    group = "moving_average" if moving_average and facts["moving_average"] else "pivae"
+    restored = checkpoints.restore({group: model.variables}, step if isinstance(step, int) else None)
+    if restored is None and step == BEST:
+        raise UserError(f"no best checkpoint in {checkpoints.directory}: train with options/validation.gin.")
+    if restored is None:
+        raise UserError(f"no checkpoint in {checkpoints.directory} yet: wait for the first, or train on.")
+    return restored

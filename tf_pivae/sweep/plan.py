@@ -1,0 +1,75 @@
+"""Which trials a sweep consists of, and what is run for each."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import gin
+
+from tf_pivae import configuration, loading
+from tf_pivae.errors import UserError
+from tf_pivae.sweep import names, results, space
+from tf_pivae.sweep.trials import Stage, Trial
+
+
+def plan(
+    gin_files: Sequence[str],
+    gin_params: Sequence[str],
+    axes: Sequence[space.Axis],
+    mode: str,
+    num_trials: int | None,
+    sweep_seed: int,
+    sweep_dir: str,
+) -> dict[Trial, tuple[str, int | None]]:
+    """The trials of a sweep, every configuration parsed, none started.
+
+    Args:
+      gin_files, gin_params: the configuration that the trials share.
+      axes: list of `space.Axis`.
+      mode: "grid" or "random".
+      num_trials, sweep_seed: of the random mode.
+      sweep_dir: the sweep's folder.
+
+    Returns:
+      dict `Trial` -> (its configuration, its number of train steps).
+
+    Raises:
+      UserError: anything wrong with the axes or with the configuration of any trial.
+    """
+    space.check_axes(axes)
+    loading.parse_gin(gin_files, gin_params)
+    axes = [axis._replace(name=names.resolve(axis.name)) for axis in axes]
+    space.check_axes(axes)
+    results.check_axes(sweep_dir, [axis.name for axis in axes])
+    if mode == "grid" and num_trials:
+        raise UserError("--num_trials belongs to --mode=random; a grid has as many as its product.")
+    settings = space.grid(axes) if mode == "grid" else space.random(axes, num_trials, sweep_seed)
+    unread = {axis.name for axis in axes}
+    configurations = {}
+    for chosen in settings:
+        trial = Trial(chosen, str(Path(sweep_dir).absolute()))
+        try:
+            loading.parse_gin(gin_files, [*gin_params, *(f"{name}={value}" for name, value in chosen)])
+        except UserError as error:
+            raise UserError(f"trial {trial.name}: {error}") from error
+        unread = {name for name in unread if not names.in_use(name)}
+        configurations[trial] = configuration.text(), _num_steps()
+    if unread:
+        raise UserError(f"no trial reads {' or '.join(sorted(unread))}: all values would give the same run.")
+    return configurations
+
+
+def stages(metrics: Sequence[str], flags: Sequence[str] = ()) -> list[Stage]:
+    """What is run for every trial: the training, and an evaluation if there are `metrics`; with `flags` both."""
+    training = [Stage("train", "train", tuple(flags))]
+    if not metrics:
+        return training
+    listed = ",".join(metrics)
+    return [*training, Stage(f"evaluate {listed}", "evaluate", (f"--metrics={listed}", *flags))]
+
+
+def _num_steps() -> int | None:
+    try:
+        return copy.deepcopy(gin.query_parameter("train.num_steps"))  # gin gives the value behind a macro to copies.
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""Threads, memory, processes and start-up of the machine that this runs on."""

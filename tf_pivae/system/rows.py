@@ -1,0 +1,102 @@
+"""Many rows in batches, spread over the replicas that a model lives on, or over the threads of one."""
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_pivae.system import threads
+
+
+class RowFunction:
+    """A function of rows, compiled once, that is called with any number of rows.
+
+    They are computed in batches, and a batch is cut into one contiguous part for each replica, or for each of the calls
+    that `threads.calls_side_by_side` allows. What a row gives must depend on the row alone (its noise on its place in
+    the whole): the result is then the same for every batch size, number of replicas and number of threads.
+
+    Args:
+      function: a function (first_row int64, count int32, *per_row [count, ...], *shared) -> nest of [count, ...]. Its
+        variables were created under the strategy that is current now.
+    """
+
+    def __init__(self, function: Callable) -> None:
+        self._strategy = tf.distribute.get_strategy()
+        # Those of this process: where a training has several, one of them computes alone.
+        self._replicas = len(self._strategy.experimental_local_results(self._spread(tf.constant)))
+        self._compiled = tf.function(
+            lambda arguments, shared: self._strategy.run(function, args=(*arguments, *shared)),
+            autograph=False,
+            reduce_retracing=True,
+        )
+        self._calls = threads.calls_side_by_side() if self._replicas == 1 else 1
+        self._map = ThreadPoolExecutor(self._calls).map if self._calls > 1 else map
+
+    @property
+    def num_traces(self) -> int:
+        """How often the function was traced."""
+        return self._compiled.experimental_get_tracing_count()
+
+    def __call__(self, num_rows: int, first_row: int, batch_size: int, per_row: Sequence, shared: Sequence = ()) -> Any:
+        """Computes rows 0 ... N - 1.
+
+        Args:
+          num_rows: int, N.
+          first_row: int, the place of the first row in the whole.
+          batch_size: int, rows computed at a time, over all replicas.
+          per_row: a tuple of arrays [N, ...] (or None), each cut into the batches' rows.
+          shared: a tuple of tensors that every call gets as they are.
+
+        Returns:
+          The function's nest with NumPy arrays [N, ...].
+
+        Raises:
+          ValueError: a `batch_size` below 1.
+        """
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
+        parts = []
+        for start in range(0, max(num_rows, 1), batch_size):
+            stop = min(start + batch_size, num_rows)
+            parts += _cut(start, stop, max(1, min(self._calls, stop - start)))
+        compute = functools.partial(self._batch, first_row=first_row, per_row=per_row, shared=shared)
+        # The first call alone: it is traced in the caller's thread, whose contexts count.
+        results = [compute(parts.pop(0))] if not self.num_traces or len(parts) == 1 else []
+        results += self._map(compute, parts)
+        return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *itertools.chain(*results))
+
+    def _batch(self, rows, first_row, per_row, shared):
+        """The results of some of the rows, a pair (start, stop): a list of one nest for each replica."""
+        ranges = list(_cut(*rows, self._replicas))
+        counts = [stop - start for start, stop in ranges]
+
+        def rows_of(array, i):
+            # oneDNN's fused operations refuse tensors without rows: a replica that is left with none computes one.
+            part = np.asarray(array[slice(*ranges[i])])
+            return tf.constant(part if counts[i] else np.zeros([1, *part.shape[1:]], part.dtype))
+
+        arguments = [
+            self._spread(lambda i: tf.constant(first_row + ranges[i][0], tf.int64)),
+            self._spread(lambda i: tf.constant(max(counts[i], 1), tf.int32)),
+            *(None if array is None else self._spread(functools.partial(rows_of, array)) for array in per_row),
+        ]
+        outputs = self._compiled(arguments, shared)
+        values = [self._strategy.experimental_local_results(value) for value in tf.nest.flatten(outputs)]
+        return [
+            tf.nest.pack_sequence_as(outputs, [value[i].numpy()[: counts[i]] for value in values])
+            for i in range(self._replicas)
+        ]
+
+    def _spread(self, value):
+        """What each replica of this process gets: value(0), value(1), ..."""
+        local = itertools.count()
+        return self._strategy.experimental_distribute_values_from_function(lambda _: value(next(local)))
+
+
+def _cut(start, stop, parts):
+    """start ... stop - 1 in a number of contiguous parts, as equal as can be: pairs (start, stop)."""
+    return itertools.pairwise(start + (stop - start) * i // parts for i in range(parts + 1))

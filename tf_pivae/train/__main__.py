@@ -1,0 +1,47 @@
+"""Trains a PiVAE: python -m tf_pivae.train --gin_file=demo.gin --run_dir=runs/demo
+
+Run again with the same command to continue a run that was cut off. --describe prints what the configuration builds, at
+full size and without its data, and trains nothing; --dry_run does everything up to the first step, says what it would
+do and writes nothing. Exit status: 0 finished, 2 a mistake that the message explains, 75 another worker is gone, 143
+(130) stopped by SIGTERM (SIGINT) after saving.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from tf_pivae import cli, loading
+
+cli.define_gin_flags()
+flags.adopt_module_key_flags(cli)  # shows them in --help
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/NAME for --gin_file=NAME.gin.")
+_DESCRIBE = flags.DEFINE_bool("describe", False, "Print blocks, weights, FLOPs, latents and memory; train nothing.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Build everything, check data, disk and run directory, say what would be done; write nothing."
+)
+
+
+def main() -> None:
+    loading.parse_gin(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
+    if _DESCRIBE.value:
+        from tf_pivae.describe import architecture, architecture_text
+
+        title = ", ".join(flags.FLAGS.gin_file)
+        print(architecture_text.describe(architecture.measure(*architecture.configured()), title))
+        return
+    run_dir = _RUN_DIR.value or str(Path("runs") / Path(flags.FLAGS.gin_file[-1]).stem)
+    if _DRY_RUN.value:
+        from tf_pivae.train import dry_run
+
+        print(dry_run.rehearse(run_dir))
+        return
+    from tf_pivae.training import loop
+
+    outcome = loop.train(run_dir)
+    if outcome.signal is not None:
+        sys.exit(128 + outcome.signal)
+
+
+if __name__ == "__main__":
+    cli.run(main)
