@@ -403,6 +403,21 @@ MUTATIONS = [
         "os.path.abspath(os.fsdecode(arguments[0]))",
         "tests/test_isolation.py",
     ),
+    # The plan of the house.
+    Mutation(
+        "data that know of models: an import upwards",
+        "tf_pivae/data/levels.py",
+        "from tf_pivae.errors import UserError\n",
+        "from tf_pivae.errors import UserError\nfrom tf_pivae.models import pivae\n",
+        "tests/test_house.py",
+    ),
+    Mutation(
+        "a folder that no rule of BUILD covers",
+        "BUILD",
+        '"export/**/*.py",',
+        '"export/*.py",',
+        "tests/test_packaging.py",
+    ),
     # The package.
     Mutation(
         "tf-pivae: a command's arguments lost",

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,13 @@ def test_an_arrow_upwards_is_seen(name, text):
 def test_a_circle_is_seen():
     back = ARROWS | {"tf_pivae.runs.directory": ["tf_pivae.runs.records"], "tf_pivae.runs.records": ["tf_pivae.runs.directory"]}  # fmt: skip # noqa: E501
     assert {"tf_pivae.runs.directory", "tf_pivae.runs.records"} <= circles(back)
+
+
+def test_lines_are_counted_folder_by_folder():
+    command = [sys.executable, str(ROOT / "docs/lines.py")]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    counts = dict(reversed(line.split(maxsplit=1)) for line in out)
+    bijectors = [path.read_text("utf-8") for path in (ROOT / "tf_pivae/bijectors").glob("*.py")]
+    assert int(counts.pop("tf_pivae/bijectors/")) == sum(len(text.splitlines()) for text in bijectors)
+    together = int(counts.pop("together"))
+    assert together == sum(len(path.read_text("utf-8").splitlines()) for path in MODULES.values())

@@ -96,6 +96,7 @@ RUN = {
 
 # Run by another test.
 ELSEWHERE = {
+    "python docs/lines.py": "tests/test_house.py::test_lines_are_counted_folder_by_folder",
     "python -m benchmarks.run --parts=runtimes --peers=eager --factors=0.25": (
         "tests/benchmarks/test_run.py::test_runtimes_of_an_export"
     ),
