@@ -16,6 +16,7 @@ from PIL import Image
 
 import tf_pivae
 from tf_pivae.data import bundled, reduced_levels
+from tf_pivae.errors import UserError
 from tf_pivae.evaluate import measuring
 from tf_pivae.metrics.bits_per_dim import bits_per_dim
 
@@ -327,3 +328,15 @@ def test_rows_of_other_metrics_of_the_same_step_stay():
     assert [row.metric for row in merged] == ["FID", "KID", "bits/dim, K=1", "bits/dim, K=8"]
     for other in (None, {**earlier, "step": 2}):
         assert measuring.with_earlier(fresh, other) == fresh
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_text("a file"), lambda path: path.symlink_to("treasure")])
+def test_a_runs_folder_of_states_is_its_own(make, finished, tmp_path):
+    """Not a link of whoever made the run, into which files would be written and deleted."""
+    shutil.copytree(finished[0], tmp_path / "run", ignore=shutil.ignore_patterns("evaluation*"))
+    (tmp_path / "run/treasure").mkdir()
+    (tmp_path / "run/treasure/bits_per_dim.npz").write_text("precious")
+    make(tmp_path / "run/evaluation")
+    with pytest.raises(UserError, match=r"run/evaluation is no folder: remove it, then evaluate again\.$"):
+        measuring.evaluate_run(tmp_path / "run", measuring.Settings(("bits_per_dim",)))
+    assert (tmp_path / "run/treasure/bits_per_dim.npz").read_text() == "precious"

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -100,9 +102,28 @@ def test_a_state_of_something_else_is_refused(tmp_path, change, message):
         extract(images, net, state_path=path, **(ARGUMENTS | change))
 
 
-def test_a_damaged_state_is_refused(tmp_path):
-    (tmp_path / "pass.npz").write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(UserError, match="delete it to start again"):
+def _link(path):
+    np.savez(path.with_name("other.npz"), fingerprint="{}")
+    path.symlink_to("other.npz")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.write_bytes(b"PK\x03\x04 cut off"),
+        lambda path: np.savez(path, fingerprint="no JSON"),
+        lambda path: np.savez(path, fingerprint="[]"),
+        lambda path: np.savez(path, mean=np.zeros(3)),
+        lambda path: np.savez_compressed(path, fingerprint="{}", mean=np.zeros(10**6)),
+        os.mkfifo,
+        os.mkdir,
+        _link,
+    ],
+)
+def test_a_damaged_state_is_refused(make, tmp_path):
+    """It lies in a run, which somebody else may have made."""
+    make(tmp_path / "pass.npz")
+    with pytest.raises(UserError, match=r"no readable state of a pass over images [^\n]*: delete it to start again"):
         extract(IMAGES, network()[0], state_path=tmp_path / "pass.npz", **ARGUMENTS)
 
 

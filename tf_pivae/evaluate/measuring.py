@@ -98,6 +98,9 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None
       UserError: no run, or no such checkpoint.
     """
     network, rows, refused = None, [], []
+    work = Path(run_dir) / "evaluation"
+    if work.is_symlink() or (work.exists() and not work.is_dir()):  # What a link leads to is not the run's.
+        raise UserError(f"{work} is no folder: remove it, then evaluate again.")
     wanted = [name for name in settings.metrics if name in IMAGE_METRICS]
     if wanted and not settings.feature_network:  # Said before the minutes that the other metrics take.
         try:
@@ -110,7 +113,7 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None
     with local_strategy().scope():
         model, step = loading.load_with_step(run_dir, step)
     data = loading.load_dataset(run_dir)
-    subject = _Subject(model, data, records.load_facts(run_dir), settings, Path(run_dir) / "evaluation", step, network)
+    subject = _Subject(model, data, records.load_facts(run_dir), settings, work, step, network)
     parts = [
         (_bits_per_dim_rows, ["bits_per_dim"]),
         (_image_rows, IMAGE_METRICS),

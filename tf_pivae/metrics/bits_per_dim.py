@@ -3,14 +3,13 @@
 import hashlib
 import math
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from tf_pivae.metrics.extraction import save_atomically
+from tf_pivae.metrics.extraction import load_saved, save_atomically
 from tf_pivae.system.progress import progress_bar
 
 
@@ -99,13 +98,15 @@ def estimate(values: np.ndarray) -> Estimate:
     return Estimate(float(values.mean()), None if error is None else float(error))
 
 
-def _restore(path, fingerprint):
-    if path is not None and os.path.exists(path):
+def _restore(path: str | os.PathLike | None, fingerprint: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The terms of an interrupted pass and its weighted bounds, float64 [n]; none of a damaged one."""
+    if path is not None and os.path.lexists(path):
         try:
-            with np.load(path, allow_pickle=False) as state:
-                if str(state["fingerprint"]) == fingerprint:
-                    rows = {name: state[name] for name in state.files if name not in ("fingerprint", "weighted")}
-                    return rows, state["weighted"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            pass  # A damaged state is as good as none: the pass starts again.
+            state = load_saved(path)
+            saved, weighted = str(state.pop("fingerprint")), state.pop("weighted")
+        except (ValueError, KeyError):
+            return {}, np.zeros(0)
+        one_each = weighted.ndim == 1 and all(values.shape == weighted.shape for values in state.values())
+        if saved == fingerprint and one_each:
+            return state, weighted
     return {}, np.zeros(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -165,21 +166,49 @@ class _State:
         )
 
     def restore(self, path: str | os.PathLike, fingerprint: str) -> None:
+        arrays = restored(path, fingerprint, "pass over images")
         try:
-            with np.load(path, allow_pickle=False) as state:
-                saved = str(state["fingerprint"])
-                arrays = {name: state[name] for name in state.files}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{path} is no readable state of a pass over images ({error}): delete it to start again"
-            ) from error
-        if saved != fingerprint:
-            old, new = json.loads(saved), json.loads(fingerprint)
-            changed = ", ".join(name for name in new if old.get(name) != new[name])
-            raise UserError(f"{path} is the state of another pass ({changed} differ): delete it, or use another path")
-        self.moments = StreamingMoments.from_state(arrays)
-        self.features = arrays["features"]
+            self.moments = StreamingMoments.from_state(arrays)
+            self.features = arrays["features"]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path} lacks an array ({error}): delete it to start again") from error
         self.logits = [arrays["logits"]] if "logits" in arrays else []
+
+
+def restored(path: str | os.PathLike, fingerprint: str, what: str) -> dict[str, np.ndarray]:
+    """The arrays of a state that `save_atomically` wrote with a fingerprint, JSON of an object.
+
+    Raises:
+      UserError: it cannot be read, or is the state of another `what`; says how that differs.
+    """
+    try:
+        arrays = load_saved(path)
+        saved = str(arrays["fingerprint"])
+        old, new = json.loads(saved), json.loads(fingerprint)
+        changed = ", ".join(name for name in new if old.get(name) != new[name])
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is no readable state of a {what} ({error}): delete it to start again") from error
+    if saved != fingerprint:
+        raise UserError(f"{path} is the state of another {what} ({changed} differ): delete it, or use another path")
+    return arrays
+
+
+def load_saved(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of a file that `save_atomically` wrote, by name.
+
+    Raises:
+      ValueError: anything else lies there: a pipe, a link, what is packed or claims more than it holds.
+    """
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise ValueError("it is no regular file")
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is packed")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile) as error:
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def save_atomically(path: str | os.PathLike, **arrays: np.ndarray) -> None:

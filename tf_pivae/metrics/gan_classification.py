@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -17,7 +16,7 @@ import tensorflow as tf
 from tf_pivae.configurable import Batch, Count, Decay, Fraction, Index, NonNegative, Positive, configurable
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.classifier import augmented, residual_network
-from tf_pivae.metrics.extraction import save_atomically
+from tf_pivae.metrics.extraction import restored, save_atomically
 from tf_pivae.system.progress import progress_bar
 from tf_pivae.values import Within
 
@@ -272,18 +271,10 @@ def _fingerprint(images: np.ndarray, labels: np.ndarray, num_classes: int, confi
 
 def _restore(path: Path, fingerprint: str, variables: list) -> int:
     """Puts a saved state into the variables; returns its step."""
+    arrays = restored(path, fingerprint, "classifier")
     try:
-        with np.load(path, allow_pickle=False) as state:
-            arrays = {name: state[name] for name in state.files}
-        saved, step = str(arrays["fingerprint"]), int(arrays["step"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no readable state of a classifier ({error}): delete it to start again") from error
-    if saved != fingerprint:
-        old, new = json.loads(saved), json.loads(fingerprint)
-        changed = ", ".join(name for name in new if old.get(name) != new[name])
-        raise UserError(
-            f"{path} is the state of another classifier ({changed} differ): delete it, or use another folder"
-        )
-    for index, variable in enumerate(variables):
-        variable.assign(arrays[f"variable_{index}"])
-    return step
+        for index, variable in enumerate(variables):
+            variable.assign(arrays[f"variable_{index}"])
+        return int(arrays["step"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} lacks an array ({error}): delete it to start again") from error

@@ -6,13 +6,12 @@ import dataclasses
 import hashlib
 import json
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from tf_pivae.errors import UserError
-from tf_pivae.metrics.extraction import BATCH_SIZE, Extraction, Images, extract, save_atomically
+from tf_pivae.metrics.extraction import BATCH_SIZE, Extraction, Images, extract, load_saved, save_atomically
 from tf_pivae.metrics.features import UNVERIFIED, FeatureNetwork
 from tf_pivae.metrics.moments import Moments
 
@@ -106,12 +105,12 @@ def reference_statistics(
 def _load(path: Path, text: str, network: FeatureNetwork) -> Extraction | None:
     """The cached statistics, or None if there are none, or the file is damaged or another key's: then it is remade."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if str(arrays["key"]) != text:
-                return None
-            moments = Moments(int(arrays["count"]), arrays["mean"], arrays["covariance"])
-            return Extraction(moments, arrays["features"], arrays.get("logits"), network.name, network.checksum)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        arrays = load_saved(path)
+        if str(arrays["key"]) != text:
+            return None
+        moments = Moments(int(arrays["count"]), arrays["mean"], arrays["covariance"])
+        return Extraction(moments, arrays["features"], arrays.get("logits"), network.name, network.checksum)
+    except (ValueError, KeyError, TypeError):
         return None
 
 
