@@ -55,20 +55,29 @@ def nothing_kept_for_other_files() -> Iterator[None]:
     """Which files share a process, and in what order, is the scheduler's affair."""
     yield
     gin.clear_config()
+    _forget_gradients(_custom_gradients())
     keras.backend.clear_session()
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)  # Commands keep freed memory (system/memory.py); a worker runs many files.
 
 
+def _custom_gradients() -> set[str]:
+    return {name for name in ops.gradient_registry.list() if name.startswith("CustomGradient-")}
+
+
+def _forget_gradients(names: set[str]) -> None:
+    """TensorFlow never forgets a custom gradient that a graph has seen, and with it the graph: 60 MB a train step."""
+    for name in names:
+        del ops.gradient_registry._registry[name]
+
+
 @pytest.fixture(autouse=True)
 def _no_gradients_kept() -> Iterator[None]:
-    """TensorFlow keeps the gradient of every custom one that a graph has seen, and with it the graph: 60 MB a step."""
-    kept = ops.gradient_registry._registry
-    before = set(kept)
+    """Nor for later tests of the file; but what fixtures of its scope have made may be differentiated again."""
+    before = _custom_gradients()
     yield
-    for name in kept.keys() - before:
-        del kept[name]
+    _forget_gradients(_custom_gradients() - before)
 
 
 @pytest.fixture(autouse=True)

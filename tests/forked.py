@@ -1,4 +1,7 @@
-"""Takes Python's place for commands of the package: tests/forking.py forks them. Anything else is left to Python."""
+"""Takes Python's place for commands of the package, and for a script behind `--`: tests/forking.py forks them.
+
+Anything else is left to Python.
+"""
 
 import ctypes
 import json
@@ -8,7 +11,7 @@ import socket
 import sys
 
 arguments = sys.argv[1:]
-if not (arguments[0] == "-m" and arguments[1].startswith("tf_pivae.")) and not arguments[0].endswith(".py"):
+if arguments[0] != "--" and not (arguments[0] == "-m" and arguments[1].startswith("tf_pivae.")):
     os.execv(sys.executable, [sys.executable, *arguments])
 if "TF_PIVAE_PARENT" in os.environ and sys.platform == "linux":
     # Gone with its parent, it ends the keeper, which is the command's parent.

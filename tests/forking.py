@@ -35,7 +35,7 @@ class Popen(subprocess.Popen):
     """`subprocess.Popen([sys.executable, "-m", "tf_pivae.MODULE", *arguments], ...)`; MODULE may be a script's path."""
 
     def __init__(self, module: object, *arguments: object, **options: Any):
-        name = ["-m", f"tf_pivae.{module}"] if not str(module).endswith(".py") else [str(module)]
+        name = ["--", str(module)] if str(module).endswith(".py") else ["-m", f"tf_pivae.{module}"]
         super().__init__([str(python()), *name, *map(str, arguments)], **options)
 
     def send_signal(self, sig: int) -> None:
@@ -132,11 +132,12 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str]) -> N
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    if arguments[0] == "-m":
-        sys.path[0], sys.argv = folder, arguments[1:]
+    kind, *sys.argv = arguments
+    if kind == "-m":
+        sys.path[0] = folder
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     else:
-        sys.path[0], sys.argv = str(Path(arguments[0]).parent), arguments
+        sys.path[0] = str(Path(sys.argv[0]).parent)
         runpy.run_path(sys.argv[0], run_name="__main__")
 
 

@@ -126,14 +126,14 @@ def test_watch_says_that_it_waits(tmp_path):
             watching.terminate()
 
 
-def test_watch_beside_a_running_training(tmp_path, tiny, evaluate):
+def test_watch_beside_a_running_training(tmp_path, plain, evaluate):
     """Started before there is a run, it evaluates each checkpoint while the training goes on, and ends with it."""
     run_dir = tmp_path / "run"
     watch = ["evaluate", f"--run_dir={run_dir}", "--watch", "--importance_samples=1"]
     watch += ["--num_examples=16", "--poll_seconds=0.1"]
-    train = ["train", f"--gin_file={tiny}", f"--run_dir={run_dir}"]
+    train = ["train", f"--gin_file={plain}", f"--run_dir={run_dir}"]
     # Steps enough for the watcher to see several checkpoints come, and more of them than the training keeps.
-    parameters = ["num_steps=1000", "train.checkpoint_every=100", "train.sample_every=0"]
+    parameters = ["num_steps=2000", "train.checkpoint_every=200", "train.log_every=100"]
     train += [f"--gin_param={parameter}" for parameter in parameters]
     with forking.Popen(*watch, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
         with forking.Popen(*train, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as training:
@@ -147,8 +147,8 @@ def test_watch_beside_a_running_training(tmp_path, tiny, evaluate):
     assert watching.returncode == 0, errors
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 1000
-    assert steps[0] < 1000
+    assert steps[-1] == 2000
+    assert steps[0] < 2000
     for step in steps:
         assert f"at step {step}\n" in output
     alone = evaluate(f"--run_dir={run_dir}", "--importance_samples=1", "--num_examples=16")

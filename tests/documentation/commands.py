@@ -142,7 +142,7 @@ NOT_RUN = {
     "make bench": "an hour; tests/benchmarks/ runs its parts",
     ".venv/bin/python -m pytest tests/bijectors": "the tests run themselves",
     "python -m http.server -d site": "serves until it is stopped; the library's own",
-    "python tests/mutations.py": "hours: it runs the tests once for each mistake that it makes",
+    "python tests/mutations.py": "a quarter of an hour and more: it runs a test for each mistake that it makes",
     "python tests/faults/kill_experiment.py --gin_file=tests/sweeps/plain.gin": (
         "half an hour; tests/faults/test_killed.py runs its parts with fewer kills"
     ),

@@ -287,7 +287,7 @@ def test_edge_bins_in_closed_form():
     for location, log_scale in ([1.0, 0.5], [0.2, 0.4]), ([-0.5, 1.5], [0.7, 0.1]):
         model.dequantization.location.assign(location)
         model.dequantization.log_scale.assign(log_scale)
-        estimates = np.exp(_log_prob(model, np.tile(IMAGES, (16, 1, 1, 1)), 128).reshape(16, 256))
+        estimates = np.exp(_log_prob(model, np.tile(IMAGES, (32, 1, 1, 1)), 128).reshape(32, 256))
         mean, error = _mean_and_error(estimates)
         assert np.all(np.abs(mean - np.exp(exact)) < 5.0 * error)
         np.testing.assert_allclose(mean.sum(), 1.0, atol=4.0 * np.linalg.norm(error))
