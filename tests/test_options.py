@@ -21,15 +21,37 @@ OPTIONS = sorted(path.stem for path in (Path(__file__).resolve().parent.parent /
 # What a fragment must bind, in the configuration that a run would have.
 BINDS = {
     "actnorm": {"RealNVP.norm": "act"},
+    "adam": {
+        "Trainer.generator_optimizer": "@generator/Adam",
+        "Trainer.critic_optimizer": "@critic/Adam",
+        "generator/Adam.learning_rate": "@LinearSchedule()",
+        "critic/Adam.learning_rate": "@LinearSchedule()",
+        "Adam.beta_1": 0.5,
+        "Adam.beta_2": 0.9,
+        "Adam.global_clipnorm": None,
+        "LinearSchedule.rate": 0.0005,
+        "LinearSchedule.warmup_steps": 500,
+        "LinearSchedule.num_steps": "%num_steps",
+        "LinearSchedule.decay_start": 0,
+    },
     "differentiable_augmentation": {"Trainer.augment": "@DifferentiableAugmentation"},
     "edge_bins": {"PiVAE.dequantization": "@EdgeBins"},
     "five_bit": {"PiVAE.num_bins": 32, "train.dataset": "@reduced_levels", "reduced_levels.num_bins": 32},
     "free_bits": {"Trainer.free_nats": 0.25},
     "gradient_accumulation": {"train.trainer": "@AccumulatingTrainer", "AccumulatingTrainer.num_parts": 4},
+    "gradient_balance": {
+        "Trainer.balance": "@GradientBalance",
+        "GradientBalance.low": 1.0,
+        "GradientBalance.high": 300.0,
+        "GradientBalance.decay": 0.99,
+    },
     "hinge_loss": {"Trainer.critic_loss": "@hinge_loss"},
     "kl_warmup": {"Trainer.kl_warmup_steps": 10000},
+    "lazy_regularization": {"Trainer.regularizer_interval": 8},
+    "likelihood_first": {"Trainer.adversarial_start": 400, "Trainer.adversarial_ramp_steps": 200},
     "mixed_precision": {"ConvolutionPrecision.dtype": "bfloat16"},
     "moving_average": {"train.moving_average": True, "Trainer.moving_average_decay": 0.999},
+    "nearest_upsampling": {"plain_vae.upsampling": "@NearestConv2D", "residual_vae.upsampling": "@NearestConv2D"},
     "r1": {"Trainer.regularizer": "@R1", "R1.weight": 10.0},
     "rematerialization": {
         "plain_vae.call_block": "@rematerialized",
@@ -43,8 +65,25 @@ BINDS = {
         "residual_critic.dense": "@SpectralNormDense",
         "Trainer.regularizer": None,
     },
+    "validation": {
+        "train.validation": "@Validation",
+        "Validation.every": 500,
+        "Validation.examples": 500,
+        "Validation.samples": 0,
+        "Validation.best": "bits_per_dim",
+    },
 }
 DATASET = "reduced_levels.dataset=@bundled"
+# What comes late in a training, within twelve steps; the regulariser in those that are logged.
+EARLIER = [
+    "Trainer.kl_warmup_steps=6",
+    "LinearSchedule.warmup_steps=6",
+    "Trainer.adversarial_start=2",
+    "Trainer.adversarial_ramp_steps=4",
+    "Trainer.regularizer_interval=2",
+    "Validation.every=6",
+    "Validation.examples=8",
+]
 # Spectral normalisation leaves out the regularizer: R1 comes after it.
 TOGETHER = [option for option in OPTIONS if option != "r1"] + ["r1"]
 
@@ -61,7 +100,7 @@ def test_a_fragment_binds_what_it_is_about_and_nothing_else(option):
     gin.clear_config()
     changed = {name: value for name, value in after.items() if name not in before or repr(before[name]) != repr(value)}
     changed.pop("DifferentiableAugmentation.transformations", None)  # All of them, as by default.
-    shown = {name: str(value) if repr(value).startswith("@") else value for name, value in changed.items()}
+    shown = {name: str(value) if repr(value).startswith(("@", "%")) else value for name, value in changed.items()}
     assert shown.items() <= BINDS[option].items()
     assert BINDS[option].keys() - shown.keys() <= {"train.moving_average", "PiVAE.dequantization"}  # The demo has them.
 
@@ -81,7 +120,7 @@ def test_folders_of_the_user_do_not_stand_in_the_way(tmp_path):
 def together(tmp_path_factory, tiny, run_command):
     """The folder of a run of 12 steps with every option, and a function that runs the same command on a folder."""
     files = [f"--gin_file={name}" for name in (tiny, *(f"options/{option}.gin" for option in TOGETHER))]
-    parameters = [f"--gin_param={parameter}" for parameter in (DATASET, "Trainer.kl_warmup_steps=6")]
+    parameters = [f"--gin_param={parameter}" for parameter in (DATASET, *EARLIER)]
 
     def train(run_dir, *more):
         return run_command("train", *files, *parameters, *more, f"--run_dir={run_dir}")
@@ -101,12 +140,17 @@ def _variables(run_dir, step):
 def test_all_options_train_together(together):
     run_dir, _ = together
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    validated = [line for line in lines if "validation/bits_per_dim" in line]
+    lines = [line for line in lines if line not in validated]
     assert [line["step"] for line in lines] == [4, 8, 12, 12]
+    assert [line["step"] for line in validated] == [6, 12]
     assert not any(line.get("skipped_generator") or line.get("skipped_critic") for line in lines)
     assert all(line["critic_regularization"] > 0.0 for line in lines[:3])
     # The run's own configuration holds every choice: it is what the run is continued and loaded from.
     config = (run_dir / "config.gin").read_text()
     for chosen in ("@hinge_loss", "@R1", "R1.weight", "@DifferentiableAugmentation", "@SpectralNormConv2D", "'act'"):
+        assert chosen in config
+    for chosen in ("@critic/Adam", "@LinearSchedule()", "@GradientBalance", "@NearestConv2D", "@Validation"):
         assert chosen in config
     for chosen in ("@AccumulatingTrainer", "'bfloat16'", "RealNVP.call_block = @rematerialized"):
         assert chosen in config

@@ -19,6 +19,10 @@ class Run(NamedTuple):
 
 TRAIN = "python -m tf_pivae.train --gin_file=demo.gin --run_dir=runs/demo"
 EXPORT = "python -m tf_pivae.export --run_dir=runs/demo --export_dir=exports/demo"
+ADAM = (
+    "python -m tf_pivae.train --gin_file=demo.gin --gin_file=options/adam.gin --gin_file=options/validation.gin "
+    "--run_dir=runs/adam"
+)
 TABLE = "python -m tf_pivae.paper --table=1"
 CQFG = "python -m tf_pivae.train --gin_file=paper/cqfg.gin --gin_file=presets/small.gin --run_dir=runs/cqfg"
 MIXING = "python -m tf_pivae.train --import=mixing --gin_file=mixing.gin --run_dir=runs/mixing"
@@ -49,6 +53,8 @@ RUN = {
         f"--num_trials=1 {SHORT}", slow=True
     ),
     # docs/
+    ADAM: Run(f"{SHORT} --gin_param=Validation.examples=4", slow=True),
+    "python -m tf_pivae.sample --run_dir=runs/adam --step=best --output=best.png": Run(needs=(ADAM,), slow=True),
     "python -m tf_pivae.describe --output=docs/architectures.md": Run("--rows=vae", slow=True),
     "python -m tf_pivae.paper --table=1 --preset=small --output_dir=tables --seeds=0,1": Run(
         "--seeds=1 --preset=tiny --rows=vae --only_metrics=bits_per_dim --gin_param=num_steps=2", slow=True
