@@ -8,6 +8,7 @@ command.
 from absl import flags
 
 from tf_pivae import cli, uses
+from tf_pivae.arguments import SEEDS
 from tf_pivae.uses import image_outputs
 
 cli.define_import_flag()
@@ -16,7 +17,7 @@ _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrai
 _IMAGES = flags.DEFINE_string("images", None, "The images, an even number: a folder, or an .npz file.", required=True)
 _OUTPUT = flags.DEFINE_string("output", "walks.png", "NAME.png, FOLDER/ or NAME.npz.")
 _STEPS = flags.DEFINE_integer("steps", 8, "Images of a walk, its ends among them.", lower_bound=2)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the noise.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the noise.", *SEEDS)
 _STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest by default.", lower_bound=0)
 _LABEL = flags.DEFINE_integer("label", None, "Class of the images, for a class-conditional model.", lower_bound=0)
 

@@ -8,6 +8,7 @@ class-conditional model gets one class a row of the grid, or those that --labels
 from absl import flags
 
 from tf_pivae import cli, uses
+from tf_pivae.arguments import SEEDS
 from tf_pivae.errors import UserError
 from tf_pivae.uses import image_outputs
 
@@ -16,7 +17,7 @@ flags.adopt_module_key_flags(cli)  # shows it in --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True)
 _STEP = flags.DEFINE_integer("step", None, "The checkpoint to draw from; the newest by default.", lower_bound=0)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of (seed, i).")
+_SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of (seed, i).", *SEEDS)
 _OUTPUT = flags.DEFINE_string(
     "output", "samples.png", "NAME.png for a grid, FOLDER/ for a PNG a sample, NAME.npz for an array."
 )

@@ -7,6 +7,7 @@ PNG. --against=OTHER_FOLDER adds how well each column tells both apart. Interrup
 from absl import flags
 
 from tf_pivae import cli, uses
+from tf_pivae.arguments import SEEDS
 from tf_pivae.errors import check_output
 
 cli.define_import_flag()
@@ -24,7 +25,7 @@ _NUM_HELD_OUT = flags.DEFINE_integer("num_held_out", 1000, "At most so many of t
 _IMPORTANCE_SAMPLES = flags.DEFINE_integer(
     "importance_samples", None, "K of log_prob; 16 by default. An export has its own.", lower_bound=1
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of the noise.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the noise.", *SEEDS)
 _STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest by default.", lower_bound=0)
 _LABEL = flags.DEFINE_integer("label", None, "Class of the images, for a class-conditional model.", lower_bound=0)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time.", lower_bound=1)

@@ -99,6 +99,8 @@ def test_more_samples_are_added_to_a_folder(tmp_path, drawn, cut_off):
     sample(RUN, output, num_samples=150, seed=3)
     assert rows == [64, 128], "a file that is gone is drawn again"
     np.testing.assert_array_equal(images_from_folder(output), drawn)
+    with pytest.raises(UserError, match="holds more than 149 images: make as many, or choose another folder"):
+        sample(RUN, output, num_samples=149, seed=3)
 
 
 def test_classes_are_in_the_names_or_in_an_array(tmp_path, conditional):
@@ -169,6 +171,9 @@ def test_a_mistake_is_one_line(tmp_path, run_command):
     assert (result.returncode, result.stderr) == (2, "error: --labels=a: expected numbers, such as 0,3,7.\n")
     result = run_command("sample", f"--run_dir={RUN}", "--labels=1", "--output=out/", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (2, "error: --labels: this model is not class-conditional.\n")
+    result = run_command("sample", f"--run_dir={RUN}", f"--seed={1 << 63}", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: flag --seed={1 << 63}: ")
     assert not list(tmp_path.iterdir())
 
 

@@ -7,6 +7,7 @@ time. Memory holds one batch, but for the grid, which is one picture.
 import contextlib
 import math
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -91,10 +92,13 @@ def open_sink(
       labels: int64 [count], or None.
 
     Raises:
-      UserError: as for `claims.claimed`.
+      UserError: as for `claims.claimed`; a folder with more images than these.
     """
     if is_folder(output):
         with claimed(Path(output), settings, output) as folder:
+            numbers = (re.match(r"(\d{6,})[_.]", name) for name in os.listdir(folder))
+            if any(number and int(number[1]) >= count for number in numbers):
+                raise UserError(f"{output} holds more than {count:,} images: make as many, or choose another folder.")
             yield _Folder(folder, num_bins)
     elif Path(output).suffix.lower() == ".npz":
         with unfinished(output, {**settings, "count": count}) as folder, _Array(folder, image_shape) as array:
