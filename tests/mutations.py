@@ -562,6 +562,42 @@ MUTATIONS = [
         "values[_DEFAULT].value.CopyFrom(values[_DEFAULT].value)",
         "tests/export/test_runtimes.py",
     ),
+    # What people do with a model.
+    Mutation(
+        "samples that are continued: each batch drawn from the first row",
+        "tf_pivae/uses/sampling.py",
+        "first_row=first",
+        "first_row=0",
+        "tests/uses/test_sampling.py",
+    ),
+    Mutation(
+        "samples that are continued: of other settings",
+        "tf_pivae/uses/claims.py",
+        "if before.get(name) != settings.get(name)",
+        "if name not in settings",
+        "tests/uses/test_sampling.py",
+    ),
+    Mutation(
+        "typicality: one side alone",
+        "tf_pivae/uses/columns.py",
+        "np.abs(bits - held_out.mean)",
+        "bits - held_out.mean",
+        "tests/uses/test_scoring.py",
+    ),
+    Mutation(
+        "AUROC: equal values count as told apart",
+        "tf_pivae/uses/detection.py",
+        "np.cumsum(negative) - negative / 2",
+        "np.cumsum(negative)",
+        "tests/uses/test_detection.py",
+    ),
+    Mutation(
+        "walks between images: as many ends as starts are not asked for",
+        "tf_pivae/models/latent_methods.py",
+        "if len(starts) != len(ends):",
+        "if len(ends) == 0:",
+        "tests/models/test_latent_methods.py",
+    ),
 ]
 
 

@@ -14,7 +14,10 @@ DRAWING = re.search(r"```text\n(.*?)```", (ROOT / "docs/design.md").read_text("u
 FLOORS = {room: i for i, line in enumerate(DRAWING.splitlines()) for room in re.split(r" {2,}", line)[0].split()}
 # Modules that stand in no folder, or in another room than their folder's.
 ROOMS = {
-    **{f"tf_pivae{name}": "commands" for name in ("", ".sample", ".prepare", ".metrics.convert_inception")},
+    **{
+        f"tf_pivae{name}": "commands"
+        for name in ("", ".sample", ".score", ".reconstruct", ".interpolate", ".prepare", ".metrics.convert_inception")
+    },
     **{f"tf_pivae.{name}": name for name in ("cli", "loading", "noise")},
     "tf_pivae.export.ray_serve": "export.serve",
     "tf_pivae.export": "export.runtimes",  # `load`

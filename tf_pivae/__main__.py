@@ -13,7 +13,10 @@ from tf_pivae.version import __version__
 # Name -> what it does, as in docs/commands.md.
 COMMANDS = {
     "train": "trains, or continues a run; `--dry_run` and `--describe` only look",
-    "sample": "draws samples, of the newest checkpoint or of `--step`",
+    "sample": "draws samples: a grid, a folder of PNGs, or an array",
+    "score": "how probable images of your own are, and how unusual",
+    "reconstruct": "encodes and decodes images of your own",
+    "interpolate": "walks between images of your own, through the latents",
     "evaluate": "bits per dimension, FID, KID, IS, GAN-train, GAN-test",
     "report": "shows runs on one page",
     "prepare": "downloads and prepares a data set",

@@ -4,7 +4,7 @@ import contextlib
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +169,9 @@ def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
     return canvas
 
 
-def line_chart(series: dict[str, Sequence[tuple[float, float]]], x_label: str, y_label: str, title: str) -> Image.Image:
+def line_chart(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str, title: str
+) -> Image.Image:
     """Draws curves in one chart, with round numbers on both axes.
 
     Args:

@@ -1,5 +1,6 @@
 """Small text files: written whole or not at all, read with a limit; every failure is one line that names the file."""
 
+import ast
 import contextlib
 import json
 import os
@@ -83,3 +84,19 @@ def write_atomically(path: str | Path, text: str) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise UserError(cannot_write(path, error)) from error
+
+
+def csv_cell(value: object) -> object:
+    """A value as it may stand in a spreadsheet, which would run a text such as "=1+1": that gets a quote before it."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    return value if isinstance(plain(value), (int, float)) else f"'{value}"
+
+
+def plain(text: str) -> bool | int | float | str:
+    """A setting as the number, bool or string that it is."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, (bool, int, float, str)) else text

@@ -167,22 +167,22 @@ def test_a_listing_that_changes_or_is_refused_is_named(tmp_path, caplog, monkeyp
     for name in ("a.png", "gone.png", "b/c.png", "secret\n/d.png", "\x1b[31mred.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(encoded(Image.fromarray(noise(20, 20)), "PNG"))
-    scandir = os.scandir
+    listdir = os.listdir
 
     def refusing(path):
         if str(path).endswith("secret\n"):
             raise PermissionError(errno.EACCES, "Permission denied", path)
-        entries = list(scandir(path))
+        names = listdir(path)
         if path == str(folder):
             (folder / "gone.png").unlink()
-        return entries
+        return names
 
-    monkeypatch.setattr(os, "scandir", refusing)
+    monkeypatch.setattr(os, "listdir", refusing)
     files, skipped = image_files.find_files(folder)
     assert [file.relative for file in files] == ["\x1b[31mred.png", "a.png", "b/c.png"]
     named = ["gone.png (No such file or directory)", r"secret\n (cannot be listed: Permission denied)"]
     assert sorted(skipped) == named
-    monkeypatch.setattr(os, "scandir", lambda path: scandir(path) if "secret" not in str(path) else refusing(path))
+    monkeypatch.setattr(os, "listdir", lambda path: listdir(path) if "secret" not in str(path) else refusing(path))
     (folder / "\x1b[31mred.png").write_bytes(b"")
     data = image_folder(folder, 8, test_fraction=0.5, cache_dir=tmp_path / "cache")
     assert len(data.train) + len(data.test) == 2

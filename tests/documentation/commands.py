@@ -18,6 +18,8 @@ class Run(NamedTuple):
 
 
 TRAIN = "python -m tf_pivae.train --gin_file=demo.gin --run_dir=runs/demo"
+SAMPLE = "python -m tf_pivae.sample --run_dir=fashion_mnist --num_samples=50000"
+SAMPLES = f"{SAMPLE} --output=samples/"
 EXPORT = "python -m tf_pivae.export --run_dir=runs/demo --export_dir=exports/demo"
 ADAM = (
     "python -m tf_pivae.train --gin_file=demo.gin --gin_file=options/adam.gin --gin_file=options/validation.gin "
@@ -37,6 +39,27 @@ RUN = {
     TRAIN: Run(SHORT),
     "python -m tf_pivae.sample --run_dir=runs/demo --num_samples=64 --seed=0 --output=grid.png": Run(needs=(TRAIN,)),
     "tf-pivae sample --run_dir=runs/demo": Run(needs=(TRAIN,)),
+    SAMPLES: Run("--num_samples=4"),
+    "python -m tf_pivae.sample --run_dir=fashion_mnist --num_samples=50000 --output=samples.npz": Run(
+        "--num_samples=2"
+    ),
+    "python -m tf_pivae.score --run_dir=fashion_mnist --images=samples/ --output=scores.csv": Run(
+        "--num_held_out=4 --importance_samples=2", (SAMPLES,)
+    ),
+    "python -m tf_pivae.score --run_dir=fashion_mnist --images=samples/ --against=samples.npz "
+    "--output=against.csv": Run(
+        "--num_held_out=4 --importance_samples=2",
+        (SAMPLES, f"{SAMPLE} --output=samples.npz"),
+    ),
+    "python -m tf_pivae.reconstruct --run_dir=fashion_mnist --images=samples/ --output=reconstructions.png": Run(
+        needs=(SAMPLES,)
+    ),
+    "python -m tf_pivae.interpolate --run_dir=fashion_mnist --images=samples/ --output=walks.png": Run(
+        needs=(SAMPLES,)
+    ),
+    "python -m benchmarks.anomaly_scores --num_images=200": Run(
+        "--num_images=4 --num_held_out=4 --importance_samples=2", slow=True
+    ),
     "python -m tf_pivae.evaluate --run_dir=runs/demo --metrics=bits_per_dim,fid,kid --split=test": Run(
         "--metrics=bits_per_dim --num_examples=8 --importance_samples=2", (TRAIN,)
     ),

@@ -2,6 +2,6 @@
 
 from tf_pivae.configuration.messages import text
 from tf_pivae.configuration.parsing import is_file, parse, search_paths
-from tf_pivae.configuration.snapshot import Snapshot, of_run, preserved
+from tf_pivae.configuration.snapshot import Snapshot, of_run, of_text, preserved
 
-__all__ = ["Snapshot", "is_file", "of_run", "parse", "preserved", "search_paths", "text"]
+__all__ = ["Snapshot", "is_file", "of_run", "of_text", "parse", "preserved", "search_paths", "text"]

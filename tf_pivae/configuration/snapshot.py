@@ -68,6 +68,15 @@ class Snapshot:
                 raise KeyError(binding) from None
         return self._configured(found) if callable(found) else found
 
+    def function_name(self, binding: str) -> str | None:
+        """The name of the function that a binding such as "train.dataset" refers to; None where it refers to none."""
+        with self.active():
+            try:
+                found = gin.query_parameter(binding)
+            except ValueError:
+                return None
+        return found.configurable.name if isinstance(found, gin.config.ConfigurableReference) else None
+
     def _configured(self, function: Callable) -> Callable:
         def build(*arguments: Any, **keywords: Any) -> Any:
             with self.active():
@@ -85,7 +94,15 @@ def of_run(path: str | Path) -> Snapshot:
     Raises:
       UserError: it cannot be read, or would run code or include a file; names the file.
     """
-    source = read_text(path)
+    return of_text(read_text(path), path)
+
+
+def of_text(source: str, path: str | Path) -> Snapshot:
+    """The configuration that stands in a text, as `of_run`; `path` is for messages.
+
+    Raises:
+      UserError: it would run code or include a file.
+    """
     with preserved():
         gin.clear_config()
         try:

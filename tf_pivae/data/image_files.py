@@ -4,7 +4,8 @@ import dataclasses
 import os
 import stat
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -36,6 +37,13 @@ class ImageFile:
     mtime_ns: int
 
 
+class NoFile(NamedTuple):
+    """Something in a folder that is no image file."""
+
+    relative: str  # to the root
+    reason: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Header:
     """What an image's header says."""
@@ -46,7 +54,25 @@ class Header:
 
 
 def find_files(root: str | os.PathLike[str]) -> tuple[list[ImageFile], list[str]]:
-    """Lists a folder recursively, in a fixed order.
+    """Lists a folder recursively, as `walk`.
+
+    Args:
+      root: the folder.
+
+    Returns:
+      A list of `ImageFile` and a list of "name (reason)" of what is none.
+    """
+    files, skipped = [], []
+    for found in walk(root):
+        if isinstance(found, ImageFile):
+            files.append(found)
+        else:
+            skipped.append(named(*found))
+    return files, skipped
+
+
+def walk(root: str | os.PathLike[str]) -> Iterator[ImageFile | NoFile]:
+    """Goes through a folder recursively, in a fixed order; memory holds the names of one folder at a time.
 
     Hidden files and folders are passed over in silence. Links are never followed, so nothing outside the folder is read
     and no image counts twice. What lies deeper than a path may be long is named, as a folder that cannot be listed.
@@ -54,37 +80,36 @@ def find_files(root: str | os.PathLike[str]) -> tuple[list[ImageFile], list[str]
     Args:
       root: the folder.
 
-    Returns:
-      A list of `ImageFile` and a list of "name (reason)" of links, of what is no file and of what cannot be read.
+    Yields:
+      `ImageFile`, or `NoFile` for a link, for what is no file and for what cannot be read.
     """
-    files, skipped = [], []
     folders = [os.fspath(root)]  # No recursion: a path may have a thousand parts.
     while folders:
         folder, below = folders.pop(), []
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            names = sorted(os.listdir(folder))
         except OSError as error:
-            skipped.append(named(_relative(folder, root), f"cannot be listed: {error.strerror}"))
+            yield NoFile(_relative(folder, root), f"cannot be listed: {error.strerror}")
             continue
-        for entry in entries:
-            if entry.name.startswith("."):
+        for name in names:
+            if name.startswith("."):
                 continue
-            relative = _relative(entry.path, root)
+            path = os.path.join(folder, name)
+            relative = _relative(path, root)
             try:
-                status = entry.stat(follow_symlinks=False)
+                status = os.lstat(path)
             except OSError as error:  # Gone since the folder was listed.
-                skipped.append(named(relative, str(error.strerror)))
+                yield NoFile(relative, str(error.strerror))
                 continue
             if stat.S_ISDIR(status.st_mode):
-                below.append(entry.path)
+                below.append(path)
             elif stat.S_ISLNK(status.st_mode):
-                skipped.append(named(relative, "a link"))
+                yield NoFile(relative, "a link")
             elif not stat.S_ISREG(status.st_mode):
-                skipped.append(named(relative, "not a regular file"))
+                yield NoFile(relative, "not a regular file")
             else:
-                files.append(ImageFile(entry.path, relative, status.st_size, status.st_mtime_ns))
+                yield ImageFile(path, relative, status.st_size, status.st_mtime_ns)
         folders += reversed(below)
-    return files, skipped
 
 
 def _relative(path: str, root: str | os.PathLike[str]) -> str:

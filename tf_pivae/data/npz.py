@@ -84,6 +84,21 @@ def npz_images(
     return dataclasses.replace(dataset, num_bins=num_bins)
 
 
+def stored_images(path: str | os.PathLike[str]) -> tuple[array_file.Part, int]:
+    """The images of an `.npz` file, yet unread, with their labels, and their number of levels.
+
+    They are its `images` (and `labels`), or else its `test_images`, or what `np.savez` got no names for.
+
+    Raises:
+      UserError: as `npz_images`.
+    """
+    file = _NpzFile(array_file.absolute(path))
+    for images, labels in (("images", "labels"), ("test_images", "test_labels"), ("arr_0", "arr_1")):
+        if images in file.keys:
+            return file.part(images, labels), file.num_bins()
+    raise UserError(f"{file.name} has the arrays {printable(', '.join(file.keys[:20])) or 'none'}; it needs images")
+
+
 def save_npz(path: str | os.PathLike[str], dataset: arrays.ImageDataset) -> None:
     """Writes an `ImageDataset` as a compressed `.npz` file that `npz_images` reads back, atomically.
 

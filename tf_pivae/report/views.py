@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from tf_pivae import loading
 from tf_pivae.data.arrays import ImageDataset
-from tf_pivae.data.bundled import bundled
 from tf_pivae.errors import UserError
 from tf_pivae.metrics import describe_groups, groups_in_use
 from tf_pivae.report import drawn, likelihoods
@@ -15,6 +14,7 @@ from tf_pivae.report.pictures import Picture, Shown, from_file
 from tf_pivae.report.run import Run
 from tf_pivae.report.waterfall import Terms, measured_terms
 from tf_pivae.training.building import num_elements
+from tf_pivae.uses.held_out import known_dataset
 
 PARTS = 6  # What `gather` announces.
 _NO_LIKELIHOOD = "trained without likelihood: it has no bits per dimension."
@@ -98,14 +98,8 @@ def gather(run: Run, num_examples: int, seed: int, progress: Callable[[str], Non
 
 
 def _dataset(run: Run) -> ImageDataset | str:
-    """What the run was trained on, or why it cannot be read.
-
-    A model of Fashion-MNIST is shown the part of it that comes with the package where the whole is not at hand.
-    """
+    """What the run was trained on, or why it cannot be read."""
     try:
-        return loading.load_dataset(run.path)
+        return known_dataset(run.path, run.facts)
     except UserError as error:
-        name, (side, _, channels), levels = (run.facts[key] for key in ("name", "image_shape", "num_bins"))
-        if "fashion_mnist" in str(name) and side in (28, 32) and (channels, levels) == (1, 256):
-            return dataclasses.replace(bundled(side), name=str(name))
         return str(error)

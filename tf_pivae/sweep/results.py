@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import csv
 import io
 import json
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_pivae.errors import UserError, cannot_write
+from tf_pivae.files import csv_cell, plain
 from tf_pivae.sweep.trials import FINISHED
 
 if TYPE_CHECKING:
@@ -83,21 +83,14 @@ def write_csv(path: str | Path, rows: list[dict]) -> None:
     columns = [name for name in columns if name not in last] + last
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writerow({name: _cell(name) for name in columns})
-    writer.writerows({name: _cell(value) for name, value in values.items()} for values in rows)
+    writer.writerow({name: csv_cell(name) for name in columns})
+    writer.writerows({name: csv_cell(value) for name, value in values.items()} for values in rows)
     partial = Path(path).with_name(f".{Path(path).name}.partial")
     try:
         partial.write_text(text.getvalue())
         os.replace(partial, path)
     except OSError as error:
         raise UserError(cannot_write(path, error)) from error
-
-
-def _cell(value: object) -> object:
-    """A value as it may stand in a spreadsheet, which would run a text such as "=1+1": that gets a quote before it."""
-    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return value
-    return value if isinstance(plain(value), (int, float)) else f"'{value}"
 
 
 def check_axes(sweep_dir: str | Path, names: Iterable[str]) -> None:
@@ -162,12 +155,3 @@ def _alike(values):
     if kinds == {int, float}:
         return [float(value) for value in values]
     return values if len(kinds) == 1 else [str(value) for value in values]
-
-
-def plain(text: str) -> bool | int | float | str:
-    """A setting as the number, bool or string that it is."""
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-    return value if isinstance(value, (bool, int, float, str)) else text

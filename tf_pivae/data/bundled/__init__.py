@@ -11,7 +11,7 @@ from tf_pivae.errors import UserError
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 # 32 is the usual padding of the 28x28 images; 16 is that one's exact 2x2 mean; 28 is the raw image.
-_PREPROCESS = {
+PREPROCESS = {
     16: image_ops.Preprocess(pad_to=32, image_size=16),
     28: image_ops.Preprocess(),
     32: image_ops.Preprocess(pad_to=32),
@@ -32,7 +32,7 @@ def bundled(image_size: int = 32, num_examples: arrays.Limits | None = None) -> 
     Raises:
       UserError: for another size.
     """
-    if image_size not in _PREPROCESS:
+    if image_size not in PREPROCESS:
         raise UserError(f"bundled.image_size must be 16, 28 or 32, got {image_size!r}")
     limits = arrays.check_num_examples(num_examples)
     splits = []
@@ -43,6 +43,6 @@ def bundled(image_size: int = 32, num_examples: arrays.Limits | None = None) -> 
         for split, limit in zip(("train", "test"), limits, strict=True):
             images = file[f"{split}_images"][:limit, :, :, None]
             labels = file[f"{split}_labels"][:limit].astype(np.int64)
-            splits.append(arrays.ImageSplit(image_ops.preprocess_array(_PREPROCESS[image_size], images), labels))
+            splits.append(arrays.ImageSplit(image_ops.preprocess_array(PREPROCESS[image_size], images), labels))
     train, test = splits
     return arrays.ImageDataset("fashion_mnist_subset", train, test, num_classes=10, class_names=CLASS_NAMES)

@@ -1,0 +1,186 @@
+"""Samples on the disk: a folder of PNGs, one array, the grid; cut off and continued."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tf_pivae
+from tf_pivae.data import npz_images
+from tf_pivae.errors import UserError
+from tf_pivae.metrics import images_from_folder
+from tf_pivae.models.pivae import PiVAE
+from tf_pivae.uses import image_outputs, sample
+
+RUN = "fashion_mnist"
+
+
+@pytest.fixture(scope="module")
+def drawn(packaged):
+    """Samples 0 ... 149 of the packaged model, seed 3."""
+    return packaged.sample(150, seed=3)
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory, tiny, run_command):
+    """The folder of a class-conditional run of 1 step."""
+    run_dir = tmp_path_factory.mktemp("runs") / "conditional"
+    flags = [f"--gin_file={tiny}", "--gin_param=train.class_conditional=True", "--gin_param=num_steps=1"]
+    result = run_command("train", *flags, "--gin_param=train.eval_examples=0", f"--run_dir={run_dir}")
+    assert result.returncode == 0, result.stderr
+    return run_dir
+
+
+@pytest.fixture
+def cut_off(monkeypatch):
+    """A function that lets so many batches be drawn, and then breaks; it returns how many were, as a list of rows."""
+
+    whole = PiVAE.sample
+
+    def cut_off(batches):
+        rows = []
+
+        def draw(self, num_samples, *arguments, first_row=0, **options):
+            if len(rows) == batches:
+                raise InterruptedError
+            rows.append(first_row)
+            return whole(self, num_samples, *arguments, first_row=first_row, **options)
+
+        monkeypatch.setattr(PiVAE, "sample", draw)
+        return rows
+
+    return cut_off
+
+
+def test_a_folder_holds_a_png_a_sample(tmp_path, drawn, run_command):
+    result = run_command("sample", f"--run_dir={RUN}", "--num_samples=70", "--seed=3", "--output=out/", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "70 samples of fashion_mnist at step 6000: out/\n"
+    names = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
+    assert names == [f"{i:06d}.png" for i in range(70)]
+    np.testing.assert_array_equal(images_from_folder(tmp_path / "out"), drawn[:70])
+
+
+def test_an_array_reads_back_as_data_does(tmp_path, drawn):
+    assert sample(RUN, tmp_path / "samples.npz", num_samples=150, seed=3) == 6000
+    with np.load(tmp_path / "samples.npz", allow_pickle=False) as file:
+        assert file.files == ["images"]
+        np.testing.assert_array_equal(file["images"], drawn)
+    assert [path.name for path in tmp_path.iterdir()] == ["samples.npz"], "nothing else is left"
+    data = npz_images(tmp_path / "samples.npz", test_fraction=0.5)
+    assert len(data.train) + len(data.test) == 150
+
+
+@pytest.mark.parametrize("output", ["out/", "out.npz"])
+def test_what_was_cut_off_goes_on_where_it_stopped(tmp_path, drawn, cut_off, output):
+    output = f"{tmp_path}/{output}"
+    with pytest.raises(InterruptedError):
+        cut_off(1), sample(RUN, output, num_samples=150, seed=3)
+    if output.endswith("npz"):
+        assert not (tmp_path / "out.npz").exists()
+        with open(tmp_path / ".out.npz.partial" / "images", "ab") as file:
+            file.write(b"half an image")
+    with pytest.raises(UserError, match=r"begun with seed = 3, and this is 4: give the settings of .*\.settings\.json"):
+        sample(RUN, output, num_samples=150, seed=4)
+    rows = cut_off(9)
+    sample(RUN, output, num_samples=150, seed=3)
+    assert rows == [64, 128]
+    found = np.load(output)["images"] if output.endswith("npz") else images_from_folder(output)
+    np.testing.assert_array_equal(found, drawn)
+
+
+def test_more_samples_are_added_to_a_folder(tmp_path, drawn, cut_off):
+    output = f"{tmp_path}/out/"
+    sample(RUN, output, num_samples=128, seed=3)
+    (tmp_path / "out/000070.png").unlink()
+    rows = cut_off(9)
+    sample(RUN, output, num_samples=150, seed=3)
+    assert rows == [64, 128], "a file that is gone is drawn again"
+    np.testing.assert_array_equal(images_from_folder(output), drawn)
+    with pytest.raises(UserError, match="holds more than 149 images: make as many, or choose another folder"):
+        sample(RUN, output, num_samples=149, seed=3)
+
+
+def test_classes_are_in_the_names_or_in_an_array(tmp_path, conditional):
+    labels = np.array([7, 2, 7, 2, 7])
+    expected = tf_pivae.load(conditional).sample(5, labels=labels)
+    sample(conditional, f"{tmp_path}/out/", num_samples=5, labels=[7, 2])
+    names = [path.name for path in sorted((tmp_path / "out").glob("*.png"))]
+    assert names == [f"{i:06d}_class{label}.png" for i, label in enumerate(labels)]
+    np.testing.assert_array_equal(images_from_folder(tmp_path / "out"), expected)
+    sample(conditional, tmp_path / "out.npz", num_samples=5, labels=[7, 2])
+    with np.load(tmp_path / "out.npz") as file:
+        np.testing.assert_array_equal(file["labels"], labels)
+        np.testing.assert_array_equal(file["images"], expected)
+    with pytest.raises(UserError, match=r"--labels=1,10: expected numbers from 0 to 9"):
+        sample(conditional, tmp_path / "other.npz", labels=[1, 10])
+
+
+def test_levels_are_shown_in_full_and_kept_in_an_array(tmp_path):
+    images = np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1)
+    for output in (f"{tmp_path}/out/", tmp_path / "out.npz"):
+        with image_outputs.open_sink(output, {}, 2, (4, 4, 1), 32) as sink:
+            sink.add(0, ["0.png", "1.png"], images)
+    shown = images_from_folder(tmp_path / "out")
+    assert (shown.min(), shown.max()) == (0, 255)
+    np.testing.assert_array_equal(shown.astype(int) * 32 // 256, images)
+    with np.load(tmp_path / "out.npz") as file:
+        np.testing.assert_array_equal(file["images"], images)
+        assert file["num_bins"] == 32
+
+
+def test_memory_holds_no_more_of_a_large_array(tmp_path):
+    """400 MB of images in a process that may take 150 MB more than it has."""
+    program = (
+        "import resource, numpy as np\nfrom tf_pivae.uses import image_outputs\n"
+        "taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (taken + 150_000_000,) * 2)\n"
+        "batch = np.zeros([64, 128, 128, 3], np.uint8)\n"
+        f"with image_outputs.open_sink({str(tmp_path / 'out.npz')!r}, {{}}, 128 * 64, (128, 128, 3), 256) as sink:\n"
+        "    for i in range(128):\n        sink.add(64 * i, ['x'] * 64, batch + i)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    images = np.load(tmp_path / "out.npz", mmap_mode="r")["images"]
+    assert images.shape == (8192, 128, 128, 3)
+    np.testing.assert_array_equal(images[::64, 0, 0, 0], np.arange(128))
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("photos/", "holds other files: choose a new or an empty folder"),
+        ("photos/a.png/", "there is a file of this name"),
+        ("absent/out/", "choose a file in a folder that exists"),
+        ("absent/out.npz", "choose a file in a folder that exists"),
+        ("out.jpg", r"call it out\.png, out/ or out\.npz"),
+    ],
+)
+def test_places_that_cannot_be_written(tmp_path, output, message):
+    (tmp_path / "photos").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "photos/a.png")
+    with pytest.raises(UserError, match=message):
+        sample(RUN, f"{tmp_path}/{output}", num_samples=2)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.png", "photos"], "nothing is left behind"
+
+
+def test_a_mistake_is_one_line(tmp_path, run_command):
+    result = run_command("sample", f"--run_dir={RUN}", "--labels=a", "--output=out/", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (2, "error: --labels=a: expected numbers, such as 0,3,7.\n")
+    result = run_command("sample", f"--run_dir={RUN}", "--labels=1", "--output=out/", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (2, "error: --labels: this model is not class-conditional.\n")
+    result = run_command("sample", f"--run_dir={RUN}", f"--seed={1 << 63}", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: flag --seed={1 << 63}: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_at_once_do_not_mix(tmp_path):
+    with (
+        image_outputs.open_sink(f"{tmp_path}/out/", {}, 1, (4, 4, 1), 256),
+        pytest.raises(UserError, match="another process is writing"),
+        image_outputs.open_sink(f"{tmp_path}/out/", {}, 1, (4, 4, 1), 256),
+    ):
+        pass

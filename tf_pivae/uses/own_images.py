@@ -1,0 +1,154 @@
+"""Images of the user's own, one at a time: the files below a folder, or the rows of an `.npz` file."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tf_pivae.data import image_files, npz
+from tf_pivae.data.array_file import absolute
+from tf_pivae.data.image_files import UnusableImage
+from tf_pivae.errors import UserError, printable
+from tf_pivae.uses.preparation import Preparation, source_of
+
+_NO_CLASSES = "this model is not class-conditional"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What may become an image.
+
+    Attributes:
+      name: of the file, from the folder on, or "FILE.npz[12]"; printable.
+      load: reads and prepares it: uint8 [H, W, C]; raises UnusableImage.
+      label: its class, where the source says one.
+    """
+
+    name: str
+    load: Callable[[], np.ndarray]
+    label: int | None = None
+
+
+def entries(path: str | Path, preparation: Preparation) -> Iterator[Entry]:
+    """All of a source's, in a fixed order; memory holds one of them, or a slab of rows.
+
+    Args:
+      path: a folder, read recursively, or an `.npz` file with `images` (and `labels`), as `sample` writes it.
+      preparation: of the model.
+
+    Raises:
+      UserError: no such source, or a file that is damaged or holds no images.
+    """
+    return _rows(absolute(path), preparation) if source_of(path) == "npz" else _files(path, preparation)
+
+
+def count(path: str | Path) -> int:
+    """How many entries a source has.
+
+    Raises:
+      UserError: none, or no such source.
+    """
+    if source_of(path) == "npz":
+        return npz.stored_images(path)[0].images.shape[0]
+    number = sum(1 for _ in image_files.walk(path))
+    if not number:
+        raise UserError(f"{path} holds no files.")
+    return number
+
+
+def check_classes(path: str | Path, num_classes: int, label: int | None) -> None:
+    """Raises UserError where a class-conditional model would be given images without a class, or another one a class.
+
+    Args:
+      path: of a source.
+      num_classes: of a class-conditional model, or 0.
+      label: the class of the images that have none of their own.
+    """
+    if label is not None and not 0 <= label < num_classes:
+        raise UserError(f"--label={label}: {f'classes are 0 to {num_classes - 1}' if num_classes else _NO_CLASSES}.")
+    if num_classes and label is None and (source_of(path) == "folder" or npz.stored_images(path)[0].labels is None):
+        raise UserError(f"{path} has no classes, which this model wants: give --label, or an .npz file with labels.")
+
+
+def _files(root, preparation):
+    channels = preparation.image_shape[2]
+    for found in image_files.walk(root):
+        if isinstance(found, image_files.ImageFile):
+            yield Entry(printable(found.relative), _reader(found.path, channels, preparation))
+        else:
+            yield Entry(printable(found.relative), _refusal(found.reason))
+
+
+def _reader(path, channels, preparation):
+    return lambda: preparation(image_files.decode(path, channels))
+
+
+def _refusal(reason):
+    def load() -> np.ndarray:
+        raise UnusableImage(reason)
+
+    return load
+
+
+def _rows(path, preparation):
+    part, num_bins = npz.stored_images(path)
+    row = itertools.count()
+    for slab in part.images.slabs():
+        for pixels in slab.reshape(len(slab), *part.images.image_shape):
+            i = next(row)
+            label = None if part.labels is None else int(part.labels[i])
+            yield Entry(f"{printable(path.name)}[{i}]", _row(pixels, num_bins, preparation), label)
+
+
+def _row(pixels, num_bins, preparation):
+    return lambda: preparation(pixels, num_bins)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Entries, and those of them that are images.
+
+    Attributes:
+      names: of all.
+      problems: of all: why it is no image, or "".
+      images: uint8 [K, H, W, C] of those that are.
+      labels: int64 [K], or None for a model without classes.
+    """
+
+    names: list[str]
+    problems: list[str]
+    images: np.ndarray
+    labels: np.ndarray | None
+
+
+def batches(
+    found: Iterator[Entry], size: int, image_shape: Sequence[int], num_classes: int = 0, label: int | None = None
+) -> Iterator[Batch]:
+    """Reads entries, so many at a time.
+
+    Args:
+      found: the entries.
+      size: of a batch.
+      image_shape: (H, W, C).
+      num_classes: of a class-conditional model, or 0.
+      label: the class of the images that have none of their own.
+
+    Raises:
+      UserError: a class-conditional model, and a class that it does not know.
+    """
+    while some := list(itertools.islice(found, size)):
+        images, labels, problems = [np.zeros((0, *image_shape), np.uint8)], [], []
+        for entry in some:
+            try:
+                images.append(entry.load()[None])
+                problems.append("")
+            except UnusableImage as error:
+                problems.append(printable(error))
+                continue
+            labels.append(label if entry.label is None else entry.label)
+            if num_classes and not 0 <= labels[-1] < num_classes:
+                raise UserError(f"{entry.name} has the class {labels[-1]}: the model's are 0 to {num_classes - 1}.")
+        chosen = np.asarray(labels, np.int64) if num_classes else None
+        yield Batch([entry.name for entry in some], problems, np.concatenate(images), chosen)

@@ -1,0 +1,251 @@
+"""Scores of the user's own images: how probable a model finds each, and how unusual that is."""
+
+import array
+import csv
+import functools
+import io
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from tf_pivae import figures
+from tf_pivae.errors import UserError, check_output
+from tf_pivae.files import csv_cell
+from tf_pivae.system.progress import progress_bar
+from tf_pivae.uses import own_images
+from tf_pivae.uses.claims import unfinished
+from tf_pivae.uses.columns import UNUSUAL, Reference, bits_per_dim, columns, reference
+from tf_pivae.uses.detection import Separation, separation
+from tf_pivae.uses.opening import Density, density
+
+_HEADER = ["set", "file", *UNUSUAL, "problem"]
+_SETS = "images", "against"
+_BINS = 40
+
+
+class Scores(NamedTuple):
+    """What was scored."""
+
+    scored: int  # images
+    skipped: int  # files that are none, or could not be used; the table says why
+    separations: dict[str, Separation]  # by column; empty without other images
+
+
+def score(
+    run_dir: str | Path,
+    images: str | Path,
+    output: str | Path = "scores.csv",
+    against: str | Path | None = None,
+    held_out: str | Path | None = None,
+    num_held_out: int = 1000,
+    importance_samples: int | None = None,
+    seed: int = 0,
+    step: int | None = None,
+    label: int | None = None,
+    batch_size: int = 64,
+) -> Scores:
+    """Writes a row a file; what was cut off is continued by the same call. The columns are those of `columns.columns`.
+
+    Files go through the cropping and resizing of the run's configuration; one that is damaged, or of a size that this
+    makes no image of, has a row that says so in the column `problem`.
+
+    Args:
+      run_dir: folder of the run, a pretrained model's name, or an export's folder.
+      images: a folder, read recursively, or an `.npz` file with `images` and, of a class-conditional model, `labels`.
+      output: the CSV to write.
+      against: other images, which ought to be unusual. They get rows, too (the column `set` says which), and beside the
+        output come NAME.auroc.csv, the areas under the curves of each column, and NAME.png, histograms of both.
+      held_out: images that the model was not trained on, for the percentile and the p-value; None is the run's test
+        split.
+      num_held_out: at most so many of them.
+      importance_samples: K of `log_prob`; None is 16, or what an export has.
+      seed: of the noise.
+      step: the checkpoint; None is the newest.
+      label: the class of images without one, for a class-conditional model.
+      batch_size: images computed at a time.
+
+    Returns:
+      `Scores`.
+
+    Raises:
+      UserError: no such model, no such images, no held-out ones, a place that cannot be written.
+    """
+    check_output(output)
+    if Path(output).suffix.lower() != ".csv":
+        raise UserError(f"--output={output}: scores are written as a table; call it {Path(output).stem}.csv.")
+    paths = [str(path) for path in (images, against) if path is not None]
+    counts = [own_images.count(path) for path in paths]
+    model = density(run_dir, importance_samples, seed, step, batch_size)
+    for path in paths if held_out is None else [*paths, held_out]:
+        own_images.check_classes(path, model.facts["num_classes"], label)
+    settings = {
+        **model.identity,
+        "images": paths,
+        "held_out": str(held_out),
+        "num_held_out": num_held_out,
+        "label": label,
+    }
+    with unfinished(output, settings) as folder:
+        known = _reference(folder / "held_out.npy", model, held_out, num_held_out, label, batch_size)
+        rows = folder / "rows.csv"
+        _write_rows(rows, model, known, paths, sum(counts), label, batch_size)
+        table, skipped = _read_rows(rows)
+        separations = _separate(folder, Path(output), table) if against is not None else {}
+        os.replace(rows, output)
+    return Scores(len(table["set"]), skipped, separations)
+
+
+def _reference(
+    path: Path, model: Density, held_out: str | Path | None, count: int, label: int | None, batch_size: int
+) -> Reference:
+    """The held-out images' bits per dimension, kept for a continuation."""
+    if path.exists():
+        return reference(np.load(path))
+    found = _known(model, count) if held_out is None else own_images.entries(held_out, model.prepare)
+    bits = [np.zeros(0)]
+    with progress_bar(total=count, desc="held-out images", unit="img", leave=False) as bar:
+        for batch in _batches(model, itertools.islice(found, count), label, batch_size):
+            if len(batch.images):
+                bits.append(bits_per_dim(model.measure(batch.images, batch.labels)[0], batch.images))
+            bar.update(len(batch.names))
+    values = np.concatenate(bits)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        raise UserError(f"{held_out} has no usable image to compare with: give others as --held_out.")
+    partial = path.with_name("held_out.partial.npy")
+    np.save(partial, values)
+    os.replace(partial, path)
+    return reference(values)
+
+
+def _known(model: Density, count: int) -> Iterator[own_images.Entry]:
+    """The first images of the test split that the model was trained beside."""
+    from tf_pivae.uses.held_out import known_dataset
+
+    try:
+        split = known_dataset(model.run_dir, model.facts).test.take(count)
+    except UserError as error:
+        raise UserError(f"no held-out images to compare with: {str(error).rstrip('.')}; give --held_out.") from error
+    for i in range(len(split)):
+        label = None if split.labels is None else int(split.labels[i])
+        yield own_images.Entry("held out", functools.partial(np.asarray, split.images[i]), label)
+
+
+def _batches(
+    model: Density, found: Iterator[own_images.Entry], label: int | None, size: int
+) -> Iterator[own_images.Batch]:
+    return own_images.batches(found, size, model.prepare.image_shape, model.facts["num_classes"], label)
+
+
+def _write_rows(
+    path: Path, model: Density, known: Reference, paths: list[str], total: int, label: int | None, batch_size: int
+) -> None:
+    """Appends the rows that are not there yet."""
+    done, last = _whole_lines(path)
+    with (
+        open(path, "a", encoding="utf-8", newline="") as file,
+        progress_bar(total=total, initial=max(0, done - 1), desc="scores", unit="img", leave=False) as bar,
+    ):
+        if not done:
+            file.write(_lines([_HEADER]))
+        skip = max(0, done - 1)
+        for name, source in zip(_SETS, paths, strict=False):
+            found = own_images.entries(source, model.prepare)
+            for entry in itertools.islice(found, skip):
+                skip -= 1
+                if not skip and last != [name, csv_cell(entry.name)]:
+                    raise _changed(source, path)
+            for batch in _batches(model, found, label, batch_size):
+                file.write(_lines(_rows(name, batch, model, known)))
+                file.flush()
+                bar.update(len(batch.names))
+        if skip:
+            raise _changed(paths[-1], path)
+
+
+def _changed(source: str, path: Path) -> UserError:
+    return UserError(f"{source} has changed since its scores were begun: remove {path.parent}, then begin again.")
+
+
+def _rows(name: str, batch: own_images.Batch, model: Density, known: Reference) -> Iterator[list[object]]:
+    """Cells, row by row."""
+    values = {column: np.zeros(0) for column in UNUSUAL}
+    if len(batch.images):
+        values = columns(*model.measure(batch.images, batch.labels), batch.images, known)
+    scored = zip(*values.values(), strict=True)
+    for file, problem in zip(batch.names, batch.problems, strict=True):
+        cells = [""] * len(UNUSUAL)
+        if not problem:
+            numbers = next(scored)
+            cells = ["" if np.isnan(number) else f"{number:.9g}" for number in numbers]
+            if not np.isfinite(numbers[0]):
+                cells, problem = [""] * len(UNUSUAL), "no finite log_prob"
+        yield [name, csv_cell(file), *cells, csv_cell(problem)]
+
+
+def _lines(rows: Iterable[Sequence]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _whole_lines(path: Path) -> tuple[int, list[str]]:
+    """How many whole lines a file has, and the first two cells of the last; what follows the last one is cut off."""
+    if not path.exists():
+        return 0, []
+    number, end, last = 0, 0, b""
+    with open(path, "r+b") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                number, end, last = number + 1, end + len(line), line
+        file.truncate(end)
+    return number, next(csv.reader([last.decode()]), [])[:2]
+
+
+def _read_rows(path: Path) -> tuple[dict[str, np.ndarray], int]:
+    """The numbers of the table: a float64 [N] for each column, "set" a bool [N] (against); and the rows without any."""
+    skipped, values = 0, {name: array.array("d") for name in ("set", *UNUSUAL)}
+    with open(path, encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["problem"]:
+                skipped += 1
+                continue
+            values["set"].append(row["set"] == _SETS[1])
+            for name in UNUSUAL:
+                values[name].append(float(row[name] or "nan"))
+    return {name: np.asarray(column, bool if name == "set" else np.float64) for name, column in values.items()}, skipped
+
+
+def _separate(folder: Path, output: Path, table: dict[str, np.ndarray]) -> dict[str, Separation]:
+    """The areas under the curves and the histograms, beside the output."""
+    other = table["set"]
+    if other.all() or not other.any():
+        raise UserError("one of the two sets has no usable image: see the reasons in " + str(folder / "rows.csv"))
+    names = [name for name in UNUSUAL if np.isfinite(table[name]).all()]
+    found = {}
+    for name in progress_bar(names, desc="areas under the curves", leave=False):
+        values = UNUSUAL[name] * table[name]
+        found[name] = separation(values[~other], values[other])
+    header = ["column", *(f"{area}{end}" for area in ("auroc", "aupr") for end in ("", "_low", "_high"))]
+    cells = [[name, *(f"{value:.4f}" for area in areas for value in area)] for name, areas in found.items()]
+    (folder / "areas.csv").write_text(_lines([header, *cells]))
+    charts = [_histograms(name, table[name][~other], table[name][other]) for name in names]
+    figures.save_png(figures.stacked(charts), output.with_suffix(".png"))
+    os.replace(folder / "areas.csv", output.with_suffix(".auroc.csv"))
+    return found
+
+
+def _histograms(name: str, usual: np.ndarray, unusual: np.ndarray) -> Image.Image:
+    """Both sets' shares of images in bins of a column; the outermost hundredths lie in the outermost bins."""
+    low, high = np.percentile(np.concatenate([usual, unusual]), (0.5, 99.5))
+    edges = np.linspace(low, max(high, low + 1e-9), _BINS + 1)
+    series = {}
+    for label, values in zip(_SETS, (usual, unusual), strict=True):
+        shares = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
+        series[label] = (np.repeat(edges, 2).tolist(), [0.0, *np.repeat(shares, 2).tolist(), 0.0])
+    return figures.line_chart(series, name, "share of the images", name)

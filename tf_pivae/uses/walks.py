@@ -1,0 +1,164 @@
+"""Reconstructions of the user's own images, and walks from one of them to the next."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tf_pivae import configuration
+from tf_pivae.data.image_files import UnusableImage
+from tf_pivae.errors import UserError
+from tf_pivae.system.progress import progress_bar
+from tf_pivae.uses import image_outputs, own_images
+from tf_pivae.uses.preparation import preparation
+
+if TYPE_CHECKING:
+    from tf_pivae.models.pivae import PiVAE
+
+_BATCH = 64  # Images at a time.
+_MOST_IN_GRID = 4096  # Tiles of one picture.
+# (model, images uint8 [B, H, W, C], labels int64 [B] or None, the first's place) -> uint8 [N, H, W, C]
+_Make = Callable[["PiVAE", np.ndarray, np.ndarray | None, int], np.ndarray]
+
+
+def reconstruct(
+    run_dir: str | Path,
+    images: str | Path,
+    output: str | Path = "reconstructions.png",
+    seed: int = 0,
+    step: int | None = None,
+    columns: int | None = None,
+    label: int | None = None,
+) -> int:
+    """Encodes and decodes images of one's own; what was cut off is continued by the same call.
+
+    Args:
+      run_dir: folder of the run, or a pretrained model's name.
+      images: a folder, read recursively, or an `.npz` file with `images`; they go through the cropping and resizing of
+        the run's configuration.
+      output: "NAME.png", a grid of images each beside its reconstruction; "FOLDER/", a PNG a reconstruction, called
+        000000_NAME.png, ...; "NAME.npz", the array `images` of the reconstructions.
+      seed: reconstruction i is a function of (seed, i) and of its image: as `PiVAE.reconstruct`.
+      step: the checkpoint; None is the newest.
+      columns: pairs in a row of the grid; None is 4.
+      label: the class of images without one, for a class-conditional model.
+
+    Returns:
+      The step of the checkpoint.
+
+    Raises:
+      UserError: no such run; an image that cannot be used, by name; a place that cannot be written, or that was begun
+        with other settings.
+    """
+    beside = image_outputs.is_grid(output)
+
+    def make(model: "PiVAE", batch: np.ndarray, labels: np.ndarray | None, first: int) -> np.ndarray:
+        made = model.reconstruct(batch, seed, labels, first_row=first)
+        return np.stack([batch, made], 1).reshape(-1, *batch.shape[1:]) if beside else made
+
+    settings = {"reconstructions": True, "seed": seed}
+    return _write(run_dir, images, output, make, settings, (1, 2 if beside else 1), 2 * (columns or 4), step, label)
+
+
+def interpolate(
+    run_dir: str | Path,
+    images: str | Path,
+    output: str | Path = "walks.png",
+    steps: int = 8,
+    seed: int = 0,
+    step: int | None = None,
+    label: int | None = None,
+) -> int:
+    """Walks from each image to the next one: from the first to the second, from the third to the fourth, ...
+
+    Args:
+      run_dir, images, seed, step, label: as for `reconstruct`; an even number of images.
+      output: "NAME.png", a walk a row; "FOLDER/", a PNG an image, called 000000_walk0.png, ...; "NAME.npz", the array
+        `images` of all walks, one behind the other.
+      steps: images of a walk, the reconstructions of both ends among them: as `PiVAE.interpolate`.
+
+    Returns:
+      The step of the checkpoint.
+
+    Raises:
+      UserError: as for `reconstruct`; an odd number of images.
+    """
+
+    def make(model: "PiVAE", batch: np.ndarray, labels: np.ndarray | None, first: int) -> np.ndarray:
+        chosen = None if labels is None else labels[0::2]
+        made = model.interpolate(batch[0::2], batch[1::2], steps, seed, chosen, first_row=first // 2)
+        return made.reshape(-1, *batch.shape[1:])
+
+    if steps < 2:
+        raise UserError(f"--steps={steps}: a walk has at least 2 images, its ends.")
+    return _write(run_dir, images, output, make, {"steps": steps, "seed": seed}, (2, steps), steps, step, label)
+
+
+def _write(
+    run_dir: str | Path,
+    images: str | Path,
+    output: str | Path,
+    make: _Make,
+    settings: dict[str, Any],
+    takes: tuple[int, int],
+    columns: int,
+    step: int | None,
+    label: int | None,
+) -> int:
+    """Makes `takes[1]` images of every `takes[0]`, batch by batch, and writes them."""
+    from tf_pivae.loading import load_with_step
+    from tf_pivae.runs.pretrained import resolve
+    from tf_pivae.runs.records import load_facts
+    from tf_pivae.uses.claims import identity
+
+    image_outputs.check(output)
+    count, (group, gives) = own_images.count(images), takes
+    if count % group:
+        raise UserError(f"{images} has {count} images, which are taken two by two: add or remove one.")
+    total, folder = count // group * gives, resolve(run_dir)
+    if image_outputs.is_grid(output) and total > _MOST_IN_GRID:
+        raise UserError(f"{total:,} images are too many for one picture: give --output=FOLDER/ or --output=NAME.npz.")
+    num_classes = load_facts(run_dir)["num_classes"]
+    own_images.check_classes(images, num_classes, label)
+    model, step = load_with_step(run_dir, step)
+    prepare = preparation(model.image_shape, model.num_bins, configuration.of_run(folder / "config.gin"))
+    settings = {"images": str(images), "step": step, "model": identity(folder, step), **settings, "label": label}
+    found, bar = own_images.entries(images, prepare), progress_bar(total=count, unit="img", leave=False)
+    with image_outputs.open_sink(output, settings, total, model.image_shape, model.num_bins, columns) as sink, bar:
+        for first in range(0, count, _BATCH):
+            some = list(itertools.islice(found, _BATCH))
+            names = _names(some, first, group, gives)
+            if not sink.has(first // group * gives, names):
+                batch, labels = _load(some, num_classes, label)
+                sink.add(first // group * gives, names, make(model, batch, labels, first))
+            bar.update(len(some))
+    return step
+
+
+def _names(some: list[own_images.Entry], first: int, group: int, gives: int) -> list[str]:
+    if group == 1:
+        return [image_outputs.file_name(first + i, Path(entry.name).stem) for i, entry in enumerate(some)] * gives
+    made = range(first // group * gives, (first + len(some)) // group * gives)
+    return [image_outputs.file_name(i, f"walk{i // gives}") for i in made]
+
+
+def _load(some: list[own_images.Entry], num_classes: int, label: int | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The images of all entries, and their classes.
+
+    Raises:
+      UserError: one of them is none.
+    """
+    images = []
+    for entry in some:
+        try:
+            images.append(entry.load())
+        except UnusableImage as error:
+            raise UserError(f"{entry.name} cannot be used ({error}): mend or remove it.") from error
+    if not num_classes:
+        return np.stack(images), None
+    labels = np.asarray([label if entry.label is None else entry.label for entry in some], np.int64)
+    if labels.max() >= num_classes:
+        raise UserError(f"an image has the class {labels.max()}: the model's are 0 to {num_classes - 1}.")
+    return np.stack(images), labels
