@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-_IMPORTED = ("configurables", "training.loop", "evaluation", "reports.page", "export.saved_model", "export.server")
+_IMPORTED = ("configurables", "training.loop", "evaluation", "reports.page", "export.saved_model")  # None imports gRPC.
 _PARENT = "TF_PIVAE_PARENT"  # See tf_pivae/children.py.
 
 
