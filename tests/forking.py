@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-_IMPORTED = ("training.loop", "evaluate.measuring", "report.page", "export.write.saved_model", "export.serve.server")
+_IMPORTED = ("training.loop", "evaluate.measuring", "report.page", "export.write.saved_model")  # None imports gRPC.
 _PARENT = "TF_PIVAE_PARENT"  # See tf_pivae/system/children.py.
 
 
@@ -40,12 +40,17 @@ class Popen(subprocess.Popen):
 
     def send_signal(self, sig: int) -> None:
         """To the command itself, so that it is gone where it is killed and this process has ended."""
-        number = python().parent / str(self.pid)
+        if (command := self.command_pid()) is not None and self.poll() is None:
+            os.kill(command, sig)
+
+    def command_pid(self) -> int | None:
+        """The command's own number, where `pid` is that of the process that stands for it; None: it has ended."""
+        file = python().parent / str(self.pid)
         while self.poll() is None:
-            if number.exists() and number.read_text():
-                os.kill(int(number.read_text()), sig)
-                return
+            if file.exists() and (number := file.read_text()):
+                return int(number)
             time.sleep(0.01)
+        return None
 
 
 def run(module: object, *arguments: object, timeout: float = 600, **options: Any) -> subprocess.CompletedProcess[str]:

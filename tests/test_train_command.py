@@ -314,7 +314,7 @@ def test_sampling_errors(finished, tmp_path):
     assert not other.exists()
 
 
-def test_training_on_a_folder_names_and_skips_corrupt_images(tmp_path):
+def test_training_on_a_folder_names_and_skips_corrupt_images(tmp_path, plain):
     folder = tmp_path / "images"
     folder.mkdir()
     generator = np.random.default_rng(0)
@@ -323,7 +323,7 @@ def test_training_on_a_folder_names_and_skips_corrupt_images(tmp_path):
     (folder / "broken.png").write_bytes((folder / "00.png").read_bytes()[:100])
     gin_file = tmp_path / "folder.gin"
     gin_file.write_text(
-        f"include '{TINY}'\ntrain.dataset = @image_folder\nimage_folder.path = '{folder}'\n"
+        f"include '{plain}'\ntrain.dataset = @image_folder\nimage_folder.path = '{folder}'\n"
         "image_folder.image_size = 16\n"
         f"image_folder.cache_dir = '{tmp_path / 'cache'}'\nnum_steps = 2\ntrain.sample_every = 0\n"
     )

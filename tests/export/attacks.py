@@ -66,7 +66,7 @@ class Watch:
     """Memory of a server's process, and the latency of a neighbour who asks for a sample over and over."""
 
     def __init__(self, server: Server):
-        self._server, self._status = server, Path(f"/proc/{server.process.pid}/status")
+        self._server, self._status = server, Path(f"/proc/{server.process.command_pid()}/status")
         self.latencies: list[float] = []
         self.peak = 0.0
 

@@ -34,7 +34,7 @@ _COUNTS = {"start": 4, "preparation": 3, "step": 6, "checkpoint": 6, "end": 1}
 _LOGS = ("train.moving_average=True", "train.log_every=1", "train.checkpoint_every=5", "train.sample_every=100")
 
 
-def photos_arguments(folder, num_photos=1500):
+def photos_arguments(folder, num_photos=800):
     """Arguments for a data set of so many photos, written into `folder`."""
     write_photos(folder, num_photos)
     parameters = ["train.dataset=@image_folder", f"image_folder.path={folder}", "image_folder.image_size=16"]
