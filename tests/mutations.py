@@ -104,6 +104,20 @@ MUTATIONS = [
         "tests/faults/test_trust.py",
     ),
     Mutation(
+        "a run's model may be larger than its checkpoints",
+        "tf_pivae/training/runs.py",
+        "min(physical_memory(), _SLACK",
+        "max(physical_memory(), _SLACK",
+        "tests/faults/test_trust.py",
+    ),
+    Mutation(
+        "a macro on the command line without effect passes",
+        "tf_pivae/configuration/parsing.py",
+        'mentioned.discard(parameter.partition("=")[0].strip())',
+        "pass",
+        "tests/test_bad_configurations.py",
+    ),
+    Mutation(
         "a configuration opens data while it is read",
         "tf_pivae/configuration/checking.py",
         "reference.evaluate and made is not None and issubclass(made, ImageDataset)",
