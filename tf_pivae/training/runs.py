@@ -176,11 +176,13 @@ def restore_model(run_dir: str | Path, model: PiVAE, step: int | str | None = No
     Raises:
       UserError: no whole checkpoint, or one of another architecture.
     """
-    best = step == BEST
+    best = isinstance(step, str)
+    if best and step != BEST:
+        raise UserError(f"no checkpoint {step!r}: give a step, or {BEST!r}.")
     checkpoints = Checkpoints(resolve(run_dir) / (BEST if best else "checkpoints"))
     averaged = moving_average and load_facts(run_dir)["moving_average"]
     group = "moving_average" if averaged else "pivae"
-    step = checkpoints.restore({group: model.variables}, None if best else step)
+    step = checkpoints.restore({group: model.variables}, None if isinstance(step, str) else step)
     if step is None and best:
         raise UserError(f"no best checkpoint in {checkpoints.directory}: train with options/validation.gin.")
     if step is None:
