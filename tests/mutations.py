@@ -345,6 +345,41 @@ MUTATIONS = [
         "a + tf.cast(1.0 - rate, a.dtype) * (v - a)",
         "tests/training/test_replicas.py",
     ),
+    Mutation(
+        "an optimiser of Keras takes a step without a finite norm",
+        "tf_pivae/training/optimizer.py",
+        "variable.assign(tf.where(finite, variable, before))",
+        "variable.assign(variable)",
+        "tests/training/test_optimizers_of_keras.py",
+    ),
+    Mutation(
+        "adversarial weight: the ratio of the slopes upside down",
+        "tf_pivae/training/balance.py",
+        "(logs[0] - logs[1] - before)",
+        "(logs[1] - logs[0] - before)",
+        "tests/training/test_stages.py",
+    ),
+    Mutation(
+        "lazy regulariser: as weak as the one of every step",
+        "tf_pivae/training/trainer.py",
+        "value = self.regularizer_interval * function()",
+        "value = 1.0 * function()",
+        "tests/training/test_stages.py",
+    ),
+    Mutation(
+        "the worst checkpoint kept for the best",
+        "tf_pivae/training/recorder.py",
+        "scores[validation.best] < min(earlier, default=math.inf)",
+        "scores[validation.best] > min(earlier, default=math.inf)",
+        "tests/training/test_validation.py",
+    ),
+    Mutation(
+        "nearest neighbours: the enlarged kernel to one side",
+        "tf_pivae/layers/weight_norm.py",
+        "kernel = tf.pad(kernel, behind) + tf.pad(kernel, before)",
+        "kernel = tf.pad(kernel, behind) + tf.pad(kernel, behind)",
+        "tests/layers/test_weight_norm.py",
+    ),
     # The same step with less memory.
     Mutation(
         "steps in parts: batch normalisation by the moments of each part",

@@ -146,6 +146,10 @@ def test_all_options_train_together(together):
     assert [line["step"] for line in validated] == [6, 12]
     assert not any(line.get("skipped_generator") or line.get("skipped_critic") for line in lines)
     assert all(line["critic_regularization"] > 0.0 for line in lines[:3])
+    images = bundled(image_size=16, num_examples=(1, 8)).test.images >> 3
+    best = min(validated, key=lambda line: line["validation/bits_per_dim"])
+    bits = tf_pivae.load(run_dir, step="best").bits_per_dim(images, seed=1).mean()
+    assert bits == pytest.approx(best["validation/bits_per_dim"], rel=1e-5)
     # The run's own configuration holds every choice: it is what the run is continued and loaded from.
     config = (run_dir / "config.gin").read_text()
     for chosen in ("@hinge_loss", "@R1", "R1.weight", "@DifferentiableAugmentation", "@SpectralNormConv2D", "'act'"):

@@ -79,6 +79,19 @@ class Deconv(WeightNorm):
         return F.conv_transpose2d(x, self.weight(), self.b, stride=2, padding=1)
 
 
+class Nearest(WeightNorm):
+    """Every pixel twice along each side, then a 3x3 convolution; its kernel lies as a deconvolution's does."""
+
+    output_axis = 1
+
+    def __init__(self, inputs: int, filters: int) -> None:
+        super().__init__(filters, inputs, filters, 3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.weight().transpose(0, 1).flip(2, 3)
+        return F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, self.b, padding=1)
+
+
 class MaskedConv(Conv):
     """A 3x3 convolution over what comes before in raster order, then in the order of the latent channels.
 

@@ -40,12 +40,14 @@ class BottomUp(nn.Module):
 class TopDown(nn.Module):
     """Features from above, the latents of this resolution, features for below."""
 
-    def __init__(self, inputs: int, filters: int, up: bool, latents: int, iaf: bool, residual: bool) -> None:
+    def __init__(
+        self, inputs: int, filters: int, up: type[nn.Module] | None, latents: int, iaf: bool, residual: bool
+    ) -> None:
         super().__init__()
-        self.latents, self.up = latents, up
+        self.latents, self.up = latents, up is not None
         features = filters if residual else filters - latents  # A plain block's latents are some of its maps.
         self.sizes = [latents] * 4 + [filters if iaf else 0, features]
-        widen = Deconv if up else Conv
+        widen = up or Conv
         self.conv = (Conv if residual else widen)(inputs, sum(self.sizes))
         self.iaf = IAF(latents, filters) if iaf else None
         self.residual_conv = widen(filters + latents, filters) if residual else None
@@ -92,10 +94,21 @@ class VAE(nn.Module):
       top: latents at the top, a vector (plain) or feature maps (residual).
       latents: latent feature maps of every top-down block.
       iaf: whether posteriors have an inverse autoregressive step.
+      blocks: residual blocks at each resolution.
+      up: what doubles the resolution.
     """
 
     def __init__(
-        self, height: int, width: int, widths: Sequence[int], stem: int, top: int, latents: int, iaf: bool
+        self,
+        height: int,
+        width: int,
+        widths: Sequence[int],
+        stem: int,
+        top: int,
+        latents: int,
+        iaf: bool,
+        blocks: int = 1,
+        up: type[nn.Module] = Deconv,
     ) -> None:
         super().__init__()
         residual, count = stem is not None, len(widths)
@@ -103,17 +116,19 @@ class VAE(nn.Module):
         self.stem = Conv(3, stem, 3) if residual else nn.Identity()
         self.bottom_up, self.top_down = nn.ModuleList(), nn.ModuleList()
         inputs = stem if residual else 3
-        for i, filters in enumerate(widths):
+        places = [(i, j) for i in range(count) for j in range(blocks)]
+        for i, j in places:
+            filters = widths[i]
             has_latents = residual or i < count - 1  # Plain: the smallest map has the vector at the top alone.
             # The context is as wide as the top-down block's features that it meets.
             sizes = (latents, filters if iaf else 0) if has_latents else (0, 0)
-            self.bottom_up.append(BottomUp(inputs, filters, i > 0, *sizes, residual))
+            self.bottom_up.append(BottomUp(inputs, filters, i > 0 and j == 0, *sizes, residual))
             inputs = filters
-        for i in reversed(range(count if residual else count - 1)):
-            up = not residual or i > 0
-            filters = widths[i]
-            above = widths[min(i + 1, count - 1)]
-            self.top_down.append(TopDown(above, filters, up, latents, iaf, residual))
+        above = widths[-1]
+        for i, j in reversed(places if residual else places[:-1]):
+            doubles = not residual or (i > 0 and j == 0)
+            self.top_down.append(TopDown(above, widths[i], up if doubles else None, latents, iaf, residual))
+            above = widths[i]
         self.residual = residual
         self.top_shape: tuple[int, ...]
         if residual:

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tf_pivae.bijectors.real_nvp import RealNVP
+from tf_pivae.layers.weight_norm import NearestConv2D
 from tf_pivae.models.critic import plain_critic, residual_critic
 from tf_pivae.models.dequantization import EdgeBins, UniformDequantization
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
@@ -27,6 +28,7 @@ from benchmarks.twin import load  # noqa: E402
 from benchmarks.twin import model as twin_model  # noqa: E402
 from benchmarks.twin import training as twin_training  # noqa: E402
 from benchmarks.twin import vae as twin_vae  # noqa: E402
+from benchmarks.twin.layers import Nearest  # noqa: E402
 from benchmarks.twin.noise import GivenNoise  # noqa: E402
 
 SIDE, BATCH, SEED = 8, 4, 3
@@ -52,6 +54,10 @@ KINDS = {
         twin_critic=functools.partial(twin_critic.ResidualCritic, stem=4, widths=(4, 6, 8)),
     ),
 }
+KINDS["residual_deep"] = KINDS["residual"] | dict(
+    vae=functools.partial(KINDS["residual"]["vae"], blocks_per_width=2, upsampling=NearestConv2D),
+    twin_vae=functools.partial(KINDS["residual"]["twin_vae"], blocks=2, up=Nearest),
+)
 
 
 class Pair(NamedTuple):

@@ -38,6 +38,8 @@ def restore_model(run_dir: str | Path, model: PiVAE, step: int | str | None = No
                 f"{run_dir} is a model of {there} {name}, this is one of {here}: prepare your data as its were, and "
                 f"start from its settings, --gin_file={resolve(run_dir) / 'config.gin'}"
             )
+    if isinstance(step, str) and step != BEST:
+        raise UserError(f"no checkpoint {step!r}: give a step, or {BEST!r}.")
     checkpoints = Checkpoints(resolve(run_dir) / (BEST if step == BEST else "checkpoints"))
     group = "moving_average" if moving_average and facts["moving_average"] else "pivae"
     restored = checkpoints.restore({group: model.variables}, step if isinstance(step, int) else None)

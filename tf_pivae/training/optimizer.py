@@ -5,6 +5,7 @@ own with gin's scopes, `@critic/Adam` and `critic/Adam.learning_rate`.
 """
 
 import inspect
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -134,7 +135,7 @@ _SETTINGS = {
 _NOT_HERE = {"use_ema", "ema_momentum", "ema_overwrite_frequency", "loss_scale_factor", "gradient_accumulation_steps"}
 
 
-def _whole(kind: type) -> type:
+def _whole(kind: Any) -> type:
     """An optimiser of Keras as one of `WholeSteps`, registered with gin under its own name."""
     signature = inspect.signature(kind.__init__)  # type: ignore[misc]
     kept = {
@@ -146,7 +147,7 @@ def _whole(kind: type) -> type:
     def initialize(self, *arguments, **keywords):
         super(made, self).__init__(*arguments, **keywords)
 
-    setattr(initialize, "__signature__", signature.replace(parameters=list(kept.values())))  # noqa: B010
+    initialize.__signature__ = signature.replace(parameters=list(kept.values()))  # type: ignore[attr-defined]
     initialize.__annotations__ = {name: _SETTINGS[name] for name in kept if name in _SETTINGS}
     about = f"Keras' {kind.__name__}, its step taken whole or not at all; its arguments are those of Keras."
     members = {"__init__": initialize, "__doc__": about, "__module__": __name__}
