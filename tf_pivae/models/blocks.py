@@ -198,6 +198,7 @@ class TopDownBlock(Composite):
           z: float32 [B, h, w, latent_channels], the latents themselves, or None.
           noise: what z is drawn with, such as `RowNoise` of B rows; None where z is given.
           temperature: of p(z): scales its standard deviation.
+          labels: int [B] for a class-conditional model.
 
         Returns:
           features [B, H', W', filters] and the `LatentSample` (None without latents).
