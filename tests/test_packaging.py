@@ -176,9 +176,12 @@ def test_makefile_has_the_targets_that_the_readme_names():
 def _globbed(node):
     """The files that a call `glob(...)` of the file BUILD gives."""
     lists = [*node.args[:1], *(k.value for k in node.keywords if k.arg == "exclude")]
-    include, *exclude = (ast.literal_eval(patterns) for patterns in lists)
-    found = {path for pattern in include for path in ROOT.glob(pattern) if path.is_file()}
-    return found - {path for patterns in exclude for pattern in patterns for path in ROOT.glob(pattern)}
+    # Bazel's "**" at the end is files, too.
+    include, *exclude = (
+        {path for pattern in ast.literal_eval(patterns) for path in ROOT.glob(re.sub(r"\*\*$", "**/*", pattern))}
+        for patterns in lists
+    )
+    return {path for path in include.difference(*exclude) if path.is_file()}
 
 
 def test_every_source_file_is_in_a_build_rule():

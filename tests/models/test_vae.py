@@ -160,7 +160,7 @@ def test_kl_of_a_block_against_the_closed_form(residual, randomize):
     posterior = GaussianPosterior(channels, 8)
     block = TopDownBlock(8, upsample=None, latent_channels=channels, posterior=posterior, residual=residual)
     x = _normal([1, 2, 2, 5])
-    block(x, None, draw=lambda block, parts, *_: block.sample_prior(parts, tf.zeros([1, 2, 2, channels]), 1.0))
+    block(x, noise=RowNoise(0, 1))
     randomize(block, scale=0.3)
     evidence = Evidence(_normal([1, 2, 2, channels], 1), _normal([1, 2, 2, channels], 2, 0.5), None)
     parts = block.splitter(block.conv(tf.nn.elu(x)))

@@ -1,6 +1,6 @@
 """The blocks of the hierarchy: bottom-up blocks collect features, top-down blocks draw latents (appendix A.1)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -10,6 +10,7 @@ import tensorflow as tf
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.weight_norm import WeightNormalized, WeightNormConv2D, WeightNormDense
 from tf_pivae.models.latents import Gaussian, gaussian
+from tf_pivae.noise import NormalNoise
 
 STATISTICS_INIT_SCALE = 0.1  # Prior and posterior start close to N(0, I) and to each other (IAF's reference value).
 RESIDUAL_SCALE = 0.1  # Factor on a residual branch (IAF's reference value).
@@ -184,27 +185,39 @@ class TopDownBlock(Composite):
     def call(
         self,
         x: tf.Tensor,
-        given: Any,
-        draw: Callable[..., LatentSample],
-        parts: Sequence[str] | None = None,
+        evidence: Evidence | None = None,
+        z: tf.Tensor | None = None,
+        noise: NormalNoise | None = None,
+        temperature: float | tf.Tensor = 1.0,
         labels: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, LatentSample | None]:
-        """Runs the block.
+        """Runs the block, whose z is drawn from q(z|y) where there is `evidence`, and from p(z) where z is not given.
 
         Args:
           x: float32 [B, H, W, I].
-          given: what `draw` gets beside the block's own part: a nest of tensors, or None.
-          draw: a function (block, parts, given, labels) -> `LatentSample`: from the prior or from the posterior.
-          parts: None, or the names of those of the block's parts that `draw` needs: the others are not computed.
+          evidence: the bottom-up part of the posterior, or None.
+          z: float32 [B, h, w, latent_channels], the latents themselves, or None.
+          noise: what z is drawn with, such as `RowNoise` of B rows; None where z is given.
+          temperature: of p(z): scales its standard deviation.
+          labels: int [B] for a class-conditional model.
 
         Returns:
           features [B, H', W', filters] and the `LatentSample` (None without latents).
         """
-        channels = None if parts is None else self.splitter.ranges(parts)
-        parts = self.splitter(self.conv(tf.nn.elu(x), labels=labels, channels=channels), parts)
+        # The convolution gives what is needed alone.
+        names = None if evidence is not None else GENERATIVE_PARTS if z is None else ("features",)
+        channels = None if names is None else self.splitter.ranges(names)
+        parts = self.splitter(self.conv(tf.nn.elu(x), labels=labels, channels=channels), names)
         features, latents = parts["features"], None
         if self.latent_channels:
-            latents = draw(self, parts, given, labels)
+            if z is not None:
+                latents = LatentSample(z, tf.zeros_like(z))
+            else:  # Drawn here, so that rematerialisation draws it again and keeps nothing of it.
+                epsilon = noise.normal(f"latents/{self.name}", [*features.shape[1:3], self.latent_channels])
+                if evidence is None:
+                    latents = self.sample_prior(parts, epsilon, temperature)
+                else:
+                    latents = self.sample_posterior(parts, evidence, epsilon, labels)
             features = tf.concat([features, latents.z], -1)
         if not self.residual:
             return features, latents

@@ -11,15 +11,7 @@ from tf_pivae.configurable import MAX_WIDTH, Depth, Index, Width, Widths, config
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.rematerialization import keep
 from tf_pivae.layers.weight_norm import WeightNormConv2D, WeightNormConv2DTranspose
-from tf_pivae.models.blocks import (
-    GENERATIVE_PARTS,
-    BottomUpBlock,
-    Evidence,
-    LatentSample,
-    MapTop,
-    TopDownBlock,
-    VectorTop,
-)
+from tf_pivae.models.blocks import BottomUpBlock, Evidence, LatentSample, MapTop, TopDownBlock, VectorTop
 from tf_pivae.models.latents import GaussianPosterior, standard_gaussian
 from tf_pivae.noise import NormalNoise
 from tf_pivae.values import Within
@@ -106,12 +98,7 @@ class HierarchicalVAE(keras.Model):
         posterior = self.top.posterior(features, labels)
         h = posterior.sample(noise.normal("latents/top", self.top.latent_shape))
         kl = posterior.log_prob(h) - standard_gaussian(h).log_prob(h)
-
-        def draw(block, parts, evidence, labels):
-            epsilon = noise.normal(f"latents/{block.name}", _latent_shape(block, parts))
-            return block.sample_posterior(parts, evidence, epsilon, labels)
-
-        groups, mean = self._descend(h, draw, evidence[::-1], labels)
+        groups, mean = self._descend(h, labels, noise, evidence=evidence[::-1])
         return [LatentSample(h, kl), *groups], mean
 
     def sample_mean(
@@ -119,30 +106,35 @@ class HierarchicalVAE(keras.Model):
     ) -> tf.Tensor:
         """mu(z) of z ~ p(z), float32 [B, H, W, C]; `temperature` scales every prior's standard deviation."""
         h = temperature * noise.normal("latents/top", self.top.latent_shape)
-
-        def draw(block, parts, _, labels):
-            epsilon = noise.normal(f"latents/{block.name}", _latent_shape(block, parts))
-            return block.sample_prior(parts, epsilon, temperature)
-
-        return self._descend(h, draw, [None] * (len(self.group_names) - 1), labels, GENERATIVE_PARTS)[1]
+        return self._descend(h, labels, noise, temperature)[1]
 
     def decode(self, latents: Sequence[tf.Tensor], labels: tf.Tensor | None = None) -> tf.Tensor:
         """mu(z) of given latents: a list of tensors in the order of `group_names` -> float32 [B, H, W, C]."""
         h, *below = latents
+        return self._descend(h, labels, latents=below)[1]
 
-        def draw(block, parts, z, labels):
-            return LatentSample(z, tf.zeros_like(z))
+    def _descend(
+        self,
+        h: tf.Tensor,
+        labels: tf.Tensor | None,
+        noise: NormalNoise | None = None,
+        temperature: float | tf.Tensor = 1.0,
+        evidence: Sequence[Evidence] = (),
+        latents: Sequence[tf.Tensor] = (),
+    ) -> tuple[list[LatentSample], tf.Tensor]:
+        """The top-down pass from the top's latents h: the groups below it, the highest first, and mu(z).
 
-        return self._descend(h, draw, below, labels, ("features",))[1]
-
-    def _descend(self, h, draw, given, labels, parts=None):
-        """`given`: what `draw` gets beside a block's own part, for every block with latents, the highest first."""
-        features, groups, given = self.top.decode(h, labels), [], iter(given)
+        Each group's z is drawn from q(z|y) where there is `evidence` of y, is given where there are `latents`, and is
+        drawn from p(z) otherwise.
+        """
+        features, groups, evidence, latents = self.top.decode(h, labels), [], iter(evidence), iter(latents)
         for block in self.top_down:
-            own = next(given) if block.latent_channels else None
-            features, latents = self._call_block(block, features, own, draw=draw, parts=parts, labels=labels)
-            if latents is not None:
-                groups.append(latents)
+            own, z = (next(evidence, None), next(latents, None)) if block.latent_channels else (None, None)
+            features, group = self._call_block(
+                block, features, own, z, noise=noise, temperature=temperature, labels=labels
+            )
+            if group is not None:
+                groups.append(group)
         return groups, self.output_conv(tf.nn.elu(features), labels=labels)
 
     def log_likelihood(self, y: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
@@ -174,10 +166,6 @@ class HierarchicalVAE(keras.Model):
 def _sum_over_space(x):
     """[B, ..., C] -> [B, C]; a vector is a map of one place. (No sum over no axes: not every runtime knows that.)"""
     return tf.reduce_sum(tf.reshape(x, [tf.shape(x)[0], -1, x.shape[-1]]), 1)
-
-
-def _latent_shape(block, parts):
-    return [*parts["features"].shape[1:3], block.latent_channels]
 
 
 def _resolution(image_shape, num_down):
