@@ -1,6 +1,6 @@
 """The blocks of the hierarchy: bottom-up blocks collect features, top-down blocks draw latents (appendix A.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras

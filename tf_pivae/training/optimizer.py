@@ -137,7 +137,7 @@ _NOT_HERE = {"use_ema", "ema_momentum", "ema_overwrite_frequency", "loss_scale_f
 
 def _whole(kind: Any) -> type:
     """An optimiser of Keras as one of `WholeSteps`, registered with gin under its own name."""
-    signature = inspect.signature(kind.__init__)  # type: ignore[misc]
+    signature = inspect.signature(kind.__init__)
     kept = {
         name: parameter
         for name, parameter in signature.parameters.items()
