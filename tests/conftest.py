@@ -20,6 +20,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import weights
 from tensorflow.python.distribute import cross_device_utils
 from tensorflow.python.framework import ops
 
@@ -108,18 +109,8 @@ def two_replicas(monkeypatch: pytest.MonkeyPatch) -> tf.distribute.Strategy:
 
 @pytest.fixture(scope="session")
 def randomize() -> Callable[..., keras.layers.Layer]:
-    """A function that moves every variable of a layer away from its initial value; variances stay positive."""
-
-    def randomize(layer: keras.layers.Layer, seed: int = 0, scale: float = 0.3) -> keras.layers.Layer:
-        rng = np.random.default_rng(seed)
-        for variable in layer.variables:
-            if variable.name == "variance":
-                variable.assign(rng.uniform(0.5, 2.0, variable.shape))
-            elif np.issubdtype(variable.dtype, np.floating):
-                variable.assign_add(scale * rng.normal(size=variable.shape))
-        return layer
-
-    return randomize
+    """`weights.randomize`."""
+    return weights.randomize
 
 
 @pytest.fixture(scope="session")

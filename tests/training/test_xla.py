@@ -1,9 +1,12 @@
 """What XLA compiles is the same step, with the same noise."""
 
+from pathlib import Path
+
+import forking
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_trainer import SHAPE, assert_same_weights, small_images, small_trainer
+from small_trainer import assert_same_weights, small_images, small_trainer
 
 from tf_pivae.errors import UserError
 from tf_pivae.noise import RowNoise, fold_in, for_xla
@@ -36,23 +39,11 @@ def test_noise_under_xla_is_the_noise_without(draw):
         np.testing.assert_allclose(_compiled(noise), noise(), rtol=0.0, atol=0.0 if draw == "uniform" else 4e-6)
 
 
-def test_compiled_step_is_the_step(randomize):
-    """The whole of it: VAE, flow, critic with its second derivatives, both optimisers, the moving average."""
-    options = dict(moving_average=True, free_nats=0.3, adversarial_weight=3.0, learning_rate=1e-3)
-    plain, compiled = (small_trainer(randomize, **options) for _ in range(2))
-    compiled.jit_compile = True
-    functions = [
-        tf.function(trainer.train_step, autograph=False, jit_compile=trainer.jit_compile)
-        for trainer in (plain, compiled)
-    ]
-    for i in range(2):
-        wanted, found = ({k: float(v) for k, v in f(tf.constant(small_images(seed=i))).items()} for f in functions)
-        assert wanted.keys() == found.keys()
-        for name, value in wanted.items():
-            np.testing.assert_allclose(found[name], value, rtol=2e-4, atol=2e-4, err_msg=name)
-    assert_same_weights(plain, compiled, steps=2, learning_rate=1e-3)
-    graph = functions[1].get_concrete_function(tf.TensorSpec([8, *SHAPE], tf.uint8)).graph
-    assert not {"PyFunc", "EagerPyFunc", "Print", "PrintV2"} & {op.type for op in graph.get_operations()}
+def test_compiled_step_is_the_step():
+    """In a process of its own: XLA keeps the memory that it compiles in, here a gigabyte."""
+    result = forking.run(Path(__file__).parent / "xla_step.py")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "the same\n"
 
 
 def test_keras_fit_takes_the_same_steps(randomize):
