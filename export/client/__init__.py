@@ -11,9 +11,22 @@ server has too much to do (until `timeout`) and where it cannot be reached (`max
 the same answer, so that repeating it does no harm. Needs the extra `serving`.
 """
 
-from tf_pivae.export.client.grpc_client import GrpcClient
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from tf_pivae.export.client.model_client import LogProb
-from tf_pivae.export.client.rest_client import RestClient
 from tf_pivae.export.client.retries import ServingError
 
+if TYPE_CHECKING:
+    from tf_pivae.export.client.grpc_client import GrpcClient
+    from tf_pivae.export.client.rest_client import RestClient
+
 __all__ = ["GrpcClient", "LogProb", "RestClient", "ServingError"]
+_MODULES = {"GrpcClient": "grpc_client", "RestClient": "rest_client"}
+
+
+def __getattr__(name: str) -> Any:
+    """A client is imported when it is asked for: gRPC's imports TensorFlow, and what runs an export needs neither."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

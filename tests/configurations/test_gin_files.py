@@ -59,12 +59,12 @@ def test_a_rows_comment_agrees_with_the_tables(name):
     row = ROWS[name]
     comment = (gin_tree.GIN / f"paper/{name}.gin").read_text().partition("\ninclude")[0]
     (head,) = re.findall(r"Published: (.*)\.$", comment, re.MULTILINE)
-    numbers = [
+    published = [
         f"{numbers.METRICS[metric]} {f'[{value}]' if row.approximate and metric == 'bits_per_dim' else value}"
         for metric, value in row.numbers.items()
         if value is not None
     ]
-    assert head == ", ".join(numbers)
+    assert head == ", ".join(published)
     assert f"--gin_file=paper/{name}.gin\n" in comment
     (line,) = re.findall(rf"^\| {name} \|.*$", (gin_tree.ROOT / "docs/architectures.md").read_text(), re.MULTILINE)
     cells = [cell.strip().replace(",", "") for cell in line.strip("|").split("|")]
