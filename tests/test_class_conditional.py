@@ -61,11 +61,14 @@ def test_sample_draws_the_classes_that_it_is_told(conditional, tmp_path, run_com
     np.testing.assert_array_equal(_tiles(output, columns=3).reshape(6, 16, 16), expected[..., 0])
 
 
-@pytest.mark.parametrize("labels", ["10", "shirt"])
-def test_labels_that_are_none_are_one_line(conditional, labels, run_command):
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [("10", "expected numbers from 0 to 9"), ("shirt", "--labels=shirt: expected numbers, such as 0,3,7.")],
+)
+def test_labels_that_are_none_are_one_line(conditional, labels, expected, run_command):
     result = run_command("sample", f"--run_dir={conditional}", f"--labels={labels}")
     assert result.returncode == 2
-    assert "expected numbers from 0 to 9" in result.stderr
+    assert expected in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -17,7 +17,7 @@ COMMANDS = {
     "score": "how probable images of your own are, and how unusual",
     "reconstruct": "encodes and decodes images of your own",
     "interpolate": "walks between images of your own, through the latents",
-    "evaluate": "bits per dimension, FID, KID, IS, GAN-train, GAN-test",
+    "evaluate": "bits per dimension, FID, KID, IS, precision, recall, density, coverage, GAN-train, GAN-test",
     "report": "shows runs on one page",
     "prepare": "downloads and prepares a data set",
     "sweep": "trains many times with different settings",

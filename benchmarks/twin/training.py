@@ -42,6 +42,7 @@ class Trainer:
       model: `PiVAE`.
       critic: a module, images on [-1, 1] -> logits [B].
       adversarial_weight: lambda_adv.
+      learning_rate: of both optimisers.
       bound, sample, judge: what stands for the model's `forward`, `sample_continuous` and the critic where no second
         derivative is needed: compiled versions of them.
     """
@@ -51,6 +52,7 @@ class Trainer:
         model: PiVAE,
         critic: torch.nn.Module,
         adversarial_weight: float = 100.0,
+        learning_rate: float = 0.002,
         bound: Callable | None = None,
         sample: Callable | None = None,
         judge: Callable | None = None,
@@ -58,7 +60,7 @@ class Trainer:
         self.model, self.critic, self.adversarial_weight = model, critic, adversarial_weight
         self.bound, self.judge = bound or model, judge or critic
         self.sample = sample or model.sample_continuous
-        options = dict(lr=0.002, betas=(0.9, 0.999), eps=1e-7)
+        options = dict(lr=learning_rate, betas=(0.9, 0.999), eps=1e-7)
         self.generator_optimizer = torch.optim.Adamax(model.parameters(), **options)
         self.critic_optimizer = torch.optim.Adamax(critic.parameters(), **options)
 

@@ -33,6 +33,7 @@ from benchmarks.twin.noise import GivenNoise  # noqa: E402
 
 SIDE, BATCH, SEED = 8, 4, 3
 WEIGHT = 20.0  # Of the adversary.
+RATE = 5e-4  # Small: where a gradient vanishes, rounding says whether a weight moves by this much up or down.
 HEAD = dict(width=6, num_couplings=3, num_blocks=2)
 KINDS = {
     "plain": dict(
@@ -88,7 +89,7 @@ def _pair(kind, randomize):
     parts = KINDS[kind]
     head = functools.partial(RealNVP, **HEAD)
     pivae = PiVAE((SIDE, SIDE, 3), vae=parts["vae"], flow=head, dequantization=parts["dequantization"])
-    trainer = Trainer(randomize(pivae, scale=0.1), parts["critic"](), adversarial_weight=WEIGHT)
+    trainer = Trainer(randomize(pivae, scale=0.1), parts["critic"](), adversarial_weight=WEIGHT, learning_rate=RATE)
     randomize(trainer.critic, 1, 0.1)
     flow, vae = twin_flow.RealNVP(SIDE, SIDE, **HEAD), parts["twin_vae"](SIDE, SIDE)
     model = twin_model.PiVAE(flow, vae, parts["twin_dequantization"]())
@@ -96,7 +97,7 @@ def _pair(kind, randomize):
     load.load(load.named_variables(pivae, trainer.critic), model, critic)
     levels = np.random.default_rng(SEED).integers(-60, 316, [BATCH, SIDE, SIDE, 3])
     images = np.clip(levels, 0, 255).astype(np.uint8)  # A sixth of them black, as many white.
-    return Pair(trainer, twin_training.Trainer(model, critic, WEIGHT), images)
+    return Pair(trainer, twin_training.Trainer(model, critic, WEIGHT, RATE), images)
 
 
 @pytest.fixture(scope="module", params=list(KINDS))

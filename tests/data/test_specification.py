@@ -7,17 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tf_pivae import loading
 from tf_pivae.data import bundled, idx_images, image_folder, npz_images, save_npz, tfds_images
 from tf_pivae.data.bundled import CLASS_NAMES
 from tf_pivae.data.specification import specification
 from tf_pivae.errors import UserError
 
 GIN = Path(__file__).resolve().parents[2] / "gin/datasets"
-_LOCAL = ("fashion_mnist", "photographs")  # Not from TFDS.
+_LOCAL = ("fashion_mnist", "fashion_mnist_28", "photographs")  # Not from TFDS.
 
 
 @pytest.fixture(autouse=True)
 def _clean_gin():
+    loading.register()  # The files name `train`.
     gin.clear_config()
     yield
     gin.clear_config()

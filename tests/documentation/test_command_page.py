@@ -31,7 +31,7 @@ def ends(*arguments):
 
 
 def test_every_command_is_in_the_table():
-    programs = [*(pages.ROOT / "tf_pivae").rglob("*.py"), *(pages.ROOT / "export").glob("*.py")]
+    programs = [*(pages.ROOT / "tf_pivae").rglob("*.py"), *(pages.ROOT / "export").rglob("*.py")]
     found = {path.relative_to(pages.ROOT) for path in programs if "cli.run(main)" in path.read_text("utf-8")}
     names = {path.with_suffix("").as_posix().removeprefix("tf_pivae/").replace("/", ".") for path in found}
     assert {name.removesuffix(".__main__") for name in names} == COMMANDS.keys()

@@ -76,6 +76,12 @@ class Recorder:
         """Takes and writes the scores of a step, and keeps the model where it is the best so far.
 
         What was better is read from the metrics, where a run that goes on has dropped what it will do again.
+
+        Args:
+          step: int, that of the weights.
+          state: name of a group -> list of variables, for the checkpoint.
+          model: `PiVAE`, the one that is scored.
+          validation: what scores it.
         """
         key = PREFIX + validation.best
         earlier = [line[key] for line in read_records(self._path / "metrics.jsonl") if line.get(key) is not None]
