@@ -68,6 +68,13 @@ MUTATIONS = [
         "tests/layers/test_weight_norm.py",
     ),
     Mutation(
+        "optimisers of Keras take no settings from gin",
+        "tf_pivae/training/optimizer.py",
+        'initialize.__name__ = "__init__"  # Under which',
+        'initialize.__name__ = "initialize"  # Under which',
+        "tests/test_options.py",
+    ),
+    Mutation(
         "coverage: an image's own vector counts among its neighbours",
         "tf_pivae/metrics/manifold.py",
         "distances[own, start + own] = np.inf",

@@ -147,6 +147,7 @@ def _whole(kind: Any) -> type:
     def initialize(self, *arguments, **keywords):
         super(made, self).__init__(*arguments, **keywords)
 
+    initialize.__name__ = "__init__"  # Under which gin puts what it makes of it.
     initialize.__signature__ = signature.replace(parameters=list(kept.values()))  # type: ignore[attr-defined]
     initialize.__annotations__ = {name: _SETTINGS[name] for name in kept if name in _SETTINGS}
     about = f"Keras' {kind.__name__}, its step taken whole or not at all; its arguments are those of Keras."
