@@ -62,7 +62,7 @@ def test_model_config_is_tensorflow_servings_message():
 
 
 def test_batching_config_is_the_development_servers():
-    from tf_pivae.export import serve
+    from tf_pivae.export.serve import __main__ as serve
 
     fields = text_fields("batching.config")
     assert set(fields) == {"max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads"}
