@@ -25,7 +25,8 @@ def test_a_keras_file_gives_scores_under_its_own_name(tmp_path):
     features = network(IMAGES)
     np.testing.assert_allclose(features.logits, model(IMAGES.astype(np.float32)), atol=1e-4)
     scores = image_scores(IMAGES, IMAGES[::-1], network, num_subsets=2, subset_size=10, progress=False)
-    assert [score.name for score in scores] == ["Frechet[lenet]", "Kernel[lenet]", "Logit score[lenet]"]
+    coverage = [f"{name}[lenet]" for name in ("Precision", "Recall", "Density", "Coverage")]
+    assert [score.name for score in scores] == ["Frechet[lenet]", "Kernel[lenet]", *coverage, "Logit score[lenet]"]
     assert not any("FID" in str(score) or "Inception" in str(score) for score in scores)
 
 
