@@ -71,7 +71,9 @@ def test_true_fid_names_and_protocol(inception, cifar_images):
         reference_name="cifar10/test",
         progress=False,
     )
-    assert [score.name for score in scores] == ["FID", "KID"]  # the archive has no logits, so no Inception Score
+    # The archive has no logits, so no Inception Score.
+    assert [score.name for score in scores] == ["FID", "KID", "Precision", "Recall", "Density", "Coverage"]
+    assert [score.value for score in scores[2:4]] == [1.0, 1.0]  # Each set lies within itself.
     assert scores[0].value < 1e-3
     protocol = scores[0].protocol
     assert (protocol.samples, protocol.reference, protocol.reference_count) == (20, "cifar10/test", 20)
@@ -197,7 +199,7 @@ def test_folders_that_cannot_be_scored(tmp_path):
     [
         ({"metrics": ["fld"]}, "unknown metrics"),
         ({"metrics": []}, "unknown metrics"),
-        ({"reference": None, "metrics": ["fid"]}, "need a reference"),
+        ({"reference": None, "metrics": ["fid"]}, "fid: there is no reference to compare with"),
         ({"metrics": ["kid"]}, "smaller subset_size"),
         ({"samples": random_images(0, count=2), "metrics": ["fid"]}, "fewer than the 3 feature dimensions"),
         ({"samples": random_images(0).astype(float)}, "uint8"),
