@@ -112,7 +112,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a run's model may be larger than its checkpoints",
-        "tf_pivae/training/runs.py",
+        "tf_pivae/loading.py",
         "min(physical_memory(), _SLACK",
         "max(physical_memory(), _SLACK",
         "tests/faults/test_trust.py",
@@ -556,7 +556,7 @@ MUTATIONS = [
     Mutation(
         "folders: one that cannot be listed is passed over",
         "tf_pivae/data/image_files.py",
-        'skipped.append(named(_relative(folder, root), f"cannot be listed: {error.strerror}"))',
+        'yield NoFile(_relative(folder, root), f"cannot be listed: {error.strerror}")',
         "pass",
         "tests/data/test_hostile_images.py",
     ),

@@ -166,7 +166,7 @@ def test_needs_neither_network_nor_data(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", refuse)
     loading.parse_gin(["paper/lsun_bedroom64.gin"])
     trainer, data, batch_size = architecture.configured()
-    assert data == ("lsun-bedroom", (64, 64, 3), 0, None, None)
+    assert data == ("lsun-bedroom", (64, 64, 3), 0, 3_033_042, 300)
     assert batch_size == 32
     assert trainer.pivae.image_shape == (64, 64, 3)
 

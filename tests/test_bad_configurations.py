@@ -190,9 +190,9 @@ def test_what_was_meant(word, meant):
 @pytest.mark.parametrize("setting", ["train.num_steps=5", "train.seed=1", "Trainer.adversarial_weight=3.0"])
 def test_a_setting_by_its_own_name_replaces_the_macro_that_a_file_gives_it(setting):
     name, value = setting.split("=")
-    cli.parse_gin(["demo.gin"], [setting])
+    loading.parse_gin(["demo.gin"], [setting])
     assert gin.query_parameter(name) == float(value)
     macro = name.rpartition(".")[2]
     with pytest.raises(UserError, match=f"^{macro} is no setting by itself"):  # It would have no effect.
-        cli.parse_gin(["demo.gin"], [setting, f"{macro}={value}"])
+        loading.parse_gin(["demo.gin"], [setting, f"{macro}={value}"])
     gin.clear_config()

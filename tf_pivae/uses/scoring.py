@@ -105,7 +105,7 @@ def _reference(
 ) -> Reference:
     """The held-out images' bits per dimension, kept for a continuation."""
     if path.exists():
-        return reference(np.load(path))
+        return reference(np.load(path, allow_pickle=False))
     found = _known(model, count) if held_out is None else own_images.entries(held_out, model.prepare)
     bits = [np.zeros(0)]
     with progress_bar(total=count, desc="held-out images", unit="img", leave=False) as bar:
