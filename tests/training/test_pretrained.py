@@ -12,7 +12,7 @@ import tf_pivae
 from tf_pivae import loading
 from tf_pivae.data import bundled
 from tf_pivae.errors import UserError
-from tf_pivae.publish import folder
+from tf_pivae.publish.folder import publish
 from tf_pivae.runs import pretrained, records
 
 SHIPPED = "fashion_mnist"
@@ -26,7 +26,7 @@ def published(finished, tmp_path_factory):
     row = dict(metric="bits/dim, K=1", value=7.25, spread=0.125, protocol="32 test images", approximate=False)
     (run_dir / "evaluation.json").write_text(json.dumps({"step": 12, "rows": [row], "refused": []}))
     folder = tmp_path_factory.mktemp("published") / "tiny"
-    assert folder.publish(run_dir, folder) == 12
+    assert publish(run_dir, folder) == 12
     return run_dir, folder
 
 
@@ -64,7 +64,7 @@ def test_the_card_says_what_the_run_says(published):
 
 def test_an_evaluation_of_another_step_is_not_the_models(published, tmp_path):
     run_dir, _ = published
-    folder.publish(run_dir, tmp_path / "early", step=8)
+    publish(run_dir, tmp_path / "early", step=8)
     assert "It was not evaluated." in (tmp_path / "early/model_card.md").read_text()
     assert not (tmp_path / "early/evaluation.json").exists()
 
@@ -83,12 +83,12 @@ def test_damaged_records_are_named(text, tmp_path):
 def test_nothing_is_overwritten_or_left_half_written(published, tmp_path):
     run_dir, folder = published
     with pytest.raises(UserError, match="exists already"):
-        folder.publish(run_dir, folder)
+        publish(run_dir, folder)
     with pytest.raises(UserError, match="no run in"):
-        folder.publish(tmp_path, tmp_path / "new")
+        publish(tmp_path, tmp_path / "new")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
-        folder.publish(run_dir, tmp_path / "file" / "new")
+        publish(run_dir, tmp_path / "file" / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tf_pivae import cli
+from tf_pivae import loading
 from tf_pivae.configuration import Snapshot
 from tf_pivae.data import image_ops
 from tf_pivae.data.image_files import UnusableImage
@@ -12,7 +12,7 @@ from tf_pivae.uses.preparation import preparation
 
 def prepared(shape, *parameters, num_bins=256):
     """The preparation of a configuration of these bindings."""
-    cli.parse_gin(["demo.gin"], parameters)
+    loading.parse_gin(["demo.gin"], parameters)
     return preparation(shape, num_bins, Snapshot())
 
 
