@@ -26,7 +26,7 @@ class Built(BaseException):
 class _NoTraining:
     """In place of the checkpoints, which come right after the model is built."""
 
-    def __init__(self, *_):
+    def __init__(self, *_, **__):
         pass
 
     def restore(self, state):
