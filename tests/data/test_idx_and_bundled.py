@@ -67,11 +67,11 @@ def test_damaged_idx_files(files, tmp_path):
         "header": (good[:9], "ends within its header"),
         "short": (good[:-1], r"should hold 4,704 bytes of data but has 4,703"),
         "long": (good + b"x", r"should hold 4,704 bytes of data but has 4,705"),
-        "short.gz": (gzip.compress(good[:-1]), "ends within row 5 of 6"),
-        "long.gz": (gzip.compress(good + b"x"), "has more data than its shape"),
+        "short.gz": (gzip.compress(good[:-1], mtime=0), "ends within row 5 of 6"),
+        "long.gz": (gzip.compress(good + b"x", mtime=0), "has more data than its shape"),
         "floats": (bytes([0, 0, 0x0D, 3]) + good[4:], "type 0x0d"),
         "huge": (bytes([0, 0, 8, 3]) + b"\xff" * 12 + good[16:], "should hold"),
-        "cut.gz": (gzip.compress(good)[:-20], "cannot read"),
+        "cut.gz": (gzip.compress(good, mtime=0)[:-20], "cannot read"),
     }
     for name, (data, message) in cases.items():
         (tmp_path / name).write_bytes(data)
