@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_pivae.configurable import Decay, NonNegative, Positive, configurable
+from tf_pivae.configurable import Count, Decay, NonNegative, Positive, configurable
 
 
 class WholeSteps(keras.optimizers.Optimizer):
@@ -130,6 +130,8 @@ _SETTINGS = {
     "clipnorm": Positive | None,
     "clipvalue": Positive | None,
     "global_clipnorm": Positive | None,
+    "exclude_layers": list[str] | None,
+    "ns_steps": Count,
 }
 # The moving average, the parts of a batch, and losses without a scale are the trainer's.
 _NOT_HERE = {"use_ema", "ema_momentum", "ema_overwrite_frequency", "loss_scale_factor", "gradient_accumulation_steps"}
@@ -149,7 +151,11 @@ def _whole(kind: Any) -> type:
 
     initialize.__name__ = "__init__"  # Under which gin puts what it makes of it.
     initialize.__signature__ = signature.replace(parameters=list(kept.values()))  # type: ignore[attr-defined]
-    initialize.__annotations__ = {name: _SETTINGS[name] for name in kept if name in _SETTINGS}
+    initialize.__annotations__ = {
+        name: _SETTINGS.get(name, bool if isinstance(parameter.default, bool) else float)
+        for name, parameter in kept.items()
+        if name not in ("self", "name")
+    }
     about = f"Keras' {kind.__name__}, its step taken whole or not at all; its arguments are those of Keras."
     members = {"__init__": initialize, "__doc__": about, "__module__": __name__}
     made = type(kind.__name__, (WholeSteps, kind), members)
