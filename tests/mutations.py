@@ -68,6 +68,13 @@ MUTATIONS = [
         "tests/layers/test_weight_norm.py",
     ),
     Mutation(
+        "what is made of the best checkpoint looks for it among the newest",
+        "tf_pivae/uses/claims.py",
+        "of_run(run_dir, wanted).manifest(step)",
+        "of_run(run_dir, step).manifest(step)",
+        "tests/uses/test_best.py",
+    ),
+    Mutation(
         "optimisers of Keras take no settings from gin",
         "tf_pivae/training/optimizer.py",
         'initialize.__name__ = "__init__"  # Under which',

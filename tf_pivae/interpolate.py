@@ -18,7 +18,7 @@ _IMAGES = flags.DEFINE_string("images", None, "The images, an even number: a fol
 _OUTPUT = flags.DEFINE_string("output", "walks.png", "NAME.png, FOLDER/ or NAME.npz.")
 _STEPS = flags.DEFINE_integer("steps", 8, "Images of a walk, its ends among them.", lower_bound=2)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the noise.", *SEEDS)
-_STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest by default.", lower_bound=0)
+_STEP = cli.define_step_flag("use")
 _LABEL = flags.DEFINE_integer("label", None, "Class of the images, for a class-conditional model.", lower_bound=0)
 
 

@@ -110,7 +110,7 @@ def load_with_step(
     run_dir: str | Path, step: int | str | None = None, moving_average: bool = True
 ) -> tuple[PiVAE, int]:
     """`load`, and the step of the checkpoint it took."""
-    from tf_pivae.runs.checkpoints import Checkpoints
+    from tf_pivae.runs.checkpoints import of_run
     from tf_pivae.runs.weights import restore_model
     from tf_pivae.training.building import bounded_variables, explained, physical_memory
 
@@ -118,7 +118,7 @@ def load_with_step(
     path = resolve(run_dir) / "config.gin"
     build = _configured(run_dir, "model")
     what = f"{path} describes no model for images of {facts['image_shape']}"
-    limit = min(physical_memory(), _SLACK + 2 * Checkpoints(path.parent / "checkpoints").most_bytes())
+    limit = min(physical_memory(), _SLACK + 2 * of_run(path.parent, step).most_bytes())
     with _named(path), explained(what), bounded_variables(limit, "twice what its checkpoints hold"):
         model = build(image_shape=facts["image_shape"], num_classes=facts["num_classes"])
     return model, restore_model(run_dir, model, step, moving_average)

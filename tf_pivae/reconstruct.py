@@ -16,7 +16,7 @@ _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrai
 _IMAGES = flags.DEFINE_string("images", None, "The images: a folder, or an .npz file.", required=True)
 _OUTPUT = flags.DEFINE_string("output", "reconstructions.png", "NAME.png, FOLDER/ or NAME.npz.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the noise.", *SEEDS)
-_STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest by default.", lower_bound=0)
+_STEP = cli.define_step_flag("use")
 _COLUMNS = flags.DEFINE_integer("columns", None, "Pairs in a row of the grid; 4 by default.", lower_bound=1)
 _LABEL = flags.DEFINE_integer("label", None, "Class of the images, for a class-conditional model.", lower_bound=0)
 

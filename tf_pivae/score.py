@@ -26,7 +26,7 @@ _IMPORTANCE_SAMPLES = flags.DEFINE_integer(
     "importance_samples", None, "K of log_prob; 16 by default. An export has its own.", lower_bound=1
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of the noise.", *SEEDS)
-_STEP = flags.DEFINE_integer("step", None, "The checkpoint; the newest by default.", lower_bound=0)
+_STEP = cli.define_step_flag("score with")
 _LABEL = flags.DEFINE_integer("label", None, "Class of the images, for a class-conditional model.", lower_bound=0)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time.", lower_bound=1)
 

@@ -4,12 +4,30 @@ from pathlib import Path
 
 import gin
 import keras
+import numpy as np
 
-from tf_pivae import loading
+from tf_pivae import loading, uses
 from tf_pivae.training import loop, monitor, recorder
 
 PLAIN = Path(__file__).resolve().parent.parent / "sweeps" / "plain.gin"
 _PARAMETERS = ("train.log_every=1", "train.eval_examples=0", "train.moving_average=True", "train.checkpoint_every=2")
+
+
+OWN = "own.npz"  # What `USES` are given, beside their outputs.
+# What people do with a run, as functions of its folder and one for outputs.
+USES = {
+    "sample": lambda run_dir, out: uses.sample(run_dir, f"{out}/samples/", 2),
+    "reconstruct": lambda run_dir, out: uses.reconstruct(run_dir, out / OWN, out / "reconstructions.npz"),
+    "interpolate": lambda run_dir, out: uses.interpolate(run_dir, out / OWN, out / "walks.png", steps=2),
+    "score": lambda run_dir, out: uses.score(
+        run_dir, out / OWN, out / "scores.csv", held_out=out / OWN, importance_samples=1
+    ),
+}
+
+
+def write_own_images(folder):
+    """Two images of the run's size."""
+    np.savez(folder / OWN, images=np.zeros([2, 16, 16, 1], np.uint8))
 
 
 def train(run_dir, num_steps=8, after_step=None, parameters=()):

@@ -133,6 +133,7 @@ READERS = {
     "report": _report,
     "export": _export,
     "publish": lambda run_dir, out: folder.publish(run_dir, out / "published"),
+    **in_process.USES,
     "train": lambda run_dir, out: in_process.train(run_dir, 2, parameters=PARAMETERS),
 }
 
@@ -151,6 +152,7 @@ def test_a_command_goes_on_or_names_the_file(file, damage, run, tmp_path):
     went_on = []
     for reader, read in READERS.items():
         shutil.copytree(run, tmp_path / reader / "run")
+        in_process.write_own_images(tmp_path / reader)
         path = tmp_path / reader / "run" / file
         DAMAGES[damage](path)
         try:

@@ -77,13 +77,14 @@ def _resume(run_dir, out):
 
 
 READERS = {
-    "load, sample": lambda run_dir, out: loading.load_with_step(run_dir),
+    "load": lambda run_dir, out: loading.load_with_step(run_dir),
     "tf_pivae.load": lambda run_dir, out: tf_pivae.load(str(run_dir), step=2),
     "evaluate": lambda run_dir, out: measuring.evaluate_run(run_dir, measuring.Settings(("bits_per_dim",))),
     "evaluate --watch": lambda run_dir, out: loading.load_num_steps(run_dir),
     "report": lambda run_dir, out: write_report([run_dir], out / "page.html", 2, 0, None),
     "export": lambda run_dir, out: export_run(run_dir, out / "export", Options(2, 1.0, 1.0)),
     "publish": lambda run_dir, out: folder.publish(run_dir, out / "published"),
+    **in_process.USES,
     "train": _resume,
 }
 
@@ -104,6 +105,7 @@ def strangers(run, tmp_path, monkeypatch):
     touch = f"open({str(tmp_path / 'canary')!r}, 'w').close()\nclass Thing: pass\n"
     (tmp_path / f"{PAYLOAD}.py").write_text(touch)
     (tmp_path / f"{PAYLOAD}.gin").write_text(f"import {PAYLOAD}\n")
+    in_process.write_own_images(tmp_path)
     shutil.copytree(run, tmp_path / "run")
 
     def made(text):

@@ -23,7 +23,7 @@ from tf_pivae.models.pivae import PiVAE
 from tf_pivae.training.trainer import Trainer
 
 SHAPE, LEVELS = (2, 2, 1), 4
-SAMPLES = 100_000
+SAMPLES = 200_000
 
 
 def _residual(posterior):
@@ -115,7 +115,7 @@ def _log_prob(model, images, samples, seed=0):
 
 def _probabilities(model, images, samples=16):
     """Independent importance-weighted estimates of P(x), float64 [repeats, N]; more of them in smaller spaces."""
-    repeats = 8192 // len(images)
+    repeats = 16384 // len(images)
     log_prob = _log_prob(model, np.tile(images, (repeats, 1, 1, 1)), samples)
     return np.exp(log_prob).reshape(repeats, len(images))
 
@@ -157,7 +157,7 @@ def test_samples_are_draws_from_the_probabilities(case):
 
 def test_the_bound_tightens_towards_the_probability(case):
     """On average over images, paired: the first K samples are the same for every larger K."""
-    images = np.tile(case.space.images, (-(-1024 // len(case.space.images)), 1, 1, 1))
+    images = np.tile(case.space.images, (-(-2048 // len(case.space.images)), 1, 1, 1))
     bounds = [_log_prob(case.model, images, k) for k in (1, 4, 16, 64)]
     for fewer, more in itertools.pairwise(bounds):
         gain, error = _mean_and_error(more - fewer)

@@ -48,6 +48,10 @@ class Checkpoints:
             return []
         return sorted(int(path.name) for path in self.directory.iterdir() if re.fullmatch(r"\d{8,}", path.name))
 
+    def manifest(self, step: int) -> bytes:
+        """What the checkpoint of a step consists of: names, sizes and sums of its files, as JSON."""
+        return (self._path(step) / _MANIFEST).read_bytes()
+
     def most_bytes(self) -> int:
         """Size of the largest file of any checkpoint, 0 without one: no model of more variables was saved."""
         files = [path.lstat() for step in self.steps() for path in self._path(step).glob("checkpoint*")]
@@ -157,6 +161,11 @@ class Checkpoints:
         except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return f"{path / _MANIFEST} is damaged: {str(error).splitlines()[0]}"
         return None
+
+
+def of_run(run_dir: Path, step: int | str | None) -> Checkpoints:
+    """The checkpoints of a run among which the one of `step` lies: its newest, or for `BEST` that one alone."""
+    return Checkpoints(run_dir / (BEST if step == BEST else "checkpoints"))
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_pivae.errors import UserError
-from tf_pivae.runs.checkpoints import BEST, Checkpoints
+from tf_pivae.runs.checkpoints import BEST, of_run
 from tf_pivae.runs.pretrained import resolve
 from tf_pivae.runs.records import load_facts
 
@@ -40,7 +40,7 @@ def restore_model(run_dir: str | Path, model: PiVAE, step: int | str | None = No
             )
     if isinstance(step, str) and step != BEST:
         raise UserError(f"no checkpoint {step!r}: give a step, or {BEST!r}.")
-    checkpoints = Checkpoints(resolve(run_dir) / (BEST if step == BEST else "checkpoints"))
+    checkpoints = of_run(resolve(run_dir), step)
     group = "moving_average" if moving_average and facts["moving_average"] else "pivae"
     restored = checkpoints.restore({group: model.variables}, step if isinstance(step, int) else None)
     if restored is None and step == BEST:

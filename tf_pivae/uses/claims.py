@@ -91,7 +91,15 @@ def unfinished(output: str | Path, settings: dict[str, Any]) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def identity(run_dir: Path, step: int) -> str:
-    """What tells a checkpoint from any other, wherever its run lies: of its configuration and its weights' sums."""
-    files = run_dir / "config.gin", run_dir / "checkpoints" / f"{step:08d}" / "manifest.json"
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
+def identity(run_dir: Path, wanted: int | str | None, step: int) -> str:
+    """What tells a checkpoint from any other, wherever its run lies: of its configuration and its weights' sums.
+
+    Args:
+      run_dir: folder of the run.
+      wanted: the checkpoint as it was asked for: a step, "best", or None for the newest.
+      step: the one that this came to.
+    """
+    from tf_pivae.runs.checkpoints import of_run
+
+    told = (run_dir / "config.gin").read_bytes() + b"\0" + of_run(run_dir, wanted).manifest(step)
+    return hashlib.sha256(told).hexdigest()[:16]

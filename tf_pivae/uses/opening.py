@@ -38,7 +38,7 @@ class Density:
     run_dir: Path | None
 
 
-def density(run_dir: str | Path, importance_samples: int | None = None, seed: int = 0, step: int | None = None,
+def density(run_dir: str | Path, importance_samples: int | None = None, seed: int = 0, step: int | str | None = None,
             batch_size: int = 64) -> Density:  # fmt: skip
     """Opens a model. An image's `log_prob` depends on that image and on the seed alone.
 
@@ -46,7 +46,7 @@ def density(run_dir: str | Path, importance_samples: int | None = None, seed: in
       run_dir: folder of a run, the name of a pretrained model, or an export's folder.
       importance_samples: K; None is 16. An export has its own.
       seed: of the noise. An export has its own.
-      step: the run's checkpoint; None is the newest.
+      step: the run's checkpoint, "best" that of `train.validation`; None is the newest.
       batch_size: images computed at a time.
 
     Raises:
@@ -76,7 +76,7 @@ def _of_run(folder, run_dir, importance_samples, seed, step, batch_size):
     facts = load_facts(run_dir)
     if not facts["likelihood"]:
         raise UserError(f"{run_dir} was trained without likelihood: it has no density to score images with.")
-    model, step = load_with_step(run_dir, step)
+    model, loaded = load_with_step(run_dir, step)
 
     def measure(images: np.ndarray, labels: np.ndarray | None) -> Measured:
         weights = model.log_weights(images, importance_samples, seed, labels, batch_size).astype(np.float64)
@@ -86,7 +86,12 @@ def _of_run(folder, run_dir, importance_samples, seed, step, batch_size):
         measure,
         preparation(model.image_shape, model.num_bins, configuration.of_run(folder / "config.gin")),
         facts,
-        {"step": step, "model": identity(folder, step), "importance_samples": importance_samples, "seed": seed},
+        {
+            "step": loaded,
+            "model": identity(folder, step, loaded),
+            "importance_samples": importance_samples,
+            "seed": seed,
+        },
         folder,
     )
 

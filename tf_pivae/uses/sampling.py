@@ -18,7 +18,7 @@ def sample(
     output: str | Path = "samples.png",
     num_samples: int = 64,
     seed: int = 0,
-    step: int | None = None,
+    step: int | str | None = None,
     temperature: float = 1.0,
     sample_noise: float = 1.0,
     columns: int | None = None,
@@ -33,7 +33,7 @@ def sample(
         arrays `images`, uint8 [num_samples, H, W, C], and, of a class-conditional model, `labels`, int64 [num_samples].
       num_samples: how many.
       seed: sample i is a function of (seed, i), and in a class-conditional model of its class.
-      step: the checkpoint to draw from; None is the newest.
+      step: the checkpoint to draw from, "best" that of `train.validation`; None is the newest.
       temperature: scales the priors' standard deviations.
       sample_noise: scales the noise of p(y|z): 1 is the model, 0 its mean.
       columns: of the grid; None is about square, or has a row for each class.
@@ -50,11 +50,11 @@ def sample(
     from tf_pivae.uses.claims import identity
 
     image_outputs.check(output)
-    model, step = load_with_step(run_dir, step)
+    model, loaded = load_with_step(run_dir, step)
     classes = _classes(labels, model.num_classes)
     settings = {
-        "step": step,
-        "model": identity(resolve(run_dir), step),
+        "step": loaded,
+        "model": identity(resolve(run_dir), step, loaded),
         "seed": seed,
         "temperature": temperature,
         "sample_noise": sample_noise,
@@ -81,7 +81,7 @@ def sample(
                 images = model.sample(size, seed, temperature, sample_noise, part, batch_size=_BATCH, first_row=first)
                 sink.add(first, names, images)
             bar.update(size)
-    return step
+    return loaded
 
 
 def _classes(wanted: Sequence[int], num_classes: int) -> list[int]:

@@ -45,7 +45,7 @@ def score(
     num_held_out: int = 1000,
     importance_samples: int | None = None,
     seed: int = 0,
-    step: int | None = None,
+    step: int | str | None = None,
     label: int | None = None,
     batch_size: int = 64,
 ) -> Scores:
@@ -65,7 +65,7 @@ def score(
       num_held_out: at most so many of them.
       importance_samples: K of `log_prob`; None is 16, or what an export has.
       seed: of the noise.
-      step: the checkpoint; None is the newest.
+      step: the checkpoint, "best" that of `train.validation`; None is the newest.
       label: the class of images without one, for a class-conditional model.
       batch_size: images computed at a time.
 

@@ -28,7 +28,7 @@ def reconstruct(
     images: str | Path,
     output: str | Path = "reconstructions.png",
     seed: int = 0,
-    step: int | None = None,
+    step: int | str | None = None,
     columns: int | None = None,
     label: int | None = None,
 ) -> int:
@@ -41,7 +41,7 @@ def reconstruct(
       output: "NAME.png", a grid of images each beside its reconstruction; "FOLDER/", a PNG a reconstruction, called
         000000_NAME.png, ...; "NAME.npz", the array `images` of the reconstructions.
       seed: reconstruction i is a function of (seed, i) and of its image: as `PiVAE.reconstruct`.
-      step: the checkpoint; None is the newest.
+      step: the checkpoint, "best" that of `train.validation`; None is the newest.
       columns: pairs in a row of the grid; None is 4.
       label: the class of images without one, for a class-conditional model.
 
@@ -68,7 +68,7 @@ def interpolate(
     output: str | Path = "walks.png",
     steps: int = 8,
     seed: int = 0,
-    step: int | None = None,
+    step: int | str | None = None,
     label: int | None = None,
 ) -> int:
     """Walks from each image to the next one: from the first to the second, from the third to the fourth, ...
@@ -104,7 +104,7 @@ def _write(
     settings: dict[str, Any],
     takes: tuple[int, int],
     columns: int,
-    step: int | None,
+    step: int | str | None,
     label: int | None,
 ) -> int:
     """Makes `takes[1]` images of every `takes[0]`, batch by batch, and writes them."""
@@ -122,9 +122,10 @@ def _write(
         raise UserError(f"{total:,} images are too many for one picture: give --output=FOLDER/ or --output=NAME.npz.")
     num_classes = load_facts(run_dir)["num_classes"]
     own_images.check_classes(images, num_classes, label)
-    model, step = load_with_step(run_dir, step)
+    model, loaded = load_with_step(run_dir, step)
     prepare = preparation(model.image_shape, model.num_bins, configuration.of_run(folder / "config.gin"))
-    settings = {"images": str(images), "step": step, "model": identity(folder, step), **settings, "label": label}
+    model_is = {"step": loaded, "model": identity(folder, step, loaded)}
+    settings = {"images": str(images), **model_is, **settings, "label": label}
     found, bar = own_images.entries(images, prepare), progress_bar(total=count, unit="img", leave=False)
     with image_outputs.open_sink(output, settings, total, model.image_shape, model.num_bins, columns) as sink, bar:
         for first in range(0, count, _BATCH):
@@ -134,7 +135,7 @@ def _write(
                 batch, labels = _load(some, num_classes, label)
                 sink.add(first // group * gives, names, make(model, batch, labels, first))
             bar.update(len(some))
-    return step
+    return loaded
 
 
 def _names(some: list[own_images.Entry], first: int, group: int, gives: int) -> list[str]:
