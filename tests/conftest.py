@@ -24,7 +24,7 @@ import weights
 from tensorflow.python.distribute import cross_device_utils
 from tensorflow.python.framework import ops
 
-pytest_plugins = ["usage"]
+pytest_plugins = ["usage", "renewal"]
 Command = Callable[..., CompletedProcess[str]]
 
 # The files that take longest, which begin first: the last one to end decides how long the suite takes.
@@ -132,12 +132,6 @@ def jacobians() -> Callable[..., np.ndarray]:
         return tf.reshape(rows, [x.shape[0], outputs, -1]).numpy().astype(np.float64)
 
     return jacobians
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _close_forker() -> Iterator[None]:
-    yield
-    forking.close()
 
 
 @pytest.fixture(scope="session")
