@@ -40,7 +40,7 @@ def _fork(items: dict[str, pytest.Item]) -> tuple[int, Connection]:
 
 
 def _run_tests(items: dict[str, pytest.Item], line: Connection) -> None:
-    """Receives names of a test and of the next; sends the test's reports, this process' peak, and whether it goes on."""
+    """Receives the names of a test and of the next; sends its reports, this process' peak, and whether it goes on."""
     goes_on = True
     while goes_on:
         name, next_name = line.recv()
