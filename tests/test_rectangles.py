@@ -65,9 +65,9 @@ def test_described_and_prepared(tiny, source):
     assert "12x20" in ok("prepare", f"--gin_file={tiny}", *source)
 
 
-def test_a_size_that_the_strides_do_not_divide(tiny, source):
+def test_a_size_that_the_strides_do_not_divide(tiny, source, tmp_path):
     widths = "--gin_param=residual_vae.widths=(8,8,8,8)"
-    result = forking.run("train", f"--gin_file={tiny}", *source, widths, "--run_dir=unused", *SHORT)
+    result = forking.run("train", f"--gin_file={tiny}", *source, widths, f"--run_dir={tmp_path}/run", *SHORT)
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "images of 12x20 cannot be halved 3 times: 8 must divide both sides. Set pad_to = (16, 24)" in result.stderr
