@@ -4,7 +4,7 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tf_pivae.training.loop import Outcome
@@ -45,14 +45,14 @@ def train(
         from tf_pivae.training import loop
         from tf_pivae.training.recorder import Recorder
 
-        def recorder(*arguments: object) -> Recorder:
+        def recorder(*arguments: Any) -> Recorder:
             return Recorder(*arguments, from_here=from_here, callback=callback)
 
         return loop.train(run_dir, recorder=recorder)
 
 
 class _Callable(types.ModuleType):
-    def __call__(self, *arguments: object, **keywords: object) -> "Outcome":
+    def __call__(self, *arguments: Any, **keywords: Any) -> "Outcome":
         return train(*arguments, **keywords)
 
 
