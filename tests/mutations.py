@@ -676,6 +676,20 @@ MUTATIONS = [
         "tests/training/test_loggers.py",
     ),
     Mutation(
+        "a run that goes on: the learning rate is the checkpoint's, whatever is said now",
+        "tf_pivae/training/recorder.py",
+        "            variable.assign(rate)",
+        "            pass",
+        "tests/training/test_changes.py",
+    ),
+    Mutation(
+        "a run that goes on: fewer steps than it has are as good as more",
+        "tf_pivae/runs/changes.py",
+        "int(now) > int(before)",
+        "int(now) != int(before)",
+        "tests/training/test_changes.py",
+    ),
+    Mutation(
         "a hub's model: whatever lies beside it is fetched, too",
         "tf_pivae/runs/hub.py",
         " for file in about.siblings or [] if _FILES.fullmatch(file.rfilename)}",

@@ -88,8 +88,7 @@ def compare(before: str, now: str, where: str) -> Changes:
     old, new = _Configuration(before, where), _Configuration(now, "the new configuration")
     macros = {name for name in {*old.macros, *new.macros} if old.macros.get(name) != new.macros.get(name)}
     changes = Changes({}, {})
-    loggers = {found for text in map(old.said, ("train.loggers",)) for found in _references(text)}
-    loggers |= set(_references(new.said("train.loggers")))
+    loggers = {name for one in (old, new) for name in _references(one.said("train.loggers"))}
     for name in sorted({*old.bindings, *new.bindings}):
         same = old.bindings.get(name) == new.bindings.get(name)
         if same and not macros & (old.behind(name) | new.behind(name)):

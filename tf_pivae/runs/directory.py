@@ -20,6 +20,8 @@ from tf_pivae.errors import UserError
 from tf_pivae.files import read_json, read_text, write_atomically
 from tf_pivae.runs.changes import Changes, compare, record
 
+_NEVER_CHANGES = "image_shape", "num_classes", "num_bins"
+
 
 def in_use(path: Path) -> UserError:
     """The `UserError` for a run directory whose lock another process holds."""
@@ -61,11 +63,20 @@ class RunDirectory:
           facts: for data.json.
           start_step: steps that are done.
           changes: what differs from the configuration that is there.
+
+        Raises:
+          UserError: the images are of another shape than before.
         """
         try:
             known = read_json(self.path / "data.json")
         except (UserError, ValueError):  # None yet, or a damaged one.
             known = None
+        kept = [known.get(name) == facts.get(name) for name in _NEVER_CHANGES] if isinstance(known, dict) else []
+        if changes.others and not all(kept):
+            raise UserError(
+                f"{self.path} is a run on images of another shape, of other classes or levels: choose another "
+                f"--run_dir, and start from this one with --gin_param=train.initial_run={self.path} if the shapes agree."
+            )
         if known != facts:
             write_atomically(self.path / "data.json", json.dumps(facts))
         if changes.free or changes.others:
