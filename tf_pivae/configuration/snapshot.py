@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,14 @@ class Snapshot:
             except ValueError:
                 raise KeyError(binding) from None
         return self._configured(found) if callable(found) else found
+
+    def bound(self, parameters: Iterable[str]) -> "Snapshot":
+        """This configuration with other bindings, such as "image_folder.path=FOLDER", in it."""
+        with self.active():
+            for parameter in parameters:
+                parsing.read_parameter(parameter)
+            checking.check(set())
+            return Snapshot()
 
     def function_name(self, binding: str) -> str | None:
         """The name of the function that a binding such as "train.dataset" refers to; None where it refers to none."""

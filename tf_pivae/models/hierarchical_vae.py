@@ -7,6 +7,7 @@ from typing import Annotated, NamedTuple
 import keras
 import tensorflow as tf
 
+from tf_pivae.arguments import divisible_sides
 from tf_pivae.configurable import MAX_WIDTH, Depth, Index, Width, Widths, configurable
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.rematerialization import keep
@@ -168,17 +169,6 @@ def _sum_over_space(x):
     return tf.reduce_sum(tf.reshape(x, [tf.shape(x)[0], -1, x.shape[-1]]), 1)
 
 
-def _resolution(image_shape, num_down):
-    height, width, _ = image_shape
-    stride = 2**num_down
-    if height % stride or width % stride:
-        raise ValueError(
-            f"images of {height}x{width} cannot be halved {num_down} times: choose a size that {stride} divides, "
-            "or fewer `widths`."
-        )
-    return height // stride, width // stride
-
-
 @configurable
 class RawInput(Composite):
     """The first block sees y as it is."""
@@ -226,7 +216,7 @@ def plain_vae(
       num_classes: 0, or the number of classes of a class-conditional model.
       call_block: `keep`, or `rematerialized`, which trades time for memory.
     """
-    resolution = _resolution(image_shape, len(widths) - 1)
+    resolution = divisible_sides(image_shape, len(widths) - 1, "fewer `widths`")
     top_down = [
         TopDownBlock(
             width,
@@ -284,7 +274,7 @@ def residual_vae(
       num_classes: 0, or the number of classes of a class-conditional model.
       call_block: `keep`, or `rematerialized`, which trades time for memory.
     """
-    resolution = _resolution(image_shape, len(widths) - 1)
+    resolution = divisible_sides(image_shape, len(widths) - 1, "fewer `widths`")
     places = [(i, j) for i in range(len(widths)) for j in range(blocks_per_width)]  # Bottom-up.
     top_down = [
         TopDownBlock(

@@ -20,6 +20,7 @@ from tf_pivae.models.pivae import PiVAE
 from tf_pivae.runs.finite import describe_non_finite
 from tf_pivae.runs.weights import restore_model
 from tf_pivae.training.building import bounded_variables, check_batch, explained
+from tf_pivae.training.loggers import JsonlLogger, Logger, TensorBoardLogger
 from tf_pivae.training.recorder import NoRecorder, Recorder
 from tf_pivae.training.stopping import Stopping
 from tf_pivae.training.trainer import Trainer
@@ -65,6 +66,7 @@ def train(
     shown_temperature: NonNegative = 0.8,
     jit_compile: bool | None = None,
     validation: Callable[..., Validation] | None = None,
+    loggers: tuple[Callable[..., Logger], ...] = (JsonlLogger, TensorBoardLogger),
 ) -> Outcome:
     """Trains a model in a run directory, or continues it from its last checkpoint.
 
@@ -72,8 +74,8 @@ def train(
       run_dir: folder of the run.
       strategy: `tf.distribute.Strategy`; None is `workers.default_strategy()`: all GPUs of this machine, or the workers
         of TF_CONFIG, each of which runs the same command. Only the chief needs `run_dir`.
-      recorder: a function of `run_dir` and `keep_checkpoints` that returns what writes the run down: `Recorder`, or
-        `tf_pivae.train.dry_run.Rehearsal`, which writes nothing and ends before the first step.
+      recorder: a function of `run_dir`, `keep_checkpoints` and `loggers` that returns what writes the run down:
+        `Recorder`, or `tf_pivae.train.dry_run.Rehearsal`, which writes nothing and ends before the first step.
       dataset: a function that returns an `ImageDataset`.
       model: a function of `image_shape` and `num_classes` that returns a `PiVAE`.
       critic: None, or a function of `num_classes` that returns a `Critic`.
@@ -96,6 +98,7 @@ def train(
         replicas cannot exchange anything within a step that XLA compiles.
       validation: None, or a function of `test` and `likelihood` that returns a `Validation`: scores on the way, and the
         best checkpoint by one of them, which `load` knows as step "best".
+      loggers: functions of `run_dir` and `start_step` that return the `Logger`s which get numbers and pictures.
 
     Returns:
       `Outcome`.
@@ -106,7 +109,7 @@ def train(
     strategy = strategy or default_strategy()
     jit_compile = _jit_compile(strategy, jit_compile)
     workers = Workers(strategy)
-    recorder = recorder(run_dir, keep_checkpoints) if workers.is_chief else NoRecorder()
+    recorder = recorder(run_dir, keep_checkpoints, loggers) if workers.is_chief else NoRecorder()
     try:
         with explained("the data set cannot be opened"):
             data = dataset()
