@@ -121,7 +121,7 @@ RUN = {
     "python -m tf_pivae.evaluate --run_dir=runs/scans --gin_param=image_folder.path=scans": Run(
         "--num_examples=4 --importance_samples=2", (SCANS,), slow=True
     ),
-    SCANS: Run(SHORT, (MAKES_SCANS,), slow=True),
+    SCANS: Run(f"{SHORT} --gin_param=train.dataset=@image_folder", (MAKES_SCANS,), slow=True),
     "python -m tf_pivae.score --run_dir=runs/scans --images=scans --output=scans.csv": Run(
         "--num_held_out=4 --importance_samples=2", (SCANS,), slow=True
     ),
