@@ -664,8 +664,8 @@ MUTATIONS = [
     Mutation(
         "images as they are: the central part of a file is a square, whatever it becomes",
         "tf_pivae/data/image_ops.py",
-        "largest_part(*images.shape[-3:-1], self.image_size or 1)",
-        "largest_part(*images.shape[-3:-1], 1)",
+        "largest_part(height, width, self.image_size or 1)",
+        "largest_part(height, width, 1)",
         "tests/data/test_image_ops.py",
     ),
     Mutation(

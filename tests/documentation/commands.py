@@ -31,7 +31,7 @@ MIXING = "python -m tf_pivae.train --import=mixing --gin_file=mixing.gin --run_d
 NPZ = "--gin_file=demo.gin --gin_param=train.dataset=@npz_images --gin_param=npz_images.path=images.npz"
 CLASSES = f"python -m tf_pivae.train {NPZ} --gin_param=train.class_conditional=True --run_dir=runs/classes"
 MAKES_NPZ = "docs/guides/own_images.md, python block 0"  # Blocks of Python are all run, as they stand.
-MORE = "python -m tf_pivae.train --gin_file=demo.gin --gin_param=num_steps=3000 --run_dir=runs/demo"
+MORE = "python -m tf_pivae.train --gin_file=demo.gin --gin_param=num_steps=5000 --run_dir=runs/demo"
 SCANS = "python -m tf_pivae.train --gin_file=scans.gin --run_dir=runs/scans"
 MAKES_SCANS = "docs/guides/own_images.md, python block 1"
 FOLDER = "--gin_param=train.dataset=@image_folder --gin_param=image_folder.path=photos"
@@ -110,7 +110,7 @@ RUN = {
         f"{SHORT} {FOLDER}", ("python -m tf_pivae.prepare --gin_file=photos.gin",), slow=True
     ),
     MORE: Run(f"{SHORT} --gin_param=num_steps=4", (TRAIN,)),
-    "python -m tf_pivae.train --gin_file=demo.gin --gin_param=num_steps=4000 --gin_param=Trainer.learning_rate=0.0005 "
+    "python -m tf_pivae.train --gin_file=demo.gin --gin_param=num_steps=6000 --gin_param=Trainer.learning_rate=0.0005 "
     "--from_here --run_dir=runs/demo": Run(f"{SHORT} --gin_param=num_steps=5", (MORE,)),
     "python -m tf_pivae.train --gin_file=fashion_mnist/config.gin --gin_file=finetune.gin "
     "--run_dir=runs/finetuned": Run(
@@ -121,7 +121,7 @@ RUN = {
     "python -m tf_pivae.evaluate --run_dir=runs/scans --gin_param=image_folder.path=scans": Run(
         "--num_examples=4 --importance_samples=2", (SCANS,), slow=True
     ),
-    SCANS: Run(SHORT, (MAKES_SCANS,), slow=True),
+    SCANS: Run(f"{SHORT} --gin_param=train.dataset=@image_folder", (MAKES_SCANS,), slow=True),
     "python -m tf_pivae.score --run_dir=runs/scans --images=scans --output=scans.csv": Run(
         "--num_held_out=4 --importance_samples=2", (SCANS,), slow=True
     ),

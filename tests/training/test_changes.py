@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from tf_pivae import loading
 from tf_pivae.errors import UserError
+from tf_pivae.report import configuration
+from tf_pivae.report.run import read_runs
 from tf_pivae.runs import changes
 from tf_pivae.training import loop, recorder
 from tf_pivae.training.recorder import Recorder
@@ -93,6 +95,9 @@ def test_another_learning_rate_from_here(train, tmp_path, capsys):
     found = [(entry["from_step"], entry["settings"]["Trainer.learning_rate"]) for entry in
              changes.history(tmp_path / "run")]  # fmt: skip
     assert found == [(4, ["0.002", "0.0"]), (6, ["0.0", "0.01"])]
+    page = "".join(map(str, configuration.render(read_runs([tmp_path / "run"]))))
+    assert "Settings of run that changed on the way: 4" in page  # num_steps, too.
+    assert "<code>0.01</code>" in page
 
 
 def test_another_architecture_is_refused_before_anything_is_written(train, tmp_path):
@@ -107,7 +112,7 @@ def test_images_of_another_shape_are_another_run(train, tmp_path):
     """Though every variable of a convolutional net would fit."""
     train()
     before = (tmp_path / "run/config.gin").read_text()
-    with pytest.raises(UserError, match="is a run on images of another shape, or of other"):
+    with pytest.raises(UserError, match="is a run on images of another shape, of other classes"):
         train("bundled.image_size=32", "num_steps=6", from_here=True)
     assert (tmp_path / "run/config.gin").read_text() == before
     assert json.loads((tmp_path / "run/data.json").read_text())["image_shape"] == [16, 16, 1]

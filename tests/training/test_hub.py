@@ -224,7 +224,9 @@ def test_no_network_and_nothing_written_into_it(there, monkeypatch):
     from huggingface_hub import constants
 
     there.commit("me/model", files_of(MODEL))
-    with pytest.raises(UserError, match="is a published model, where nothing is written: copy it first"):
+    with pytest.raises(
+        UserError, match=r"lies on the hub, where nothing is written: copy it first, cp -r \S+ runs/model$"
+    ):
         check_own("hf://me/model")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UserError, match="cannot fetch hf://me/unseen") as error:

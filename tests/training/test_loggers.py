@@ -174,3 +174,8 @@ def test_mlflow_gets_every_number_once(tmp_path, run_command):
             ]
         pictures = [file.path for file in client.list_artifacts(found.info.run_id, "samples")]
         assert sorted(pictures) == ["samples/000004.png", "samples/000008.png"]
+    options["env"] |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    gone = run_command(*command, "--gin_param=num_steps=10", **options)
+    assert gone.returncode == 2
+    assert [line for line in gone.stderr.splitlines() if line.startswith("error: train.loggers: MlflowLogger: ")]
+    assert not (run_dir / "checkpoints/00000010").exists()

@@ -220,7 +220,8 @@ class Preprocess:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Maps uint8 or uint16 `[..., H, W, C]` to uint8 `[..., H', W', C']`; raises UserError where it cannot."""
         if self.crop == "central":
-            images = central_crop(images, largest_part(*images.shape[-3:-1], self.image_size or 1))
+            height, width = images.shape[-3:-1]
+            images = central_crop(images, largest_part(height, width, self.image_size or 1))
         elif self.crop is not None and not isinstance(self.crop, str):
             images = central_crop(images, self.crop)
         if self.pad_to is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from tf_pivae import loading
 from tf_pivae.errors import UserError, cannot_write
 from tf_pivae.files import read_text, write_atomically
-from tf_pivae.runs import hub, records
+from tf_pivae.runs import changes, hub, records
 from tf_pivae.runs.checkpoints import Checkpoints
 from tf_pivae.runs.pretrained import resolve
 from tf_pivae.training.building import num_elements
@@ -71,6 +71,8 @@ def _write(run_dir: str | Path, output: Path, step: int | str | None, name: str)
         environments = records.load_environments(run_dir)
         if environments:
             write_atomically(partial / "environment.json", json.dumps(environments, indent=1) + "\n")
+        if changed := changes.history(run_dir):
+            write_atomically(partial / "changes.json", json.dumps(changed, indent=1) + "\n")
         group = "moving_average" if facts["moving_average"] else "pivae"
         Checkpoints(partial / "checkpoints").save(step, {group: model.variables})
         evaluation = records.load_evaluation(run_dir, step)

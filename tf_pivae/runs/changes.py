@@ -37,6 +37,7 @@ PLACES = {
     "idx_images": ("train_images", "test_images", "train_labels", "test_labels", "cache_dir"),
 }  # Settings of the sources of images that say where they lie.
 _CHANGE = {"from_step": Annotated[int, Within(0)], "settings": dict}
+_PAIR = tuple[str | None, str | None]
 _FILE = "changes.json"
 
 
@@ -142,7 +143,9 @@ def history(run_dir: str | Path) -> list[dict]:
     except ValueError:
         found = None
     if not isinstance(found, list) or not all(
-        isinstance(entry, dict) and all(k in entry and values.fits(kind, entry[k]) for k, kind in _CHANGE.items())
+        isinstance(entry, dict)
+        and all(k in entry and values.fits(kind, entry[k]) for k, kind in _CHANGE.items())
+        and all(values.fits(_PAIR, pair) for pair in entry["settings"].values())
         for entry in found
     ):
         raise UserError(f"{path} is damaged: remove it; the settings of now are in config.gin.")

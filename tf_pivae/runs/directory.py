@@ -75,7 +75,7 @@ class RunDirectory:
         if changes.others and not all(kept):
             raise UserError(
                 f"{self.path} is a run on images of another shape, of other classes or levels: choose another "
-                f"--run_dir, and start from this one with --gin_param=train.initial_run={self.path} if the shapes agree."
+                "--run_dir."
             )
         if known != facts:
             write_atomically(self.path / "data.json", json.dumps(facts))

@@ -19,7 +19,7 @@ MOST_BYTES = 1 << 32  # Of the files of a model: the largest of the paper's have
 _ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")  # pathlib takes one slash away.
 _COMMIT = re.compile("[0-9a-f]{40}")
 _FILES = re.compile(
-    r"config\.gin|(data|environment|evaluation)\.json|(model_card|README)\.md|"
+    r"config\.gin|(data|environment|evaluation|changes)\.json|(model_card|README)\.md|"
     r"checkpoints/\d{8}/(manifest\.json|checkpoint\.index|checkpoint\.data-\d{5}-of-\d{5})"
 )
 

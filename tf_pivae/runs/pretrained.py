@@ -47,6 +47,6 @@ def check_own(run_dir: str | Path) -> None:
     folder = resolve(run_dir)
     if folder != Path(run_dir):
         raise UserError(
-            f"{run_dir} is a published model, where nothing is written: copy it first, cp -r {folder} "
-            f"runs/{Path(run_dir).name}"
+            f"{run_dir} {'lies on the hub' if hub.is_address(run_dir) else 'comes with the package'}, where nothing is "
+            f"written: copy it first, cp -r {folder} runs/{Path(run_dir).name}"
         )

@@ -1,5 +1,6 @@
 """Training: the command, and `tf_pivae.train(...)`, which is this package, called."""
 
+import functools
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -45,9 +46,7 @@ def train(
         from tf_pivae.training import loop
         from tf_pivae.training.recorder import Recorder
 
-        def recorder(*arguments: Any) -> Recorder:
-            return Recorder(*arguments, from_here=from_here, callback=callback)
-
+        recorder = functools.partial(Recorder, from_here=from_here, callback=callback)
         return loop.train(run_dir, recorder=recorder)
 
 

@@ -81,8 +81,8 @@ def rehearse(run_dir: str | os.PathLike[str], from_here: bool = False) -> str:
     """
     rehearsals: list[Rehearsal] = []
 
-    def recorder(*arguments: Any) -> Rehearsal:
-        rehearsals.append(Rehearsal(*arguments, from_here=from_here))
+    def recorder(run_dir: str | os.PathLike[str], keep_checkpoints: int, loggers: object) -> Rehearsal:
+        rehearsals.append(Rehearsal(run_dir, keep_checkpoints, loggers, from_here))
         return rehearsals[0]
 
     strategy = local_strategy()

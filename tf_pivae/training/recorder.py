@@ -119,6 +119,9 @@ class Recorder:
           state: name of a group -> list of variables, for the checkpoint.
           model: `PiVAE`, the one that is scored.
           validation: what scores it.
+
+        Raises:
+          UserError: no `JsonlLogger` is there.
         """
         if not self._keeps_records:
             raise UserError("train.validation reads RUN/metrics.jsonl: add @JsonlLogger to train.loggers.")
