@@ -612,6 +612,20 @@ MUTATIONS = [
         "tests/export/test_attacks.py",
     ),
     Mutation(
+        "gRPC: a call waits for its message for ever",
+        "export/serve/grpc_service.py",
+        'asyncio.wait_for(anext(messages, b""), self._patience)',
+        'anext(messages, b"")',
+        "tests/export/test_attacks.py",
+    ),
+    Mutation(
+        "Ray: arrays of any type are joined",
+        "export/ray_serve.py",
+        "as_array(name, inputs[name], spec)",
+        "inputs[name]",
+        "tests/export/test_ray_serve.py",
+    ),
+    Mutation(
         "HTTP: idle connections beyond the limit stay",
         "export/serve/http_server.py",
         "if len(self.connections) > self._max_connections:",

@@ -1,10 +1,12 @@
 """What strangers may send costs little memory and hardly holds up a neighbour."""
 
+import contextlib
 import gzip
 import json
 import os
 import resource
 import socket
+import threading
 import time
 import urllib.request
 
@@ -14,6 +16,7 @@ import pytest
 import servers
 import talking
 from absl import logging
+from tensorflow_serving.apis import get_model_status_pb2
 
 from tf_pivae.errors import UserError
 from tf_pivae.export.serve.server import one_line_a_minute
@@ -131,6 +134,32 @@ def test_connections_over_grpc_that_do_nothing_are_closed(watched):
     for connection in connections:
         _read_to_the_end(connection)
     assert time.monotonic() - started < 3 * PATIENCE + 2.0
+
+
+def test_calls_over_grpc_without_a_message_end(watched):
+    """They keep their connection from being idle, and a place among the calls at once."""
+    with grpc.insecure_channel(watched.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        started, over = time.monotonic(), threading.Event()
+        begin = channel.stream_unary(talking.PREDICT)
+        calls = [begin.future(iter(over.wait, True), timeout=60) for _ in range(20)]
+        other, predict = talking.raw_predict(watched)
+        with other:
+            predict(talking.request_bytes("sample", seeds=[1]), timeout=20)
+        reasons = {(call.code().name, call.details()) for call in calls}
+        over.set()
+    assert reasons == {("DEADLINE_EXCEEDED", f"the message was not there after {PATIENCE:g} s.")}
+    assert time.monotonic() - started < 3 * PATIENCE + 2.0
+
+
+def test_many_calls_over_grpc_at_once_are_answered(quiet):
+    """gRPC would end some of them, CANCELLED, where a thousand wait to be looked at."""
+    status = "/tensorflow.serving.ModelService/GetModelStatus"
+    body = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "pivae"}).SerializeToString()
+    with contextlib.ExitStack() as stack:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [stack.enter_context(grpc.insecure_channel(quiet.address, options)) for _ in range(8)]
+        calls = [channel.unary_unary(status).future(body, timeout=60) for channel in channels for _ in range(400)]
+        assert {call.code().name for call in calls} == {"OK"}
 
 
 def test_a_client_that_does_not_read_its_answers_is_left(watched):
