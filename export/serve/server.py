@@ -30,7 +30,7 @@ _ACCEPTED_AT_ONCE = 8  # connections; asyncio takes some such lots more until on
 _BACKLOG = 1024  # connections that wait in the kernel
 _OTHER_FILES = 64 + 8 * _ACCEPTED_AT_ONCE  # Descriptors to spare: TensorFlow ends the process where it gets none.
 _LOG_SECONDS = 60.0  # between two lines on what the event loop met with
-_CALLS_OF_ONE = 512  # at once over a connection of gRPC; clients let more wait by themselves.
+_CALLS_OF_ONE = 256  # at once over a connection of gRPC; clients let more wait by themselves.
 _AGE_SECONDS = 300.0  # of a connection over gRPC; clients make a new one and do not notice.
 
 

@@ -57,6 +57,7 @@ MESSAGES = {
     "inputs without a name": b"\x12\x00" * (_SIZE // 2),
     "filters": b"\x1a\x00" * (_SIZE // 2),
     "resources in a tensor": tensor(b"\x72\x00" * (_SIZE // 2)),
+    "fields in fields": field(2, field(2, b"\x08\x04" * 128) * 64) * 60,
     "dimensions": tensor(field(2, b"\x12\x00" * (_SIZE // 2))),
     "far too large": b"\x12\x00" * (30 * MiB),
 }

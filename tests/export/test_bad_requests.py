@@ -33,6 +33,7 @@ BAD_GRPC = {
     "channels": (request_bytes(images=np.zeros([1, 4, 4, 3], np.uint8)), "shape"),
     "empty batch": (request_bytes(images=ONE[:0]), "empty"),
     "over-large batch": (request_bytes(images=np.zeros([65, 4, 4, 1], np.uint8)), "65 rows, this server takes 64"),
+    "fields in fields": (field(2, field(2, b"\x08\x04" * 128) * 64) * 25, "too many fields"),
     "many dimensions": (tensor(b"\x08\x04" + DIMENSIONS), "got the shape [0, 0, 0"),
     "huge claim": (request_bytes(images=claimed([2**40, 4, 4, 1], int_val=[1])), "rows"),
     "negative claim": (request_bytes(images=claimed([-1, 4, 4, 1], int_val=[1])), "rows"),
