@@ -20,11 +20,13 @@ from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tf_pivae.export.client.model_client import as_array
 from tf_pivae.export.requests import (
     HTTP_STATUS,
     Inputs,
     Outputs,
     RequestError,
+    TensorSpec,
     check_names,
     check_rows,
     check_shape,
@@ -32,7 +34,7 @@ from tf_pivae.export.requests import (
 )
 from tf_pivae.export.runtimes import newest, open_runtime
 from tf_pivae.export.serve.batching import Batcher
-from tf_pivae.export.serve.json_tensors import arrays_from_json, json_from_arrays, parse_body
+from tf_pivae.export.serve.json_tensors import arrays_from_json, json_from_arrays, parse_body, unpack
 from tf_pivae.export.serve.limits import limits_of
 
 _MAX_BYTES = 64 << 20
@@ -63,29 +65,35 @@ class ServedModel:
         Raises:
           RequestError: INVALID_ARGUMENT, UNIMPLEMENTED, UNAVAILABLE or INTERNAL.
         """
+        specs = self._specs(signature)
+        check_names(inputs, specs, signature)
+        try:  # Of another type they would change those that they are joined with.
+            arrays = {name: as_array(name, inputs[name], spec) for name, spec in specs.items()}
+        except (ValueError, TypeError) as error:
+            raise invalid(str(error)) from error
+        for name, spec in specs.items():
+            check_shape(name, arrays[name].shape, spec, self._limits.rows)
+        return await self._batchers[signature].submit(arrays, check_rows(arrays))
+
+    def _specs(self, signature: str) -> dict[str, TensorSpec]:
         if signature not in self._signatures:
             raise invalid(f"no signature {signature[:80]!r}; there are {', '.join(sorted(self._signatures))}.")
-        specs = self._signatures[signature].inputs
-        check_names(inputs, specs, signature)
-        for name, spec in specs.items():
-            check_shape(name, inputs[name].shape, spec, self._limits.rows)
-        return await self._batchers[signature].submit(inputs, check_rows(inputs))
+        return self._signatures[signature].inputs
 
     async def __call__(self, request: Request) -> Response:
         """A request over HTTP."""
         try:
-            body = await request.body()
-            name, inputs, by_rows = await asyncio.to_thread(self._parse, body)
+            encoding, body = request.headers.get("content-encoding", ""), await request.body()
+            name, inputs, by_rows = await asyncio.to_thread(self._parse, body, encoding)
             text = await asyncio.to_thread(json_from_arrays, await self.predict(name, inputs), by_rows)
             return Response(text, media_type="application/json")
         except RequestError as error:
             return Response(f"{error}\n", HTTP_STATUS[error.code], media_type="text/plain")
 
-    def _parse(self, body: bytes) -> tuple[str, Outputs, bool]:
-        asked = parse_body(body, self._limits.json_values)
+    def _parse(self, body: bytes, encoding: str) -> tuple[str, Outputs, bool]:
+        asked = parse_body(unpack(body, encoding, self._limits.json_bytes), self._limits.json_values)
         name = str(asked.get("signature_name") or "serving_default")
-        specs = self._signatures[name].inputs if name in self._signatures else {}
-        return name, *arrays_from_json(asked, specs, name, self._limits)
+        return name, *arrays_from_json(asked, self._specs(name), name, self._limits)
 
 
 def app(arguments: dict[str, Any]) -> serve.Application:

@@ -62,7 +62,7 @@ def check_shape(name: str, shape: Sequence[int], spec: TensorSpec, max_rows: int
     """
     shape = list(shape)
     if len(shape) != 1 + len(spec.shape) or shape[1:] != list(spec.shape):
-        raise invalid(f"input {name!r} must be {spec}, N the number of rows; got the shape {shape}.")
+        raise invalid(f"input {name!r} must be {spec}, N the number of rows; got the shape {str(shape)[:80]}.")
     if shape[0] < 1:
         raise invalid(f"input {name!r} has no rows: the batch is empty; send at least one row.")
     if shape[0] > max_rows:

@@ -46,5 +46,5 @@ def _reason(error: tf.errors.OpError) -> str:
     """TensorFlow's message without the names of the nodes and the Python that built them."""
     text = str(error.message).split("[[")[0].split("\n\t [")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith(("Detected at node", "File ", "Node:"))]
-    return " ".join(lines)[:500]
+    noise = "Detected at node", "File ", "Node:", "<stack traces", "Graph execution error"
+    return " ".join(line for line in lines if not line.startswith(noise))[:500]

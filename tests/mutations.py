@@ -607,9 +607,23 @@ MUTATIONS = [
     Mutation(
         "gRPC: fields are not counted before the message is parsed",
         "export/serve/proto_tensors.py",
-        "if count > most:",
-        "if count < 0:",
+        "if next(budget, None) is None:",
+        "if False:",
         "tests/export/test_attacks.py",
+    ),
+    Mutation(
+        "gRPC: a call waits for its message for ever",
+        "export/serve/grpc_service.py",
+        'asyncio.wait_for(anext(messages, b""), self._patience)',
+        'anext(messages, b"")',
+        "tests/export/test_attacks.py",
+    ),
+    Mutation(
+        "Ray: arrays of any type are joined",
+        "export/ray_serve.py",
+        "as_array(name, inputs[name], spec)",
+        "inputs[name]",
+        "tests/export/test_ray_serve.py",
     ),
     Mutation(
         "HTTP: idle connections beyond the limit stay",

@@ -30,7 +30,7 @@ _CAUSES = (  # The first that fits.
         "send fewer requests at once, or start the server with a larger --grpc_max_threads.",
         busy=True,
     ),
-    _Cause("RESOURCE_EXHAUSTED", "(?i)too many", "send fewer requests at once.", busy=True),
+    _Cause("RESOURCE_EXHAUSTED", "(?i)too many|limit exceeded", "send fewer requests at once.", busy=True),
     _Cause("RESOURCE_EXHAUSTED", "", "give a smaller `batch_size`."),
     _Cause(
         "UNAVAILABLE",

@@ -55,9 +55,7 @@ class Batcher:
         self._join = join
         self._waiting: collections.deque[_Request] = collections.deque()
         self._full = asyncio.Event()
-        self._tasks: set[asyncio.Task] = (
-            set()
-        )  # The one that makes up batches, while requests wait, and those that run.
+        self._tasks: set[asyncio.Task] = set()  # What makes up batches, while requests wait, and those that run.
         self._scheduling = False
 
     async def submit(self, inputs: Inputs, rows: int) -> Outputs:
@@ -135,9 +133,9 @@ class Batcher:
             self._slots.release()
 
     async def _run_together(self, batch: list[_Request]) -> None:
-        joined = {key: np.concatenate([request.inputs[key] for request in batch]) for key in batch[0].inputs}
         self._observe(sum(request.rows for request in batch))
         try:
+            joined = {key: np.concatenate([request.inputs[key] for request in batch]) for key in batch[0].inputs}
             outputs = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, joined)
         except RequestError:
             raise

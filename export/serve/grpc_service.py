@@ -1,10 +1,11 @@
 """TensorFlow Serving's gRPC services: PredictionService (Predict, GetModelMetadata) and ModelService (GetModelStatus).
 
-Messages are parsed here and not by gRPC, which would answer a garbled one with INTERNAL.
+Messages are parsed here and not by gRPC, which would answer a garbled one with INTERNAL, and awaited here: gRPC would
+wait for ever for one that does not come.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -33,11 +34,13 @@ class GrpcService:
       manager: which version answers.
       model_name: the one name that requests may ask for.
       limits: of a request.
+      patience: seconds that a message may take.
       metrics: where requests are counted.
     """
 
-    def __init__(self, manager: ModelManager, model_name: str, limits: Limits, metrics: ServerMetrics):
+    def __init__(self, manager: ModelManager, model_name: str, limits: Limits, patience: float, metrics: ServerMetrics):
         self._manager, self._model_name, self._limits, self._metrics = manager, model_name, limits, metrics
+        self._patience = patience
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Registers the services."""
@@ -50,10 +53,10 @@ class GrpcService:
             server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
 
     def _handler(self, method: Callable[[bytes, Outcome], Awaitable[Message]]) -> grpc.RpcMethodHandler:
-        async def handle(body: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        async def handle(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:
             with self._metrics.request("grpc") as outcome:
                 try:
-                    response = await method(body, outcome)
+                    response = await method(await self._message(messages), outcome)
                     outcome.code = "OK"
                     return response.SerializeToString()
                 except RequestError as error:
@@ -62,7 +65,14 @@ class GrpcService:
                     outcome.code, message = "INTERNAL", f"{type(error).__name__}: {error}"
             return await context.abort(grpc.StatusCode[outcome.code], message)
 
-        return grpc.unary_unary_rpc_method_handler(handle)
+        return grpc.stream_unary_rpc_method_handler(handle)  # One message is a stream of one.
+
+    async def _message(self, messages: AsyncIterator[bytes]) -> bytes:
+        try:
+            return await asyncio.wait_for(anext(messages, b""), self._patience)
+        except (asyncio.TimeoutError, TimeoutError):
+            reason = f"the message was not there after {self._patience:g} s."
+            raise RequestError("DEADLINE_EXCEEDED", reason) from None
 
     async def predict(self, body: bytes, outcome: Outcome) -> predict_pb2.PredictResponse:
         """`PredictRequest` -> `PredictResponse`."""

@@ -23,6 +23,8 @@ def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
     Raises:
       RequestError: INVALID_ARGUMENT, not gzip, or another encoding; RESOURCE_EXHAUSTED, over `max_bytes`.
     """
+    if len(body) > max_bytes:
+        raise too_large(max_bytes)
     if encoding in ("", "identity"):
         return body
     if encoding != "gzip":

@@ -12,35 +12,38 @@ from tf_pivae.export.requests import Outputs, TensorSpec, check_finite, check_na
 # Field numbers of PredictRequest, of an entry of its `inputs`, and of TensorProto.
 _MODEL_SPEC, _INPUTS, _VALUE, _SHAPE, _MESSAGES = 1, 2, 2, 2, {14, 15}
 _SMALL = 4096  # bytes of what holds no tensor
-_PARTS = 64  # of a message, beside its rows
+_PARTS = 1024  # Fields of a message, its inputs and their tensors altogether, beside a field for each row
 
 
-def check_size(body: bytes, max_parts: int) -> None:
+def check_size(body: bytes, max_rows: int) -> None:
     """Refuses a `PredictRequest` whose message would be much larger than its bytes: a field may take one or two.
 
     Args:
       body: the message's bytes.
-      max_parts: fields of the message, of an input and of a tensor; a tensor has one for each file.
+      max_rows: of a request; a tensor has a field for each file.
 
     Raises:
       RequestError: INVALID_ARGUMENT.
     """
-    for number, value in _fields(memoryview(body), _PARTS):
+    budget = iter(range(_PARTS + max_rows))
+    for number, value in _fields(memoryview(body), budget):
         if number == _MODEL_SPEC and len(value) > _SMALL:
             raise invalid("the model's specification is too long.")
-        for part, tensor in _fields(value, _PARTS) if number == _INPUTS else ():
-            for field, content in _fields(tensor, _PARTS + max_parts) if part == _VALUE else ():
+        for part, tensor in _fields(value, budget) if number == _INPUTS else ():
+            for field, content in _fields(tensor, budget) if part == _VALUE else ():
                 if field in _MESSAGES or (field == _SHAPE and len(content) > _SMALL):
                     raise invalid("a tensor must have a shape of a few dimensions, and numbers or strings.")
 
 
-def _fields(message: memoryview, most: int) -> Iterator[tuple[int, memoryview]]:
-    """The number and content of a message's fields, as the wire format has them; empty for a number's content."""
-    position, count = 0, 0
+def _fields(message: memoryview, budget: Iterator[int]) -> Iterator[tuple[int, memoryview]]:
+    """The number and content of a message's fields, as the wire format has them; empty for a number's content.
+
+    Each takes an element of `budget`.
+    """
+    position = 0
     while position < len(message):
-        count += 1
-        if count > most:
-            raise invalid(f"the message is no PredictRequest: it has parts of more than {most} fields.")
+        if next(budget, None) is None:
+            raise invalid("the message is no PredictRequest: it has too many fields.")
         key, position = _varint(message, position)
         if key & 7 == 2:
             size, position = _varint(message, position)

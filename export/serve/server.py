@@ -30,6 +30,7 @@ _ACCEPTED_AT_ONCE = 8  # connections; asyncio takes some such lots more until on
 _BACKLOG = 1024  # connections that wait in the kernel
 _OTHER_FILES = 64 + 8 * _ACCEPTED_AT_ONCE  # Descriptors to spare: TensorFlow ends the process where it gets none.
 _LOG_SECONDS = 60.0  # between two lines on what the event loop met with
+_CALLS_OF_ONE = 256  # at once over a connection of gRPC; clients let more wait by themselves.
 _AGE_SECONDS = 300.0  # of a connection over gRPC; clients make a new one and do not notice.
 
 
@@ -148,20 +149,23 @@ def _batcher_factory(
 async def _start_grpc(
     settings: Settings, manager: ModelManager, limits: Limits, connections: int, metrics: ServerMetrics
 ) -> tuple[grpc.aio.Server, int]:
-    patience = round(1e3 * settings.patience_seconds)
+    patience, calls = round(1e3 * settings.patience_seconds), 64 * settings.max_batch_size
     options = [
         ("grpc.max_receive_message_length", limits.proto_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.compression_enabled_algorithms_bitset", 1),  # None: what a message unpacks into is known too late.
         ("grpc.max_allowed_incoming_connections", connections),
+        ("grpc.max_concurrent_streams", _CALLS_OF_ONE),
+        ("grpc.server.max_pending_requests", 2 * calls),  # Beyond 1,000 by default some end as CANCELLED.
+        ("grpc.server.max_pending_requests_hard_limit", 2 * calls),
         ("grpc.server_handshake_timeout_ms", patience),
         ("grpc.max_connection_idle_ms", patience),
         ("grpc.max_connection_age_ms", round(1e3 * _AGE_SECONDS)),
         ("grpc.max_connection_age_grace_ms", patience),
         ("grpc.so_reuseport", 0),  # Otherwise a second server on the port would take half of the requests.
     ]
-    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=64 * settings.max_batch_size)
-    GrpcService(manager, settings.model_name, limits, metrics).add_to(server)
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=calls)
+    GrpcService(manager, settings.model_name, limits, settings.patience_seconds, metrics).add_to(server)
     try:
         port = server.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
     except RuntimeError as error:

@@ -38,7 +38,7 @@ BODIES = {
 }
 
 
-def _field(number: int, content: bytes) -> bytes:
+def field(number: int, content: bytes) -> bytes:
     """A field of bytes in the wire format."""
     size, length = len(content), b""
     while size > 127:
@@ -46,9 +46,9 @@ def _field(number: int, content: bytes) -> bytes:
     return bytes([number << 3 | 2]) + length + bytes([size]) + content
 
 
-def _tensor(content: bytes) -> bytes:
+def tensor(content: bytes) -> bytes:
     """A `PredictRequest` for one input, a tensor of these bytes."""
-    return _field(1, _field(1, b"pivae")) + _field(2, _field(1, b"images") + _field(2, content))
+    return field(1, field(1, b"pivae")) + field(2, field(1, b"images") + field(2, content))
 
 
 # Messages of gRPC of just less than the largest that the small model of the tests may get.
@@ -56,8 +56,9 @@ _SIZE = 1_000_000
 MESSAGES = {
     "inputs without a name": b"\x12\x00" * (_SIZE // 2),
     "filters": b"\x1a\x00" * (_SIZE // 2),
-    "resources in a tensor": _tensor(b"\x72\x00" * (_SIZE // 2)),
-    "dimensions": _tensor(_field(2, b"\x12\x00" * (_SIZE // 2))),
+    "resources in a tensor": tensor(b"\x72\x00" * (_SIZE // 2)),
+    "fields in fields": field(2, field(2, b"\x08\x04" * 128) * 64) * 60,
+    "dimensions": tensor(field(2, b"\x12\x00" * (_SIZE // 2))),
     "far too large": b"\x12\x00" * (30 * MiB),
 }
 

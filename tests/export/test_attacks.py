@@ -1,19 +1,24 @@
 """What strangers may send costs little memory and hardly holds up a neighbour."""
 
+import asyncio
+import contextlib
 import gzip
 import json
 import os
 import resource
 import socket
+import threading
 import time
 import urllib.request
 
 import attacks
 import grpc
+import numpy as np
 import pytest
 import servers
 import talking
 from absl import logging
+from tensorflow_serving.apis import get_model_status_pb2
 
 from tf_pivae.errors import UserError
 from tf_pivae.export.serve.server import one_line_a_minute
@@ -66,8 +71,8 @@ def test_large_messages_are_refused_before_anything_is_made_of_them(watched, nam
 
 def test_a_compressed_message_is_not_unpacked(watched):
     channel, predict = talking.raw_predict(watched)
-    with channel, pytest.raises(grpc.RpcError) as error:
-        predict(bytes(60 * attacks.MiB), timeout=20, compression=grpc.Compression.Gzip)
+    with channel, pytest.raises(grpc.RpcError) as error:  # Packed in less than the connection's patience.
+        predict(bytes(8 * attacks.MiB), timeout=20, compression=grpc.Compression.Gzip)
     assert error.value.code().name == "UNIMPLEMENTED"
 
 
@@ -131,6 +136,39 @@ def test_connections_over_grpc_that_do_nothing_are_closed(watched):
     for connection in connections:
         _read_to_the_end(connection)
     assert time.monotonic() - started < 3 * PATIENCE + 2.0
+
+
+def test_calls_over_grpc_without_a_message_end(watched):
+    """They keep their connection from being idle, and a place among the calls at once."""
+    with grpc.insecure_channel(watched.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        started, over = time.monotonic(), threading.Event()
+        begin = channel.stream_unary(talking.PREDICT)
+        calls = [begin.future(iter(over.wait, True), timeout=60) for _ in range(20)]
+        other, predict = talking.raw_predict(watched)
+        with other:
+            predict(talking.request_bytes("sample", seeds=np.array([1])), timeout=20)
+        reasons = {(call.code().name, call.details()) for call in calls}
+        over.set()
+    assert reasons == {("DEADLINE_EXCEEDED", f"the message was not there after {PATIENCE:g} s.")}
+    assert time.monotonic() - started < 3 * PATIENCE + 2.0
+
+
+def test_many_calls_over_grpc_at_once_are_answered(quiet):
+    """gRPC would end some of them, CANCELLED, where a thousand wait to be looked at."""
+    status = "/tensorflow.serving.ModelService/GetModelStatus"
+    body = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": "pivae"}).SerializeToString()
+
+    async def ask():
+        async with contextlib.AsyncExitStack() as stack:
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channels = [
+                await stack.enter_async_context(grpc.aio.insecure_channel(quiet.address, options)) for _ in range(8)
+            ]
+            return await asyncio.gather(
+                *(c.unary_unary(status)(body, timeout=60) for c in channels for _ in range(250))
+            )
+
+    assert len(asyncio.run(ask())) == 2000
 
 
 def test_a_client_that_does_not_read_its_answers_is_left(watched):

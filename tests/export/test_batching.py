@@ -40,8 +40,8 @@ def run(test, slots=1, **options):
         with concurrent.futures.ThreadPoolExecutor(slots) as executor:
             batcher = Batcher(model, executor, asyncio.Semaphore(slots), lambda rows: None, **options)
 
-            async def submit(*numbers):
-                outputs = await batcher.submit({"x": np.array(numbers)}, len(numbers))
+            async def submit(*numbers, shape=(-1,)):
+                outputs = await batcher.submit({"x": np.reshape(numbers, shape)}, len(numbers))
                 return outputs["square"].tolist()
 
             try:
@@ -105,6 +105,14 @@ def test_a_bad_request_fails_alone():
         assert "thirteen" in str(results[3])
         assert await submit(4) == [16]  # And life goes on.
         assert model.sizes == [4, 1, 1, 1, 1, 1]
+
+    run(test, timeout=0.05)
+
+
+def test_requests_that_cannot_be_joined_are_run_alone():
+    async def test(submit, model):
+        assert await asyncio.gather(submit(1, 2), submit(3, shape=(1, 1))) == [[1, 4], [[9]]]
+        assert model.sizes == [2, 1]
 
     run(test, timeout=0.05)
 

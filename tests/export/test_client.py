@@ -129,9 +129,10 @@ EXHAUSTED = "RESOURCE_EXHAUSTED: Server Threadpool Exhausted"
 FULL = "UNAVAILABLE: The batch scheduling queue to which this task was submitted is full"
 FULL_HERE = "UNAVAILABLE: 4096 rows are waiting already: try again later."  # What the development server says.
 LIMITED = "RESOURCE_EXHAUSTED: too many requests at once"  # What the gateway says.
+LIMITED_HERE = "RESOURCE_EXHAUSTED: Concurrent RPC limit exceeded!"  # What gRPC says in the development server.
 
 
-@pytest.mark.parametrize("failure", [EXHAUSTED, FULL, FULL_HERE, LIMITED])
+@pytest.mark.parametrize("failure", [EXHAUSTED, FULL, FULL_HERE, LIMITED, LIMITED_HERE])
 def test_a_busy_server_is_asked_until_the_timeout(server, failure):
     with GrpcClient(server.address, max_attempts=2) as client:
         server.failures = [failure] * 4

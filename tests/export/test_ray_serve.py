@@ -1,5 +1,6 @@
 """The Ray Serve application on a cluster of this machine: its own rows for everybody, over HTTP and without it."""
 
+import gzip
 import json
 import socket
 import urllib.error
@@ -53,6 +54,10 @@ def test_arrays(application, published):
         ("nonsense", {}, "INVALID_ARGUMENT"),
         ("reconstruct", {"images": np.zeros([65, 4, 4, 1], np.uint8)}, "INVALID_ARGUMENT"),
         ("reconstruct", {"images": np.zeros([1, 4, 5, 1], np.uint8)}, "INVALID_ARGUMENT"),
+        ("reconstruct", {"images": np.zeros([1, 4, 4, 1])}, "INVALID_ARGUMENT"),
+        ("reconstruct", {"images": np.full([1, 4, 4, 1], 300)}, "INVALID_ARGUMENT"),
+        ("reconstruct", {"images": np.zeros([0, 4, 4, 1], np.uint8)}, "INVALID_ARGUMENT"),
+        ("decode", talking.latents(1, np.nan), "INVALID_ARGUMENT"),
     ],
 )
 def test_errors(application, signature, inputs, code):
@@ -67,9 +72,12 @@ def test_http(application, published):
     _, url = application
     table = published.tables[0]
     body = json.dumps({"signature_name": "reconstruct", "inputs": table.images[:3].tolist()}).encode()
-    with urllib.request.urlopen(url, body, timeout=60) as response:
-        assert talking.same(np.array(json.load(response)["outputs"], np.uint8), table.reconstructed[:3])
-    for body, status in ((b"{", 400), (json.dumps(talking.by_rows("sample", 1)).encode(), 501)):
+    for headers, sent in (({}, body), ({"Content-Encoding": "gzip"}, gzip.compress(body))):
+        request = urllib.request.Request(url, sent, headers)
+        with urllib.request.urlopen(request, timeout=60) as response:
+            assert talking.same(np.array(json.load(response)["outputs"], np.uint8), table.reconstructed[:3])
+    bad = {status: json.dumps(talking.by_rows(name, 1)).encode() for name, status in (("sample", 501), ("other", 400))}
+    for status, body in [(400, b"{"), (413, b" " * 3_000_000), *bad.items()]:
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(url, body, timeout=60)
         with error.value:
