@@ -14,6 +14,7 @@ import tensorflow as tf
 from tf_pivae import cli, loading
 from tf_pivae.errors import UserError
 from tf_pivae.training import loop, recorder
+from tf_pivae.training.recipe import Recipe
 
 COUNTS = [80, pytest.param(200, marks=pytest.mark.slow)]
 _PATIENCE_SECONDS = 60
@@ -42,7 +43,7 @@ def outcome(entry, run_dir, strategy):
     signal.alarm(_PATIENCE_SECONDS)
     try:
         loading.parse_gin([entry.name])
-        loop.train(run_dir, strategy)
+        loop.train(Recipe(), run_dir, strategy)
     except Built:
         return None
     except Exception as error:

@@ -9,7 +9,7 @@ import contextlib
 import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tf_pivae import configuration
 from tf_pivae.configuration import parsing
@@ -21,6 +21,7 @@ from tf_pivae.system.startup import import_tensorflow_quietly
 if TYPE_CHECKING:
     from tf_pivae.data import ImageDataset
     from tf_pivae.models.pivae import PiVAE
+    from tf_pivae.training.recipe import Recipe
 
 _SLACK = 1 << 26  # Bytes: a model that is a little too large is told the layer.
 # What registers itself with gin, so that a configuration may name it.
@@ -41,9 +42,9 @@ _REGISTERED = (
     "training.accumulation",
     "training.augmentation",
     "training.balance",
-    "training.loop",
     "training.losses",
     "training.optimizer",
+    "training.recipe",
     "training.regularizers",
     "training.schedules",
     "training.trainer",
@@ -77,12 +78,13 @@ def parse_gin(files: Sequence[str], parameters: Sequence[str] = (), required: bo
 
 
 def configured_dataset(gin_files: Sequence[str], gin_params: Sequence[str]) -> ImageDataset:
-    """The data set that a configuration names, without a run; UserError where it names none."""
+    """The data set that a configuration names, which need not say more; UserError where it names none."""
     parse_gin(gin_files, gin_params)
     try:
-        return configuration.Snapshot().value("train.dataset")()
+        source = configuration.Snapshot().value("train.dataset")
     except KeyError:
-        raise UserError("the configuration names no data set: add train.dataset=@bundled, say.") from None
+        raise UserError("the configuration names no data set: add --gin_param=train.dataset=@bundled, say.") from None
+    return source()
 
 
 def load(run_dir: str | Path, step: int | str | None = None, moving_average: bool = True) -> PiVAE:
@@ -116,11 +118,11 @@ def load_with_step(
 
     facts = load_facts(run_dir)
     path = resolve(run_dir) / "config.gin"
-    build = _configured(run_dir, "model")
+    recipe = recipe_of(run_dir)
     what = f"{path} describes no model for images of {facts['image_shape']}"
     limit = min(physical_memory(), _SLACK + 2 * of_run(path.parent, step).most_bytes())
     with _named(path), explained(what), bounded_variables(limit, "twice what its checkpoints hold"):
-        model = build(image_shape=facts["image_shape"], num_classes=facts["num_classes"])
+        model = recipe.model(image_shape=facts["image_shape"], num_classes=facts["num_classes"])
     return model, restore_model(run_dir, model, step, moving_average)
 
 
@@ -145,34 +147,24 @@ def load_dataset(run_dir: str | Path) -> ImageDataset:
     from tf_pivae.data import cache
 
     path = resolve(run_dir) / "config.gin"
-    build = _configured(run_dir, "dataset")
+    recipe = recipe_of(run_dir)
     try:
         with cache.reading_only():
-            return build()
+            return recipe.dataset()
     except cache.NotPrepared as error:
         raise UserError(f"{str(error).splitlines()[0]} Its configuration: --gin_file={path}") from error
 
 
-def load_num_steps(run_dir: str | Path) -> int:
-    """Number of steps of the finished run."""
-    return _configured(run_dir, "num_steps")
+def recipe_of(run_dir: str | Path) -> Recipe:
+    """What a run consists of; its functions work with the run's configuration, whenever they are called.
 
-
-def load_batch_size(run_dir: str | Path) -> int:
-    """Number of images in a step's batch, over all replicas."""
-    return _configured(run_dir, "batch_size")
-
-
-def has_critic(run_dir: str | Path) -> bool:
-    """Whether a run is trained by an adversary."""
-    return _configured(run_dir, "critic") is not None
-
-
-def _configured(run_dir: str | Path, parameter: str) -> Any:
-    """A parameter of `train` in the run's configuration, its own parameters bound already."""
+    Raises:
+      UserError: no configuration there, or one of no run; names the file.
+    """
     register()
+    from tf_pivae.training.building import explained
+    from tf_pivae.training.recipe import Recipe
+
     path = resolve(run_dir) / "config.gin"
-    try:
-        return configuration.of_run(path).value(f"train.{parameter}")
-    except KeyError:
-        raise UserError(f"{path} has no train.{parameter}: copy it from a run of the same model.") from None
+    with _named(path), explained("it describes no run"):
+        return configuration.of_run(path).made(Recipe)

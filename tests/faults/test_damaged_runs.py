@@ -1,6 +1,7 @@
 """Every file of a run flipped, cut, deleted, or replaced by a folder: each command goes on, or names the file."""
 
 import copy
+import dataclasses
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from tf_pivae.files import read_text
 from tf_pivae.publish import folder
 from tf_pivae.report.run import read_runs
 from tf_pivae.training import loop
+from tf_pivae.training.recipe import Recipe
 
 PARAMETERS = ["train.checkpoint_every=1"]
 NEWEST = "checkpoints/00000002"
@@ -81,30 +83,28 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def built_once():
     """A configuration's model and trainer are built once and their weights read again for every test."""
-    kept, configured, build = {}, loading._configured, loop._build
+    kept, read, build = {}, loading.recipe_of, Recipe.build
 
-    def cached(run_dir, parameter):
-        value = configured(run_dir, parameter)
-        if parameter != "model":
-            return value
+    def cached(run_dir):
+        recipe = read(run_dir)
         text = read_text(run_dir / "config.gin")
 
         def model(**shape):
             key = text, str(shape)
-            kept[key] = kept.get(key) or value(**shape)
+            kept[key] = kept.get(key) or recipe.model(**shape)
             return kept[key]
 
-        return model
+        return dataclasses.replace(recipe, model=model)
 
-    def trainer(model, critic, trainer, data, *rest):
+    def trainer(recipe, *arguments):
         if "trainer" not in kept:
-            kept["trainer"] = build(model, critic, trainer, data, *rest), copy.copy(gin.config._OPERATIVE_CONFIG)
+            kept["trainer"] = build(recipe, *arguments), copy.copy(gin.config._OPERATIVE_CONFIG)
         gin.config._OPERATIVE_CONFIG.update(kept["trainer"][1])
         return kept["trainer"][0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "_configured", cached)
-        patch.setattr(loop, "_build", trainer)
+        patch.setattr(loading, "recipe_of", cached)
+        patch.setattr(Recipe, "build", trainer)
         strategy = loop.default_strategy()
         patch.setattr(loop, "default_strategy", lambda: strategy)
         patch.setattr(saved_model, "write_saved_model", _stop)

@@ -2,9 +2,10 @@
 
 import contextlib
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gin
 import gin.config
@@ -12,6 +13,8 @@ import gin.config
 from tf_pivae.configuration import checking, parsing
 from tf_pivae.errors import UserError
 from tf_pivae.files import read_text
+
+T = TypeVar("T")
 
 
 class _State:
@@ -67,6 +70,14 @@ class Snapshot:
             except ValueError:
                 raise KeyError(binding) from None
         return self._configured(found) if callable(found) else found
+
+    def made(self, kind: Callable[[], T]) -> T:
+        """What `kind()`, a dataclass, is in this configuration; its functions work with it, whenever called."""
+        with self.active():
+            whole = kind()
+            parts = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)}
+            functions = {name: self._configured(part) for name, part in parts.items() if callable(part)}
+            return dataclasses.replace(whole, **functions)
 
     def function_name(self, binding: str) -> str | None:
         """The name of the function that a binding such as "train.dataset" refers to; None where it refers to none."""

@@ -6,15 +6,14 @@ import contextlib
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-import gin
 import keras
 import tensorflow as tf
 
 from tf_pivae.data.specification import specification
 from tf_pivae.describe.graph_cost import executed, flops, peak_bytes
-from tf_pivae.errors import UserError
 from tf_pivae.noise import RowNoise
 from tf_pivae.training.building import num_elements
+from tf_pivae.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from tf_pivae.data.specification import Specification
@@ -62,34 +61,17 @@ class Architecture(NamedTuple):
 
 
 def configured() -> tuple[Trainer, Specification, int]:
-    """Builds, at full size and without the data, the trainer that gin configures for `train`.
+    """Builds, at full size and without the data, the trainer that the configuration describes.
 
     Returns:
       The `Trainer`, the `Specification` of its data, and the batch size.
 
     Raises:
-      UserError: the configuration names no data set, or a model that cannot be built for its images.
+      UserError: see `Recipe.build`.
     """
-    bindings = gin.get_bindings("train")
-    if "dataset" not in bindings:
-        raise UserError("the configuration names no data set: add --gin_param=train.dataset=@bundled")
-    data = specification(bindings["dataset"])
-    num_classes = data.num_classes if bindings.get("class_conditional") else 0
-    if bindings.get("class_conditional") and not num_classes:
-        raise UserError(f"{data.name} has no labels: set class_conditional = False, or choose labelled data.")
-    shape = dict(image_shape=data.image_shape, num_classes=num_classes)
-    model, critic = bindings["model"], bindings.get("critic")
-    try:
-        trainer = bindings["trainer"](
-            pivae=model(**shape),
-            critic=None if critic is None else critic(num_classes=num_classes),
-            moving_average=model(**shape) if bindings.get("moving_average") else None,
-            seed=bindings.get("seed", 0),
-        )
-        trainer.check_batch(bindings.get("batch_size", 64))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"the model cannot be built for images of {list(data.image_shape)}: {error}") from error
-    return trainer, data, bindings.get("batch_size", 64)
+    recipe = Recipe()
+    data = specification(recipe.dataset)
+    return recipe.build(data), data, recipe.batch_size
 
 
 def measure(trainer: Trainer, data: Specification, batch_size: int) -> Architecture:

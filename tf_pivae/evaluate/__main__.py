@@ -148,7 +148,7 @@ def _watch(run_dir: str, settings: "measuring.Settings") -> None:
         print(f"waiting for a training to begin in {run_dir}", flush=True)  # Or for ever: the name may be misspelt.
     while not (Path(run_dir) / "config.gin").exists():
         time.sleep(_POLL_SECONDS.value)
-    last = loading.load_num_steps(run_dir)
+    last = loading.recipe_of(run_dir).num_steps
     while last not in done:
         waiting = [step for step in Checkpoints(Path(run_dir) / "checkpoints").steps() if step not in done]
         if not waiting:

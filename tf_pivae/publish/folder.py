@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tf_pivae import loading
 from tf_pivae.errors import UserError, cannot_write
@@ -18,6 +18,7 @@ from tf_pivae.version import __version__
 
 if TYPE_CHECKING:
     from tf_pivae.models.pivae import PiVAE
+    from tf_pivae.training.recipe import Recipe
 
 
 def publish(run_dir: str | Path, output: str | Path, step: int | str | None = None) -> int:
@@ -79,7 +80,7 @@ def model_card(name: str, run_dir: str | Path, step: int, model: PiVAE, evaluati
     height, width, channels = facts["image_shape"]
     conditional = f", one of {model.num_classes} classes" if model.num_classes else ""
     weights, head = num_elements(model.trainable_variables), num_elements(model.flow_variables)
-    batch_size = loading.load_batch_size(run_dir)
+    recipe = loading.recipe_of(run_dir)
     average = "; the weights are their moving average" if facts["moving_average"] else ""
     return f"""\
 # {name}
@@ -93,7 +94,7 @@ It was published by tf_pivae {__version__}.
 - **Images**: {height}x{width}x{channels}, {facts["num_bins"]} levels{conditional}.
 - **Weights**: {weights:,}, of which {head:,} are the invertible head's.
 - **Latent groups**: {", ".join(model.vae.group_names)}.
-- **Trained** for {step:,} steps of {batch_size} images by {_objectives(run_dir, facts)}{average}.
+- **Trained** for {step:,} steps of {recipe.batch_size} images by {_objectives(recipe, facts)}{average}.
 - **Configuration**: `config.gin` in this folder has every setting; `python -m tf_pivae.train --gin_file=config.gin
   --run_dir=RUN` trains it again.
 - **Machine**: {_machine(run_dir)}.
@@ -113,10 +114,10 @@ It was published by tf_pivae {__version__}.
 """
 
 
-def _objectives(run_dir, facts):
+def _objectives(recipe: Recipe, facts: dict[str, Any]) -> str:
     if facts["inference_only"]:
         return "likelihood, around a generator that stays as it is"
-    losses = ["likelihood"] * facts["likelihood"] + ["an adversary"] * loading.has_critic(run_dir)
+    losses = ["likelihood"] * facts["likelihood"] + ["an adversary"] * (recipe.critic is not None)
     return " and by ".join(losses)
 
 

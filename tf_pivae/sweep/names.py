@@ -7,7 +7,7 @@ import gin.config
 
 from tf_pivae.errors import UserError
 
-_ROOT = "tf_pivae.training.loop.train"
+_ROOT = "tf_pivae.training.recipe.train"
 _MACRO = "gin.macro"
 
 

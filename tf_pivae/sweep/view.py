@@ -41,7 +41,7 @@ def _cells(trial, record, num_steps):
     else:
         bits = values.get("train/bits_per_dim")
         score = "" if bits is None else f"({bits:.4f})"
-    return f"{values['step']}/{num_steps[trial] or '?'}", score, record.error or ""
+    return f"{values['step']}/{num_steps[trial]}", score, record.error or ""
 
 
 class Lines:

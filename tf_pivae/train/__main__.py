@@ -30,15 +30,17 @@ def main() -> None:
         title = ", ".join(flags.FLAGS.gin_file)
         print(architecture_text.describe(architecture.measure(*architecture.configured()), title))
         return
+    from tf_pivae.training.recipe import Recipe
+
     run_dir = _RUN_DIR.value or str(Path("runs") / Path(flags.FLAGS.gin_file[-1]).stem)
     if _DRY_RUN.value:
         from tf_pivae.train import dry_run
 
-        print(dry_run.rehearse(run_dir))
+        print(dry_run.rehearse(Recipe(), run_dir))
         return
     from tf_pivae.training import loop
 
-    outcome = loop.train(run_dir)
+    outcome = loop.train(Recipe(), run_dir)
     if outcome.signal is not None:
         sys.exit(128 + outcome.signal)
 

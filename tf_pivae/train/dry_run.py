@@ -9,13 +9,13 @@ from typing import Any
 import gin
 
 from tf_pivae.data import cache
-from tf_pivae.data.specification import Specification
-from tf_pivae.describe import architecture
+from tf_pivae.data.specification import Specification, specification
 from tf_pivae.errors import UserError
 from tf_pivae.runs import directory
 from tf_pivae.runs.checkpoints import Checkpoints
 from tf_pivae.training.building import num_elements
 from tf_pivae.training.loop import train
+from tf_pivae.training.recipe import Recipe
 from tf_pivae.training.recorder import NoRecorder
 from tf_pivae.training.workers import local_strategy
 
@@ -58,12 +58,13 @@ class Rehearsal(NoRecorder):
         return False
 
 
-def rehearse(run_dir: str | os.PathLike[str]) -> str:
+def rehearse(recipe: Recipe, run_dir: str | os.PathLike[str]) -> str:
     """Does what `train` does up to the first step, on one machine.
 
     Where the data set would have to be downloaded or prepared first, the model is built for what is known of it.
 
     Args:
+      recipe: what the run consists of.
       run_dir: folder of the run, which need not exist.
 
     Returns:
@@ -81,10 +82,10 @@ def rehearse(run_dir: str | os.PathLike[str]) -> str:
     strategy = local_strategy()
     try:
         with cache.reading_only():
-            train(run_dir, strategy, recorder)
-            data = gin.get_bindings("train")["dataset"]()
+            train(recipe, run_dir, strategy, recorder)
+            data = recipe.dataset()
     except cache.NotPrepared:
-        return _unprepared(run_dir)
+        return _unprepared(recipe, run_dir)
     rehearsal, replicas = rehearsals[0], strategy.num_replicas_in_sync
     assert rehearsal.plan is not None
     start, last, batch = rehearsal.plan
@@ -106,20 +107,18 @@ def rehearse(run_dir: str | os.PathLike[str]) -> str:
     )
 
 
-def _unprepared(run_dir: str | os.PathLike[str]) -> str:
+def _unprepared(recipe: Recipe, run_dir: str | os.PathLike[str]) -> str:
     """The plan where the images are not there yet."""
-    trainer, data, batch_size = architecture.configured()
-    bindings = gin.get_bindings("train")
-    steps, keep = bindings["num_steps"], bindings.get("keep_checkpoints", 3)
-    weights, num_bytes = _sizes(trainer.state)
-    _check_disk(Path(run_dir), num_bytes * (keep + 1))
+    data = specification(recipe.dataset)
+    weights, num_bytes = _sizes(recipe.build(data).state)
+    _check_disk(Path(run_dir), num_bytes * (recipe.keep_checkpoints + 1))
     return "\n".join(
         [
             f"would prepare {data.name} first (python -m tf_pivae.prepare does that alone), then train in {run_dir}",
             f"  data:         {data.name}, {_shape(data.image_shape)}, {_counts(data)}",
             f"  variables:    {', '.join(f'{name} {count:,}' for name, count in weights.items())}",
-            f"  to do:        steps up to {steps} of {batch_size} images",
-            _disk_line(Path(run_dir), num_bytes, keep),
+            f"  to do:        steps up to {recipe.num_steps} of {recipe.batch_size} images",
+            _disk_line(Path(run_dir), num_bytes, recipe.keep_checkpoints),
             "nothing was downloaded or written",
         ]
     )
