@@ -13,10 +13,10 @@ import tensorflow_probability as tfp
 from tf_pivae.bijectors import preprocessing as preprocessing_lib
 from tf_pivae.configurable import Index, NonNegative, configurable
 from tf_pivae.layers.weight_norm import data_dependent_initialization
-from tf_pivae.models.blocks import LatentSample
 from tf_pivae.models.dequantization import UniformDequantization, uniform
-from tf_pivae.models.hierarchical_vae import HierarchicalVAE, residual_vae
+from tf_pivae.models.hierarchical_vae import residual_vae
 from tf_pivae.models.image_methods import ImageMethods
+from tf_pivae.models.latents import HierarchicalVAE, LatentSample
 from tf_pivae.noise import Noise, NoiseStreams, NormalNoise, RowNoise
 from tf_pivae.values import Within
 
