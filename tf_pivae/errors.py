@@ -21,6 +21,11 @@ class WorkerLost(UserError):
     exit_status = 75  # EX_TEMPFAIL of sysexits.h: a scheduler may tell it from a mistake and restart.
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message."""
+    return (str(error).strip().splitlines() or ["no reason given"])[0]
+
+
 _MAKE_ROOM = "make room, then run the same command again"
 _WRITABLE = "choose a folder that can be written, or mend its permissions"
 _HINTS = {

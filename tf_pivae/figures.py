@@ -1,16 +1,14 @@
 """Every picture that the program draws."""
 
-import contextlib
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tf_pivae.errors import UserError, cannot_write
+from tf_pivae.files import replacing
 
 _BACKGROUND = (250, 250, 250)
 _INK = (40, 40, 40)
@@ -217,11 +215,15 @@ def line_chart(
 def _ticks(values):
     """About six round numbers at equal distances, from below the smallest value to above the largest."""
     low, high = min(values), max(values)
-    raw = (high - low) / 5 or 1.0
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
+    step = round_step((high - low) / 5 or 1.0)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [step * i for i in range(first, max(last, first + 1) + 1)]
+
+
+def round_step(raw: float) -> float:
+    """The smallest of 1, 2, 5, 10, 20, ... (and 0.1, 0.2, 0.5, ...) that is not below `raw`."""
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
 
 
 def save_png(picture: Image.Image, path: str | Path) -> None:
@@ -230,14 +232,7 @@ def save_png(picture: Image.Image, path: str | Path) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
     encoded = io.BytesIO()
     picture.save(encoded, format="PNG")
-    try:
+    with replacing(path) as partial:
         partial.write_bytes(encoded.getvalue())
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise UserError(cannot_write(path, error)) from error

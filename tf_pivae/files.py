@@ -1,10 +1,12 @@
-"""Small text files: written whole or not at all, read with a limit; every failure is one line that names the file."""
+"""Files written whole or not at all, small ones read with a limit; every failure is one line that names the file."""
 
 import ast
 import contextlib
+import hashlib
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +73,43 @@ def read_records(path: str | Path) -> list[dict]:
 
 def write_atomically(path: str | Path, text: str) -> None:
     """Writes a text file that is either the old one or the new one, whatever happens; UserError if it cannot."""
+    with replacing(path) as partial, open(partial, "x") as file:  # "x" follows no link that lies there instead.
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, shared: bool = False) -> Iterator[Path]:
+    """Within it, the path of a file to be written, which in the end takes the place of `path`, or is gone on a failure.
+
+    Args:
+      path: the file; whoever reads it sees the old one or the new one.
+      shared: whether several processes may write it at once.
+
+    Raises:
+      UserError: it cannot be written.
+    """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial" if shared else f".{path.name}.partial")
     try:
         partial.unlink(missing_ok=True)
-        with open(partial, "x") as file:  # "x" follows no link that lies there instead.
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
         os.replace(partial, path)
     except OSError as error:
+        raise UserError(cannot_write(path, error)) from error
+    finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise UserError(cannot_write(path, error)) from error
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def csv_cell(value: object) -> object:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tf_pivae import configuration
 from tf_pivae.configuration import parsing
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, first_line
 from tf_pivae.runs.pretrained import resolve
 from tf_pivae.runs.records import load_facts
 from tf_pivae.system.startup import import_tensorflow_quietly
@@ -152,7 +152,7 @@ def load_dataset(run_dir: str | Path) -> ImageDataset:
         with cache.reading_only():
             return recipe.dataset()
     except cache.NotPrepared as error:
-        raise UserError(f"{str(error).splitlines()[0]} Its configuration: --gin_file={path}") from error
+        raise UserError(f"{first_line(error)} Its configuration: --gin_file={path}") from error
 
 
 def recipe_of(run_dir: str | Path) -> Recipe:

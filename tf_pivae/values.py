@@ -113,7 +113,7 @@ def makes(function: Any) -> type | None:
     if inspect.isclass(function):
         return function
     made = hints(function).get("return") if inspect.isroutine(function) else None
-    return made if inspect.isclass(made) and typing.get_origin(made) is None else None
+    return made if inspect.isclass(made) and made is not Any and typing.get_origin(made) is None else None
 
 
 @functools.cache

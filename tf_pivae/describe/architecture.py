@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import keras
@@ -92,7 +94,7 @@ def measure(trainer: Trainer, data: Specification, batch_size: int) -> Architect
         return (tf.TensorSpec([batch], tf.int64),) if conditional else ()
 
     def bound(images, *labels):
-        with _calls() as calls:
+        with _calls(pivae) as calls:
             pivae.bound(images, RowNoise(0, 1), False, *labels)
         return calls
 
@@ -101,7 +103,7 @@ def measure(trainer: Trainer, data: Specification, batch_size: int) -> Architect
         return {n: tuple(group.z.shape[1:]) for n, group in zip(pivae.vae.group_names, groups, strict=True)}
 
     def criticise(images, *labels):
-        with _calls(inside=(critic, critic.trunk)) as calls:
+        with _calls(critic, inside=critic.trunk) as calls:
             critic(images, *labels)
         return calls
 
@@ -163,31 +165,37 @@ class _Call(NamedTuple):
 
 
 @contextlib.contextmanager
-def _calls(inside=()):
-    """Records the outermost calls of Keras layers; a call of a layer in `inside` is looked into, not recorded."""
+def _calls(whole: keras.layers.Layer, inside: keras.layers.Layer | None = None) -> Iterator[list[_Call]]:
+    """Records the outermost calls of the layers of `whole`; those of `inside` are looked into, not recorded."""
     calls, depth = [], 0
-    original = keras.layers.Layer.__call__
     graph = tf.compat.v1.get_default_graph()
 
-    def recorded(self, *arguments, **keywords):
-        nonlocal depth
-        if any(self is layer for layer in inside):
-            return original(self, *arguments, **keywords)
-        before, depth = len(graph.get_operations()), depth + 1
-        try:
-            output = original(self, *arguments, **keywords)
-        finally:
-            depth -= 1
-        if not depth:
-            shape = tuple(tf.nest.flatten(output)[0].shape[1:])
-            calls.append(_Call(self, shape, flops(graph.get_operations()[before:])))
-        return output
+    def recording(layer):
+        call = layer.call
 
-    keras.layers.Layer.__call__ = recorded
+        @functools.wraps(call)
+        def recorded(*arguments, **keywords):
+            nonlocal depth
+            before, depth = len(graph.get_operations()), depth + 1
+            try:
+                output = call(*arguments, **keywords)
+            finally:
+                depth -= 1
+            if not depth:
+                shape = tuple(tf.nest.flatten(output)[0].shape[1:])
+                calls.append(_Call(layer, shape, flops(graph.get_operations()[before:])))
+            return output
+
+        return recorded
+
+    layers = [layer for layer in whole._flatten_layers(include_self=False) if layer is not inside]
+    for layer in layers:
+        layer.call = recording(layer)
     try:
         yield calls
     finally:
-        keras.layers.Layer.__call__ = original
+        for layer in layers:
+            del layer.call
 
 
 def _names(pivae):

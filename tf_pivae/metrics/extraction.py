@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tf_pivae.errors import UserError
+from tf_pivae.files import replacing
 from tf_pivae.metrics.features import FeatureNetwork, Features
 from tf_pivae.metrics.moments import Moments, StreamingMoments
 from tf_pivae.system.progress import progress_bar
@@ -215,15 +216,10 @@ def save_atomically(path: str | os.PathLike, **arrays: np.ndarray) -> None:
     """Writes an npz beside `path` and renames it there: a reader sees the old file or the new one, never a part."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path, shared=True) as partial, open(partial, "wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _batches(images: Any, start: int, batch_size: int) -> Iterator[np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_pivae.figures import round_step
 from tf_pivae.report.likelihoods import OTHER_DATA, Likelihoods, summary
 from tf_pivae.report.markup import Html, note, run_class, side_by_side, tag
 from tf_pivae.report.run import Run
@@ -123,9 +124,3 @@ def _ticks(low: float, high: float, logarithmic: bool) -> list[tuple[float, floa
     return [
         (i * step, (i * step - low) / (high - low)) for i in range(math.ceil(low / step), math.floor(high / step) + 1)
     ]
-
-
-def round_step(raw: float) -> float:
-    """The smallest of 1, 2, 5, 10, 20, ... (and 0.1, 0.2, 0.5, ...) that is not below `raw`."""
-    power = 10.0 ** math.floor(math.log10(raw))
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from tf_pivae.figures import round_step
 from tf_pivae.metrics import describe_groups, groups_in_use
 from tf_pivae.metrics.bits_per_dim import Estimate, estimate
 from tf_pivae.report.evaluations import bound_terms
-from tf_pivae.report.histograms import round_step, signed
+from tf_pivae.report.histograms import signed
 from tf_pivae.report.likelihoods import Likelihoods
 from tf_pivae.report.markup import Html, folded, headings, join, note, table, tag
 from tf_pivae.report.run import Run

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tf_pivae.errors import UserError, cannot_write
-from tf_pivae.files import csv_cell, plain
+from tf_pivae.errors import UserError
+from tf_pivae.files import csv_cell, plain, write_atomically
 from tf_pivae.sweep.trials import FINISHED
 
 if TYPE_CHECKING:
@@ -85,12 +84,7 @@ def write_csv(path: str | Path, rows: list[dict]) -> None:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writerow({name: csv_cell(name) for name in columns})
     writer.writerows({name: csv_cell(value) for name, value in values.items()} for values in rows)
-    partial = Path(path).with_name(f".{Path(path).name}.partial")
-    try:
-        partial.write_text(text.getvalue())
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(cannot_write(path, error)) from error
+    write_atomically(path, text.getvalue())
 
 
 def check_axes(sweep_dir: str | Path, names: Iterable[str]) -> None:

@@ -11,7 +11,6 @@ Nothing here imports TensorFlow: a cluster's worker that starts trials stays sma
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from tf_pivae.data.split_writer import write_json
 from tf_pivae.errors import UserError, cannot_write
+from tf_pivae.files import write_atomically
 from tf_pivae.system import children
 
 WAITING, RUNNING, FINISHED, FAILED, STOPPED = "waiting", "running", "finished", "failed", "stopped"
@@ -94,9 +94,7 @@ class Trial:
                     )
                 return
             self.directory.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(".trial.gin.partial")
-            partial.write_text(config)
-            os.replace(partial, path)
+            write_atomically(path, config)
         except OSError as error:
             raise UserError(cannot_write(path, error)) from error
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 
 import tensorflow as tf
 
-from tf_pivae.errors import UserError, WorkerLost
+from tf_pivae.errors import UserError, WorkerLost, first_line
 
 _ASK_EVERY = 20  # Steps between the questions whether a worker was told to stop: each is a message to all.
 
@@ -39,7 +39,7 @@ def default_strategy() -> tf.distribute.Strategy:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise WorkerLost(
-            f"the workers of TF_CONFIG did not find each other: {str(error).splitlines()[0]}. Start the same command "
+            f"the workers of TF_CONFIG did not find each other: {first_line(error)}. Start the same command "
             "on every one of them, and check that their addresses and ports can be reached."
         ) from error
 
@@ -140,6 +140,6 @@ class _Watched:
                 tf.errors.DeadlineExceededError)  # fmt: skip
         if not self._alone and isinstance(error, lost):
             raise WorkerLost(
-                f"another worker is gone ({str(error).splitlines()[0][:200]}). Nothing of the unfinished step is kept: "
+                f"another worker is gone ({first_line(error)[:200]}). Nothing of the unfinished step is kept: "
                 "start the same command again on every worker, and they go on from the last checkpoint."
             ) from error

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tf_pivae import figures
 from tf_pivae.errors import UserError, check_output
-from tf_pivae.files import csv_cell
+from tf_pivae.files import csv_cell, replacing, write_atomically
 from tf_pivae.system.progress import progress_bar
 from tf_pivae.uses import own_images
 from tf_pivae.uses.claims import unfinished
@@ -117,9 +117,8 @@ def _reference(
     values = values[np.isfinite(values)]
     if not len(values):
         raise UserError(f"{held_out} has no usable image to compare with: give others as --held_out.")
-    partial = path.with_name("held_out.partial.npy")
-    np.save(partial, values)
-    os.replace(partial, path)
+    with replacing(path) as partial, open(partial, "wb") as file:
+        np.save(file, values)
     return reference(values)
 
 
@@ -233,10 +232,9 @@ def _separate(folder: Path, output: Path, table: dict[str, np.ndarray]) -> dict[
         found[name] = separation(values[~other], values[other])
     header = ["column", *(f"{area}{end}" for area in ("auroc", "aupr") for end in ("", "_low", "_high"))]
     cells = [[name, *(f"{value:.4f}" for area in areas for value in area)] for name, areas in found.items()]
-    (folder / "areas.csv").write_text(_lines([header, *cells]))
     charts = [_histograms(name, table[name][~other], table[name][other]) for name in names]
     figures.save_png(figures.stacked(charts), output.with_suffix(".png"))
-    os.replace(folder / "areas.csv", output.with_suffix(".auroc.csv"))
+    write_atomically(output.with_suffix(".auroc.csv"), _lines([header, *cells]))
     return found
 
 
