@@ -44,11 +44,11 @@ _HINTS_ON_WRITING[errno.EEXIST] = "there is a file where a folder is wanted: cho
 def missing_setting(error: BaseException) -> str | None:
     """The message for a `TypeError` of a configurable that no value was given for, or None for any other exception."""
     argument = r"(\w+)(?:\.__init__)?\(\) missing \d+ required [\w-]+ arguments?: '(\w+)'"
-    found = re.match(argument, str(error))
+    missing = re.match(argument, str(error))
     # gin marks the call that was configured: elsewhere it is a defect of the program.
-    if not isinstance(error, TypeError) or not found or f"In call to configurable '{found[1]}'" not in str(error):
+    if not isinstance(error, TypeError) or not missing or f"In call to configurable '{missing[1]}'" not in str(error):
         return None
-    return f"the configuration has no {found[1]}.{found[2]}: add --gin_param={found[1]}.{found[2]}=..."
+    return f"the configuration has no {missing[1]}.{missing[2]}: add --gin_param={missing[1]}.{missing[2]}=..."
 
 
 def cannot_write(path: object, error: OSError) -> str:
@@ -72,10 +72,10 @@ def disk_message(error: BaseException) -> str | None:
             return None
     else:
         reasons = {os.strerror(number): number for number in _HINTS}
-        found = re.search(rf"(\S+); ({'|'.join(reasons)})", str(error))  # How TensorFlow's file system says it.
-        if not found:
+        match = re.search(rf"(\S+); ({'|'.join(reasons)})", str(error))  # How TensorFlow's file system says it.
+        if not match:
             return None
-        number, path = reasons[found[2]], found[1]
+        number, path = reasons[match[2]], match[1]
     return f"cannot use {path or 'the disk'}: {os.strerror(number)}; {_HINTS[number]}."
 
 

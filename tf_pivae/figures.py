@@ -49,15 +49,15 @@ def image_grid(
     Returns:
       `PIL.Image`, RGB.
     """
-    shown = to_display(images, num_bins)
-    count, height, width, _ = shown.shape
+    pixels = to_display(images, num_bins)
+    count, height, width, _ = pixels.shape
     columns = columns or max(1, math.ceil(math.sqrt(count)))
     rows = -(-count // columns)
     factor = max(1, (cell or 64) // max(height, width))
-    shown = shown.repeat(factor, axis=1).repeat(factor, axis=2)
+    pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
     height, width = height * factor, width * factor
     canvas = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), _BACKGROUND)
-    for i, image in enumerate(shown):
+    for i, image in enumerate(pixels):
         row, column = divmod(i, columns)
         canvas.paste(Image.fromarray(image), (column * (width + gap), row * (height + gap)))
     return canvas

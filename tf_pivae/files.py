@@ -59,7 +59,7 @@ def _refuse(name: str) -> None:
 
 def read_records(path: str | Path) -> list[dict]:
     """The lines of a file of JSON objects that have a "step"; others are left out: the last may be half written."""
-    found = []
+    records = []
     for line in read_text(path).splitlines() if Path(path).exists() else []:
         try:
             record = json.loads(line)
@@ -67,8 +67,8 @@ def read_records(path: str | Path) -> list[dict]:
             continue
         step = record.get("step") if isinstance(record, dict) else None
         if isinstance(step, int) and not isinstance(step, bool):
-            found.append(record)
-    return found
+            records.append(record)
+    return records
 
 
 def write_atomically(path: str | Path, text: str) -> None:

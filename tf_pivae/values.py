@@ -121,16 +121,16 @@ def hints(function: Callable) -> dict[str, Any]:
     """Parameter -> annotation of a function, of a class's `__init__` and, where it hands others on, of its bases'."""
     if not inspect.isclass(function):
         return _hints(function)
-    found = {}
+    merged = {}
     for base in function.__mro__:
         initializer = base.__dict__.get("__init__")
         if initializer is None:
             continue
-        found = {**_hints(initializer), **found}
+        merged = {**_hints(initializer), **merged}
         kinds = [parameter.kind for parameter in inspect.signature(initializer).parameters.values()]
         if inspect.Parameter.VAR_KEYWORD not in kinds:
             break
-    return found
+    return merged
 
 
 def _hints(function: Callable) -> dict[str, Any]:

@@ -45,16 +45,16 @@ class ImageBijector(tfb.Bijector):
         raise NotImplementedError  # Each subclass: the mathematics.
 
     def _pair(self, direction, x):
-        kept = self._memo.get(direction)
-        if kept is None or kept[0] is not x:
+        memo = self._memo.get(direction)
+        if memo is None or memo[0] is not x:
             batch_shape, event_shape = tf.shape(x)[:-3], x.shape[-3:]
             y, log_det = direction(tf.reshape(x, tf.concat([[-1], event_shape], 0)) if len(x.shape) != 4 else x)
             if len(x.shape) != 4:
                 y = tf.reshape(y, tf.concat([batch_shape, y.shape[-3:]], 0))
                 y = tf.ensure_shape(y, [*x.shape[:-3], *y.shape[-3:]])
                 log_det = tf.ensure_shape(tf.reshape(log_det, batch_shape), x.shape[:-3])
-            kept = self._memo[direction] = (x, y, log_det)
-        return kept[1:]
+            memo = self._memo[direction] = (x, y, log_det)
+        return memo[1:]
 
     def _forward(self, x):
         return self._pair(self._forward_pair, x)[0]

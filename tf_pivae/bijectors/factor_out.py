@@ -23,11 +23,11 @@ class FactorOut(ImageBijector):
         self._inner = inner
 
     def _forward_pair(self, x):
-        kept, left = tf.split(x, 2, axis=-1)
-        log_det = self._inner.forward_log_det_jacobian(kept, event_ndims=3)
-        return tf.concat([self._inner.forward(kept), left], -1), log_det
+        first, left = tf.split(x, 2, axis=-1)
+        log_det = self._inner.forward_log_det_jacobian(first, event_ndims=3)
+        return tf.concat([self._inner.forward(first), left], -1), log_det
 
     def _inverse_pair(self, y):
-        kept, left = tf.split(y, 2, axis=-1)
-        log_det = self._inner.inverse_log_det_jacobian(kept, event_ndims=3)
-        return tf.concat([self._inner.inverse(kept), left], -1), log_det
+        first, left = tf.split(y, 2, axis=-1)
+        log_det = self._inner.inverse_log_det_jacobian(first, event_ndims=3)
+        return tf.concat([self._inner.inverse(first), left], -1), log_det

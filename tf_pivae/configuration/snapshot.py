@@ -66,10 +66,10 @@ class Snapshot:
         """
         with self.active():
             try:
-                found = copy.deepcopy(gin.query_parameter(binding))  # gin resolves references in copies.
+                value = copy.deepcopy(gin.query_parameter(binding))  # gin resolves references in copies.
             except ValueError:
                 raise KeyError(binding) from None
-        return self._configured(found) if callable(found) else found
+        return self._configured(value) if callable(value) else value
 
     def made(self, kind: Callable[[], T]) -> T:
         """What `kind()`, a dataclass, is in this configuration; its functions work with it, whenever called."""
@@ -83,10 +83,10 @@ class Snapshot:
         """The name of the function that a binding such as "train.dataset" refers to; None where it refers to none."""
         with self.active():
             try:
-                found = gin.query_parameter(binding)
+                reference = gin.query_parameter(binding)
             except ValueError:
                 return None
-        return found.configurable.name if isinstance(found, gin.config.ConfigurableReference) else None
+        return reference.configurable.name if isinstance(reference, gin.config.ConfigurableReference) else None
 
     def _configured(self, function: Callable) -> Callable:
         def build(*arguments: Any, **keywords: Any) -> Any:

@@ -211,8 +211,8 @@ def _blocks(calls, names, part):
         layer, count = call.layer, num_elements(call.layer.trainable_variables)
         if not count:
             continue
-        known = blocks.get(id(layer))
-        work = call.flops + (known.flops if known else 0)
+        earlier = blocks.get(id(layer))
+        work = call.flops + (earlier.flops if earlier else 0)
         name = names.get(id(layer), layer.name)
         blocks[id(layer)] = Block(part(layer), name, call.shape, count, work)
     return list(blocks.values())

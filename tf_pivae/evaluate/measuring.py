@@ -345,8 +345,8 @@ def _classifier_rows(subject: _Subject, wanted: list[str], rows: list[Row], refu
         "GAN-test": (result.gan_test, result.samples, f"trained on {result.train_count} real images"),
         "real-on-real": (result.real, result.test_count, f"trained on {result.train_count} real images"),
     }
-    shown = {"gan_train": ["GAN-train", "real-on-real"], "gan_test": ["GAN-test", "real-on-real"]}
-    names = {name for metric in wanted for name in shown[metric]}
+    row_names = {"gan_train": ["GAN-train", "real-on-real"], "gan_test": ["GAN-test", "real-on-real"]}
+    names = {name for metric in wanted for name in row_names[metric]}
     for name, (value, tested, how) in values.items():
         if name in names:
             error = 100 * result.standard_error(value, tested)
@@ -421,8 +421,8 @@ def with_earlier(evaluation: Evaluation, earlier: dict | None) -> Evaluation:
     if earlier is None or earlier["step"] != evaluation.step:
         return evaluation
     fresh = {_family(row.metric) for row in evaluation.rows}
-    kept = [Row(**{field.name: row[field.name] for field in dataclasses.fields(Row)}) for row in earlier["rows"]]
-    return evaluation._replace(rows=[row for row in kept if _family(row.metric) not in fresh] + evaluation.rows)
+    rows = [Row(**{field.name: row[field.name] for field in dataclasses.fields(Row)}) for row in earlier["rows"]]
+    return evaluation._replace(rows=[row for row in rows if _family(row.metric) not in fresh] + evaluation.rows)
 
 
 def _family(metric: str) -> str:

@@ -161,9 +161,9 @@ class _State:
 
     def save(self, path: str | os.PathLike, fingerprint: str) -> None:
         logits = {"logits": np.concatenate(self.logits)} if self.logits else {}
-        kept = min(self.moments.count, self.keep_features)
+        count = min(self.moments.count, self.keep_features)
         save_atomically(
-            path, fingerprint=np.array(fingerprint), features=self.features[:kept], **logits, **self.moments.state()
+            path, fingerprint=np.array(fingerprint), features=self.features[:count], **logits, **self.moments.state()
         )
 
     def restore(self, path: str | os.PathLike, fingerprint: str) -> None:

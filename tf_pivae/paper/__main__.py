@@ -131,7 +131,7 @@ def _real_subsets(seeds):
     command = [*files, *_PARAMS.value, f"inception_weights={_INCEPTION.value}"]
     loading.parse_gin(files, _PARAMS.value)
     _make_folder()
-    found = {size: [] for size in sizes}
+    scores = {size: [] for size in sizes}
     for seed in seeds:
         parts = Parts(Path(_OUTPUT_DIR.value) / "runs" / "real_subsets" / f"seed_{seed}")
         results = parts.finished("real_subsets", command)
@@ -140,8 +140,8 @@ def _real_subsets(seeds):
             results = _real_subset_scores(files, sizes, seed)
             parts.finish("real_subsets", command, results)
         for size in sizes:
-            found[size].append(results[str(size)])
-    return found
+            scores[size].append(results[str(size)])
+    return scores
 
 
 def _real_subset_scores(files, sizes, seed):

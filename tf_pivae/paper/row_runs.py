@@ -76,8 +76,8 @@ class Parts:
 
     def finished(self, name: str, command: Sequence[str]) -> dict | None:
         """What a part came to, or None if it is still to do, or was done by another command."""
-        known = self._parts.get(name)
-        return known["result"] if known and known["command"] == list(command) else None
+        part = self._parts.get(name)
+        return part["result"] if part and part["command"] == list(command) else None
 
     def total(self, key: str, names: Iterable[str]) -> float | None:
         """The sum of a number over those of the parts that are finished; None if none is."""
@@ -173,11 +173,11 @@ class RowRun:
         run_dir = self.directory / stage
         command = ["tf_pivae.evaluate", f"--run_dir={run_dir}", *self._evaluation]
         for metric in metrics:
-            found = self._parts.finished(metric, command)
-            if found is None or (self.retry and "reason" in found):
+            result = self._parts.finished(metric, command)
+            if result is None or (self.retry and "reason" in result):
                 missing.append(metric)
             else:
-                results[metric] = found
+                results[metric] = result
         if missing:
             self.say(f"evaluating {', '.join(missing)}")
             file = run_dir / "evaluation.json"

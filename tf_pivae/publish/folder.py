@@ -122,9 +122,9 @@ def _objectives(recipe: Recipe, facts: dict[str, Any]) -> str:
 
 
 def _machine(run_dir):
-    found = [", ".join(f"{key} {value}" for key, value in start.items() if key not in ("started", "from_step"))
+    machines = [", ".join(f"{key} {value}" for key, value in start.items() if key not in ("started", "from_step"))
              for start in records.load_environments(run_dir)]  # fmt: skip
-    return found[-1] if found else "not recorded"
+    return machines[-1] if machines else "not recorded"
 
 
 def _table(evaluation):

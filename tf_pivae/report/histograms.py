@@ -25,15 +25,15 @@ def signed(text: str) -> str:
     return text.replace("-", "−")
 
 
-def render_sets(runs: Sequence[Run], found: Sequence[Likelihoods | str]) -> list[Html]:
+def render_sets(runs: Sequence[Run], densities: Sequence[Likelihoods | str]) -> list[Html]:
     """Histograms of the bits per dimension of several sets of images, one below the other on one scale for all runs."""
-    measured = [likelihoods for likelihoods in found if not isinstance(likelihoods, str)]
+    measured = [likelihoods for likelihoods in densities if not isinstance(likelihoods, str)]
     if not measured:
-        return [note(f"{run.name}: {reason}") for run, reason in zip(runs, found, strict=True)]
+        return [note(f"{run.name}: {reason}") for run, reason in zip(runs, densities, strict=True)]
     edges = common_edges(list(itertools.chain(*(likelihoods.sets.values() for likelihoods in measured))))
     columns: list[Any] = [
         note(f"{run.name}: {likelihoods}") if isinstance(likelihoods, str) else _ridges(i, run, likelihoods, edges)
-        for i, (run, likelihoods) in enumerate(zip(runs, found, strict=True))
+        for i, (run, likelihoods) in enumerate(zip(runs, densities, strict=True))
     ]
     explained: list[Any] = [
         "Bits per dimension of each image, K = 1; a density that has learnt the data gives its own images fewer bits "

@@ -200,17 +200,17 @@ def _difference(path: Path, groups: dict[str, list[keras.Variable]]) -> str | No
     """The first variable that a checkpoint has not, or has in another shape, and how many there are; None if none."""
     with _plain_path(path) as plain:
         shapes = tf.train.load_checkpoint(str(plain / "checkpoint")).get_variable_to_shape_map()
-    found = []
+    differences = []
     for group, variables in groups.items():
         for i, variable in enumerate(variables):
             name = f"{i:04d} {variable.path}".replace(".", "..").replace("/", ".S")  # As TensorFlow writes it.
             shape = shapes.get(f"{group}/{name}/.ATTRIBUTES/VARIABLE_VALUE")
             if shape is None:
-                found.append(f"it has no {variable.path}")
+                differences.append(f"it has no {variable.path}")
             elif shape != list(variable.shape):
-                found.append(f"{variable.path} is {shape} there and {list(variable.shape)} here")
-    others = f", and {len(found) - 1} more differ" if len(found) > 1 else ""
-    return f"{found[0]}{others}." if found else None
+                differences.append(f"{variable.path} is {shape} there and {list(variable.shape)} here")
+    others = f", and {len(differences) - 1} more differ" if len(differences) > 1 else ""
+    return f"{differences[0]}{others}." if differences else None
 
 
 def _facts(path: Path) -> dict:

@@ -54,10 +54,10 @@ class RunDirectory:
     def claim(self, config: str, facts: dict) -> None:
         """Writes configuration and facts, where the run that is being continued has not the same."""
         try:
-            known = read_json(self.path / "data.json")
+            earlier = read_json(self.path / "data.json")
         except (UserError, ValueError):  # None yet, or a damaged one.
-            known = None
-        if known != facts:
+            earlier = None
+        if earlier != facts:
             write_atomically(self.path / "data.json", json.dumps(facts))
         if not (self.path / "config.gin").exists():
             write_atomically(self.path / "config.gin", config)

@@ -37,12 +37,12 @@ def find(folder: str | Path) -> list[Entry]:
     """
     if not Path(folder).is_dir():
         raise UserError(f"no folder {folder}: give --root=DIR, where the runs lie.")
-    found = []
+    entries = []
     for path, folders, files in os.walk(folder):
         if "config.gin" in files and ("checkpoints" in folders or "data.json" in files):
-            found.append(entry(Path(path)))
+            entries.append(entry(Path(path)))
             folders.clear()
-    return sorted(found, key=lambda run: str(run.path))
+    return sorted(entries, key=lambda run: str(run.path))
 
 
 def entry(path: Path) -> Entry:

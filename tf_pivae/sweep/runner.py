@@ -70,9 +70,9 @@ def run_all(
                 running[launcher.submit(trial, commands)] = trial
                 records[trial] = dataclasses.replace(records[trial], status=RUNNING)
             shown.update(records)
-            if received and running and not received.told:
+            if received and running and not received.passed_on:
                 launcher.stop(list(running))
-                received.told = True
+                received.passed_on = True
             if running:
                 for handle in launcher.wait(list(running), _POLL_SECONDS):
                     trial = running.pop(handle)
@@ -98,17 +98,17 @@ def _not_running(record):
 
 
 class _Received(list):
-    """The signals received; `told` once the trials know."""
+    """The signals received; `passed_on` once the trials know."""
 
-    told = False
+    passed_on = False
 
 
 @contextlib.contextmanager
 def _signals():
     received = _Received()
-    kept = {n: signal.signal(n, lambda number, _: received.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {n: signal.signal(n, lambda number, _: received.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:
-        for number, handler in kept.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -169,15 +169,15 @@ def _run(command, log, environment, stopped):
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
     )
-    told = False
+    signalled = False
     try:
         while True:
             try:
                 return process.wait(_POLL_SECONDS)
             except subprocess.TimeoutExpired:
-                if stopped() and not told:
+                if stopped() and not signalled:
                     process.terminate()
-                    told = True
+                    signalled = True
     except KeyboardInterrupt:  # How Ray cancels a task.
         process.terminate()
         return process.wait()

@@ -85,13 +85,13 @@ class Table:
         for heading in ("trial", "status", "step", "bits/dim", "error"):
             table.add_column(heading, overflow="fold")
         order = [RUNNING, FAILED, STOPPED, FINISHED, WAITING]
-        shown = sorted(records.items(), key=lambda pair: order.index(pair[1].status))
-        for trial, record in shown[:_MOST_ROWS]:
+        rows = sorted(records.items(), key=lambda pair: order.index(pair[1].status))
+        for trial, record in rows[:_MOST_ROWS]:
             cells = _cells(trial, record, self._num_steps)
             table.add_row(trial.name, record.status, *cells, style=_STYLES[record.status])
         table.caption = "bits/dim: held out; in brackets: on training batches so far"
-        if len(shown) > _MOST_ROWS:
-            table.caption = f"and {len(shown) - _MOST_ROWS} more; {table.caption}"
+        if len(rows) > _MOST_ROWS:
+            table.caption = f"and {len(rows) - _MOST_ROWS} more; {table.caption}"
         self._live.update(table, refresh=True)
 
     def __enter__(self) -> Table:

@@ -126,22 +126,24 @@ def over_parts(function: Callable, num_parts: int, noise: RowNoise, per_row: Seq
         nests[:] = [means]
         return [tf.convert_to_tensor(x) / num_parts for x in tf.nest.flatten(means) if x is not None], rows
 
-    def body(i, total, kept):
+    def body(i, total, arrays):
         means, rows = part(i)
         total = [a + b for a, b in zip(total, means, strict=True)]
-        return i + 1, total, tf.nest.map_structure(lambda array, x: array.write(i, x), kept, rows)
+        return i + 1, total, tf.nest.map_structure(lambda array, x: array.write(i, x), arrays, rows)
 
     nests: list = []  # What the means stand in.
     # The first part on its own says what there is to add up.
     total, rows = part(0)
-    kept = tf.nest.map_structure(lambda x: tf.TensorArray(x.dtype, num_parts, element_shape=x.shape).write(0, x), rows)
-    state = tf.constant(1), total, kept
-    _, total, kept = tf.while_loop(
+    arrays = tf.nest.map_structure(
+        lambda x: tf.TensorArray(x.dtype, num_parts, element_shape=x.shape).write(0, x), rows
+    )
+    state = tf.constant(1), total, arrays
+    _, total, arrays = tf.while_loop(
         lambda i, *_: i < num_parts, body, state, parallel_iterations=1, maximum_iterations=num_parts - 1
     )
     remaining = iter(total)
     leaves = [None if x is None else next(remaining) for x in tf.nest.flatten(nests[0])]
-    return tf.nest.pack_sequence_as(nests[0], leaves), tf.nest.map_structure(lambda array: array.concat(), kept)
+    return tf.nest.pack_sequence_as(nests[0], leaves), tf.nest.map_structure(lambda array: array.concat(), arrays)
 
 
 def _in_place_of_the_mean(means):

@@ -140,7 +140,7 @@ _NOT_HERE = {"use_ema", "ema_momentum", "ema_overwrite_frequency", "loss_scale_f
 def _whole(kind: Any) -> type:
     """An optimiser of Keras as one of `WholeSteps`, registered with gin under its own name."""
     signature = inspect.signature(kind.__init__)
-    kept = {
+    parameters = {
         name: parameter
         for name, parameter in signature.parameters.items()
         if name not in _NOT_HERE and parameter.kind is not parameter.VAR_KEYWORD
@@ -150,10 +150,10 @@ def _whole(kind: Any) -> type:
         super(made, self).__init__(*arguments, **keywords)
 
     initialize.__name__ = "__init__"  # Under which gin puts what it makes of it.
-    initialize.__signature__ = signature.replace(parameters=list(kept.values()))  # type: ignore[attr-defined]
+    initialize.__signature__ = signature.replace(parameters=list(parameters.values()))  # type: ignore[attr-defined]
     initialize.__annotations__ = {
         name: _SETTINGS.get(name, bool if isinstance(parameter.default, bool) else float)
-        for name, parameter in kept.items()
+        for name, parameter in parameters.items()
         if name not in ("self", "name")
     }
     about = f"Keras' {kind.__name__}, its step taken whole or not at all; its arguments are those of Keras."

@@ -90,5 +90,5 @@ class Validation:
         network = self._network = self._network or metrics.inception_network(self._weights)
         self._real = self._real or features(self._reference.images)
         labels = np.arange(self._samples) % model.num_classes if model.num_classes else None
-        found = features(model.sample(self._samples, _SEED, labels=labels)).moments
-        return metrics.frechet_distance_from_moments(found, self._real.moments, allow_rank_deficient=True)
+        moments = features(model.sample(self._samples, _SEED, labels=labels)).moments
+        return metrics.frechet_distance_from_moments(moments, self._real.moments, allow_rank_deficient=True)

@@ -101,5 +101,5 @@ def identity(run_dir: Path, wanted: int | str | None, step: int) -> str:
     """
     from tf_pivae.runs.checkpoints import of_run
 
-    told = (run_dir / "config.gin").read_bytes() + b"\0" + of_run(run_dir, wanted).manifest(step)
-    return hashlib.sha256(told).hexdigest()[:16]
+    content = (run_dir / "config.gin").read_bytes() + b"\0" + of_run(run_dir, wanted).manifest(step)
+    return hashlib.sha256(content).hexdigest()[:16]

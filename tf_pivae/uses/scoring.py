@@ -91,9 +91,9 @@ def score(
         "label": label,
     }
     with unfinished(output, settings) as folder:
-        known = _reference(folder / "held_out.npy", model, held_out, num_held_out, label, batch_size)
+        usual = _reference(folder / "held_out.npy", model, held_out, num_held_out, label, batch_size)
         rows = folder / "rows.csv"
-        _write_rows(rows, model, known, paths, sum(counts), label, batch_size)
+        _write_rows(rows, model, usual, paths, sum(counts), label, batch_size)
         table, skipped = _read_rows(rows)
         separations = _separate(folder, Path(output), table) if against is not None else {}
         os.replace(rows, output)
@@ -106,10 +106,10 @@ def _reference(
     """The held-out images' bits per dimension, kept for a continuation."""
     if path.exists():
         return reference(np.load(path, allow_pickle=False))
-    found = _known(model, count) if held_out is None else own_images.entries(held_out, model.prepare)
+    entries = _known(model, count) if held_out is None else own_images.entries(held_out, model.prepare)
     bits = [np.zeros(0)]
     with progress_bar(total=count, desc="held-out images", unit="img", leave=False) as bar:
-        for batch in _batches(model, itertools.islice(found, count), label, batch_size):
+        for batch in _batches(model, itertools.islice(entries, count), label, batch_size):
             if len(batch.images):
                 bits.append(bits_per_dim(model.measure(batch.images, batch.labels)[0], batch.images))
             bar.update(len(batch.names))
@@ -136,13 +136,13 @@ def _known(model: Density, count: int) -> Iterator[own_images.Entry]:
 
 
 def _batches(
-    model: Density, found: Iterator[own_images.Entry], label: int | None, size: int
+    model: Density, entries: Iterator[own_images.Entry], label: int | None, size: int
 ) -> Iterator[own_images.Batch]:
-    return own_images.batches(found, size, model.prepare.image_shape, model.facts["num_classes"], label)
+    return own_images.batches(entries, size, model.prepare.image_shape, model.facts["num_classes"], label)
 
 
 def _write_rows(
-    path: Path, model: Density, known: Reference, paths: list[str], total: int, label: int | None, batch_size: int
+    path: Path, model: Density, held_out: Reference, paths: list[str], total: int, label: int | None, batch_size: int
 ) -> None:
     """Appends the rows that are not there yet."""
     done, last = _whole_lines(path)
@@ -154,13 +154,13 @@ def _write_rows(
             file.write(_lines([_HEADER]))
         skip = max(0, done - 1)
         for name, source in zip(_SETS, paths, strict=False):
-            found = own_images.entries(source, model.prepare)
-            for entry in itertools.islice(found, skip):
+            entries = own_images.entries(source, model.prepare)
+            for entry in itertools.islice(entries, skip):
                 skip -= 1
                 if not skip and last != [name, csv_cell(entry.name)]:
                     raise _changed(source, path)
-            for batch in _batches(model, found, label, batch_size):
-                file.write(_lines(_rows(name, batch, model, known)))
+            for batch in _batches(model, entries, label, batch_size):
+                file.write(_lines(_rows(name, batch, model, held_out)))
                 file.flush()
                 bar.update(len(batch.names))
         if skip:
@@ -171,11 +171,11 @@ def _changed(source: str, path: Path) -> UserError:
     return UserError(f"{source} has changed since its scores were begun: remove {path.parent}, then begin again.")
 
 
-def _rows(name: str, batch: own_images.Batch, model: Density, known: Reference) -> Iterator[list[object]]:
+def _rows(name: str, batch: own_images.Batch, model: Density, held_out: Reference) -> Iterator[list[object]]:
     """Cells, row by row."""
     values = {column: np.zeros(0) for column in UNUSUAL}
     if len(batch.images):
-        values = columns(*model.measure(batch.images, batch.labels), batch.images, known)
+        values = columns(*model.measure(batch.images, batch.labels), batch.images, held_out)
     scored = zip(*values.values(), strict=True)
     for file, problem in zip(batch.names, batch.problems, strict=True):
         cells = [""] * len(UNUSUAL)
@@ -226,16 +226,16 @@ def _separate(folder: Path, output: Path, table: dict[str, np.ndarray]) -> dict[
     if other.all() or not other.any():
         raise UserError("one of the two sets has no usable image: see the reasons in " + str(folder / "rows.csv"))
     names = [name for name in UNUSUAL if np.isfinite(table[name]).all()]
-    found = {}
+    separations = {}
     for name in progress_bar(names, desc="areas under the curves", leave=False):
         values = UNUSUAL[name] * table[name]
-        found[name] = separation(values[~other], values[other])
+        separations[name] = separation(values[~other], values[other])
     header = ["column", *(f"{area}{end}" for area in ("auroc", "aupr") for end in ("", "_low", "_high"))]
-    cells = [[name, *(f"{value:.4f}" for area in areas for value in area)] for name, areas in found.items()]
+    cells = [[name, *(f"{value:.4f}" for area in areas for value in area)] for name, areas in separations.items()]
     charts = [_histograms(name, table[name][~other], table[name][other]) for name in names]
     figures.save_png(figures.stacked(charts), output.with_suffix(".png"))
     write_atomically(output.with_suffix(".auroc.csv"), _lines([header, *cells]))
-    return found
+    return separations
 
 
 def _histograms(name: str, usual: np.ndarray, unusual: np.ndarray) -> Image.Image:

@@ -126,10 +126,10 @@ def _write(
     prepare = preparation(model.image_shape, model.num_bins, configuration.of_run(folder / "config.gin"))
     model_is = {"step": loaded, "model": identity(folder, step, loaded)}
     settings = {"images": str(images), **model_is, **settings, "label": label}
-    found, bar = own_images.entries(images, prepare), progress_bar(total=count, unit="img", leave=False)
+    entries, bar = own_images.entries(images, prepare), progress_bar(total=count, unit="img", leave=False)
     with image_outputs.open_sink(output, settings, total, model.image_shape, model.num_bins, columns) as sink, bar:
         for first in range(0, count, _BATCH):
-            some = list(itertools.islice(found, _BATCH))
+            some = list(itertools.islice(entries, _BATCH))
             names = _names(some, first, group, gives)
             if not sink.has(first // group * gives, names):
                 batch, labels = _load(some, num_classes, label)
