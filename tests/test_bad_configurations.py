@@ -155,7 +155,7 @@ def test_a_folder_named_like_an_included_one_does_no_harm(tmp_path, monkeypatch)
 
 def test_binary_files_are_no_configurations(tmp_path):
     (tmp_path / "x.gin").write_bytes(bytes(range(256)) * 10)
-    with pytest.raises(UserError, match=r"^cannot read .*x\.gin: it is no text\.$"):
+    with pytest.raises(UserError, match=r"^cannot read .*x\.gin: it is not text\.$"):
         loading.parse_gin([str(tmp_path / "x.gin")])
 
 
@@ -194,6 +194,6 @@ def test_a_setting_by_its_own_name_replaces_the_macro_that_a_file_gives_it(setti
     loading.parse_gin(["demo.gin"], [setting])
     assert gin.query_parameter(name) == float(value)
     macro = name.rpartition(".")[2]
-    with pytest.raises(UserError, match=f"^{macro} is no setting by itself"):  # It would have no effect.
+    with pytest.raises(UserError, match=f"^{macro} is not a setting by itself"):  # It would have no effect.
         loading.parse_gin(["demo.gin"], [setting, f"{macro}={value}"])
     gin.clear_config()

@@ -74,7 +74,7 @@ def test_a_run_that_another_process_holds(finished, tmp_path):
 
 def test_a_file_is_no_run_directory(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="no folder that can be written"):
+    with pytest.raises(UserError, match="not a folder that can be written"):
         dry_run.rehearse(Recipe(), tmp_path / "file" / "run")
 
 

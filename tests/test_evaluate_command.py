@@ -253,7 +253,7 @@ def test_two_folders_without_a_run(tmp_path, network, evaluate):
     ("arguments", "expected"),
     [
         (["--metrics=fidd", "--run_dir=x"], "choose from bits_per_dim"),
-        (["--metrics=", "--run_dir=x"], "--metrics names none: choose from bits_per_dim"),
+        (["--metrics=", "--run_dir=x"], "--metrics is empty: choose from bits_per_dim"),
         (["--run_dir=missing"], "no run in missing"),
         ([], "--run_dir"),
         (["--real_subsets=many", "--gin_file=demo.gin"], "whole numbers"),
@@ -337,6 +337,6 @@ def test_a_runs_folder_of_states_is_its_own(make, finished, tmp_path):
     (tmp_path / "run/treasure").mkdir()
     (tmp_path / "run/treasure/bits_per_dim.npz").write_text("precious")
     make(tmp_path / "run/evaluation")
-    with pytest.raises(UserError, match=r"run/evaluation is no folder: remove it, then evaluate again\.$"):
+    with pytest.raises(UserError, match=r"run/evaluation is not a folder: remove it, then evaluate again\.$"):
         measuring.evaluate_run(tmp_path / "run", measuring.Settings(("bits_per_dim",)))
     assert (tmp_path / "run/treasure/bits_per_dim.npz").read_text() == "precious"

@@ -176,7 +176,7 @@ def _flag_message(error: flags.Error) -> str:
 
 
 def one_line(error: BaseException) -> str | None:
-    """The line for a mistake that the user can mend, or None for any other exception."""
+    """The line for a mistake that the user can correct, or None for any other exception."""
     line = first_line(error)  # gin adds lines on where the call was configured.
     if isinstance(error, UserError):
         return line

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake the user can mend: the message says what is wrong and what to do.
+    """A mistake that the user can correct: the message says what is wrong and what to do.
 
     Commands print it as one line on stderr, without a traceback, and exit with `exit_status`.
     """
@@ -27,7 +27,7 @@ def first_line(error: BaseException) -> str:
 
 
 _MAKE_ROOM = "make room, then run the same command again"
-_WRITABLE = "choose a folder that can be written, or mend its permissions"
+_WRITABLE = "choose a folder that can be written, or change its permissions"
 _HINTS = {
     errno.ENOSPC: _MAKE_ROOM,
     errno.EDQUOT: _MAKE_ROOM,

@@ -139,7 +139,8 @@ def labelled(panels: Sequence[tuple[str, Image.Image]], title: str | None = None
       `PIL.Image`, RGB.
     """
     font = ImageFont.load_default(size=16)
-    margin, line = 16, 26
+    margin = 16
+    line = 26
     top = margin + (line if title else 0)
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     widths = [max(picture.width, math.ceil(measure.textlength(caption, font))) for caption, picture in panels]

@@ -30,12 +30,12 @@ def read_text(path: str | Path, limit: int = _LARGEST) -> str:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             about = os.fstat(file.fileno())
             if not stat.S_ISREG(about.st_mode):
-                raise UserError(f"{path} is no file.")
+                raise UserError(f"{path} is not a regular file.")
             if about.st_size > limit:
                 raise UserError(f"{path} has {about.st_size:,} bytes, more than such a file can have ({limit:,}).")
             text = file.read(limit + 1).decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UserError(f"cannot read {path}: {reason}.") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -45,7 +45,7 @@ def read_json(path: str | Path) -> Any:
 
     Raises:
       UserError: as for `read_text`.
-      ValueError: it is no JSON.
+      ValueError: it is not JSON.
     """
     try:
         return json.loads(read_text(path), parse_constant=_refuse)
@@ -54,7 +54,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def read_records(path: str | Path) -> list[dict]:

@@ -144,7 +144,8 @@ def words(hint: Any) -> str:
     """What an annotation admits, such as "a whole number from 1 to 8"."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        said, ranges = words(arguments[0]), _ranges(arguments)
+        said = words(arguments[0])
+        ranges = _ranges(arguments)
         if any(isinstance(extra, Long) for extra in ranges):
             return said.replace("a list,", f"a list {ranges[0]},")
         return " ".join([said, *map(str, ranges)])

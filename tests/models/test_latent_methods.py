@@ -86,11 +86,11 @@ def test_latents_that_are_none(model, change, message):
 
 
 def test_walks_that_are_none(model, conditional):
-    with pytest.raises(ValueError, match="`starts` and `ends` must be as many; got 2 and 1"):
+    with pytest.raises(ValueError, match="`starts` and `ends` must have the same length; got 2 and 1"):
         model.interpolate(images(2), images(1))
     with pytest.raises(ValueError, match="`steps` must be at least 2"):
         model.interpolate(images(2), images(2), steps=1)
     with pytest.raises(ValueError, match="`labels`"):
         conditional.interpolate(images(2), images(2), labels=np.array([0]))
-    with pytest.raises(ValueError, match="wants `labels`"):
+    with pytest.raises(ValueError, match="needs `labels`"):
         conditional.encode(images(2))

@@ -211,7 +211,7 @@ def test_a_folder_that_has_changed_meanwhile_is_refused(folder, tmp_path, monkey
     with pytest.raises(InterruptedError):
         score(RUN, own, tmp_path / "scores.csv", batch_size=2, **options)
     (own / "0.png").unlink()
-    with pytest.raises(UserError, match=r"has changed since its scores were begun: remove .*\.scores\.csv\.partial"):
+    with pytest.raises(UserError, match=r"has changed since its scores were started: remove .*\.scores\.csv\.partial"):
         score(RUN, own, tmp_path / "scores.csv", batch_size=2, **options)
 
 

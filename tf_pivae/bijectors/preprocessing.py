@@ -34,7 +34,8 @@ class Logit(tfb.Bijector):
         if not 0.0 < a < 0.5:
             raise ValueError(f"`a` must lie in (0, 0.5); got {a}.")
         super().__init__(forward_min_event_ndims=0, parameters=dict(a=a, name=name), name=name)
-        self._a, self._width = a, 1.0 - 2.0 * a
+        self._a = a
+        self._width = 1.0 - 2.0 * a
         with_own_cache(self)
 
     @classmethod

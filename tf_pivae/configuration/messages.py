@@ -24,7 +24,7 @@ def explain(error: Exception, where: str, line: int | None = None) -> str:
     if parameter:
         return f"{parameter[1]} has no parameter {parameter[2]!r}{did_you_mean(parameter[2], parameters(parameter[1]))}"
     said = re.sub(
-        r"malformed node or string.*", "it is no value: neither a number, a text, a list nor @NAME or %NAME.", said
+        r"malformed node or string.*", "it is not a value: neither a number, a text, a list nor @NAME or %NAME.", said
     )
     lines = [part.strip() for part in said.splitlines() if part.strip()] or [type(error).__name__]
     return f"the configuration cannot be read: {where}: {' '.join(lines[:3])}"
@@ -45,7 +45,7 @@ def macro(name: str, used: set[str]) -> str:
     """
     owners = _owners(name)
     if owners:
-        return f"{name} is no setting by itself: write {' or '.join(f'{owner}.{name}' for owner in owners)}."
+        return f"{name} is not a setting by itself: write {' or '.join(f'{owner}.{name}' for owner in owners)}."
     settings = {parameter: owner for owner in configurable_names() for parameter in parameters(owner)}
     near = [
         [word] if word in used else [f"{owner}.{word}" for owner in _owners(word)]

@@ -78,7 +78,7 @@ def statements(source: str, where: str) -> Iterator[tuple]:
       UserError: it cannot be parsed; says where.
     """
     if len(source) > _LARGEST:
-        raise UserError(f"{where} has {len(source):,} characters: no configuration is so long.")
+        raise UserError(f"{where} has {len(source):,} characters: too long for a configuration.")
     line = None
     try:
         for statement in config_parser.ConfigParser(source, gin.config.ParserDelegate()):

@@ -88,7 +88,8 @@ def measure(trainer: Trainer, data: Specification, batch_size: int) -> Architect
       `Architecture`.
     """
     pivae, critic = trainer.pivae, trainer.critic
-    shape, conditional = tuple(pivae.image_shape), bool(pivae.num_classes)
+    shape = tuple(pivae.image_shape)
+    conditional = bool(pivae.num_classes)
 
     def labels(batch):
         return (tf.TensorSpec([batch], tf.int64),) if conditional else ()
@@ -167,7 +168,8 @@ class _Call(NamedTuple):
 @contextlib.contextmanager
 def _calls(whole: keras.layers.Layer, inside: keras.layers.Layer | None = None) -> Iterator[list[_Call]]:
     """Records the outermost calls of the layers of `whole`; those of `inside` are looked into, not recorded."""
-    calls, depth = [], 0
+    calls = []
+    depth = 0
     graph = tf.compat.v1.get_default_graph()
 
     def recording(layer):
@@ -176,7 +178,8 @@ def _calls(whole: keras.layers.Layer, inside: keras.layers.Layer | None = None) 
         @functools.wraps(call)
         def recorded(*arguments, **keywords):
             nonlocal depth
-            before, depth = len(graph.get_operations()), depth + 1
+            before = len(graph.get_operations())
+            depth = depth + 1
             try:
                 output = call(*arguments, **keywords)
             finally:
@@ -208,7 +211,8 @@ def _blocks(calls, names, part):
     """One `Block` for each layer that has weights, in the order of the first calls."""
     blocks = {}
     for call in calls:
-        layer, count = call.layer, num_elements(call.layer.trainable_variables)
+        layer = call.layer
+        count = num_elements(call.layer.trainable_variables)
         if not count:
             continue
         earlier = blocks.get(id(layer))

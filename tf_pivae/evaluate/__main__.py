@@ -95,7 +95,7 @@ def _evaluate(settings: "measuring.Settings") -> None:
     from tf_pivae.runs.records import load_evaluation
 
     if not settings.metrics:
-        raise UserError(f"--metrics names none: choose from {', '.join(measuring.METRICS)}.")
+        raise UserError(f"--metrics is empty: choose from {', '.join(measuring.METRICS)}.")
     check_own(_RUN_DIR.value)
     if _WATCH.value:
         _watch(_RUN_DIR.value, settings)

@@ -97,10 +97,12 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None
     Raises:
       UserError: no run, or no such checkpoint.
     """
-    network, rows, refused = None, [], []
+    network = None
+    rows = []
+    refused = []
     work = Path(run_dir) / "evaluation"
     if work.is_symlink() or (work.exists() and not work.is_dir()):  # What a link leads to is not the run's.
-        raise UserError(f"{work} is no folder: remove it, then evaluate again.")
+        raise UserError(f"{work} is not a folder: remove it, then evaluate again.")
     wanted = [name for name in settings.metrics if name in IMAGE_METRICS]
     if wanted and not settings.feature_network:  # Said before the minutes that the other metrics take.
         try:
@@ -200,7 +202,9 @@ def feature_network(settings: Settings, example: np.ndarray) -> metrics.FeatureN
 
 
 def _image_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
-    model, data, settings = subject.model, _full_scale(subject.data), subject.settings
+    model = subject.model
+    data = _full_scale(subject.data)
+    settings = subject.settings
     reference = _split(data, settings.reference_split)
     network = subject.network or feature_network(settings, np.asarray(reference.images[:1]))
     count = settings.num_samples or len(reference)
@@ -319,7 +323,9 @@ def _class_labels(model: PiVAE, split: ImageSplit, count: int) -> np.ndarray | N
 
 
 def _classifier_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
-    model, data, settings = subject.model, _full_scale(subject.data), subject.settings
+    model = subject.model
+    data = _full_scale(subject.data)
+    settings = subject.settings
     if not model.num_classes:
         raise UserError(
             "gan_train and gan_test need a class-conditional model: train with train.class_conditional=True."

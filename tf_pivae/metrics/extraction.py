@@ -188,7 +188,7 @@ def restored(path: str | os.PathLike, fingerprint: str, what: str) -> dict[str, 
         old, new = json.loads(saved), json.loads(fingerprint)
         changed = ", ".join(name for name in new if old.get(name) != new[name])
     except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is no readable state of a {what} ({error}): delete it to start again") from error
+        raise UserError(f"{path} is not a readable state of a {what} ({error}): delete it to start again") from error
     if saved != fingerprint:
         raise UserError(f"{path} is the state of another {what} ({changed} differ): delete it, or use another path")
     return arrays
@@ -202,7 +202,7 @@ def load_saved(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         with zipfile.ZipFile(path) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise ValueError("it is packed")

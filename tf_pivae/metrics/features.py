@@ -126,11 +126,13 @@ def keras_network(
     """
     if isinstance(model, (str, Path)):
         path = Path(model)
-        name, checksum = name or path.stem, tree_sha256(path)
+        name = name or path.stem
+        checksum = tree_sha256(path)
         call = _load(path, feature_layer)
     else:
         name = name or model.name
-        checksum, call = _model_sha256(model), _keras_call(model, feature_layer)
+        checksum = _model_sha256(model)
+        call = _keras_call(model, feature_layer)
     low, high = pixel_range
 
     def function(images: np.ndarray) -> Any:

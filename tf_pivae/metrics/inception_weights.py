@@ -63,7 +63,7 @@ def load_weights(weights: str | os.PathLike | None = None) -> InceptionWeights:
     }
     reader = next((reader for endings, reader in readers.items() if name.endswith(endings)), None)
     if reader is None:
-        raise UserError(f"{path} is no known kind of weights: use .pt, .pb, .tgz or .npz; {HELP}")
+        raise UserError(f"{path} is not a known kind of weights: use .pt, .pb, .tgz or .npz; {HELP}")
     try:
         return verified(reader(path))
     except UserError as error:

@@ -161,6 +161,7 @@ def _hierarchy(
         )
         for i, (width, halves) in enumerate(up)
     ]
-    stem_layer, top_layer = stem(name="stem"), top()
+    stem_layer = stem(name="stem")
+    top_layer = top()
     output = WeightNormConv2D(image_shape[-1], init_scale=0.1, num_classes=num_classes, name="output")
     return HierarchicalVAE(image_shape, stem_layer, bottom_up, top_layer, top_down, output, call_block)

@@ -81,7 +81,8 @@ class HierarchicalVAE(keras.Model):
 
     def encode(self, y: tf.Tensor, labels: tf.Tensor | None = None) -> tuple[tf.Tensor, list[Evidence]]:
         """Bottom-up pass: y [B, H, W, C] -> the last features, and the blocks' `Evidence`, the lowest first."""
-        features, evidence = self.stem(y, labels=labels), []
+        features = self.stem(y, labels=labels)
+        evidence = []
         for block in self.bottom_up:
             features, block_evidence = self._call_block(block, features, labels=labels)
             if block_evidence is not None:
@@ -139,7 +140,10 @@ class HierarchicalVAE(keras.Model):
         Each group's z is drawn from q(z|y) where there is `evidence` of y, is given where there are `latents`, and is
         drawn from p(z) otherwise.
         """
-        features, groups, evidence, latents = self.top.decode(h, labels), [], iter(evidence), iter(latents)
+        features = self.top.decode(h, labels)
+        groups = []
+        evidence = iter(evidence)
+        latents = iter(latents)
         for block in self.top_down:
             own, z = (next(evidence, None), next(latents, None)) if block.latent_channels else (None, None)
             features, group = self._call_block(
@@ -160,7 +164,8 @@ class HierarchicalVAE(keras.Model):
 
     def squared_slope(self, log_likelihood: tf.Tensor) -> tf.Tensor:
         """||d log N(y; mean, sigma^2 I) / d mean||^2 from the log-likelihood, [B] each, nats^2: that of a Gaussian."""
-        log_sigma, dimensions = tf.convert_to_tensor(self.log_sigma), math.prod(self.image_shape)
+        log_sigma = tf.convert_to_tensor(self.log_sigma)
+        dimensions = math.prod(self.image_shape)
         squares = -2.0 * (
             log_likelihood + dimensions * (log_sigma + 0.5 * math.log(2.0 * math.pi))
         )  # Of (y - mean)/sigma

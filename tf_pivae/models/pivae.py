@@ -149,7 +149,8 @@ class PiVAE(ImageMethods, keras.Model):
           noise: as for `bound`, with a method `samples`.
           num_importance_samples: K, an int or a scalar tensor.
         """
-        count, rows = tf.convert_to_tensor(num_importance_samples), tf.shape(images)[0]
+        count = tf.convert_to_tensor(num_importance_samples)
+        rows = tf.shape(images)[0]
         num_blocks = -(-count // tf.clip_by_value(_ROWS_SIDE_BY_SIDE // rows, 1, count))
         side_by_side = -(-count // num_blocks)  # Samples of a block; the last block may be left with fewer than that.
 

@@ -83,12 +83,14 @@ def neighbours(title: str, models: Sequence[tuple], data: ImageDataset) -> Image
     for label, model in models:
         labels = np.arange(_ROWS) % model.num_classes if model.num_classes else None
         series[label] = model.sample(_ROWS, labels=labels)
-    train, count = data.train.images, min(_COLUMNS - 1, len(data.train))
+    train = data.train.images
+    count = min(_COLUMNS - 1, len(data.train))
     with progress_bar(total=len(train), desc="nearest images", unit="img", leave=False) as bar:
         closest = nearest_images(np.concatenate(list(series.values())), train, count, bar.update)
     # Row by row: a memory map or `LookedUpImages` takes any index and gives these images alone.
     nearest = np.stack([np.asarray(train[i]) for i in closest.flat]).reshape(*closest.shape, *train.shape[1:])
-    panels, first = [], 0
+    panels = []
+    first = 0
     for label, images in series.items():
         picture = figures.neighbour_grid(images, nearest[first : first + len(images)], data.num_bins)
         panels.append((label, picture))

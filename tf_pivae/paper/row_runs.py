@@ -120,7 +120,8 @@ class RowRun:
         self.row, self.preset = row, preset
         self.name = row.elsewhere if row.elsewhere and PRESETS[preset].own_data else row.name
         self.directory = Path(output_dir) / "runs" / self.name / f"seed_{seed}"
-        self.retry, self.say = retry, lambda text: say(f"{row.label}, seed {seed}: {text}")
+        self.retry = retry
+        self.say = lambda text: say(f"{row.label}, seed {seed}: {text}")
         files = [f"--gin_file={file}" for file in [*gin_files(self.name, preset), *extra_files]]
         self._configuration = [*files, f"--gin_param=seed={seed}", *(f"--gin_param={p}" for p in gin_params)]
         self._evaluation = [*PRESETS[preset].evaluation, *evaluation]
@@ -169,7 +170,8 @@ class RowRun:
 
     def _evaluate(self, stage, metrics):
         """Each metric is a part: what one run refused does not make another one compute the rest again."""
-        results, missing = {}, []
+        results = {}
+        missing = []
         run_dir = self.directory / stage
         command = ["tf_pivae.evaluate", f"--run_dir={run_dir}", *self._evaluation]
         for metric in metrics:

@@ -38,7 +38,8 @@ def publish(run_dir: str | Path, output: str | Path, step: int | str | None = No
     Raises:
       UserError: no run, no checkpoint, or `output` exists or cannot be written.
     """
-    run_dir, output = resolve(run_dir), Path(output)
+    run_dir = resolve(run_dir)
+    output = Path(output)
     if output.exists():
         raise UserError(f"{output} exists already: remove it, or choose another --output.")
     model, step = loading.load_with_step(run_dir, step)

@@ -65,7 +65,8 @@ def read_runs(run_dirs: Sequence[str | Path]) -> list[Run]:
 
 
 def _read(path: Path, name: str) -> Run:
-    facts, recipe = records.load_facts(path), loading.recipe_of(path)
+    facts = records.load_facts(path)
+    recipe = loading.recipe_of(path)
     return Run(
         name=name,
         path=path,

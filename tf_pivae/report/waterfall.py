@@ -63,9 +63,11 @@ def measured_terms(run: Run, likelihoods: Likelihoods | str) -> Terms | str:
     """The terms that were measured, or else those of the evaluate command; a str says why there are none."""
     if isinstance(likelihoods, str):
         return _evaluated_terms(run) or likelihoods
-    names, values = list(likelihoods.terms), np.stack(list(likelihoods.terms.values()))
+    names = list(likelihoods.terms)
+    values = np.stack(list(likelihoods.terms.values()))
     finite = values[:, np.isfinite(values).all(axis=0)]  # The same images for each term: so the means add up.
-    count, lost = finite.shape[1], values.shape[1] - finite.shape[1]
+    count = finite.shape[1]
+    lost = values.shape[1] - finite.shape[1]
     if not count:
         return f"its bound is not finite for any of {lost} held-out images."
     images = f"{count} held-out images" + (f" ({lost} more have a term that is not finite)" if lost else "")
@@ -92,7 +94,8 @@ def order_of(changes: Sequence[dict[str, Estimate]]) -> list[str]:
 
 def steps_of(changes: dict[str, Estimate], uniform: float, order: Sequence[str]) -> dict[str, Step]:
     """The bars from `uniform` to the total: name -> `Step`, in this order."""
-    steps, at = {}, uniform
+    steps = {}
+    at = uniform
     for name in order:
         change = changes.get(name)
         steps[name] = Step(at, at + (change.mean if change else 0.0), change)

@@ -71,7 +71,7 @@ class Checkpoints:
         if bad is not None:
             raise UserError(
                 f"step {step} is not saved: {bad}. The same command goes on from the last checkpoint; lower "
-                "Trainer.learning_rate if it comes to this again."
+                "Trainer.learning_rate if it happens again."
             )
         final = self._path(step)
         partial = final.with_name(f".{final.name}.partial")

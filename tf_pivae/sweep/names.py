@@ -58,7 +58,8 @@ def reach() -> tuple[set[str], set[str]]:
     for (scope, selector), values in gin.config._CONFIG.items():
         key = (_MACRO, scope) if selector == _MACRO else (selector, "")
         bindings.setdefault(key, {}).update(values)
-    seen, waiting = set(), [(_ROOT, "")]
+    seen = set()
+    waiting = [(_ROOT, "")]
     while waiting:
         key = waiting.pop()
         if key in seen:

@@ -28,7 +28,8 @@ def row(trial: Trial) -> dict:
     "bits_per_dim" is the held-out one (K = 1, nats / (D log 2)) with its standard error over images; "train/..." are
     the last losses; "evaluation/..." the rows of `tf_pivae.evaluate`, with their spread.
     """
-    record, lines = trial.read(), _metrics(trial)
+    record = trial.read()
+    lines = _metrics(trial)
     reports = [line for line in lines if "images_per_second" in line]
     held_out = next((line for line in reversed(lines) if _HELD_OUT in line), {})
     values = {

@@ -57,7 +57,8 @@ def run_all(
       launcher: `LocalLauncher` or `RayLauncher`.
       shown: an object with `update(records)`, see `view`.
     """
-    queue, running = collections.deque(waiting), {}
+    queue = collections.deque(waiting)
+    running = {}
     records = {trial: _not_running(trial.read()) for trial in trials}
     for trial in waiting:
         records[trial] = dataclasses.replace(records[trial], status=WAITING, error=None)

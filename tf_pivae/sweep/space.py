@@ -111,7 +111,9 @@ def _parse_range(text, kind, arguments):
 
 def _split(text):
     """Splits at the commas outside of brackets and quotes."""
-    parts, depth, quote = [""], 0, None
+    parts = [""]
+    depth = 0
+    quote = None
     for character in text:
         if quote:
             quote = None if character == quote else quote

@@ -48,7 +48,9 @@ class Lines:
     """One line for each trial whose status has changed."""
 
     def __init__(self, num_steps: dict[Trial, int], stream: TextIO) -> None:
-        self._num_steps, self._stream, self._shown = num_steps, stream, {}
+        self._num_steps = num_steps
+        self._stream = stream
+        self._shown = {}
 
     def update(self, records: dict[Trial, Record]) -> None:
         """Shows `records`, a dict trial -> `Record`."""

@@ -32,7 +32,8 @@ class Rehearsal(NoRecorder):
     """
 
     def __init__(self, run_dir: str | os.PathLike[str], keep_checkpoints: int) -> None:
-        self.path, self.keep_checkpoints = Path(run_dir), keep_checkpoints
+        self.path = Path(run_dir)
+        self.keep_checkpoints = keep_checkpoints
         self.facts: dict[str, Any] = {}
         self.weights: dict[str, int] = {}
         self.checkpoint_bytes = 0
@@ -86,7 +87,8 @@ def rehearse(recipe: Recipe, run_dir: str | os.PathLike[str]) -> str:
             data = recipe.dataset()
     except cache.NotPrepared:
         return _unprepared(recipe, run_dir)
-    rehearsal, replicas = rehearsals[0], strategy.num_replicas_in_sync
+    rehearsal = rehearsals[0]
+    replicas = strategy.num_replicas_in_sync
     assert rehearsal.plan is not None
     start, last, batch = rehearsal.plan
     passes = (last - start) * batch / len(data.train)
@@ -154,7 +156,7 @@ def _existing(path: Path) -> Path:
 def _check_folder(path: Path) -> None:
     folder = _existing(path)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"cannot use {path} as a run directory: {folder} is no folder that can be written.")
+        raise UserError(f"cannot use {path} as a run directory: {folder} is not a folder that can be written.")
     lock = path / "lock"
     if lock.exists():
         with open(lock) as file:

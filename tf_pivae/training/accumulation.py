@@ -47,7 +47,8 @@ class AccumulatingTrainer(Trainer):
     def _likelihood_gradients(
         self, images: tf.Tensor, labels: tf.Tensor | None, noise: RowNoise
     ) -> tuple[Gradients, dict[str, tf.Tensor]]:
-        noise, variables = noise.fold_in("likelihood"), self.generator_variables
+        noise = noise.fold_in("likelihood")
+        variables = self.generator_variables
         coupled = self._training and self.pivae.flow is not None and self.pivae.flow.couples_images
         with tf.GradientTape() as head_tape:
             rows = self.pivae.features(images, noise, training=True) if coupled else images

@@ -101,7 +101,8 @@ def train(
                 return Outcome(step, stopping.signal or signal.SIGTERM, None, None)  # Another worker's, if not ours.
             with stopping.at_once():
                 stopping.check()
-                model, estimate = trainer.moving_average or trainer.pivae, (None, None)
+                model = trainer.moving_average or trainer.pivae
+                estimate = (None, None)
                 if recipe.eval_examples and trainer.likelihood_weight:
                     test = data.test.take(recipe.eval_examples)
                     estimate = record.evaluate(step, model, test, recipe.eval_importance_samples)
@@ -164,13 +165,16 @@ class _Loop:
 
     def run(self, start_step: int) -> int:
         """Trains up to `num_steps`, or until SIGTERM or SIGINT; returns the last step."""
-        recipe, batches = self.recipe, self._batches(start_step)
+        recipe = self.recipe
+        batches = self._batches(start_step)
         train_step = tf.function(  # Traced once for each stage.
             lambda batch, adversary: self.strategy.run(self.trainer.train_step, args=(batch, adversary)),
             autograph=False,
             jit_compile=self.trainer.jit_compile,
         )
-        pending, step, saved_step = [], start_step, None
+        pending = []
+        step = start_step
+        saved_step = None
         while step < recipe.num_steps and not self.workers.stop_requested(step, self.stopping.signal is not None):
             with self.workers.watched():
                 pending.append(train_step(next(batches), self.trainer.has_adversary(step)))
@@ -242,10 +246,10 @@ class _Loop:
         if bad is not None:
             raise UserError(
                 f"step {step} was skipped because {bad}; it was not saved. The same command goes on from the last "
-                "checkpoint; lower Trainer.learning_rate or Trainer.adversarial_weight if it comes to this again."
+                "checkpoint; lower Trainer.learning_rate or Trainer.adversarial_weight if it happens again."
             )
         if self._consecutive_skips >= self.recipe.max_consecutive_skips:
             raise UserError(
-                f"{self._consecutive_skips} steps in a row were not finite, the last at step {step} in {term}; nothing "
+                f"{self._consecutive_skips} steps in a row were not finite, the last at step {step} in {term}; none "
                 "of them was saved. Lower Trainer.learning_rate or Trainer.adversarial_weight, or look at the data."
             )

@@ -186,7 +186,8 @@ class Trainer(keras.Model):
         labels = labels if self.pivae.num_classes else None
         self.check_batch(images.shape[0])
         noise = self._step_noise(images.shape[0])
-        variables, metrics = self.generator_variables, {}
+        variables = self.generator_variables
+        metrics = {}
         gradients: Gradients = [None] * len(variables)
         log_ratio = None
         if self.likelihood_weight > 0.0:

@@ -57,7 +57,8 @@ class Validation:
             raise ValueError("`samples` = 1: a covariance needs at least 2.")
         self.every, self.best, self._importance_samples = every, best, importance_samples
         self._examples = test.take(examples) if likelihood and examples else None
-        self._reference, self._samples = test.take(reference), samples
+        self._reference = test.take(reference)
+        self._samples = samples
         if best == "bits_per_dim" and self._examples is None:
             raise ValueError("`best` = 'bits_per_dim' needs `examples` and a model with a likelihood.")
         if best == "fid" and not samples:

@@ -29,10 +29,12 @@ def claimed(folder: Path, settings: dict[str, Any], output: str | Path) -> Itera
       output: what the user called it.
 
     Raises:
-      UserError: the folder holds something else, was begun with other settings, is held by another process, or cannot
+      UserError: the folder holds something else, was started with other settings, is held by another process, or cannot
         be written.
     """
-    path, made, fresh = folder / SETTINGS, not folder.exists(), False
+    path = folder / SETTINGS
+    made = not folder.exists()
+    fresh = False
     try:
         folder.mkdir(exist_ok=True)
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -70,7 +72,7 @@ def _compare(path: Path, settings: dict[str, Any], output: str | Path) -> None:
     if different:
         was, now = before.get(different[0]), settings.get(different[0])
         raise UserError(
-            f"{output} was begun with {different[0]} = {was}, and this is {now}: give the settings of {path}, or "
+            f"{output} was started with {different[0]} = {was}, and this is {now}: give the settings of {path}, or "
             "choose another --output."
         )
 

@@ -123,7 +123,8 @@ def _exported(folder, batch_size):
     path = model.folder / _CARD
     try:
         card = read_json(path)
-        facts, settings = card["data"], configuration.of_text(card["configuration"], path)
+        facts = card["data"]
+        settings = configuration.of_text(card["configuration"], path)
         made = {"step": card["step"], "exported": card["exported"], **card["export_options"]}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: export the run again.") from error

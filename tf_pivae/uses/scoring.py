@@ -168,7 +168,7 @@ def _write_rows(
 
 
 def _changed(source: str, path: Path) -> UserError:
-    return UserError(f"{source} has changed since its scores were begun: remove {path.parent}, then begin again.")
+    return UserError(f"{source} has changed since its scores were started: remove {path.parent}, then start again.")
 
 
 def _rows(name: str, batch: own_images.Batch, model: Density, held_out: Reference) -> Iterator[list[object]]:
@@ -183,7 +183,8 @@ def _rows(name: str, batch: own_images.Batch, model: Density, held_out: Referenc
             numbers = next(scored)
             cells = ["" if np.isnan(number) else f"{number:.9g}" for number in numbers]
             if not np.isfinite(numbers[0]):
-                cells, problem = [""] * len(UNUSUAL), "no finite log_prob"
+                cells = [""] * len(UNUSUAL)
+                problem = "no finite log_prob"
         yield [name, csv_cell(file), *cells, csv_cell(problem)]
 
 
@@ -197,7 +198,9 @@ def _whole_lines(path: Path) -> tuple[int, list[str]]:
     """How many whole lines a file has, and the first two cells of the last; what follows the last one is cut off."""
     if not path.exists():
         return 0, []
-    number, end, last = 0, 0, b""
+    number = 0
+    end = 0
+    last = b""
     with open(path, "r+b") as file:
         for line in file:
             if line.endswith(b"\n"):
@@ -208,7 +211,8 @@ def _whole_lines(path: Path) -> tuple[int, list[str]]:
 
 def _read_rows(path: Path) -> tuple[dict[str, np.ndarray], int]:
     """The numbers of the table: a float64 [N] for each column, "set" a bool [N] (against); and the rows without any."""
-    skipped, values = 0, {name: array.array("d") for name in ("set", *UNUSUAL)}
+    skipped = 0
+    values = {name: array.array("d") for name in ("set", *UNUSUAL)}
     with open(path, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             if row["problem"]:
