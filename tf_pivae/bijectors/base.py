@@ -27,6 +27,17 @@ class ImageBijector(tfb.Bijector):
     float32 [B, H, W, C], log-dets [B]; any batch shape, none included, is folded into B around them. Each pair is
     kept for the last argument, so that `forward(x)` followed by `forward_log_det_jacobian(x)` runs the network once.
     Build such a bijector where it is used (inside a `tf.function`, within the call): it keeps tensors.
+
+    Examples:
+      >>> class Doubling(ImageBijector):
+      ...     def _forward_pair(self, x):
+      ...         return 2.0 * x, event_sum(tf.fill(tf.shape(x), tf.math.log(2.0)))
+      >>> x = tf.ones([1, 1, 2, 1])
+      >>> doubling = Doubling(name="doubling")
+      >>> doubling.forward(x).numpy().tolist()
+      [[[[2.0], [2.0]]]]
+      >>> round(float(doubling.forward_log_det_jacobian(x, event_ndims=3)[0]), 4)
+      1.3863
     """
 
     def __init__(self, name: str, parameters: dict[str, Any] | None = None) -> None:
