@@ -12,7 +12,7 @@ import pytest
 
 from tf_pivae import cli, loading
 from tf_pivae.errors import UserError
-from tf_pivae.evaluate import measuring
+from tf_pivae.evaluate import image_metrics, measuring, results
 from tf_pivae.export.write import saved_model
 from tf_pivae.export.write.signatures import Options
 from tf_pivae.files import read_text
@@ -75,8 +75,8 @@ def run(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("run") / "run"
     in_process.train(run_dir, 2, parameters=PARAMETERS)
     (run_dir / "samples/000002.png").write_bytes(b"a picture" * 100)
-    rows = [measuring.Row("bits/dim, K=1", 8.0, 0.1, "made up")]
-    (run_dir / "evaluation.json").write_text(measuring.as_json(measuring.Evaluation(2, rows, [])))
+    rows = [results.Row("bits/dim, K=1", 8.0, 0.1, "made up")]
+    (run_dir / "evaluation.json").write_text(results.as_json(results.Evaluation(2, rows, [])))
     return run_dir
 
 
@@ -128,7 +128,7 @@ def _report(run_dir, out):
 READERS = {
     "load": lambda run_dir, out: loading.load_with_step(run_dir),
     "evaluate": lambda run_dir, out: measuring.evaluate_run(
-        run_dir, measuring.Settings(("bits_per_dim",), num_examples=4, importance_samples=2, progress=False)
+        run_dir, image_metrics.Settings(("bits_per_dim",), num_examples=4, importance_samples=2, progress=False)
     ),
     "report": _report,
     "export": _export,

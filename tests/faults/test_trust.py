@@ -15,7 +15,7 @@ import tf_pivae
 from tf_pivae import loading
 from tf_pivae.data import ImageDataset
 from tf_pivae.errors import UserError
-from tf_pivae.evaluate import measuring
+from tf_pivae.evaluate import image_metrics, measuring
 from tf_pivae.export.write.saved_model import export_run
 from tf_pivae.export.write.signatures import Options
 from tf_pivae.publish import folder
@@ -80,7 +80,7 @@ def _resume(run_dir, out):
 READERS = {
     "load": lambda run_dir, out: loading.load_with_step(run_dir),
     "tf_pivae.load": lambda run_dir, out: tf_pivae.load(str(run_dir), step=2),
-    "evaluate": lambda run_dir, out: measuring.evaluate_run(run_dir, measuring.Settings(("bits_per_dim",))),
+    "evaluate": lambda run_dir, out: measuring.evaluate_run(run_dir, image_metrics.Settings(("bits_per_dim",))),
     "evaluate --watch": lambda run_dir, out: loading.recipe_of(run_dir).num_steps,
     "report": lambda run_dir, out: write_report([run_dir], out / "page.html", 2, 0, None),
     "export": lambda run_dir, out: export_run(run_dir, out / "export", Options(2, 1.0, 1.0)),

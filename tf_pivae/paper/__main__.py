@@ -151,13 +151,13 @@ def _real_subsets(seeds):
 
 def _real_subset_scores(files, sizes, seed):
     """dict of a size, as text, -> dict of a metric -> result, for one seed."""
-    from tf_pivae.evaluate import measuring
+    from tf_pivae.evaluate import image_metrics
 
     tiny = _PRESET.value == "tiny"
-    settings = measuring.Settings((), seed=seed, inception_weights=_INCEPTION.value, allow_rank_deficient=tiny)
+    settings = image_metrics.Settings((), seed=seed, inception_weights=_INCEPTION.value, allow_rank_deficient=tiny)
     data = loading.configured_dataset(files, _PARAMS.value)
     try:
-        scores = {row.metric: row for row in measuring.real_subset_rows(data, sizes, settings)}
+        scores = {row.metric: row for row in image_metrics.real_subset_rows(data, sizes, settings)}
     except UserError as error:
         reason = {"reason": str(error)}
         return {str(size): {"inception_score": reason, "fid": reason} for size in sizes}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tf_pivae.evaluate.measuring import Row
+from tf_pivae.evaluate.results import Row
 from tf_pivae.report.histograms import counted, signed
 from tf_pivae.report.markup import Html, breakable, folded, note, table, tag
 from tf_pivae.report.run import Run, as_list, is_number
