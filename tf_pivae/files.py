@@ -80,7 +80,7 @@ def write_atomically(path: str | Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path, shared: bool = False) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], shared: bool = False) -> Iterator[Path]:
     """Within it, the path of a file to be written, which in the end takes the place of `path`, or is gone on a failure.
 
     Args:
@@ -103,7 +103,7 @@ def replacing(path: str | Path, shared: bool = False) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def file_sha256(path: str | Path) -> str:
+def file_sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:

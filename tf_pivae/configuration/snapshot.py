@@ -74,7 +74,7 @@ class Snapshot:
     def made(self, kind: Callable[[], T]) -> T:
         """What `kind()`, a dataclass, is in this configuration; its functions work with it, whenever called."""
         with self.active():
-            whole = kind()
+            whole: Any = kind()
             parts = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)}
             functions = {name: self._configured(part) for name, part in parts.items() if callable(part)}
             return dataclasses.replace(whole, **functions)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import keras
 import tensorflow as tf
@@ -137,7 +137,7 @@ def _hierarchy(
         image up. Those at the same place share a group of latents.
       stem, top, residual: the kind of net.
     """
-    shared = dict(latent_channels=latent_channels, residual=residual, num_classes=num_classes)
+    shared: dict[str, Any] = dict(latent_channels=latent_channels, residual=residual, num_classes=num_classes)
     top_down = [
         TopDownBlock(
             width,

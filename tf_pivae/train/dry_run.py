@@ -83,7 +83,7 @@ def rehearse(recipe: Recipe, run_dir: str | os.PathLike[str]) -> str:
     strategy = local_strategy()
     try:
         with cache.reading_only():
-            train(recipe, run_dir, strategy, recorder)
+            train(recipe, Path(run_dir), strategy, recorder)
             data = recipe.dataset()
     except cache.NotPrepared:
         return _unprepared(recipe, run_dir)

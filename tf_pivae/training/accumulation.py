@@ -9,7 +9,7 @@ from tf_pivae.configurable import Depth, configurable
 from tf_pivae.layers.moments import replica_mean
 from tf_pivae.noise import RowNoise
 from tf_pivae.training.gradients import Gradients, add, pulled
-from tf_pivae.training.trainer import Trainer
+from tf_pivae.training.trainer import Samples, Trainer
 
 
 @configurable
@@ -93,7 +93,7 @@ class AccumulatingTrainer(Trainer):
         return *over_parts(part, self.num_parts, noise, (images, labels))[0], None  # Samples are drawn once more.
 
     def _quality_gradients(
-        self, samples: None, labels: tf.Tensor | None, noise: RowNoise
+        self, samples: Samples | None, labels: tf.Tensor | None, noise: RowNoise
     ) -> tuple[Gradients, dict[str, tf.Tensor]]:
         def part(noise, labels):
             return super(AccumulatingTrainer, self)._quality_gradients(self._samples(noise, labels), labels, noise), []

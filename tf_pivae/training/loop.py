@@ -77,7 +77,8 @@ def train(
         _check_levels(data, trainer.pivae)
         with explained("train.validation"):
             likelihood = trainer.likelihood_weight > 0.0
-            validation = recipe.validation and recipe.validation(test=data.test, likelihood=likelihood)
+            make = recipe.validation
+            validation = None if make is None else make(test=data.test, likelihood=likelihood)
         record.claim(
             {
                 "name": data.name,

@@ -1,7 +1,7 @@
 """Algorithm 1 (appendix E): one train step alternates critic and generator."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -335,7 +335,7 @@ class Trainer(keras.Model):
         return RowNoise(self.seed, rows, first_row, for_xla=self.jit_compile)
 
     def _apply(
-        self, optimizer: WholeSteps, variables: Sequence[keras.Variable], gradients: Gradients
+        self, optimizer: WholeSteps, variables: list[keras.Variable], gradients: Gradients
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """One update by the replicas' mean gradient; returns its norm, and 1.0 if the step was skipped."""
         norm = optimizer.apply(averaged(gradients, variables), variables)
