@@ -7,9 +7,9 @@ then changes nothing: two replicas draw different noise, and together exactly th
 The generator is Philox, 64 bits of key and 128 of counter. Tags make the key; the seed is the upper half of the counter
 and the place in the stream the lower one, so no two of the 2^64 seeds share a number of one tag.
 
-Who draws asks for a protocol, and takes whatever has it: latents are drawn with a `NormalNoise`, bounds and samples with
-a `Noise`, several samples of the same rows with `NoiseStreams`. `RowNoise`, and the `FixedNoise` of an export, are
-`NoiseStreams`; `NoiseOfSamples`, which those return, and `SeededRowNoise` are `Noise`.
+Who draws asks for a protocol: latents are drawn with a `NormalNoise`, bounds and samples with a `Noise`, several samples
+of the same rows with `NoiseStreams`. `RowNoise`, and the `FixedNoise` of an export, are `NoiseStreams`;
+`NoiseOfSamples`, which those return, and `SeededRowNoise` are `Noise`.
 
 `keras.random.SeedGenerator` gives every replica of a `MirroredStrategy` the same numbers, hence this module.
 """
