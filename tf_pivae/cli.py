@@ -156,7 +156,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         arguments = flags.FLAGS(argv)
         for name in flags.FLAGS:
             value = flags.FLAGS[name].value
-            if isinstance(value, float) and not math.isfinite(value):  # A lower bound lets nan pass.
+            if isinstance(value, float) and not math.isfinite(value):  # NaN passes a lower bound.
                 raise flags.Error(f"flag --{name}={value}: expected a finite number")
         return arguments
     except flags.Error as error:
@@ -201,5 +201,5 @@ def one_line(error: BaseException) -> str | None:
 
 
 def _fail(message: str, exit_status: int = UserError.exit_status) -> NoReturn:
-    print(f"error: {printable(message)}", file=sys.stderr)  # It may quote a stranger's file.
+    print(f"error: {printable(message)}", file=sys.stderr)  # It may quote an untrusted file.
     sys.exit(exit_status)

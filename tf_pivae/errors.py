@@ -68,11 +68,11 @@ def disk_message(error: BaseException) -> str | None:
     """The message for an exception of Python's or TensorFlow's that comes from the disk, or None for any other."""
     if isinstance(error, OSError):
         number, path = error.errno, error.filename
-        if number not in _HINTS or (path is None and _HINTS[number] == _WRITABLE):  # A port is refused like that too.
+        if number not in _HINTS or (path is None and _HINTS[number] == _WRITABLE):  # A port fails with the same error.
             return None
     else:
         reasons = {os.strerror(number): number for number in _HINTS}
-        match = re.search(rf"(\S+); ({'|'.join(reasons)})", str(error))  # How TensorFlow's file system says it.
+        match = re.search(rf"(\S+); ({'|'.join(reasons)})", str(error))  # The form of TensorFlow's messages.
         if not match:
             return None
         number, path = reasons[match[2]], match[1]

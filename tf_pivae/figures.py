@@ -14,7 +14,7 @@ _BACKGROUND = (250, 250, 250)
 _INK = (40, 40, 40)
 _GRID = (222, 222, 222)
 _NEIGHBOUR_GAP = 10  # Pixels; those between the tiles of a grid are 2.
-# Told apart by those who see few colours, too (Okabe & Ito).
+# Distinguishable with colour blindness (Okabe & Ito).
 _CURVES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tf_pivae.models.pivae import PiVAE
     from tf_pivae.training.recipe import Recipe
 
-_SLACK = 1 << 26  # Bytes: a model that is a little too large is told the layer.
+_SLACK = 1 << 26  # Bytes, so that a model which is a little too large fails with its layer's name.
 # What registers itself with gin, so that a configuration may name it.
 _REGISTERED = (
     "bijectors.preprocessing",

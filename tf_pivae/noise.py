@@ -7,8 +7,8 @@ then changes nothing: two replicas draw different noise, and together exactly th
 The generator is Philox, 64 bits of key and 128 of counter. Tags make the key; the seed is the upper half of the counter
 and the place in the stream the lower one, so no two of the 2^64 seeds share a number of one tag.
 
-Who draws asks for a protocol: latents are drawn with a `NormalNoise`, bounds and samples with a `Noise`, several samples
-of the same rows with `NoiseStreams`. `RowNoise`, and the `FixedNoise` of an export, are `NoiseStreams`;
+Who draws asks for a protocol: latents are drawn with a `NormalNoise`, bounds and samples with a `Noise`, several
+samples of the same rows with `NoiseStreams`. `RowNoise`, and the `FixedNoise` of an export, are `NoiseStreams`;
 `NoiseOfSamples`, which those return, and `SeededRowNoise` are `Noise`.
 
 `keras.random.SeedGenerator` gives every replica of a `MirroredStrategy` the same numbers, hence this module.
@@ -28,7 +28,7 @@ _PHILOX = 1  # tf.random.Algorithm.PHILOX: the counter-based generator that CPU,
 _PER_COUNTER = 4  # One Philox counter yields four float32 numbers, uniform or normal.
 _ROOT_KEY = 0x02461E293EC8F720  # Of the streams before any tag; any constant serves.
 _MANTISSA, _ONE = 0x007FFFFF, 0x3F800000  # float32: the bits of the fraction, and those of 1.0.
-_SMALLEST_UNIFORM = 1e-7  # Whose logarithm TensorFlow takes in place of that of smaller ones.
+_SMALLEST_UNIFORM = 1e-7  # TensorFlow takes the logarithm of at least this.
 
 
 def seed_tensor(seed: int) -> tf.Tensor:

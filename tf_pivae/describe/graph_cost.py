@@ -57,7 +57,7 @@ def _body(loop):
 
 def _operation_flops(operation):
     if operation.type in _LOOPS:
-        turns = tf.get_static_value(operation.inputs[1])  # `maximum_iterations`; -1 if nobody said.
+        turns = tf.get_static_value(operation.inputs[1])  # `maximum_iterations`; -1 if it is unknown.
         return max(1, int(turns or 1)) * flops(executed(_body(operation)))
     if operation.type in _CONVOLUTIONS:
         # What slides is the kernel; it slides over what has the channels that it makes.

@@ -100,12 +100,12 @@ def _evaluate(settings: "image_metrics.Settings") -> None:
     if _WATCH.value:
         _watch(_RUN_DIR.value, settings)
     else:
-        earlier = load_evaluation(_RUN_DIR.value)  # A damaged file is said before the work.
+        earlier = load_evaluation(_RUN_DIR.value)  # A damaged file is reported before the work begins.
         result = measuring.evaluate_run(_RUN_DIR.value, settings, _STEP.value)
         _show(_RUN_DIR.value, result)
         path = Path(_RUN_DIR.value) / "evaluation.json"
         whole = results.with_earlier(result, earlier)
-        if result.rows or not path.exists():  # Where nothing could be had, earlier numbers stay.
+        if result.rows or not path.exists():  # Where nothing was computed, earlier numbers stay.
             write_atomically(path, results.as_json(whole) + "\n")
         if result.refused:
             raise UserError("; ".join(result.refused))

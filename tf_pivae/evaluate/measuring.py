@@ -51,16 +51,16 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None
     rows = []
     refused = []
     work = Path(run_dir) / "evaluation"
-    if work.is_symlink() or (work.exists() and not work.is_dir()):  # What a link leads to is not the run's.
+    if work.is_symlink() or (work.exists() and not work.is_dir()):  # A link may lead out of the run.
         raise UserError(f"{work} is not a folder: remove it, then evaluate again.")
     wanted = [name for name in settings.metrics if name in IMAGE_METRICS]
-    if wanted and not settings.feature_network:  # Said before the minutes that the other metrics take.
+    if wanted and not settings.feature_network:  # Reported before the other metrics, which take minutes.
         try:
             network = metrics.inception_network(settings.inception_weights)
         except UserError as error:
             refused.append(f"{', '.join(wanted)}: {error}")
             settings = dataclasses.replace(settings, metrics=tuple(n for n in settings.metrics if n not in wanted))
-            if settings.metrics:  # Else it is said at once.
+            if settings.metrics:  # Otherwise it is reported at once.
                 _log.warning("%s", refused[0])
     with local_strategy().scope():
         model, step = loading.load_with_step(run_dir, step)

@@ -19,7 +19,7 @@ from tf_pivae.metrics import inception_layout
 if TYPE_CHECKING:
     import keras
 
-UNVERIFIED = "unverified"  # checksum of a callable, whose numbers nobody can check
+UNVERIFIED = "unverified"  # checksum of a callable, whose weights are not known
 OFFICIAL_TITLES = {"fid": "FID", "kid": "KID", "inception_score": "Inception Score"}
 CUSTOM_TITLES = {"fid": "Frechet", "kid": "Kernel", "inception_score": "Logit score"}
 

@@ -55,7 +55,7 @@ class RunDirectory:
         """Writes configuration and facts, where the run that is being continued has not the same."""
         try:
             earlier = read_json(self.path / "data.json")
-        except (UserError, ValueError):  # None yet, or a damaged one.
+        except (UserError, ValueError):  # No file yet, or a damaged one.
             earlier = None
         if earlier != facts:
             write_atomically(self.path / "data.json", json.dumps(facts))

@@ -94,7 +94,7 @@ def _held(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # Let go of at once.
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # Released at once.
     except OSError:
         return True
     finally:

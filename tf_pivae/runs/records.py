@@ -61,7 +61,7 @@ def load_environments(run_dir: str | Path) -> list[dict]:
     try:
         environments = read_json(resolve(run_dir) / "environment.json")
     except (UserError, ValueError):
-        return []  # Written by another program, or not at all: a run is not refused for it.
+        return []  # A run is not refused for a file that is missing or another program's.
     if not isinstance(environments, list) or not all(_is_record(start, {"from_step": int}) for start in environments):
         return []
     return [{k: v for k, v in start.items() if k == "from_step" or isinstance(v, str)} for start in environments]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 _BACKGROUND, _INK, _AXIS = (250, 250, 250), (40, 40, 40), (150, 150, 150)
-_BEST, _WORST = (24, 105, 200), (225, 130, 50)  # Told apart by those who see no red or no green, too.
+_BEST, _WORST = (24, 105, 200), (225, 130, 50)  # Distinguishable with red-green blindness.
 _SCALE = 2  # Drawn this many times as large, then reduced: smooth lines.
 _HEIGHT, _TOP, _BOTTOM, _SIDE, _SPACING = 420, 96, 40, 90, 190
 _MAX_TICKS = 8

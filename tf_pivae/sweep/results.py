@@ -95,7 +95,7 @@ def check_axes(sweep_dir: str | Path, names: Iterable[str]) -> None:
             columns = next(csv.reader(file))
         swept = columns[columns.index("trial") + 1 : columns.index("status")]
     except (OSError, ValueError, StopIteration):
-        return  # None yet, or none of ours.
+        return  # No file yet, or not one of this program's.
     if sorted(swept) != sorted(names):
         raise UserError(f"{sweep_dir} holds a sweep over {', '.join(swept)}: choose another --sweep_dir for this one.")
 

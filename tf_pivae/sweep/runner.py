@@ -88,7 +88,7 @@ def _ended(trial, error, stopping):
     if record.status not in (FINISHED, FAILED, STOPPED):
         status = STOPPED if stopping else FAILED
         record = dataclasses.replace(record, status=status, error=None if stopping else error)
-        with contextlib.suppress(OSError):  # It may be the disk that went wrong.
+        with contextlib.suppress(OSError):  # The disk may be the cause.
             trial.write(record)
     return record
 

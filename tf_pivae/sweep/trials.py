@@ -159,7 +159,7 @@ def _run_stage(trial, stage, record, environment, stopped):
     if status in _STOPPED_BY:
         return dataclasses.replace(record, status=STOPPED)
     error = _last_error(trial.directory / "output.log", start)
-    if status < 0:  # By the system, for lack of memory, most of the time.
+    if status < 0:  # Usually by the system, for lack of memory.
         error = f"killed by {signal.Signals(-status).name}; {error}"
     return dataclasses.replace(record, status=FAILED, error=error)
 

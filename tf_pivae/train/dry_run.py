@@ -161,7 +161,7 @@ def _check_folder(path: Path) -> None:
     if lock.exists():
         with open(lock) as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # Let go of at once.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # Released at once.
             except BlockingIOError:
                 raise directory.in_use(path) from None
 

@@ -132,7 +132,7 @@ def over_parts(function: Callable, num_parts: int, noise: RowNoise, per_row: Seq
         total = [a + b for a, b in zip(total, means, strict=True)]
         return i + 1, total, tf.nest.map_structure(lambda array, x: array.write(i, x), arrays, rows)
 
-    nests: list = []  # What the means stand in.
+    nests: list = []  # The nest that the means are leaves of.
     # The first part on its own says what there is to add up.
     total, rows = part(0)
     arrays = tf.nest.map_structure(

@@ -69,7 +69,7 @@ def bounded_variables(limit: int | None = None, reason: str = "this machine's me
         with tf.variable_creator_scope(create):
             yield
     except UserError as error:
-        if taken > limit:  # Within a layer's call, Keras has put a page of its own around the line.
+        if taken > limit:  # Keras wraps an error within a layer's call in a long message.
             raise UserError(refusal) from error
         raise
 

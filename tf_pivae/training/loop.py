@@ -99,7 +99,9 @@ def train(
         with Stopping() as stopping:
             step = _Loop(recipe, strategy, workers, trainer, data, record, stopping, validation).run(start_step)
             if step < recipe.num_steps:
-                return Outcome(step, stopping.signal or signal.SIGTERM, None, None)  # Another worker's, if not ours.
+                return Outcome(
+                    step, stopping.signal or signal.SIGTERM, None, None
+                )  # The signal may have reached another worker.
             with stopping.at_once():
                 stopping.check()
                 model = trainer.moving_average or trainer.pivae
@@ -189,7 +191,7 @@ class _Loop:
                 self.recorder.draw_samples(step, self._shown)
             if self.validation is not None and (step % self.validation.every == 0 or step == recipe.num_steps):
                 self.recorder.validate(step, self.trainer.state, self._shown, self.validation)
-            if saves:  # After all else of this step: what is not saved is done again.
+            if saves:  # Last: what comes before it is done again after a kill.
                 self.recorder.save(step, self.trainer.state)
                 saved_step = step
         self._drain(pending, step, logs=False)

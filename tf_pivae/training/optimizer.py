@@ -68,7 +68,7 @@ class WholeSteps(keras.optimizers.Optimizer):
         return norm
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        return list(grads_and_vars)  # Keras' place for the sum over replicas, which has been taken.
+        return list(grads_and_vars)  # Keras would sum over replicas here: these are means already.
 
 
 @configurable
@@ -149,7 +149,7 @@ def _whole(kind: Any) -> type:
     def initialize(self, *arguments, **keywords):
         super(made, self).__init__(*arguments, **keywords)
 
-    initialize.__name__ = "__init__"  # Under which gin puts what it makes of it.
+    initialize.__name__ = "__init__"  # The module under which gin registers it.
     initialize.__signature__ = signature.replace(parameters=list(parameters.values()))  # type: ignore[attr-defined]
     initialize.__annotations__ = {
         name: _SETTINGS.get(name, bool if isinstance(parameter.default, bool) else float)

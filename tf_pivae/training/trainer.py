@@ -347,4 +347,4 @@ class Samples(NamedTuple):
 
     images: tf.Tensor  # [B, H, W, C] on the [-1, 1] scale
     mean: tf.Tensor  # [B, H, W, C], the mean of p(y|z)
-    tape: tf.GradientTape  # which has seen them made
+    tape: tf.GradientTape  # the tape that recorded how they were made

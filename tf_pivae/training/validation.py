@@ -68,7 +68,7 @@ class Validation:
         if samples:
             from tf_pivae.metrics.inception_weights import find_weights
 
-            self._weights = find_weights(inception_weights)  # Said now, and not after a thousand steps.
+            self._weights = find_weights(inception_weights)  # Fails now, not after a thousand steps.
 
     def __call__(self, model: PiVAE) -> dict[str, float]:
         """A dict of the scores, "bits_per_dim" and "fid"; the same weights have the same."""

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tf_pivae.errors import UserError, WorkerLost, first_line
 
-_ASK_EVERY = 20  # Steps between the questions whether a worker was told to stop: each is a message to all.
+_ASK_EVERY = 20  # Steps between checks whether a worker was told to stop: each is an exchange between all.
 
 
 def local_strategy() -> tf.distribute.Strategy:
@@ -87,7 +87,7 @@ class Workers:
         if self._alone:
             return
         with self.watched():
-            for dtype in sorted({variable.dtype for variable in variables}):  # A reduction is of one type.
+            for dtype in sorted({variable.dtype for variable in variables}):  # A reduction takes tensors of one type.
                 chosen = [variable for variable in variables if variable.dtype == dtype]
                 values = self._sum([tf.convert_to_tensor(variable) for variable in chosen], counts=self.is_chief)
                 for variable, value in zip(chosen, values, strict=True):

@@ -55,7 +55,7 @@ def claimed(folder: Path, settings: dict[str, Any], output: str | Path) -> Itera
         raise UserError(f"another process is writing {output}: wait for it, or choose another --output.") from None
     finally:
         others = [other for other in folder.iterdir() if other.name != SETTINGS] if fresh else []
-        if fresh and not any(other.stat().st_size for other in others):  # Nothing came of it.
+        if fresh and not any(other.stat().st_size for other in others):  # Nothing was written.
             for file in (path, *others):
                 file.unlink(missing_ok=True)
             if made:

@@ -20,7 +20,7 @@ class Separation(NamedTuple):
     """How well unusual images are told from usual ones."""
 
     auroc: Area
-    aupr: Area  # The unusual images are those to be found: their share is what chance gives.
+    aupr: Area  # The area under the precision-recall curve by chance is the share of unusual images.
 
 
 def separation(usual: np.ndarray, unusual: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Separation:

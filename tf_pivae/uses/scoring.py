@@ -32,7 +32,7 @@ class Scores(NamedTuple):
     """What was scored."""
 
     scored: int  # images
-    skipped: int  # files that are none, or could not be used; the table says why
+    skipped: int  # files that are not images, or could not be used; the table says why
     separations: dict[str, Separation]  # by column; empty without other images
 
 

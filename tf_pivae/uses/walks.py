@@ -151,7 +151,7 @@ def _load(some: list[own_images.Entry], num_classes: int, label: int | None) -> 
     """The images of all entries, and their classes.
 
     Raises:
-      UserError: one of them is none.
+      UserError: one of them cannot be read as an image.
     """
     images = []
     for entry in some:
