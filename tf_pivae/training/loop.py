@@ -99,9 +99,8 @@ def train(
         with Stopping() as stopping:
             step = _Loop(recipe, strategy, workers, trainer, data, record, stopping, validation).run(start_step)
             if step < recipe.num_steps:
-                return Outcome(
-                    step, stopping.signal or signal.SIGTERM, None, None
-                )  # The signal may have reached another worker.
+                # The signal may have reached another worker.
+                return Outcome(step, stopping.signal or signal.SIGTERM, None, None)
             with stopping.at_once():
                 stopping.check()
                 model = trainer.moving_average or trainer.pivae
