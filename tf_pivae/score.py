@@ -34,7 +34,7 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time.", lower_
 def main() -> None:
     check_output(_OUTPUT.value)
     cli.import_tensorflow_quietly()
-    scores = uses.score(
+    found = uses.score(
         _RUN_DIR.value,
         _IMAGES.value,
         _OUTPUT.value,
@@ -47,9 +47,9 @@ def main() -> None:
         _LABEL.value,
         _BATCH_SIZE.value,
     )
-    skipped = f", {scores.skipped} skipped (see the column `problem`)" if scores.skipped else ""
-    print(f"{scores.scored} images scored{skipped}: {_OUTPUT.value}")
-    for column, areas in scores.separations.items():
+    skipped = f", {found.skipped} skipped (see the column `problem`)" if found.skipped else ""
+    print(f"{found.scored} images scored{skipped}: {_OUTPUT.value}")
+    for column, areas in found.separations.items():
         (roc, low, high), (pr, pr_low, pr_high) = areas
         print(f"{column:<16} AUROC {roc:.3f} ({low:.3f} to {high:.3f})   AUPR {pr:.3f} ({pr_low:.3f} to {pr_high:.3f})")
 

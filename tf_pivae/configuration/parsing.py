@@ -63,7 +63,7 @@ def parse(files: Sequence[str] = (), parameters: Iterable[str] = ()) -> None:
         mentioned |= _read_file(name, 0)
     for parameter in parameters:
         read(_binding(parameter), f"--gin_param={_short(parameter)}")
-        mentioned.discard(parameter.partition("=")[0].strip())  # A macro that is bound here must be used.
+        mentioned.discard(parameter.partition("=")[0].strip())  # What is said here has to matter.
     checking.check(mentioned)
 
 
@@ -78,7 +78,7 @@ def statements(source: str, where: str) -> Iterator[tuple]:
       UserError: it cannot be parsed; says where.
     """
     if len(source) > _LARGEST:
-        raise UserError(f"{where} has {len(source):,} characters: too long for a configuration.")
+        raise UserError(f"{where} has {len(source):,} characters: no configuration is so long.")
     line = None
     try:
         for statement in config_parser.ConfigParser(source, gin.config.ParserDelegate()):
@@ -86,7 +86,7 @@ def statements(source: str, where: str) -> Iterator[tuple]:
             yield statement
     except (UserError, RecursionError):
         raise
-    except Exception as error:  # gin's parser raises exceptions of many kinds.
+    except Exception as error:  # Text may hold anything, and gin's parser raises what it likes.
         raise UserError(messages.explain(error, where, line)) from error
 
 

@@ -54,10 +54,10 @@ class RunDirectory:
     def claim(self, config: str, facts: dict) -> None:
         """Writes configuration and facts, where the run that is being continued has not the same."""
         try:
-            earlier = read_json(self.path / "data.json")
-        except (UserError, ValueError):  # No file yet, or a damaged one.
-            earlier = None
-        if earlier != facts:
+            known = read_json(self.path / "data.json")
+        except (UserError, ValueError):  # None yet, or a damaged one.
+            known = None
+        if known != facts:
             write_atomically(self.path / "data.json", json.dumps(facts))
         if not (self.path / "config.gin").exists():
             write_atomically(self.path / "config.gin", config)
