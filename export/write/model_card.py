@@ -8,12 +8,12 @@ from typing import Any
 
 from tensorflow.types.experimental import ConcreteFunction
 
+from tf_pivae.export.versions import MODEL_CARD
 from tf_pivae.export.write.signatures import Options
 from tf_pivae.files import file_sha256
 from tf_pivae.runs import records
 from tf_pivae.version import __version__
 
-FILE = "assets.extra/model_card.json"
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
 
 
@@ -55,7 +55,7 @@ def model_card(
 def write_model_card(folder: str | Path, card: dict[str, Any]) -> None:
     """Writes the card with the SHA-256 of every other file of the version."""
     folder = Path(folder)
-    path = folder / FILE
+    path = folder / MODEL_CARD
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file != path)
     sums = {file.relative_to(folder).as_posix(): file_sha256(file) for file in files}
     path.parent.mkdir(exist_ok=True)
