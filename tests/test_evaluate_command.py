@@ -257,7 +257,7 @@ def test_two_folders_without_a_run(tmp_path, network, evaluate):
         (["--run_dir=missing"], "no run in missing"),
         ([], "--run_dir"),
         (["--real_subsets=many", "--gin_file=demo.gin"], "whole numbers"),
-        (["--real_subsets=64", "--gin_file=models/no_flow.gin"], "add train.dataset=@bundled"),
+        (["--real_subsets=64", "--gin_file=models/no_flow.gin"], "add --gin_param=train.dataset=@bundled"),
         (["--images=nowhere", "--metrics=fid"], "nowhere"),
         (["--images=nowhere", "--run_dir=runs/demo"], "give one of them"),
     ],
