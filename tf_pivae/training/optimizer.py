@@ -149,7 +149,7 @@ def _whole(kind: Any) -> type:
     def initialize(self, *arguments, **keywords):
         super(made, self).__init__(*arguments, **keywords)
 
-    initialize.__name__ = "__init__"  # The module under which gin registers it.
+    initialize.__name__ = "__init__"  # Under which gin registers it.
     initialize.__signature__ = signature.replace(parameters=list(parameters.values()))  # type: ignore[attr-defined]
     initialize.__annotations__ = {
         name: _SETTINGS.get(name, bool if isinstance(parameter.default, bool) else float)
