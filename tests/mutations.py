@@ -261,13 +261,6 @@ MUTATIONS = [
         "tests/training/test_step.py",
     ),
     Mutation(
-        "adversarial gradients beside the wrong variables",
-        "tf_pivae/training/gradients.py",
-        "return [next(remaining) if passes else None for passes in mask]",
-        "return [next(remaining, None) for passes in mask]",
-        "tests/training/test_step.py",
-    ),
-    Mutation(
         "the recipe: labels left out of a class-conditional model",
         "tf_pivae/training/recipe.py",
         "num_classes = data.num_classes if self.class_conditional else 0",

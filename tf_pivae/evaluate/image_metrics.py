@@ -108,4 +108,5 @@ def folder_rows(images: str | Path, reference_images: str | Path | None, setting
 
 
 def score_row(score: metrics.Score, prefix: str = "") -> Row:
+    """The `Row` of a score, its name behind `prefix`."""
     return Row(prefix + score.name, score.value, score.std, str(score).split(" (", 1)[1].removesuffix(")"))

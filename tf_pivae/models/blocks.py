@@ -176,7 +176,14 @@ class TopDownLayers(Composite):
     def parts(
         self, x: tf.Tensor, labels: tf.Tensor | None, *, latents_given: bool, with_posterior: bool
     ) -> dict[str, tf.Tensor | None]:
-        """The top-down features by name: those of prior and posterior that are asked for, no convolution for others."""
+        """The top-down features by name; the convolution gives what is needed alone, the others are None.
+
+        Args:
+          x: float32 [B, H, W, I].
+          labels: int [B] for a class-conditional model.
+          latents_given: z is not drawn: neither prior nor posterior is needed.
+          with_posterior: z is drawn from the posterior: all of them are needed.
+        """
         names = None if with_posterior else ("features",) if latents_given else GENERATIVE_PARTS
         channels = None if names is None else self.splitter.ranges(names)
         return self.splitter(self.conv(tf.nn.elu(x), labels=labels, channels=channels), names)

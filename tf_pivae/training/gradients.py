@@ -11,7 +11,14 @@ Gradients = list[tf.Tensor | None]
 def pulled(
     tape: tf.GradientTape, target: object, variables: Sequence[keras.Variable], upstream: object = None
 ) -> Gradients:
-    """The gradients of what a tape has seen, as dense tensors: rows gathered by label come as `IndexedSlices`."""
+    """The gradients of what a tape has recorded, as dense tensors: rows gathered by label come as `IndexedSlices`.
+
+    Args:
+      tape: which has recorded it.
+      target: a tensor, or a list of them.
+      variables: Keras variables or tensors.
+      upstream: gradients with respect to `target`; None is 1 for a scalar.
+    """
     gradients = tape.gradient(target, variables, output_gradients=upstream)
     return [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients]
 
@@ -42,7 +49,17 @@ def averaged(gradients: Gradients, variables: Sequence[keras.Variable]) -> list[
 
 
 def every(interval: int, step: tf.Tensor, loss: Callable[[], tf.Tensor], variables: Sequence[keras.Variable]) -> tuple:
-    """`interval` times a loss and its gradients in every so many steps, zeros in the others: (scalar, gradients)."""
+    """A loss that is computed now and then, and stronger for it.
+
+    Args:
+      interval: in steps.
+      step: the number of the step being taken, a scalar integer tensor.
+      loss: a function without arguments that returns a scalar.
+      variables: whose gradients are taken.
+
+    Returns:
+      `interval` times the loss and its gradients in every `interval`-th step, zeros in the others.
+    """
 
     def due():
         with tf.GradientTape() as tape:
