@@ -19,7 +19,7 @@ BENCH_ARGS ?=
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-EXTRAS = dev,docs,ray-serve,openvino,serving$(if $(PEERS),$(comma)peers)
+EXTRAS = dev,docs,hub,mlflow-server,ray-serve,openvino,serving$(if $(PEERS),$(comma)peers)
 comma = ,
 # Two processes, each with whole files: what a file's tests share is made once. PYTEST_ARGS="-n 0": one, as --pdb needs.
 PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder

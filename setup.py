@@ -71,6 +71,23 @@ EXTRAS = {
         "grpcio-reflection>=1.74,<2",
         "watchfiles>=1,<2",
     ],
+    # Published models on the Hugging Face hub: `publish --to=hub`, `load("hf://OWNER/NAME")`.
+    "hub": ["huggingface_hub>=1,<3"],
+    # MLflow's client, for the logger of docs/guides/extending.md. (The whole of MLflow wants an older pyarrow.)
+    "mlflow": ["mlflow-skinny>=3.10,<4"],
+    # What MLflow's own server imports beside its client: a test trains against it.
+    "mlflow-server": [
+        'mlflow-skinny>=3.10,<4; python_version >= "3.11"',
+        'alembic>=1.16,<2; python_version >= "3.11"',
+        'fastapi>=0.133,<1; python_version >= "3.11"',
+        'flask>=3.1,<4; python_version >= "3.11"',
+        'flask-cors>=6,<7; python_version >= "3.11"',
+        'graphene>=3.4,<4; python_version >= "3.11"',
+        'huey>=3,<4; python_version >= "3.11"',
+        'pandas>=2.3,<4; python_version >= "3.11"',
+        'sqlalchemy>=2,<3; python_version >= "3.11"',
+        'uvicorn>=0.40,<1; python_version >= "3.11"',
+    ],
     # Exported models without TensorFlow: `tf_pivae.export.load(..., runtime="openvino")`.
     "openvino": ["openvino>=2026.2"],
     # TensorFlow Serving's messages and stubs and the channel they use; the development server's REST and metrics.

@@ -668,6 +668,41 @@ MUTATIONS = [
         "if len(ends) == 0:",
         "tests/models/test_latent_methods.py",
     ),
+    Mutation(
+        "images as they are: the central part of a file is a square, whatever it becomes",
+        "tf_pivae/data/image_ops.py",
+        "largest_part(height, width, self.image_size or 1)",
+        "largest_part(height, width, 1)",
+        "tests/data/test_image_ops.py",
+    ),
+    Mutation(
+        "metrics.jsonl: what a run does again is there twice",
+        "tf_pivae/training/loggers.py",
+        'if line["step"] <= start_step and EVALUATION not in line]',
+        "if EVALUATION not in line]",
+        "tests/training/test_loggers.py",
+    ),
+    Mutation(
+        "a run that goes on: the learning rate is the checkpoint's, whatever is said now",
+        "tf_pivae/training/recorder.py",
+        "            variable.assign(rate)",
+        "            pass",
+        "tests/training/test_changes.py",
+    ),
+    Mutation(
+        "a run that goes on: fewer steps than it has are as good as more",
+        "tf_pivae/runs/changes.py",
+        "int(now) > int(before)",
+        "int(now) != int(before)",
+        "tests/training/test_changes.py",
+    ),
+    Mutation(
+        "a hub's model: whatever lies beside it is fetched, too",
+        "tf_pivae/runs/hub.py",
+        " for file in about.siblings or [] if _FILES.fullmatch(file.rfilename)}",
+        " for file in about.siblings or []}",
+        "tests/training/test_hub.py",
+    ),
 ]
 
 

@@ -62,6 +62,8 @@ _ALLOWED = {
     "export/client/rest_client.py": {"urllib", "http", "ssl"},
     # The application for a user's Ray cluster.
     "export/ray_serve.py": {"asyncio", "ray"},
+    # hf://OWNER/NAME and `publish --to=hub`, which the user writes.
+    "tf_pivae/runs/hub.py": {"huggingface_hub"},
     # `--launcher=ray`: whether the cluster's host answers, and the cluster itself.
     "tf_pivae/sweep/launch.py": {"socket", "ray"},
 }

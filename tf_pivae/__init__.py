@@ -6,6 +6,7 @@ TensorFlow:
     model = tf_pivae.load(run_dir)         # a trained `PiVAE`, or one of tf_pivae.pretrained()
     model.log_prob(images)                 # [B] float32, nats
     model.sample(16, seed=0)               # uint8 [16, H, W, C]
+    tf_pivae.train("runs/demo", "demo.gin")
 """
 
 import importlib
@@ -18,7 +19,7 @@ from tf_pivae.version import __version__
 # times as fast as its own. It reads the variable when it is imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-_MODULES = {"metrics": "tf_pivae.metrics", "threads": "tf_pivae.system.threads"}
+_MODULES = {"metrics": "tf_pivae.metrics", "threads": "tf_pivae.system.threads", "train": "tf_pivae.train"}
 _PUBLIC = {
     "PiVAE": "tf_pivae.models.pivae",
     "UserError": "tf_pivae.errors",

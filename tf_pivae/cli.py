@@ -70,6 +70,12 @@ def define_step_flag(what: str) -> flags.FlagHolder:
     return flags.DEFINE(_StepParser(), "step", None, about)
 
 
+def define_data_flag() -> flags.FlagHolder:
+    """Defines --gin_param of a command that reads the data of a run: where they lie, for `loading.data_at`."""
+    about = "Where a copied run's data lie on this machine, as image_folder.path=FOLDER; repeat for more."
+    return flags.DEFINE_multi_string("gin_param", [], about)
+
+
 def _imports() -> list[str]:
     return flags.FLAGS["import"].value if "import" in flags.FLAGS else []
 

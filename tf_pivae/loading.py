@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_pivae import configuration
 from tf_pivae.configuration import parsing
 from tf_pivae.errors import UserError, first_line
+from tf_pivae.runs.changes import PLACES, is_place
 from tf_pivae.runs.pretrained import resolve
 from tf_pivae.runs.records import load_facts
 from tf_pivae.system.startup import import_tensorflow_quietly
@@ -94,8 +96,8 @@ def load(run_dir: str | Path, step: int | str | None = None, moving_average: boo
     Extensions of your own are registered by importing their module first.
 
     Args:
-      run_dir: folder that `tf_pivae.train` wrote, or the name of a model that comes with the package, one of
-        `tf_pivae.pretrained()`.
+      run_dir: folder that `tf_pivae.train` wrote, the name of a model that comes with the package, one of
+        `tf_pivae.pretrained()`, or hf://OWNER/NAME, a model that `publish` put on the Hugging Face hub.
       step: int, one of its checkpoints; None is the newest, "best" the one that its `train.validation` chose.
       moving_average: take the moving-average weights where they were kept.
 
@@ -135,8 +137,29 @@ def _named(path: Path) -> Iterator[None]:
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
 
 
+_places: ContextVar[Sequence[str]] = ContextVar("places", default=())
+
+
+@contextlib.contextmanager
+def data_at(*bindings: str) -> Iterator[None]:
+    """Within it, the data of runs lie where these bindings say, such as "image_folder.path=FOLDER": of copied runs.
+
+    Raises:
+      UserError: a binding that says something else.
+    """
+    for binding in bindings:
+        if not is_place(binding.partition("=")[0].strip()):
+            places = ", ".join(f"{source}.{place}" for source, names in PLACES.items() for place in names[:1])
+            raise UserError(f"--gin_param={binding}: of a run, it says where its data lie: {places}, ...")
+    token = _places.set(bindings)
+    try:
+        yield
+    finally:
+        _places.reset(token)
+
+
 def load_dataset(run_dir: str | Path) -> ImageDataset:
-    """The `ImageDataset` that a run was trained on.
+    """The `ImageDataset` that a run was trained on, where its configuration or `data_at` says that it lies.
 
     Nothing is downloaded, prepared or written for it: where the files of a configuration lie is for whoever trains to
     say, not for a run of somebody else's.
@@ -146,13 +169,22 @@ def load_dataset(run_dir: str | Path) -> ImageDataset:
     """
     from tf_pivae.data import cache
 
+    register()
     path = resolve(run_dir) / "config.gin"
-    recipe = recipe_of(run_dir)
+    settings = configuration.of_run(path).bound(_places.get())
+    recipe = _recipe(settings, path)
     try:
         with cache.reading_only():
             return recipe.dataset()
     except cache.NotPrepared as error:
         raise UserError(f"{first_line(error)} Its configuration: --gin_file={path}") from error
+    except UserError as error:
+        source = (settings.function_name("train.dataset") or "").rpartition(".")[2]
+        place = f"{source}.{PLACES[source][0]}" if source in PLACES else None
+        if place is None:
+            raise
+        line = first_line(error)
+        raise UserError(f"{line} (if it lies elsewhere on this machine, say where: --gin_param={place}=...)") from error
 
 
 def recipe_of(run_dir: str | Path) -> Recipe:
@@ -162,9 +194,15 @@ def recipe_of(run_dir: str | Path) -> Recipe:
       UserError: no configuration there, or one of no run; names the file.
     """
     register()
+    path = resolve(run_dir) / "config.gin"
+    with _named(path):
+        settings = configuration.of_run(path)
+    return _recipe(settings, path)
+
+
+def _recipe(settings: configuration.Snapshot, path: Path) -> Recipe:
     from tf_pivae.training.building import explained
     from tf_pivae.training.recipe import Recipe
 
-    path = resolve(run_dir) / "config.gin"
     with _named(path), explained("it describes no run"):
-        return configuration.of_run(path).made(Recipe)
+        return settings.made(Recipe)

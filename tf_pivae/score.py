@@ -6,7 +6,7 @@ PNG. --against=OTHER_FOLDER adds how well each column tells both apart. Interrup
 
 from absl import flags
 
-from tf_pivae import cli, uses
+from tf_pivae import cli, loading, uses
 from tf_pivae.arguments import SEEDS
 from tf_pivae.errors import check_output
 
@@ -31,22 +31,26 @@ _LABEL = flags.DEFINE_integer("label", None, "Class of the images, for a class-c
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time.", lower_bound=1)
 
 
+_GIN_PARAM = cli.define_data_flag()
+
+
 def main() -> None:
     check_output(_OUTPUT.value)
     cli.import_tensorflow_quietly()
-    found = uses.score(
-        _RUN_DIR.value,
-        _IMAGES.value,
-        _OUTPUT.value,
-        _AGAINST.value,
-        _HELD_OUT.value,
-        _NUM_HELD_OUT.value,
-        _IMPORTANCE_SAMPLES.value,
-        _SEED.value,
-        _STEP.value,
-        _LABEL.value,
-        _BATCH_SIZE.value,
-    )
+    with loading.data_at(*_GIN_PARAM.value):
+        found = uses.score(
+            _RUN_DIR.value,
+            _IMAGES.value,
+            _OUTPUT.value,
+            _AGAINST.value,
+            _HELD_OUT.value,
+            _NUM_HELD_OUT.value,
+            _IMPORTANCE_SAMPLES.value,
+            _SEED.value,
+            _STEP.value,
+            _LABEL.value,
+            _BATCH_SIZE.value,
+        )
     skipped = f", {found.skipped} skipped (see the column `problem`)" if found.skipped else ""
     print(f"{found.scored} images scored{skipped}: {_OUTPUT.value}")
     for column, areas in found.separations.items():

@@ -62,6 +62,23 @@ def test_the_vae_gets_a_tensor_of_the_images_own_shape(num_scales, randomize):
     np.testing.assert_allclose(flow.bijector().inverse(y), x, atol=1e-4)
 
 
+@pytest.mark.parametrize(("shape", "num_scales"), [((4, 6, 1), 2), ((3, 5, 2), 1), ((8, 4, 1), 3)])
+def test_rectangles(shape, num_scales, randomize, jacobians):
+    """The log-determinant is that of the Jacobian, and the inverse takes every pixel back."""
+    bijector = randomize(_flow(shape, norm="act", num_scales=num_scales, num_couplings=2), scale=0.1).bijector()
+    x = _images([2, *shape])
+    sign, log_det = np.linalg.slogdet(jacobians(bijector.forward, x))
+    assert (sign == 1).all()
+    assert np.abs(log_det).min() > 0.1
+    np.testing.assert_allclose(bijector.forward_log_det_jacobian(x, event_ndims=3), log_det, atol=1e-4)
+    np.testing.assert_allclose(bijector.inverse(bijector.forward(x)), x, atol=1e-5)
+
+
+def test_sides_that_cannot_be_halved():
+    with pytest.raises(ValueError, match=r"^images of 12x18 cannot be halved 2 times: 4 must .* pad_to = \(12, 20\)"):
+        RealNVP((12, 18, 1), num_scales=3)
+
+
 @pytest.mark.parametrize("num_scales", [1, 2])
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function])
 def test_running_moments_move_once_a_step(monkeypatch, num_scales, wrap):

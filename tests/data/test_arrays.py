@@ -17,7 +17,7 @@ def split(count=4, size=8, channels=3, labels=None):
         (np.zeros((2, 8, 8, 3), np.float32), "uint8"),
         (np.zeros((2, 8, 8), np.uint8), r"\[N, H, W, C\]"),
         (np.zeros((0, 8, 8, 3), np.uint8), "no images"),
-        (np.zeros((2, 8, 9, 3), np.uint8), "square, got 8x9"),
+        (np.zeros((2, 8, 0, 3), np.uint8), "have pixels, got 8x0"),
         (np.zeros((2, 8, 8, 5), np.uint8), "1 to 4 channels, got 5"),
     ],
 )

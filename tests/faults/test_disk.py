@@ -17,6 +17,7 @@ from tf_pivae.export.versions import new_version
 from tf_pivae.files import write_atomically
 from tf_pivae.runs.checkpoints import Checkpoints
 from tf_pivae.runs.directory import RunDirectory
+from tf_pivae.training.loggers import JsonlLogger, TensorBoardLogger
 from tf_pivae.training.monitor import Monitor
 
 FULL = "No space left on device; make room, then run the same command again."
@@ -87,10 +88,9 @@ def test_what_is_written_whole_or_not_at_all(disk, writer):
     assert contents(disk.path) == kept
 
 
-def test_metrics(disk, monkeypatch):
+def test_metrics(disk):
     """They are appended to: the next start drops the half line that did fit, and goes on."""
-    monkeypatch.setattr(tf.summary, "scalar", lambda *_: None)
-    monitor = Monitor(disk.path, 0, 10, 8)
+    monitor = Monitor([JsonlLogger(disk.path, 0)], 0, 10, 8)
     monitor.report(1, {"loss": 1.0})
     disk.fill()
     line = line_of(lambda: [monitor.report(step, {f"loss/{i}": 1.0 for i in range(200)}) for step in range(2, 9)])
@@ -99,15 +99,14 @@ def test_metrics(disk, monkeypatch):
     assert len(written) % 4096 == 0  # Up to the last byte of what it had of the disk.
     assert not written.endswith("\n")
     disk.make_room()
-    again = Monitor(disk.path, 1, 10, 8)
+    again = Monitor([JsonlLogger(disk.path, 1)], 1, 10, 8)
     again.report(2, {"loss": 2.0})
     assert [line["loss"] for line in read_metrics(disk.path)] == [1.0, 2.0]
 
 
-def test_tensorboard(disk, tmp_path):
-    """Where metrics.jsonl still has room, TensorFlow's own writer is heard of too."""
-    (disk.path / "metrics.jsonl").symlink_to(tmp_path / "elsewhere.jsonl")
-    monitor = Monitor(disk.path, 0, 10, 8)
+def test_tensorboard(disk):
+    """TensorFlow's own writer is heard of too."""
+    monitor = Monitor([TensorBoardLogger(disk.path, 0)], 0, 10, 8)
     disk.fill()
     line = line_of(lambda: [monitor.report(step, {f"loss/{i}": 1.0 for i in range(200)}) for step in range(1, 9)])
     assert line.startswith(f"cannot use {disk.path}/tensorboard/events")

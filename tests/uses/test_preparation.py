@@ -51,6 +51,19 @@ def test_folders_give_their_central_squares():
         make(pixels(7, 20))
 
 
+def test_images_as_they_are():
+    make = prepared((12, 20, 1), "train.dataset=@image_folder", "image_folder.image_size=(12, 20)")
+    raw = pixels(40, 50)
+    np.testing.assert_array_equal(make(raw), image_ops.area_resize(raw[5:35], (12, 20)))
+    with pytest.raises(UnusableImage, match="30x19 is smaller than 12x20"):
+        make(pixels(30, 19))
+    bindings = "train.dataset=@image_folder", "image_folder.crop=None", "image_folder.pad_to=(12, 20)"
+    make = prepared((12, 20, 1), *bindings)
+    np.testing.assert_array_equal(make(pixels(10, 17)), np.pad(pixels(10, 17), ((1, 1), (1, 2), (0, 0))))
+    with pytest.raises(UnusableImage, match="cannot pad a 13x20 image to 12x20"):
+        make(pixels(13, 20))
+
+
 def test_what_was_cut_into_tiles_takes_tiles_alone():
     make = prepared((8, 8, 1), "train.dataset=@image_folder", "image_folder.image_size=8", "image_folder.crop='tiles'")
     np.testing.assert_array_equal(make(pixels(8, 8)), pixels(8, 8))

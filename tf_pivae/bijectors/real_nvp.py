@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tf_pivae.arguments import divisible_sides
 from tf_pivae.bijectors.base import with_own_cache
 from tf_pivae.bijectors.coupling import AffineCoupling, channel_mask, checkerboard_mask
 from tf_pivae.bijectors.factor_out import FactorOut
@@ -203,11 +204,7 @@ class RealNVP(Composite):
         super().__init__(name=name)
         self.couples_images = norm == "batch"  # In training, when the moments are those of a batch.
         height, image_width, channels = image_shape
-        stride = 2 ** (num_scales - 1)
-        if height % stride or image_width % stride:
-            raise ValueError(
-                f"`num_scales` = {num_scales} needs image sides divisible by {stride}; got {height}x{image_width}."
-            )
+        divisible_sides(image_shape, num_scales - 1, "a smaller `num_scales`")
         options: dict[str, Any] = dict(num_couplings=num_couplings, num_blocks=num_blocks, width=width, norm=norm)
         options.update(call_block=call_block)
         self.scales = []

@@ -42,7 +42,8 @@ def is_file(name: str) -> bool:
 
 
 def _find(name: str) -> str | None:
-    paths = [os.path.join(root, name) for root in search_paths()]
+    packaged = str(Path(__file__).resolve().parent.parent / "pretrained")  # fashion_mnist/config.gin, to go on from.
+    paths = [os.path.join(root, name) for root in (*search_paths(), packaged)]
     return next((path for path in paths if "\0" not in path and os.path.isfile(path)), None)
 
 
@@ -62,9 +63,14 @@ def parse(files: Sequence[str] = (), parameters: Iterable[str] = ()) -> None:
     for name in files:
         mentioned |= _read_file(name, 0)
     for parameter in parameters:
-        read(_binding(parameter), f"--gin_param={_short(parameter)}")
+        read_parameter(parameter)
         mentioned.discard(parameter.partition("=")[0].strip())  # What is said here has to matter.
     checking.check(mentioned)
+
+
+def read_parameter(parameter: str) -> None:
+    """Binds what a --gin_param says; UserError as for `parse`."""
+    read(_binding(parameter), f"--gin_param={_short(parameter)}")
 
 
 def statements(source: str, where: str) -> Iterator[tuple]:

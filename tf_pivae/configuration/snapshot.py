@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,6 +78,14 @@ class Snapshot:
             parts = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)}
             functions = {name: self._configured(part) for name, part in parts.items() if callable(part)}
             return dataclasses.replace(whole, **functions)
+
+    def bound(self, parameters: Iterable[str]) -> "Snapshot":
+        """This configuration with other bindings, such as "image_folder.path=FOLDER", in it."""
+        with self.active():
+            for parameter in parameters:
+                parsing.read_parameter(parameter)
+            checking.check(set())
+            return Snapshot()
 
     def function_name(self, binding: str) -> str | None:
         """The name of the function that a binding such as "train.dataset" refers to; None where it refers to none."""

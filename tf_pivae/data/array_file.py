@@ -179,8 +179,6 @@ def image_source(
             f"{train.images.name} makes images of {list(shape)} but {test.images.name} of {list(other)}: they must "
             "have one shape"
         )
-    if shape[0] != shape[1]:
-        raise UserError(f"{train.images.name} must be square, got {shape[0]}x{shape[1]}: crop, pad or resize it")
     num_classes = arrays.count_classes((train.labels, test.labels), class_names)
     first, second = (_split(side, preprocess, shape, num_bins) for side in (train, test))
     return sources.ImageSource(shape, first, second, num_classes, tuple(class_names))

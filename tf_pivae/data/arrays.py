@@ -19,7 +19,7 @@ class ImageSplit:
     """The images of one split, in a fixed order.
 
     Attributes:
-      images: uint8 `[N, H, W, C]`, square, one to four channels; an array, a read-only memory map, or
+      images: uint8 `[N, H, W, C]`, one to four channels; an array, a read-only memory map, or
         `levels.LookedUpImages`.
       labels: int64 `[N]`, or None.
     """
@@ -36,8 +36,8 @@ class ImageSplit:
         count, height, width, channels = images.shape
         if count == 0:
             raise UserError("a split has no images: both the training and the test split need at least one")
-        if height != width or height == 0:
-            raise UserError(f"images must be square, got {height}x{width}: crop, pad or resize them")
+        if not height * width:
+            raise UserError(f"images must have pixels, got {height}x{width}")
         if not 1 <= channels <= 4:
             raise UserError(f"images must have 1 to 4 channels, got {channels}")
         if labels is not None and (labels.dtype != np.int64 or labels.shape != (count,)):

@@ -1,7 +1,10 @@
 """Any folder of images: central squares, or tiles of large photographs; training and test are split by file."""
 
+import collections
+import contextlib
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 
@@ -21,8 +24,8 @@ _MAX_TILE_PIXELS = 1 << 28  # Of all tiles of one file, which are made at once.
 @gin.configurable
 def image_folder(
     path: str | os.PathLike[str],
-    image_size: int,
-    crop: str = "central",
+    image_size: image_ops.Size | None = None,
+    crop: str | None = "central",
     test_fraction: float = 0.1,
     test_path: str | os.PathLike[str] | None = None,
     downscale: int | Sequence[int] = 1,
@@ -33,6 +36,7 @@ def image_folder(
     num_examples: arrays.Limits | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     name: str | None = None,
+    pad_to: image_ops.Size | None = None,
 ) -> arrays.ImageDataset:
     """A data set made of the image files below a folder, prepared once in the cache.
 
@@ -41,9 +45,11 @@ def image_folder(
 
     Args:
       path: the folder, read recursively.
-      image_size: side of the images made.
-      crop: "central": the central square of each file, area-resized. "tiles": the centred grid of `image_size` squares
-        of each file. "random_tiles": `max_tiles_per_image` squares at random places of each file.
+      image_size: side of the images made, or their (H, W).
+      crop: "central": the largest central part of each file that has the proportions of `image_size`, area-resized.
+        "tiles": the centred grid of parts of `image_size` of each file. "random_tiles": `max_tiles_per_image` such
+        parts at random places of each file. "none" or None: the whole of each file, padded to `pad_to`, area-resized to
+        `image_size`; without the two, every file must have the size of the first.
       test_fraction: share of the FILES held out (tiles of one photograph resemble each other); chosen by the hash of
         the name.
       test_path: a folder of test images; `test_fraction` is then not used.
@@ -55,6 +61,7 @@ def image_folder(
       num_examples: as in `ImageDataset.take`; the order is that of the hashes.
       cache_dir: see `cache.prepare`.
       name: the data set's name; default the folder's.
+      pad_to: for whole files: the side or (H, W) to pad to with zeros.
 
     Returns:
       An `ImageDataset` of memory maps.
@@ -62,15 +69,26 @@ def image_folder(
     Raises:
       UserError: if there is no such folder, or no usable image in a split.
     """
-    image_ops.Preprocess(image_size=image_size, channels=channels)  # checks both
+    crop = crop or "none"
+    image_ops.Preprocess(channels=channels)  # checks it
+    preprocess = image_ops.Preprocess(None if crop == "none" else "central", pad_to, image_size)
     factors = tuple(downscale) if isinstance(downscale, (tuple, list)) else (downscale,)
-    if crop not in ("central", "tiles", "random_tiles"):
-        raise UserError(f"image_folder.crop must be 'central', 'tiles' or 'random_tiles', got {crop!r}")
+    if crop not in ("central", "tiles", "random_tiles", "none"):
+        raise UserError(f"image_folder.crop must be 'central', 'tiles', 'random_tiles' or 'none', got {crop!r}")
+    if crop != "none" and pad_to is not None:
+        raise UserError(f"image_folder.pad_to is for whole files, and crop is {crop!r}: set image_folder.crop = 'none'")
+    if crop != "none" and image_size is None:
+        raise UserError(
+            "the configuration has no image_folder.image_size: add --gin_param=image_folder.image_size=..., or take "
+            "whole files as they are, --gin_param=image_folder.crop=None"
+        )
+    size = preprocess.image_size or preprocess.pad_to
+    shape = None if size is None else image_ops.sides(size)
     if not factors or not all(map(arrays.is_count, factors)):
         raise UserError(f"image_folder.downscale must be a whole number or several, such as (2, 4), got {downscale!r}")
     if max_tiles_per_image is None and crop == "random_tiles":
         raise UserError("image_folder.crop = 'random_tiles' needs image_folder.max_tiles_per_image")
-    most = max(1, _MAX_TILE_PIXELS // image_size**2)
+    most = max(1, _MAX_TILE_PIXELS // math.prod(shape or (1,)))
     if max_tiles_per_image is not None and not (arrays.is_count(max_tiles_per_image) and max_tiles_per_image <= most):
         raise UserError(
             f"image_folder.max_tiles_per_image must be a whole number from 1 to {most:,}, got {max_tiles_per_image!r}"
@@ -79,17 +97,18 @@ def image_folder(
         raise UserError(f"image_folder.test_fraction must lie between 0 and 1, got {test_fraction!r}")
     folders = [os.path.abspath(os.path.expanduser(p)) for p in (path, test_path) if p is not None]
     name = name or printable(os.path.basename(folders[0])) or "images"
-    if channels is not None and not class_folders:
-        cache.declared(name, (image_size, image_size, channels), (), arrays.check_num_examples(num_examples))
+    if channels is not None and not class_folders and shape is not None:
+        cache.declared(name, (*shape, channels), (), arrays.check_num_examples(num_examples))
     for folder in folders:
         if not os.path.isdir(folder):
             raise UserError(f"there is no folder {printable(folder)}: set image_folder.path to a folder of images")
     listings = [image_files.find_files(folder) for folder in folders]
-    cutter = _Cutter(image_size, crop, factors, max_tiles_per_image, seed)
     specification = {
         "source": "folder",
         "listing": [_fingerprint(files) for files, _ in listings],
-        "cutter": repr(cutter),
+        "cutter": repr(preprocess)
+        if crop == "none"
+        else f"{crop} {preprocess.image_size} {factors} {max_tiles_per_image} {seed}",
         "test_fraction": None if test_path else test_fraction,
         "channels": channels,
         "class_folders": class_folders,
@@ -108,8 +127,11 @@ def image_folder(
         classes = sorted({f.relative.split("/")[0] for files in usable for f, _ in files}) if class_folders else []
         if len(classes) > arrays.MAX_CLASSES:
             raise UserError(f"{name} has {len(classes):,} class folders: there are at most {arrays.MAX_CLASSES:,}")
+        cutter = _Cutter(
+            shape or _usual_shape(name, usable[0], preprocess), preprocess, crop, factors, max_tiles_per_image, seed
+        )
         train, test = (_split(files, cutter, have, classes) for files in usable)
-        return sources.ImageSource((image_size, image_size, have), train, test, class_names=tuple(classes))
+        return sources.ImageSource((*cutter.shape, have), train, test, class_names=tuple(classes))
 
     return cache.prepare(name, specification, open_source, num_examples, cache_dir)
 
@@ -153,6 +175,20 @@ def _hold_out(
     return order[count:], order[:count]
 
 
+def _usual_shape(
+    name: str, usable: list[tuple[ImageFile, Header]], preprocess: image_ops.Preprocess
+) -> tuple[int, int]:
+    """(H, W) that most files have: that of the first of them whose pixels are there, as EXIF turns it."""
+    sizes = [(header.height, header.width) for _, header in usable]
+    most, _ = collections.Counter(sizes).most_common(1)[0]
+    for (file, _), size in zip(usable, sizes, strict=True):
+        if size == most:
+            with contextlib.suppress(image_files.UnusableImage):
+                height, width = image_files.decode(file.path, 1).shape[:2]
+                return preprocess.output_shape(height, width, 1)[:2]
+    raise UserError(f"{name}: no file of the usual size, {most[0]}x{most[1]}, can be read: set image_folder.image_size")
+
+
 def _split(
     usable: list[tuple[ImageFile, Header]], cutter: "_Cutter", channels: int, classes: list[str]
 ) -> sources.SplitSource:
@@ -161,7 +197,7 @@ def _split(
             try:
                 images = cutter.cut(image_files.decode(file.path, channels), file.relative)
             except image_files.UnusableImage as error:
-                empty = np.zeros((0, cutter.size, cutter.size, channels), np.uint8)
+                empty = np.zeros((0, *cutter.shape, channels), np.uint8)
                 labels = np.zeros(0, np.int64) if classes else None
                 yield sources.Chunk(1, empty, labels, (image_files.named(file.relative, error),))
                 continue
@@ -175,45 +211,50 @@ def _split(
 
 
 class _Cutter:
-    """Makes the images of one file; `repr` states everything that decides them."""
+    """Makes the images of one file, [k, *shape, C]."""
 
-    def __init__(self, size: int, crop: str, factors: tuple[int, ...], limit: int | None, seed: int) -> None:
-        self.size, self.crop, self.factors, self.limit, self.seed = size, crop, factors, limit, seed
-
-    def __repr__(self) -> str:
-        return f"{self.crop} {self.size} {self.factors} {self.limit} {self.seed}"
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        preprocess: image_ops.Preprocess,
+        crop: str,
+        factors: tuple[int, ...],
+        limit: int | None,
+        seed: int,
+    ) -> None:
+        self.shape, self.preprocess, self.crop = shape, preprocess, crop
+        self.factors, self.limit, self.seed = factors, limit, seed
 
     def _grid(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """Top left corners `(factor, row, column)` of the centred grid, in the pixels of each downscaled image."""
-        corners = []
+        corners, (high, wide) = [], self.shape
         for factor in self.factors:
-            rows, columns = height // factor // self.size, width // factor // self.size
-            top = (height // factor - rows * self.size) // 2
-            left = (width // factor - columns * self.size) // 2
-            corners += [
-                (factor, top + r * self.size, left + c * self.size) for r in range(rows) for c in range(columns)
-            ]
+            rows, columns = height // factor // high, width // factor // wide
+            top = (height // factor - rows * high) // 2
+            left = (width // factor - columns * wide) // 2
+            corners += [(factor, top + r * high, left + c * wide) for r in range(rows) for c in range(columns)]
         return corners
 
     def count(self, height: int, width: int) -> int:
         """At most how many images a file of this size gives."""
-        if self.crop == "central":
+        if self.crop in ("central", "none"):
             return 1
         if self.crop == "random_tiles":
             return self.limit
-        tiles = sum((height // f // self.size) * (width // f // self.size) for f in self.factors)
+        tiles = sum((height // f // self.shape[0]) * (width // f // self.shape[1]) for f in self.factors)
         return tiles if self.limit is None else min(tiles, self.limit)
 
     def cut(self, image: np.ndarray, relative: str) -> np.ndarray:
-        """Maps uint8 `[H, W, C]` to uint8 `[k, size, size, C]`; raises UnusableImage if nothing fits."""
-        height, width = image.shape[:2]
-        usable_factors = [f for f in self.factors if min(height, width) // f >= self.size]
-        if self.crop == "central":
-            usable_factors = [1] if min(height, width) >= self.size else []
+        """Maps uint8 `[H, W, C]` to uint8 `[k, *shape, C]`; raises UnusableImage if nothing fits."""
+        (height, width), (high, wide) = image.shape[:2], self.shape
+        if self.crop == "none":
+            return self._whole(image)[None]
+        factors = (1,) if self.crop == "central" else self.factors
+        usable_factors = [f for f in factors if height // f >= high and width // f >= wide]
         if not usable_factors:
-            raise image_files.UnusableImage(f"{width}x{height} is smaller than {self.size}x{self.size}")
+            raise image_files.UnusableImage(f"{height}x{width} is smaller than {high}x{wide}")
         if self.crop == "central":
-            return image_ops.area_resize(image_ops.central_crop(image), self.size)[None]
+            return self.preprocess(image)[None]
         rng = np.random.default_rng(np.frombuffer(_hash(self.seed, relative), np.uint32))
         if self.crop == "tiles":
             corners = self._grid(height, width)
@@ -222,8 +263,20 @@ class _Cutter:
         else:
             factors = [usable_factors[i] for i in rng.integers(len(usable_factors), size=self.limit)]
             corners = [
-                (f, int(rng.integers(height // f - self.size + 1)), int(rng.integers(width // f - self.size + 1)))
+                (f, int(rng.integers(height // f - high + 1)), int(rng.integers(width // f - wide + 1)))
                 for f in factors
             ]
         scaled = {f: image_ops.box_downscale(image, f) for f in sorted({corner[0] for corner in corners})}
-        return np.stack([scaled[f][r : r + self.size, c : c + self.size] for f, r, c in corners])
+        return np.stack([scaled[f][r : r + high, c : c + wide] for f, r, c in corners])
+
+    def _whole(self, image: np.ndarray) -> np.ndarray:
+        try:
+            made = self.preprocess(image)
+        except UserError as error:
+            raise image_files.UnusableImage(str(error)) from error
+        if made.shape[:2] != self.shape:
+            (height, width), (high, wide) = made.shape[:2], self.shape
+            raise image_files.UnusableImage(
+                f"{height}x{width}, where most are {high}x{wide}: set image_folder.image_size, or pad_to"
+            )
+        return made

@@ -5,6 +5,7 @@ Every function takes `[..., H, W, C]` and works on one image or a batch alike.
 
 import dataclasses
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,6 +19,31 @@ _FLOAT32_EXACT = 2**24
 # Wider types hold this many values at a time, which bounds the memory that a large photograph takes.
 _STRIP_VALUES = 2**22
 _MAX_SIZE = 8000  # Pixels; squared, the 64 megapixels that a file may have.
+
+Size: TypeAlias = int | tuple[int, int]  # The side of a square, or (H, W), in pixels.
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """(H, W) of a `Size`."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def check_size(name: str, value: object) -> Size:
+    """Returns a `Size`, a list of two as a tuple; raises UserError for anything else.
+
+    Args:
+      name: of the setting, for the message.
+      value: what was given for it.
+    """
+    if isinstance(value, (tuple, list)) and len(value) == 2 and all(map(_is_side, value)):
+        return value[0], value[1]
+    if isinstance(value, int) and _is_side(value):
+        return value
+    raise UserError(f"{name} must be a number of pixels from 1 to {_MAX_SIZE}, or a pair (H, W), got {value!r}")
+
+
+def _is_side(value: object) -> bool:
+    return isinstance(value, int) and is_count(value) and value <= _MAX_SIZE
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
@@ -35,35 +61,40 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
     raise UserError(f"images must be uint8 or uint16, got {images.dtype}: save them as uint8 (0 to 255) first")
 
 
-def central_crop(images: np.ndarray, size: int | None = None) -> np.ndarray:
-    """Cuts the central `size` x `size` pixels, or the largest central square where `size` is None.
+def central_crop(images: np.ndarray, size: Size) -> np.ndarray:
+    """Cuts the central pixels.
 
     Raises:
       UserError: if the image is smaller than `size`.
     """
-    height, width = images.shape[-3:-1]
-    size = min(height, width) if size is None else size
-    if size > min(height, width):
-        raise UserError(
-            f"cannot crop {size}x{size} out of a {height}x{width} image: use a crop of at most {min(height, width)}"
-        )
-    top, left = (height - size) // 2, (width - size) // 2
-    return images[..., top : top + size, left : left + size, :]
+    (height, width), (rows, columns) = images.shape[-3:-1], sides(size)
+    if rows > height or columns > width:
+        most = (min(rows, height), min(columns, width)) if isinstance(size, tuple) else min(height, width)
+        raise UserError(f"cannot crop {rows}x{columns} out of a {height}x{width} image: use a crop of at most {most}")
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return images[..., top : top + rows, left : left + columns, :]
 
 
-def pad_to_square(images: np.ndarray, size: int) -> np.ndarray:
-    """Pads with zeros on all sides to `size` x `size`; an odd pixel goes to the bottom and the right.
+def largest_part(height: int, width: int, proportions: Size) -> tuple[int, int]:
+    """(H, W) of the largest part of an image that has these proportions, rounded down; a number means a square."""
+    rows, columns = sides(proportions)
+    if height * columns > width * rows:
+        return max(1, width * rows // columns), width
+    return height, max(1, height * columns // rows)
+
+
+def pad(images: np.ndarray, size: Size) -> np.ndarray:
+    """Pads with zeros on all sides to `size`; an odd pixel goes to the bottom and the right.
 
     Raises:
       UserError: if the image is larger than `size`.
     """
-    height, width = images.shape[-3:-1]
-    if max(height, width) > size:
-        raise UserError(
-            f"cannot pad a {height}x{width} image to {size}x{size}: use pad_to of at least {max(height, width)}"
-        )
-    top, left = (size - height) // 2, (size - width) // 2
-    pads = [(0, 0)] * (images.ndim - 3) + [(top, size - height - top), (left, size - width - left), (0, 0)]
+    (height, width), (rows, columns) = images.shape[-3:-1], sides(size)
+    if height > rows or width > columns:
+        least = (max(rows, height), max(columns, width)) if isinstance(size, tuple) else max(height, width)
+        raise UserError(f"cannot pad a {height}x{width} image to {rows}x{columns}: use pad_to of at least {least}")
+    top, left = (rows - height) // 2, (columns - width) // 2
+    pads = [(0, 0)] * (images.ndim - 3) + [(top, rows - height - top), (left, columns - width - left), (0, 0)]
     return np.pad(images, pads)
 
 
@@ -76,33 +107,33 @@ def _area_weights(size_in: int, size_out: int) -> np.ndarray:
     return np.maximum(upper - lower, 0)
 
 
-def area_resize(images: np.ndarray, size: int) -> np.ndarray:
-    """Resizes to `size` x `size`, each output pixel the mean of the area it covers, halves rounded up.
+def area_resize(images: np.ndarray, size: Size) -> np.ndarray:
+    """Resizes to `size`, each output pixel the mean of the area it covers, halves rounded up.
 
     The overlaps are whole numbers in units of 1/size of a pixel, so the sums are exact and the result is the same on
     every machine; between whole multiples it is the exact fractional mean, unlike PIL's BOX filter.
 
     Args:
       images: uint8 `[..., H, W, C]`.
-      size: the side of the result.
+      size: the side of the result, or its height and width.
 
     Returns:
-      uint8 `[..., size, size, C]`.
+      uint8 `[..., H', W', C]`.
     """
-    height, width = images.shape[-3:-1]
-    if height == width == size:
+    (height, width), (rows_out, columns_out) = images.shape[-3:-1], sides(size)
+    if (height, width) == (rows_out, columns_out):
         return images
     area = height * width
     dtype = np.float32 if 255 * area < _FLOAT32_EXACT else np.float64
-    rows = _area_weights(height, size).astype(dtype)
-    columns = _area_weights(width, size).astype(dtype)
+    rows = _area_weights(height, rows_out).astype(dtype)
+    columns = _area_weights(width, columns_out).astype(dtype)
     lead, channels = images.shape[:-3], images.shape[-1]
     images = images.reshape(*lead, height, width * channels)
-    sums = np.zeros((*lead, size, width * channels), dtype)
+    sums = np.zeros((*lead, rows_out, width * channels), dtype)
     strip = max(1, _STRIP_VALUES * height // images.size)
     for top in range(0, height, strip):  # a photograph as floats would take eight times its memory
         sums += rows[:, top : top + strip] @ images[..., top : top + strip, :].astype(dtype)
-    sums = columns @ sums.reshape(*lead, size, width, channels)
+    sums = columns @ sums.reshape(*lead, rows_out, width, channels)
     return ((sums.astype(np.int64) + area // 2) // area).astype(np.uint8)
 
 
@@ -162,33 +193,39 @@ class Preprocess:
     """The one path from a source's image to the model's: crop, then pad, then area resize, then channels.
 
     Attributes:
-      crop: None (or "none"), "central" for the largest central square, or N for the central N x N.
-      pad_to: side of the square to pad to with zeros, or None.
-      image_size: side to area-resize to, or None.
+      crop: None (or "none"), the size of the central part to cut out, or "central" for the largest one that has the
+        proportions of `image_size`, a square where that is None or a number.
+      pad_to: size to pad to with zeros, or None.
+      image_size: size to area-resize to, or None.
       channels: 1, 2, 3, 4, or None to keep the source's.
     """
 
-    crop: int | str | None = None
-    pad_to: int | None = None
-    image_size: int | None = None
+    crop: Size | str | None = None
+    pad_to: Size | None = None
+    image_size: Size | None = None
     channels: int | None = None
 
     def __post_init__(self) -> None:
-        if self.crop not in (None, "none", "central") and not _is_size(self.crop):
-            raise UserError(f"crop must be 'none', 'central' or a number of pixels, got {self.crop!r}")
-        for name in ("pad_to", "image_size"):
+        if isinstance(self.crop, str) and self.crop not in ("none", "central"):
+            raise UserError(f"crop must be 'none', 'central', a number of pixels or a pair (H, W), got {self.crop!r}")
+        for name in ("crop", "pad_to", "image_size"):
             value = getattr(self, name)
-            if value is not None and not _is_size(value):
-                raise UserError(f"{name} must be a number of pixels from 1 to {_MAX_SIZE}, got {value!r}")
+            if value is not None and not isinstance(value, str):
+                object.__setattr__(self, name, check_size(name, value))
+            elif isinstance(value, str) and name != "crop":
+                check_size(name, value)
         if self.channels not in (None, 1, 2, 3, 4):
             raise UserError(f"channels must be 1, 2, 3 or 4, got {self.channels!r}")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Maps uint8 or uint16 `[..., H, W, C]` to uint8 `[..., S, S, C']`; raises UserError where it cannot."""
-        if self.crop not in (None, "none"):
-            images = central_crop(images, None if self.crop == "central" else int(self.crop))
+        """Maps uint8 or uint16 `[..., H, W, C]` to uint8 `[..., H', W', C']`; raises UserError where it cannot."""
+        if self.crop == "central":
+            height, width = images.shape[-3:-1]
+            images = central_crop(images, largest_part(height, width, self.image_size or 1))
+        elif self.crop is not None and not isinstance(self.crop, str):
+            images = central_crop(images, self.crop)
         if self.pad_to is not None:
-            images = pad_to_square(images, self.pad_to)
+            images = pad(images, self.pad_to)
         images = to_uint8(images)
         if self.image_size is not None:
             images = area_resize(images, self.image_size)
@@ -197,13 +234,11 @@ class Preprocess:
     def output_shape(self, height: int, width: int, channels: int) -> tuple[int, int, int]:
         """The `(H, W, C)` that `__call__` gives for an input of this shape; None where it depends on the image."""
         size = self.image_size or self.pad_to
-        if size is None and self.crop not in (None, "none"):
-            size = int(self.crop) if self.crop != "central" else (min(height, width) if height and width else None)
-        return (size or height, size or width, self.channels or channels)
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and is_count(value) and value <= _MAX_SIZE
+        if size is None and self.crop == "central":
+            size = min(height, width) if height and width else None
+        elif size is None and not isinstance(self.crop, str):
+            size = self.crop
+        return (*((height, width) if size is None else sides(size)), self.channels or channels)
 
 
 def preprocess_array(preprocess: Preprocess, images: np.ndarray, rows: int = 1024) -> np.ndarray:

@@ -27,9 +27,9 @@ _ENCRYPTED = 0x1  # A bit of a member's flags.
 def npz_images(
     path: str | os.PathLike[str],
     test_fraction: float = 0.1,
-    crop: int | str | None = None,
-    pad_to: int | None = None,
-    image_size: int | None = None,
+    crop: image_ops.Size | str | None = None,
+    pad_to: image_ops.Size | None = None,
+    image_size: image_ops.Size | None = None,
     channels: int | None = None,
     num_examples: arrays.Limits | None = None,
     seed: int = 0,

@@ -32,9 +32,9 @@ def tfds_images(
     name: str,
     train_split: str = "train",
     test_split: str = "test",
-    crop: int | str | None = None,
-    pad_to: int | None = None,
-    image_size: int | None = None,
+    crop: image_ops.Size | str | None = None,
+    pad_to: image_ops.Size | None = None,
+    image_size: image_ops.Size | None = None,
     channels: int | None = None,
     image_key: str = "image",
     label_key: str = "label",
@@ -144,8 +144,6 @@ def _image_shape(name: str, key: str, feature: Any, preprocess: image_ops.Prepro
     height, width, channels = preprocess.output_shape(*feature.shape)
     if height is None or width is None:
         raise UserError(f"the images of {name} differ in size: set tfds_images.image_size (and crop = 'central')")
-    if height != width:
-        raise UserError(f"the images of {name} are {height}x{width}: set tfds_images.crop = 'central', or image_size")
     if channels is None:
         raise UserError(f"the images of {name} differ in channels: set tfds_images.channels to 1 or 3")
     return (height, width, channels)

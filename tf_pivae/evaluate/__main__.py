@@ -16,6 +16,7 @@ from absl import flags
 
 from tf_pivae import cli, loading
 from tf_pivae.errors import UserError
+from tf_pivae.runs.changes import is_place
 
 if TYPE_CHECKING:
     from tf_pivae.evaluate import image_metrics, results
@@ -84,7 +85,8 @@ def main() -> None:
     elif not _RUN_DIR.value:
         raise UserError("give --run_dir=RUN (or --images, or --real_subsets; see --help).")
     else:
-        _evaluate(settings)
+        with loading.data_at(*(p for p in flags.FLAGS.gin_param if is_place(p.partition("=")[0].strip()))):
+            _evaluate(settings)
 
 
 def _evaluate(settings: "image_metrics.Settings") -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import keras
 import tensorflow as tf
 
+from tf_pivae.arguments import divisible_sides
 from tf_pivae.configurable import MAX_WIDTH, Depth, Index, Width, Widths, configurable
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.rematerialization import keep
@@ -14,17 +15,6 @@ from tf_pivae.layers.weight_norm import WeightNormConv2D, WeightNormConv2DTransp
 from tf_pivae.models.blocks import BottomUpBlock, MapTop, VectorTop
 from tf_pivae.models.latents import GaussianPosterior, HierarchicalVAE, TopDownBlock
 from tf_pivae.values import Within
-
-
-def _resolution(image_shape, num_down):
-    height, width, _ = image_shape
-    stride = 2**num_down
-    if height % stride or width % stride:
-        raise ValueError(
-            f"images of {height}x{width} cannot be halved {num_down} times: choose a size that {stride} divides, "
-            "or fewer `widths`."
-        )
-    return height // stride, width // stride
 
 
 @configurable
@@ -76,7 +66,13 @@ def plain_vae(
     """
     up = [(width, i > 0) for i, width in enumerate(widths)]
     down = [(width, True) for width in widths[:-1]]
-    top = functools.partial(VectorTop, _resolution(image_shape, len(widths) - 1), top_channels, widths[-1], num_classes)
+    top = functools.partial(
+        VectorTop,
+        divisible_sides(image_shape, len(widths) - 1, "fewer `widths`"),
+        top_channels,
+        widths[-1],
+        num_classes,
+    )
     return _hierarchy(
         image_shape, up, down, stem, top, False, latent_channels, posterior, upsampling, num_classes, call_block
     )
@@ -111,7 +107,9 @@ def residual_vae(
     """
     blocks = [(width, i > 0 and not j) for i, width in enumerate(widths) for j in range(blocks_per_width)]
     stem = functools.partial(WeightNormConv2D, stem_width, num_classes=num_classes)
-    top = functools.partial(MapTop, _resolution(image_shape, len(widths) - 1), top_channels, widths[-1], num_classes)
+    top = functools.partial(
+        MapTop, divisible_sides(image_shape, len(widths) - 1, "fewer `widths`"), top_channels, widths[-1], num_classes
+    )
     return _hierarchy(
         image_shape, blocks, blocks, stem, top, True, latent_channels, posterior, upsampling, num_classes, call_block
     )

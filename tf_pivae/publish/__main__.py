@@ -2,7 +2,8 @@
 
 It holds the model's weights alone (their moving average where it was kept), its configuration, what
 `tf_pivae.evaluate` found, and model_card.md. `tf_pivae.load` and the commands that read a run take it as one. It made
-the models that come with the package, in tf_pivae/pretrained/.
+the models that come with the package, in tf_pivae/pretrained/. --to=hub uploads it to the Hugging Face hub instead, as
+--output=OWNER/NAME, with the token of `hf auth login` or HF_TOKEN: --run_dir=hf://OWNER/NAME reads it from there.
 """
 
 from absl import flags
@@ -12,7 +13,10 @@ from tf_pivae import cli
 cli.define_import_flag()
 flags.adopt_module_key_flags(cli)  # shows it in --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "The folder to write; its name becomes the model's.", required=True)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "The folder to write, whose name becomes the model's; or OWNER/NAME.", required=True
+)
+_TO = flags.DEFINE_enum("to", "folder", ["folder", "hub"], "Where: a folder, or the Hugging Face hub.")
 _STEP = cli.define_step_flag("publish")
 
 
@@ -20,8 +24,8 @@ def main() -> None:
     cli.import_tensorflow_quietly()
     from tf_pivae.publish.folder import publish
 
-    step = publish(_RUN_DIR.value, _OUTPUT.value, _STEP.value)
-    print(f"{_RUN_DIR.value} at step {step}: {_OUTPUT.value}")
+    step = publish(_RUN_DIR.value, _OUTPUT.value, _STEP.value, _TO.value)
+    print(f"{_RUN_DIR.value} at step {step}: {'hf://' * (_TO.value == 'hub')}{_OUTPUT.value}")
 
 
 if __name__ == "__main__":

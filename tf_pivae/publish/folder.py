@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tf_pivae import loading
 from tf_pivae.errors import UserError, cannot_write
 from tf_pivae.files import read_text, write_atomically
-from tf_pivae.runs import records
+from tf_pivae.runs import changes, hub, records
 from tf_pivae.runs.checkpoints import Checkpoints
 from tf_pivae.runs.pretrained import resolve
 from tf_pivae.training.building import num_elements
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
     from tf_pivae.models.pivae import PiVAE
     from tf_pivae.training.recipe import Recipe
 
+_FRONT_MATTER = "---\nlibrary_name: tf_pivae\ntags:\n- image-generation\n- density-estimation\n---\n"  # For the hub.
 
-def publish(run_dir: str | Path, output: str | Path, step: int | str | None = None) -> int:
+
+def publish(
+    run_dir: str | Path, output: str | Path, step: int | str | None = None, to: Literal["folder", "hub"] = "folder"
+) -> int:
     """Writes a run directory in miniature, which `tf_pivae.load` and the commands that read runs take.
 
     It has the moving-average weights where they were kept, and neither critic nor optimisers: training cannot go on
@@ -29,8 +34,10 @@ def publish(run_dir: str | Path, output: str | Path, step: int | str | None = No
 
     Args:
       run_dir: folder of the run.
-      output: the folder to write, which must not exist yet; it appears whole or not at all.
+      output: the folder to write, which must not exist yet; it appears whole or not at all. With `to` "hub" the
+        model's name there, OWNER/NAME.
       step: int, the checkpoint; None is the newest, "best" the one that its `train.validation` chose.
+      to: "hub" uploads it to the Hugging Face hub: `tf_pivae.load("hf://OWNER/NAME")` takes it from there.
 
     Returns:
       int, the checkpoint's step.
@@ -38,8 +45,20 @@ def publish(run_dir: str | Path, output: str | Path, step: int | str | None = No
     Raises:
       UserError: no run, no checkpoint, or `output` exists or cannot be written.
     """
+    if to == "hub":
+        hub.check_name(str(output))
+        with tempfile.TemporaryDirectory() as folder:
+            step = _write(run_dir, Path(folder) / "model", step, f"hf://{output}")
+            card = read_text(Path(folder) / "model/model_card.md")
+            write_atomically(Path(folder) / "model/README.md", _FRONT_MATTER + card)
+            hub.upload(Path(folder) / "model", str(output))
+        return step
+    return _write(run_dir, Path(output), step, Path(output).name)
+
+
+def _write(run_dir: str | Path, output: Path, step: int | str | None, name: str) -> int:
+    """The folder of a model that is loaded by this name; returns the checkpoint's step."""
     run_dir = resolve(run_dir)
-    output = Path(output)
     if output.exists():
         raise UserError(f"{output} exists already: remove it, or choose another --output.")
     model, step = loading.load_with_step(run_dir, step)
@@ -48,17 +67,19 @@ def publish(run_dir: str | Path, output: str | Path, step: int | str | None = No
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        for name in ("config.gin", "data.json"):
-            write_atomically(partial / name, read_text(run_dir / name))
+        for file in ("config.gin", "data.json"):
+            write_atomically(partial / file, read_text(run_dir / file))
         environments = records.load_environments(run_dir)
         if environments:
             write_atomically(partial / "environment.json", json.dumps(environments, indent=1) + "\n")
+        if changed := changes.history(run_dir):
+            write_atomically(partial / "changes.json", json.dumps(changed, indent=1) + "\n")
         group = "moving_average" if facts["moving_average"] else "pivae"
         Checkpoints(partial / "checkpoints").save(step, {group: model.variables})
         evaluation = records.load_evaluation(run_dir, step)
         if evaluation is not None:
             write_atomically(partial / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
-        write_atomically(partial / "model_card.md", model_card(output.name, run_dir, step, model, evaluation))
+        write_atomically(partial / "model_card.md", model_card(name, run_dir, step, model, evaluation))
         partial.rename(output)
     except OSError as error:
         raise UserError(cannot_write(output, error)) from error

@@ -25,14 +25,18 @@ _OTHER_DATA = flags.DEFINE_string(
 _SEED = flags.DEFINE_integer("seed", 0, "Of all noise but the samples'.")
 
 
+_GIN_PARAM = cli.define_data_flag()
+
+
 def main() -> None:
     cli.import_tensorflow_quietly()
-    from tf_pivae.loading import configured_dataset
+    from tf_pivae.loading import configured_dataset, data_at
     from tf_pivae.report.page import write_report
 
     check_output(_OUTPUT.value)
     other = None if _OTHER_DATA.value is None else configured_dataset([_OTHER_DATA.value], [])
-    write_report(_RUN_DIRS.value, _OUTPUT.value, _NUM_EXAMPLES.value, _SEED.value, other)
+    with data_at(*_GIN_PARAM.value):
+        write_report(_RUN_DIRS.value, _OUTPUT.value, _NUM_EXAMPLES.value, _SEED.value, other)
     print(f"report: {_OUTPUT.value}")
 
 

@@ -66,6 +66,15 @@ def render(runs: Sequence[Run]) -> list[Html]:
             if rows
             else note("The configurations are the same.")
         )
+    for run in runs:
+        rows = [
+            [f"{entry['from_step']:,}", _name(name), *map(_value, pair)]
+            for entry in run.changes
+            for name, pair in entry["settings"].items()
+        ]
+        if rows:
+            caption = f"Settings of {run.name} that changed on the way"
+            parts.append(folded(f"{caption}: {len(rows)}", table(caption, ["From step", "Setting", "Was", "Is"], rows)))
     for run, config in zip(runs, configs, strict=True):
         rows = [[_name(name), _value(config[name])] for name in sorted(config, key=_order)]
         caption = f"Settings of {run.name}: {len(rows)}, as its config.gin has them"

@@ -84,8 +84,8 @@ def _fashion_mnist(side: int) -> ImageDataset:
 def _in_shape_of(data: ImageDataset, other: ImageDataset, count: int) -> np.ndarray:
     """The first held-out images of another data set in the shape and the levels of `data`: uint8 [count, H, W, C]."""
     images = full_scale(np.asarray(other.test.take(count).images), other.num_bins)
-    side, _, channels = data.image_shape
-    images = preprocess_array(Preprocess(image_size=side, channels=channels), images)
+    height, width, channels = data.image_shape
+    images = preprocess_array(Preprocess(image_size=(height, width), channels=channels), images)
     return (images.astype(np.int64) * data.num_bins // 256).astype(np.uint8)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tf_pivae import loading
 from tf_pivae.files import read_records, read_text
-from tf_pivae.runs import records
+from tf_pivae.runs import changes, records
 from tf_pivae.runs.pretrained import resolve
 
 _LARGEST_STEP = 2**53  # The page's scripts count in float64.
@@ -31,6 +31,7 @@ class Run:
     evaluation: dict[str, Any] | None  # RUN/evaluation.json
     evaluations: list[dict[str, Any]]  # the lines of RUN/evaluations.jsonl
     environments: list[dict[str, Any]]  # RUN/environment.json
+    changes: Sequence[dict[str, Any]] = ()  # RUN/changes.json
 
     @property
     def step(self) -> int:
@@ -78,6 +79,7 @@ def _read(path: Path, name: str) -> Run:
         evaluation=records.load_evaluation(path),
         evaluations=_lines(path / "evaluations.jsonl"),
         environments=records.load_environments(path),
+        changes=changes.history(path),
     )
 
 

@@ -1,6 +1,7 @@
 """A run directory: its configuration and its lock.
 
 RUN/config.gin          the operative configuration: what was built, from which values
+RUN/changes.json        which settings changed, and from which step on, where a run went on with others
 RUN/data.json           the shape and the classes of the images
 RUN/environment.json    a list of the machines it was trained on, each with the step it went on from
 RUN/checkpoints/        see `checkpoints`
@@ -17,6 +18,9 @@ from pathlib import Path
 
 from tf_pivae.errors import UserError
 from tf_pivae.files import read_json, read_text, write_atomically
+from tf_pivae.runs.changes import Changes, compare, record
+
+_NEVER_CHANGES = "image_shape", "num_classes", "num_bins"
 
 
 def in_use(path: Path) -> UserError:
@@ -51,27 +55,54 @@ class RunDirectory:
         """Lets go of the lock."""
         os.close(self._lock)
 
-    def claim(self, config: str, facts: dict) -> None:
-        """Writes configuration and facts, where the run that is being continued has not the same."""
+    def claim(self, config: str, facts: dict, start_step: int, changes: Changes) -> None:
+        """Writes configuration and facts, where the run that is being continued has not the same.
+
+        Args:
+          config: the operative configuration.
+          facts: for data.json.
+          start_step: steps that are done.
+          changes: what differs from the configuration that is there.
+
+        Raises:
+          UserError: the images are of another shape than before.
+        """
         try:
             known = read_json(self.path / "data.json")
         except (UserError, ValueError):  # None yet, or a damaged one.
             known = None
+        kept = [known.get(name) == facts.get(name) for name in _NEVER_CHANGES] if isinstance(known, dict) else []
+        if changes.others and not all(kept):
+            raise UserError(
+                f"{self.path} is a run on images of another shape, of other classes or levels: choose another "
+                "--run_dir."
+            )
         if known != facts:
             write_atomically(self.path / "data.json", json.dumps(facts))
-        if not (self.path / "config.gin").exists():
+        if changes.free or changes.others:
+            record(self.path, start_step, changes)
+        if changes.free or changes.others or not (self.path / "config.gin").exists():
             write_atomically(self.path / "config.gin", config)
 
 
-def check_same(run_dir: str | Path, config: str) -> None:
+def check_same(run_dir: str | Path, config: str, from_here: bool = False) -> Changes:
     """Compares a configuration with that of the run that it would continue, where there is one.
 
+    Args:
+      run_dir: folder of the run.
+      config: the operative configuration.
+      from_here: take other settings from the last checkpoint on, whatever they are.
+
+    Returns:
+      What differs.
+
     Raises:
-      UserError: they differ; the difference is printed first.
+      UserError: they differ in what may not change; the difference is printed first.
     """
     path = Path(run_dir) / "config.gin"
     before = read_text(path) if path.exists() else config
-    if before != config:
+    changes = compare(before, config, str(path)) if before != config else Changes({}, {})
+    if changes.others and not from_here:
         difference = difflib.unified_diff(
             before.splitlines(),
             config.splitlines(),
@@ -83,5 +114,6 @@ def check_same(run_dir: str | Path, config: str) -> None:
         print("\n".join(difference))
         raise UserError(
             f"{run_dir} belongs to another configuration (the difference to its config.gin is above): choose another "
-            "--run_dir, or give the configuration it was started with."
+            "--run_dir, give the configuration it was started with, or add --from_here to go on with the new settings."
         )
+    return changes

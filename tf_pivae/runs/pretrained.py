@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tf_pivae import arguments
 from tf_pivae.errors import UserError
+from tf_pivae.runs import hub
 
 FOLDER = Path(__file__).resolve().parent.parent / "pretrained"
 
@@ -25,23 +26,27 @@ def resolve(run_dir: str | Path) -> Path:
     """The folder of a run: `run_dir`, or that of the pretrained model of this name where there is no such folder.
 
     Args:
-      run_dir: str or Path.
+      run_dir: str or Path; hf://OWNER/NAME is a model of the Hugging Face hub, which is downloaded.
 
     Returns:
       `Path`, whether there is a run in it or not.
 
     Raises:
       ValueError: what is no path.
+      UserError: see `hub.fetch`.
     """
     arguments.paths(run_dir=run_dir)
+    if hub.is_address(run_dir):
+        return hub.fetch(str(run_dir))
     path = Path(run_dir)
     return FOLDER / path if not path.exists() and str(run_dir) in pretrained() else path
 
 
 def check_own(run_dir: str | Path) -> None:
-    """Raises UserError where `run_dir` names a pretrained model: what is about to write there wants a copy."""
+    """Raises UserError where `run_dir` names a published model: what is about to write there wants a copy."""
     folder = resolve(run_dir)
     if folder != Path(run_dir):
         raise UserError(
-            f"{run_dir} comes with the package, where nothing is written: copy it first, cp -r {folder} runs/{run_dir}"
+            f"{run_dir} {'lies on the hub' if hub.is_address(run_dir) else 'comes with the package'}, where nothing is "
+            f"written: copy it first, cp -r {folder} runs/{Path(run_dir).name}"
         )

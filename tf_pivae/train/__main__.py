@@ -1,6 +1,7 @@
 """Trains a PiVAE: python -m tf_pivae.train --gin_file=demo.gin --run_dir=runs/demo
 
-Run again with the same command to continue a run that was cut off. --describe prints what the configuration builds, at
+Run again with the same command to continue a run that was cut off, or with a larger num_steps one that is finished.
+--from_here lets it go on with other settings, which RUN/changes.json records. --describe prints what is built, at
 full size and without its data, and trains nothing; --dry_run does everything up to the first step, says what it would
 do and writes nothing. Exit status: 0 finished, 2 a mistake that the message explains, 75 another worker is gone, 143
 (130) stopped by SIGTERM (SIGINT) after saving.
@@ -12,6 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from tf_pivae import cli, loading
+from tf_pivae.train import train
 
 cli.define_gin_flags()
 flags.adopt_module_key_flags(cli)  # shows them in --help
@@ -22,25 +24,29 @@ _DRY_RUN = flags.DEFINE_bool(
 )
 
 
+_FROM_HERE = flags.DEFINE_bool(
+    "from_here", False, "A run that goes on takes other settings, such as a learning rate, from its last checkpoint on."
+)
+
+
 def main() -> None:
-    loading.parse_gin(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
+    if _DESCRIBE.value or _DRY_RUN.value:
+        loading.parse_gin(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
     if _DESCRIBE.value:
         from tf_pivae.describe import architecture, architecture_text
 
         title = ", ".join(flags.FLAGS.gin_file)
         print(architecture_text.describe(architecture.measure(*architecture.configured()), title))
         return
-    from tf_pivae.training.recipe import Recipe
-
-    run_dir = _RUN_DIR.value or str(Path("runs") / Path(flags.FLAGS.gin_file[-1]).stem)
+    stem = Path(flags.FLAGS.gin_file[-1]).stem if flags.FLAGS.gin_file else ""  # Without a file, `train` says so.
+    run_dir = _RUN_DIR.value or str(Path("runs") / stem)
     if _DRY_RUN.value:
         from tf_pivae.train import dry_run
+        from tf_pivae.training.recipe import Recipe
 
-        print(dry_run.rehearse(Recipe(), run_dir))
+        print(dry_run.rehearse(Recipe(), run_dir, _FROM_HERE.value))
         return
-    from tf_pivae.training import loop
-
-    outcome = loop.train(Recipe(), run_dir)
+    outcome = train(run_dir, flags.FLAGS.gin_file, flags.FLAGS.gin_param, _FROM_HERE.value)
     if outcome.signal is not None:
         sys.exit(128 + outcome.signal)
 

@@ -12,6 +12,7 @@ from tf_pivae.data import cache
 from tf_pivae.data.specification import Specification, specification
 from tf_pivae.errors import UserError
 from tf_pivae.runs import directory
+from tf_pivae.runs.changes import Changes, lines
 from tf_pivae.runs.checkpoints import Checkpoints
 from tf_pivae.training.building import num_elements
 from tf_pivae.training.loop import train
@@ -26,14 +27,20 @@ class Rehearsal(NoRecorder):
     Args:
       run_dir: folder of the run, which need not exist.
       keep_checkpoints: number of newest checkpoints to keep.
+      loggers: are not made.
+      from_here: as for a `Recorder`.
 
     Raises:
       UserError: the folder could not be written, or another process holds it.
     """
 
-    def __init__(self, run_dir: str | os.PathLike[str], keep_checkpoints: int) -> None:
+    def __init__(
+        self, run_dir: str | os.PathLike[str], keep_checkpoints: int, loggers: object = (), from_here: bool = False
+    ) -> None:
         self.path = Path(run_dir)
         self.keep_checkpoints = keep_checkpoints
+        self.changes = Changes({}, {})
+        self._from_here = from_here
         self.facts: dict[str, Any] = {}
         self.weights: dict[str, int] = {}
         self.checkpoint_bytes = 0
@@ -43,7 +50,7 @@ class Rehearsal(NoRecorder):
 
     def claim(self, facts: dict[str, Any]) -> None:
         """Compares the configuration with that of the run that would be continued."""
-        directory.check_same(self.path, gin.operative_config_str(max_line_length=110))
+        self.changes = directory.check_same(self.path, gin.operative_config_str(max_line_length=110), self._from_here)
         self.facts = facts
 
     def restore(self, state: dict[str, Any]) -> int | None:
@@ -59,7 +66,7 @@ class Rehearsal(NoRecorder):
         return False
 
 
-def rehearse(recipe: Recipe, run_dir: str | os.PathLike[str]) -> str:
+def rehearse(recipe: Recipe, run_dir: str | os.PathLike[str], from_here: bool = False) -> str:
     """Does what `train` does up to the first step, on one machine.
 
     Where the data set would have to be downloaded or prepared first, the model is built for what is known of it.
@@ -67,6 +74,7 @@ def rehearse(recipe: Recipe, run_dir: str | os.PathLike[str]) -> str:
     Args:
       recipe: what the run consists of.
       run_dir: folder of the run, which need not exist.
+      from_here: a run that goes on takes other settings.
 
     Returns:
       str, what would be done, some lines.
@@ -76,8 +84,8 @@ def rehearse(recipe: Recipe, run_dir: str | os.PathLike[str]) -> str:
     """
     rehearsals: list[Rehearsal] = []
 
-    def recorder(*arguments: Any) -> Rehearsal:
-        rehearsals.append(Rehearsal(*arguments))
+    def recorder(run_dir: str | os.PathLike[str], keep_checkpoints: int, loggers: object) -> Rehearsal:
+        rehearsals.append(Rehearsal(run_dir, keep_checkpoints, loggers, from_here))
         return rehearsals[0]
 
     strategy = local_strategy()
@@ -103,6 +111,8 @@ def rehearse(recipe: Recipe, run_dir: str | os.PathLike[str]) -> str:
             f"  variables:    {', '.join(f'{name} {count:,}' for name, count in rehearsal.weights.items())}",
             f"  to do:        {todo}" + f" ({passes:.1f} passes over the training images)" * (start < last),
             f"  run:          {'new' if rehearsal.restored is None else f'goes on from step {rehearsal.restored}'}",
+            *(["  other settings than before:"] if rehearsal.changes.free or rehearsal.changes.others else []),
+            *lines(rehearsal.changes),
             _disk_line(rehearsal.path, rehearsal.checkpoint_bytes, rehearsal.keep_checkpoints),
             "nothing was written",
         ]

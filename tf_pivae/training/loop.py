@@ -49,8 +49,8 @@ def train(
       run_dir: folder of the run.
       strategy: `tf.distribute.Strategy`; None is `workers.default_strategy()`: all GPUs of this machine, or the workers
         of TF_CONFIG, each of which runs the same command. Only the chief needs `run_dir`.
-      recorder: a function of `run_dir` and `keep_checkpoints` that returns what writes the run down: `Recorder`, or
-        `tf_pivae.train.dry_run.Rehearsal`, which writes nothing and ends before the first step.
+      recorder: a function of `run_dir`, `keep_checkpoints` and `loggers` that returns what writes the run down:
+        `Recorder`, or `tf_pivae.train.dry_run.Rehearsal`, which writes nothing and ends before the first step.
 
     Returns:
       `Outcome`.
@@ -61,7 +61,7 @@ def train(
     strategy = strategy or default_strategy()
     jit_compile = _jit_compile(strategy, recipe.jit_compile)
     workers = Workers(strategy)
-    record = recorder(run_dir, recipe.keep_checkpoints) if workers.is_chief else NoRecorder()
+    record = recorder(run_dir, recipe.keep_checkpoints, recipe.loggers) if workers.is_chief else NoRecorder()
     try:
         with explained("the data set cannot be opened"):
             data = recipe.dataset()

@@ -1,17 +1,14 @@
-"""Where the numbers of a run go: the terminal, `metrics.jsonl`, TensorBoard."""
+"""What a run says while it trains: a progress bar or lines on the terminal, and everything to its loggers."""
 
-import json
-import math
 import sys
 import time
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import tensorflow as tf
 import tqdm
 
-from tf_pivae.errors import UserError, cannot_write
-from tf_pivae.files import read_records, write_atomically
+from tf_pivae.errors import UserError, disk_message, printable
+from tf_pivae.training.loggers import Logger
 
 # What fits beside the bar, in the order of importance: metric, its short name.
 _ON_THE_BAR = (
@@ -23,19 +20,17 @@ _ON_THE_BAR = (
 
 
 class Monitor:
-    """Reports a run's metrics; what a run that was cut off wrote of later steps, or of its evaluation, is dropped.
+    """Reports a run's metrics.
 
     Args:
-      run_dir: folder.
+      loggers: what they go to beside the terminal.
       start_step, num_steps: ints; the first step still to do, and the last.
       images_per_step: global batch size.
     """
 
-    def __init__(self, run_dir: str | Path, start_step: int, num_steps: int, images_per_step: int) -> None:
-        self._path = Path(run_dir) / "metrics.jsonl"
+    def __init__(self, loggers: Sequence[Logger], start_step: int, num_steps: int, images_per_step: int) -> None:
+        self._loggers = list(loggers)
         self._images_per_step = images_per_step
-        self._drop_lines_after(start_step)
-        self._writer = tf.summary.create_file_writer(str(Path(run_dir) / "tensorboard"))
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm.tqdm(
             total=num_steps,
@@ -48,21 +43,12 @@ class Monitor:
         self._num_steps = num_steps
         self._clock, self._clock_step, self._first = time.monotonic(), start_step, (time.monotonic(), start_step)
 
-    def _drop_lines_after(self, step):
-        if self._path.exists():
-            kept = [
-                line
-                for line in read_records(self._path)
-                if line["step"] <= step and "evaluation_seconds" not in line  # It will be evaluated again.
-            ]
-            write_atomically(self._path, "".join(f"{json.dumps(line)}\n" for line in kept))
-
     def advance(self, steps: int = 1) -> None:
         """Moves the progress bar."""
         self._bar.update(steps)
 
     def report(self, step: int, metrics: dict[str, float]) -> None:
-        """Writes the metrics (dict of floats) of a step everywhere."""
+        """Writes the metrics (dict of floats) of a step to the terminal and the loggers."""
         now = time.monotonic()
         seconds = max(now - self._clock, 1e-9)
         metrics = {**metrics, "images_per_second": (step - self._clock_step) * self._images_per_step / seconds}
@@ -80,21 +66,27 @@ class Monitor:
             )
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Writes numbers to `metrics.jsonl` and TensorBoard alone; raises UserError if it cannot."""
-        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        try:
-            with open(self._path, "a") as file:
-                file.write(json.dumps({"step": int(step), **finite}) + "\n")
-        except OSError as error:
-            raise UserError(cannot_write(self._path, error)) from error
-        with self._writer.as_default(step=step):
-            for name, value in metrics.items():
-                tf.summary.scalar(name, value)
+        """Writes numbers to the loggers alone."""
+        self._each(step, lambda logger: logger.scalars(step, metrics))
 
     def image(self, step: int, name: str, picture: np.ndarray) -> None:
-        """Shows a uint8 [H, W, 3] picture in TensorBoard."""
-        with self._writer.as_default(step=step):
-            tf.summary.image(name, picture[None])
+        """Shows a uint8 [H, W, 3] picture to the loggers."""
+        self._each(step, lambda logger: logger.image(step, name, picture))
+
+    def _each(self, step: int, call: Callable[[Logger], None]) -> None:
+        """Calls every logger. One that fails, such as a tracker whose server is gone, gets nothing more: a training of
+        days does not end for it. The run's own files are another matter."""
+        for logger in list(self._loggers):
+            try:
+                call(logger)
+            except Exception as error:
+                if isinstance(error, UserError) or disk_message(error):
+                    raise
+                self._loggers.remove(logger)
+                reason = printable(next(iter(str(error).splitlines()), "")) or type(error).__name__
+                self.say(
+                    f"{type(logger).__name__} gets nothing from step {step} on, until the run starts again: {reason}"
+                )
 
     def say(self, text: str) -> None:
         """Prints a line above the progress bar."""
@@ -103,4 +95,5 @@ class Monitor:
 
     def close(self) -> None:
         self._bar.close()
-        self._writer.close()
+        for logger in self._loggers:
+            logger.close()

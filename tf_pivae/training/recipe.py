@@ -14,6 +14,7 @@ from tf_pivae.errors import UserError
 from tf_pivae.models.critic import Critic
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.training.building import bounded_variables, explained
+from tf_pivae.training.loggers import JsonlLogger, Logger, TensorBoardLogger
 from tf_pivae.training.trainer import Trainer
 from tf_pivae.training.validation import Validation
 from tf_pivae.values import Within
@@ -47,6 +48,7 @@ class Recipe:
         replicas cannot exchange anything within a step that XLA compiles.
       validation: None, or a function of `test` and `likelihood` that returns a `Validation`: scores on the way, and the
         best checkpoint by one of them, which `load` knows as step "best".
+      loggers: functions of `run_dir` and `start_step` that return the `Logger`s which get numbers and pictures.
     """
 
     dataset: Callable[..., ImageDataset] = gin.REQUIRED
@@ -70,6 +72,7 @@ class Recipe:
     shown_temperature: NonNegative = 0.8
     jit_compile: bool | None = None
     validation: Callable[..., Validation] | None = None
+    loggers: tuple[Callable[..., Logger], ...] = (JsonlLogger, TensorBoardLogger)
 
     def build(self, data: ImageDataset | Specification, replicas: int = 1) -> Trainer:
         """The trainer with its model and critic.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,16 @@ import tqdm
 
 from tf_pivae import figures
 from tf_pivae.data.arrays import ImageSplit
+from tf_pivae.errors import UserError
 from tf_pivae.files import read_records, write_atomically
 from tf_pivae.models.pivae import PiVAE
+from tf_pivae.runs.changes import Changes, lines
 from tf_pivae.runs.checkpoints import BEST, Checkpoints
 from tf_pivae.runs.directory import RunDirectory, check_same
 from tf_pivae.runs.records import load_environments
 from tf_pivae.system.environment import describe_environment
+from tf_pivae.training.building import explained
+from tf_pivae.training.loggers import EVALUATION, JsonlLogger, Logger, TensorBoardLogger
 from tf_pivae.training.monitor import Monitor
 from tf_pivae.training.validation import PREFIX, Validation
 
@@ -32,18 +38,31 @@ class Recorder:
     Args:
       run_dir: folder of the run.
       keep_checkpoints: number of newest checkpoints to keep.
+      loggers: functions of `run_dir` and `start_step`, each of which returns a `Logger`.
+      from_here: a run that goes on takes other settings, whatever they are, from its last checkpoint on.
+      callback: None, or a function of (step, metrics), called with what is reported every `log_every` steps; where it
+        returns True, the run stops as it does for SIGTERM: saved, to be continued.
 
     Raises:
       UserError: the folder cannot be written, or another process holds it.
     """
 
-    def __init__(self, run_dir: str | Path, keep_checkpoints: int) -> None:
+    def __init__(
+        self,
+        run_dir: str | Path,
+        keep_checkpoints: int,
+        loggers: Sequence[Callable[..., Logger]] = (JsonlLogger, TensorBoardLogger),
+        from_here: bool = False,
+        callback: Callable[[int, dict[str, float]], bool | None] | None = None,
+    ) -> None:
+        self._make_loggers, self._from_here, self._callback = loggers, from_here, callback
         self._directory = RunDirectory(run_dir)
         self._path = self._directory.path
         self._checkpoints = Checkpoints(self._path / "checkpoints", keep_checkpoints)
         self._best = Checkpoints(self._path / BEST, keep=1)
         self._monitor: Monitor = None
         self._claim: tuple[str, dict] = None
+        self._changes = Changes({}, {})
 
     def claim(self, facts: dict) -> None:
         """Compares gin's operative configuration with that of the run that is being continued, where there is one.
@@ -51,22 +70,40 @@ class Recorder:
         It is written by `start`: until then a mistake may turn up, and its correction is another configuration.
         """
         self._claim = gin.operative_config_str(max_line_length=110), facts
-        check_same(self._path, self._claim[0])
+        self._changes = check_same(self._path, self._claim[0], self._from_here)
 
     def restore(self, state: dict[str, list]) -> int | None:
-        """See `Checkpoints.restore`."""
-        return self._checkpoints.restore(state)
+        """See `Checkpoints.restore`; a learning rate is what the configuration says now."""
+        optimizers = [group for name, group in state.items() if name.endswith("_optimizer")]
+        rates = [(v, v.numpy()) for group in optimizers for v in group if v.name == "learning_rate"]
+        step = self._checkpoints.restore(state)
+        for variable, rate in rates:
+            variable.assign(rate)
+        return step
 
     def start(self, start_step: int, num_steps: int, batch_size: int) -> bool:
         """Writes what was claimed, opens the metrics' files and the progress bar, notes the machine; returns True."""
-        self._directory.claim(*self._claim)
+        self._directory.claim(*self._claim, start_step, self._changes)
         starts = [start for start in load_environments(self._path) if start["from_step"] < start_step]
         now = time.strftime("%Y-%m-%d %H:%M %Z")
         starts.append({"from_step": start_step, "started": now, **describe_environment()})
         write_atomically(self._path / "environment.json", json.dumps(starts, indent=1) + "\n")
-        self._monitor = Monitor(self._path, start_step, num_steps, batch_size)
-        self.advance, self.report, self.say = self._monitor.advance, self._monitor.report, self._monitor.say
+        loggers = []
+        for make in self._make_loggers:
+            with explained(f"train.loggers: {getattr(make, '__name__', make)}"):
+                loggers.append(make(run_dir=self._path, start_step=start_step))
+        self._keeps_records = any(isinstance(logger, JsonlLogger) for logger in loggers)
+        self._monitor = Monitor(loggers, start_step, num_steps, batch_size)
+        self.advance, self.say = self._monitor.advance, self._monitor.say
+        if changed := lines(self._changes):
+            self.say("\n".join([f"goes on from step {start_step} with other settings (RUN/changes.json):", *changed]))
         return True
+
+    def report(self, step: int, metrics: dict[str, float]) -> None:
+        """Writes the metrics of a step down, and shows them to the callback."""
+        self._monitor.report(step, metrics)
+        if self._callback is not None and self._callback(step, metrics):
+            signal.raise_signal(signal.SIGTERM)  # Which `Stopping` has an eye on.
 
     def save(self, step: int, state: dict[str, list]) -> None:
         """Writes a checkpoint."""
@@ -82,7 +119,12 @@ class Recorder:
           state: name of a group -> list of variables, for the checkpoint.
           model: `PiVAE`, the one that is scored.
           validation: what scores it.
+
+        Raises:
+          UserError: no `JsonlLogger` is there.
         """
+        if not self._keeps_records:
+            raise UserError("train.validation reads RUN/metrics.jsonl: add @JsonlLogger to train.loggers.")
         key = PREFIX + validation.best
         earlier = [line[key] for line in read_records(self._path / "metrics.jsonl") if line.get(key) is not None]
         started = time.monotonic()
@@ -134,7 +176,7 @@ class Recorder:
             step,
             {f"held_out_bits_per_dim/K={k}": value for k, (value, _) in results.items()}
             | {f"held_out_standard_error/K={k}": error for k, (_, error) in results.items()}
-            | {"evaluation_seconds": time.monotonic() - started},
+            | {EVALUATION: time.monotonic() - started},
         )
         return results[1]
 

@@ -16,11 +16,12 @@ from tf_pivae.noise import RowNoise
 from tf_pivae.training import averaging, losses, regularizers
 from tf_pivae.training.balance import GradientBalance, slope_at_mean
 from tf_pivae.training.gradients import Gradients, add, averaged, every, pulled, scaled, spread
+from tf_pivae.training.keras_methods import KerasMethods
 from tf_pivae.training.optimizer import Adamax, WholeSteps
 
 
 @configurable
-class Trainer(keras.Model):
+class Trainer(KerasMethods):
     """Trains a `PiVAE` by likelihood, by an adversary, or by both (method, section 4).
 
     generator:  minimise  likelihood_weight * L_C + adversarial_weight * L_Q
@@ -182,7 +183,7 @@ class Trainer(keras.Model):
         Returns:
           dict of float32 scalars, averaged over replicas: every loss term in nats per image, KLs by latent group.
         """
-        images, labels = data if isinstance(data, tuple) else (data, None)
+        images, labels, *_ = (*data, None) if isinstance(data, tuple) else (data, None)
         labels = labels if self.pivae.num_classes else None
         self.check_batch(images.shape[0])
         noise = self._step_noise(images.shape[0])

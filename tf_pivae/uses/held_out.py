@@ -27,7 +27,7 @@ def known_dataset(run_dir: str | Path | None, facts: dict[str, Any]) -> ImageDat
             raise UserError("an export has no images of its own.")
         return load_dataset(run_dir)
     except UserError:
-        name, (side, _, channels), levels = (facts[key] for key in ("name", "image_shape", "num_bins"))
-        if "fashion_mnist" in str(name) and side in (28, 32) and (channels, levels) == (1, 256):
-            return dataclasses.replace(bundled(side), name=str(name))
+        name, shape, levels = (facts[key] for key in ("name", "image_shape", "num_bins"))
+        if "fashion_mnist" in str(name) and list(shape) in ([28, 28, 1], [32, 32, 1]) and levels == 256:
+            return dataclasses.replace(bundled(shape[0]), name=str(name))
         raise

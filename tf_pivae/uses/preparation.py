@@ -9,7 +9,7 @@ import numpy as np
 from tf_pivae.configuration import Snapshot
 from tf_pivae.data.bundled import PREPROCESS
 from tf_pivae.data.image_files import UnusableImage
-from tf_pivae.data.image_ops import Preprocess, to_channels, to_uint8
+from tf_pivae.data.image_ops import Preprocess, sides, to_channels, to_uint8
 from tf_pivae.errors import UserError
 
 _WITH_PREPROCESS = ("idx_images", "npz_images", "tfds_images")  # Their settings are those of a `Preprocess`.
@@ -25,13 +25,13 @@ class Preparation:
       image_shape: (H, W, C) of the model.
       num_bins: of the model.
       preprocess: what is done with an image of another size; None: it is refused.
-      smallest: an image with a shorter side is refused.
+      smallest: (H, W): an image with a shorter side is refused.
     """
 
     image_shape: tuple[int, ...]
     num_bins: int
     preprocess: Preprocess | None = None
-    smallest: int = 1
+    smallest: tuple[int, int] = (1, 1)
 
     def __call__(self, pixels: np.ndarray, num_bins: int = 256) -> np.ndarray:
         """Makes an image.
@@ -51,7 +51,7 @@ class Preparation:
         if (height, width) != self.image_shape[:2]:
             if self.preprocess is None:
                 raise UnusableImage(f"{height}x{width}, where the model takes {wanted}")
-            if min(height, width) < self.smallest:
+            if height < self.smallest[0] or width < self.smallest[1]:
                 raise UnusableImage(f"{height}x{width} is smaller than {wanted}")
         if num_bins not in (256, self.num_bins):
             raise UnusableImage(f"{num_bins} levels, where the model takes {self.num_bins}")
@@ -80,24 +80,28 @@ def preparation(image_shape: tuple[int, ...], num_bins: int, configuration: Snap
     return Preparation(tuple(image_shape), num_bins, preprocess, smallest)
 
 
-def _of_dataset(configuration: Snapshot, binding: str) -> tuple[Preprocess | None, int]:
+def _of_dataset(configuration: Snapshot, binding: str) -> tuple[Preprocess | None, tuple[int, int]]:
     name = configuration.function_name(binding)
 
-    def setting(key: str) -> Any:
+    def setting(key: str, default: Any = None) -> Any:
         try:
             return configuration.value(f"{name}.{key}")
         except KeyError:
-            return None
+            return default
 
     if name in _WITH_PREPROCESS:
-        return Preprocess(*(setting(field.name) for field in dataclasses.fields(Preprocess))), 1
+        return Preprocess(*(setting(field.name) for field in dataclasses.fields(Preprocess))), (1, 1)
     if name == "bundled":
-        return PREPROCESS[setting("image_size") or 32], 1
+        return PREPROCESS[setting("image_size") or 32], (1, 1)
     if name == "reduced_levels":
         return _of_dataset(configuration, "reduced_levels.dataset")
-    if name == "image_folder" and setting("crop") in (None, "central"):
-        return Preprocess(crop="central", image_size=setting("image_size")), setting("image_size")
-    return None, 1
+    if name == "image_folder":
+        crop, size = setting("crop", "central"), setting("image_size")
+        if crop == "central":
+            return Preprocess(crop=crop, image_size=size), sides(size)
+        if crop in (None, "none"):
+            return Preprocess(pad_to=setting("pad_to"), image_size=size), (1, 1)
+    return None, (1, 1)
 
 
 def source_of(path: str | Path) -> str:

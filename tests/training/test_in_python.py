@@ -1,0 +1,37 @@
+"""`tf_pivae.train`, the command as a function."""
+
+from pathlib import Path
+
+import gin
+import pytest
+
+import tf_pivae
+from tf_pivae import loading
+from tf_pivae.errors import UserError
+
+SETTINGS = ["num_steps=2", "train.eval_examples=0", "train.log_every=1", "bundled.num_examples=(16, 4)"]
+
+
+def test_train_with_a_callback_leaves_gin_as_it_was(tmp_path: Path, plain: str) -> None:
+    loading.parse_gin([plain], ["num_steps=77"])
+    seen = []
+    outcome = tf_pivae.train(
+        tmp_path / "run", plain, SETTINGS, callback=lambda step, metrics: seen.append((step, sorted(metrics)[0]))
+    )
+    assert (outcome.step, outcome.signal) == (2, None)
+    assert [step for step, _ in seen] == [1, 2]
+    assert gin.query_parameter("num_steps/gin.macro.value") == 77
+    assert tf_pivae.load(tmp_path / "run").image_shape == (16, 16, 1)
+    assert tf_pivae.train(tmp_path / "run", [plain], ["num_steps=3", *SETTINGS[1:]]).step == 3
+    with pytest.raises(UserError, match="add --from_here"):
+        tf_pivae.train(tmp_path / "run", plain, ["num_steps=3", "train.flip=True", *SETTINGS[1:]])
+    again = ["num_steps=4", "train.flip=True", *SETTINGS[1:]]
+    assert tf_pivae.train(tmp_path / "run", plain, again, from_here=True).step == 4
+
+
+def test_mistakes_are_one_line(tmp_path: Path, plain: str) -> None:
+    with pytest.raises(UserError, match="did you mean num_steps"):
+        tf_pivae.train(tmp_path / "run", plain, ["num_step=2"])
+    with pytest.raises(UserError, match=r"no gin file 'demmo\.gin'.*demo\.gin"):
+        tf_pivae.train(tmp_path / "run", "demmo.gin")
+    assert "callback" in (tf_pivae.train.__call__.__doc__ or "")

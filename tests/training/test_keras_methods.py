@@ -1,0 +1,72 @@
+"""Keras' own `fit`, `evaluate` and `predict` on a trainer, and Keras' callbacks."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_trainer import small_images, small_trainer
+
+from tf_pivae.errors import UserError
+from tf_pivae.noise import RowNoise
+
+
+@pytest.fixture(scope="module")
+def trainer(randomize):
+    return small_trainer(randomize, moving_average=True)
+
+
+def values(trainer):
+    return [np.array(v) for name, group in trainer.state.items() if name != "critic" for v in group]
+
+
+def test_fit_takes_the_loops_steps(randomize):
+    """Two steps of it, one after the other, give the weights and moments that two train steps give."""
+    images = small_images(16)
+    fitted, stepped = (small_trainer(randomize) for _ in range(2))
+    history = fitted.fit(images, batch_size=8, shuffle=False, verbose=0)
+    step = tf.function(lambda batch: stepped.train_step(batch), autograph=False)
+    for i in (0, 8):
+        metrics = step(tf.constant(images[i : i + 8]))
+    assert history.history["bits_per_dim"] == pytest.approx([float(metrics["bits_per_dim"])], rel=1e-5)
+    assert int(fitted.step) == int(stepped.step) == 2
+    for one, other in zip(values(fitted), values(stepped), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_callbacks_of_keras(trainer):
+    """They see every batch, set the generator's learning rate, and stop by the score of held-out images."""
+    seen = []
+    watching = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(logs["bits_per_dim"]))
+    rates = keras.callbacks.LearningRateScheduler(lambda epoch: 0.0)
+    stopping = keras.callbacks.EarlyStopping("val_bits_per_dim", mode="min", min_delta=1e6)
+    options = dict(batch_size=8, epochs=5, verbose=0, validation_data=(small_images(12, seed=5),))
+    history = trainer.fit(small_images(16), callbacks=[watching, rates, stopping], **options)
+    assert len(seen) == 2 * 2, "it stopped after the second epoch, without an improvement of a million bits"
+    assert len(history.history["val_bits_per_dim"]) == 2
+    assert float(trainer.generator_optimizer.learning_rate) == 0.0
+    before = values(trainer)[0]
+    trainer.fit(small_images(8), batch_size=8, verbose=0)
+    np.testing.assert_array_equal(values(trainer)[0], before)
+
+
+def test_predict_is_the_log_probability_that_evaluate_has_in_bits(trainer):
+    images = small_images(11, seed=3)
+    found = trainer.predict(images, batch_size=4, verbose=0)
+    own = [
+        trainer.moving_average.bound(tf.constant(images[i : i + 4]), RowNoise(trainer.seed, len(images[i : i + 4])))
+        for i in (0, 4, 8)
+    ]
+    np.testing.assert_allclose(found, np.concatenate([bound.log_prob for bound in own]), rtol=1e-4)
+    bits = trainer.evaluate(images, batch_size=4, verbose=0, return_dict=True)["bits_per_dim"]
+    assert bits == pytest.approx(-np.mean(found) / (16 * np.log(2)), rel=1e-5)
+
+
+def test_weights_are_kept_and_a_file_of_keras_is_not_made(trainer, randomize, tmp_path):
+    trainer.save_weights(tmp_path / "trainer.weights.h5")
+    other = small_trainer(randomize, moving_average=True)
+    other.fit(small_images(8), batch_size=8, verbose=0)
+    other.load_weights(tmp_path / "trainer.weights.h5")
+    for one, also in zip(values(trainer), values(other), strict=True):
+        np.testing.assert_array_equal(one, also)
+    with pytest.raises(UserError, match=r"train in a run directory \(tf_pivae\.train\)"):
+        trainer.save(tmp_path / "trainer.keras")

@@ -1,0 +1,158 @@
+"""What may change when a run goes on, and the record of what did: `RUN/changes.json`.
+
+Settings that no weight depends on, a larger `num_steps`, and where the images lie, may change at any time. Others, such
+as a learning rate, change where the user says so: from the checkpoint on from which the run goes on.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from tf_pivae import values
+from tf_pivae.configuration import checking, parsing
+from tf_pivae.errors import UserError
+from tf_pivae.files import read_json, write_atomically
+from tf_pivae.values import Within
+
+_FREE = {
+    f"train.{name}"
+    for name in (
+        "log_every",
+        "sample_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "max_consecutive_skips",
+        "eval_examples",
+        "eval_importance_samples",
+        "shown_temperature",
+        "validation",
+        "loggers",
+    )
+}
+PLACES = {
+    "image_folder": ("path", "test_path", "cache_dir"),
+    "npz_images": ("path", "cache_dir"),
+    "tfds_images": ("data_dir", "cache_dir"),
+    "idx_images": ("train_images", "test_images", "train_labels", "test_labels", "cache_dir"),
+}  # Settings of the sources of images that say where they lie.
+_CHANGE = {"from_step": Annotated[int, Within(0)], "settings": dict}
+_PAIR = tuple[str | None, str | None]
+_FILE = "changes.json"
+
+
+class Changes(NamedTuple):
+    """Settings that differ, name -> (before, now), as gin writes them; None where one has no such setting."""
+
+    free: dict[str, tuple[str | None, str | None]]
+    others: dict[str, tuple[str | None, str | None]]
+
+
+class _Configuration:
+    """The bindings of a configuration: name -> what gin says, with the macros behind it."""
+
+    def __init__(self, text: str, where: str) -> None:
+        self.bindings, self.macros = {}, {}
+        for statement in parsing.statements(text, where):
+            scope, selector, name, value = statement[:4]
+            selector = f"{scope}/{selector}" if scope else selector
+            known, key = (self.bindings, f"{selector}.{name}") if name else (self.macros, selector)
+            known[key] = repr(value), checking.macros(value)
+
+    def said(self, name: str) -> str | None:
+        """The value of a setting; a macro's where that is all it is."""
+        text, seen = self.bindings.get(name, (None, ()))[0], set()
+        while text is not None and (macro := re.fullmatch(r"%([\w./]+)", text)) and macro[1] not in seen:
+            seen.add(macro[1])
+            text = self.macros.get(macro[1], (None, ()))[0]
+        return text
+
+    def behind(self, name: str) -> set[str]:
+        """The macros that a setting depends on, through others, too."""
+        found, new = set(), set(self.bindings.get(name, ("", ()))[1])
+        while new:
+            found |= new
+            new = {macro for known in new for macro in self.macros.get(known, ("", ()))[1]} - found
+        return found
+
+
+def compare(before: str, now: str, where: str) -> Changes:
+    """What differs between two configurations of the same run.
+
+    Args:
+      before, now: operative configurations, gin text.
+      where: names the first, for messages.
+
+    Raises:
+      UserError: the first cannot be parsed.
+    """
+    old, new = _Configuration(before, where), _Configuration(now, "the new configuration")
+    macros = {name for name in {*old.macros, *new.macros} if old.macros.get(name) != new.macros.get(name)}
+    changes = Changes({}, {})
+    loggers = {name for one in (old, new) for name in _references(one.said("train.loggers"))}
+    for name in sorted({*old.bindings, *new.bindings}):
+        same = old.bindings.get(name) == new.bindings.get(name)
+        if same and not macros & (old.behind(name) | new.behind(name)):
+            continue
+        pair = old.said(name), new.said(name)
+        if not same and {*pair} <= {None, "None"}:
+            continue  # A setting that another version of the program does not have, and that is not made.
+        owner = name.rpartition(".")[0]
+        is_free = name in _FREE or owner == "Validation" or owner in loggers or is_place(name)
+        is_free |= name == "train.num_steps" and _is_larger(*pair)
+        (changes.free if is_free else changes.others)[name] = pair
+    return changes
+
+
+def is_place(name: str) -> bool:
+    """Whether a setting says where images lie."""
+    owner, _, key = name.rpartition(".")
+    return key in PLACES.get(owner.rpartition("/")[2], ())
+
+
+def _references(text: str | None) -> list[str]:
+    return re.findall(r"@([\w./]+)", text or "")
+
+
+def _is_larger(before: str | None, now: str | None) -> bool:
+    return bool(before and now and before.isdecimal() and now.isdecimal() and int(now) > int(before))
+
+
+def record(run_dir: str | Path, from_step: int, changes: Changes) -> None:
+    """Adds an entry to `RUN/changes.json`; that of a start which came to nothing is replaced."""
+    earlier = [entry for entry in history(run_dir) if entry["from_step"] < from_step]
+    again = [entry["settings"] for entry in history(run_dir) if entry["from_step"] >= from_step]
+    settings = {name: list(pair) for name, pair in (changes.free | changes.others).items()}
+    for entry in reversed(again):  # From before all of them to now.
+        settings = entry | {name: [entry.get(name, pair)[0], pair[1]] for name, pair in settings.items()}
+    entries = [*earlier, {"from_step": from_step, "settings": settings}]
+    write_atomically(Path(run_dir) / _FILE, json.dumps(entries, indent=1) + "\n")
+
+
+def history(run_dir: str | Path) -> list[dict]:
+    """What `RUN/changes.json` says: dicts of the step from which settings changed, and name -> [before, after].
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = Path(run_dir) / _FILE
+    if not path.exists():
+        return []
+    try:
+        found = read_json(path)
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(
+        isinstance(entry, dict)
+        and all(k in entry and values.fits(kind, entry[k]) for k, kind in _CHANGE.items())
+        and all(values.fits(_PAIR, pair) for pair in entry["settings"].values())
+        for entry in found
+    ):
+        raise UserError(f"{path} is damaged: remove it; the settings of now are in config.gin.")
+    return found
+
+
+def lines(changes: Changes) -> list[str]:
+    """What differs, for people, one setting a line."""
+    shown = (changes.free | changes.others).items()
+    return [f"  {name}: {before or 'not set'} -> {now or 'not set'}" for name, (before, now) in shown]

@@ -1,0 +1,71 @@
+"""What Keras' own methods do with a `Trainer`: `fit`, `evaluate` and `predict`, in memory, without a run directory."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_pivae.errors import UserError
+from tf_pivae.models.pivae import PiVAE
+from tf_pivae.noise import RowNoise
+
+
+class KerasMethods(keras.Model):
+    """`trainer.fit(images, epochs=..., callbacks=[...])` takes the loop's steps, and knows Keras' callbacks.
+
+    Images are uint8 [N, H, W, C]; labels are `y`. What `fit` reports are the metrics of an epoch's last step; with
+    `validation_data` also `val_bits_per_dim`, that of all these images at K = 1. `trainer.optimizer` is the
+    generator's, for callbacks that set a learning rate. The state after `fit` depends on what Keras draws for the order
+    of the images: a run that is to be resumed is `tf_pivae.train`'s.
+    """
+
+    pivae: PiVAE
+    moving_average: PiVAE | None
+    seed: int
+
+    def fit(self, x: Any = None, y: Any = None, **options: Any) -> keras.callbacks.History:
+        """`keras.Model.fit`, without a `compile` before it."""
+        self._compile_once()
+        return super().fit(x, y, **options)
+
+    def evaluate(self, x: Any = None, y: Any = None, **options: Any) -> Any:
+        """`keras.Model.evaluate`: `bits_per_dim` of images at K = 1, a mean over all of them."""
+        self._compile_once()
+        return super().evaluate(x, y, **options)
+
+    def save(self, *_: Any, **__: Any) -> None:
+        """Is not there: a file of Keras' cannot hold what a configuration builds.
+
+        Raises:
+          UserError: always; says what to do.
+        """
+        raise UserError(
+            "a Trainer is not saved as a file of Keras': train in a run directory (tf_pivae.train), which "
+            "tf_pivae.load takes, or keep the weights, trainer.save_weights('NAME.weights.h5')."
+        )
+
+    def test_step(self, data: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """`evaluate`'s step."""
+        log_prob = self.predict_step(data)
+        bits = log_prob / (-math.log(2.0) * self.pivae.dimensions)
+        self._bits.update_state(bits)
+        return {"bits_per_dim": self._bits.result()}
+
+    def predict_step(self, data: Sequence[tf.Tensor]) -> tf.Tensor:
+        """`predict`'s step: log P of the images, float32 [b], nats, at K = 1, by the model that a run would show."""
+        images, labels, *_ = (*data, None) if isinstance(data, tuple) else (data, None)
+        model = self.moving_average or self.pivae
+        noise = RowNoise(self.seed, tf.shape(images)[0])
+        return model.bound(images, noise, labels=labels if model.num_classes else None).log_prob
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """What Keras sets to zero before each evaluation."""
+        return [self._bits] if self.compiled else []
+
+    def _compile_once(self) -> None:
+        if not self.compiled:
+            self._bits = keras.metrics.Mean(name="bits_per_dim")
+            self.compile(optimizer=self.generator_optimizer, jit_compile=False)
