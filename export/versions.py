@@ -13,6 +13,8 @@ from pathlib import Path
 
 from tf_pivae.errors import UserError, cannot_write
 
+MODEL_CARD = "assets.extra/model_card.json"  # In a version's folder.
+WARMUP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
 _LARGEST = 2**63 - 1  # TensorFlow Serving's versions are int64; it ignores what is beyond.
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 

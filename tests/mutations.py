@@ -212,7 +212,7 @@ MUTATIONS = [
     # Other terms of the bound, and the sampler.
     Mutation(
         "log sigma in log p(y|z): dropped",
-        "tf_pivae/models/hierarchical_vae.py",
+        "tf_pivae/models/latents.py",
         "            log_sigma + 0.5 * math.log(2.0 * math.pi)\n",
         "            0.5 * math.log(2.0 * math.pi)\n",
         "tests/models/test_vae.py",
@@ -256,9 +256,16 @@ MUTATIONS = [
     Mutation(
         "adversarial gradient let into the head",
         "tf_pivae/training/trainer.py",
-        "return [v for v in self.pivae.trainable_variables if id(v) not in flow]",
-        "return self.pivae.trainable_variables",
+        "return [id(variable) not in head for variable in self.generator_variables]",
+        "return [True for variable in self.generator_variables]",
         "tests/training/test_step.py",
+    ),
+    Mutation(
+        "the recipe: labels left out of a class-conditional model",
+        "tf_pivae/training/recipe.py",
+        "num_classes = data.num_classes if self.class_conditional else 0",
+        "num_classes = 0",
+        "tests/test_class_conditional.py",
     ),
     Mutation(
         "the same noise on every replica",
@@ -269,9 +276,9 @@ MUTATIONS = [
     ),
     Mutation(
         "gradients summed over replicas, not averaged",
-        "tf_pivae/training/trainer.py",
-        "gradients = [g / context.num_replicas_in_sync for g in gradients]",
-        "pass",
+        "tf_pivae/training/gradients.py",
+        "[g / context.num_replicas_in_sync for g in",
+        "[g for g in",
         "tests/training/test_replicas.py",
     ),
     Mutation(
@@ -375,9 +382,9 @@ MUTATIONS = [
     ),
     Mutation(
         "lazy regulariser: as weak as the one of every step",
-        "tf_pivae/training/trainer.py",
-        "value = self.regularizer_interval * function()",
-        "value = 1.0 * function()",
+        "tf_pivae/training/gradients.py",
+        "value = interval * loss()",
+        "value = 1.0 * loss()",
         "tests/training/test_stages.py",
     ),
     Mutation(

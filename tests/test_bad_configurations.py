@@ -14,6 +14,7 @@ import tensorflow as tf
 from tf_pivae import cli, loading
 from tf_pivae.errors import UserError
 from tf_pivae.training import loop, recorder
+from tf_pivae.training.recipe import Recipe
 
 COUNTS = [80, pytest.param(200, marks=pytest.mark.slow)]
 _PATIENCE_SECONDS = 60
@@ -42,7 +43,7 @@ def outcome(entry, run_dir, strategy):
     signal.alarm(_PATIENCE_SECONDS)
     try:
         loading.parse_gin([entry.name])
-        loop.train(run_dir, strategy)
+        loop.train(Recipe(), run_dir, strategy)
     except Built:
         return None
     except Exception as error:
@@ -154,7 +155,7 @@ def test_a_folder_named_like_an_included_one_does_no_harm(tmp_path, monkeypatch)
 
 def test_binary_files_are_no_configurations(tmp_path):
     (tmp_path / "x.gin").write_bytes(bytes(range(256)) * 10)
-    with pytest.raises(UserError, match=r"^cannot read .*x\.gin: it is no text\.$"):
+    with pytest.raises(UserError, match=r"^cannot read .*x\.gin: it is not text\.$"):
         loading.parse_gin([str(tmp_path / "x.gin")])
 
 
@@ -193,6 +194,6 @@ def test_a_setting_by_its_own_name_replaces_the_macro_that_a_file_gives_it(setti
     loading.parse_gin(["demo.gin"], [setting])
     assert gin.query_parameter(name) == float(value)
     macro = name.rpartition(".")[2]
-    with pytest.raises(UserError, match=f"^{macro} is no setting by itself"):  # It would have no effect.
+    with pytest.raises(UserError, match=f"^{macro} is not a setting by itself"):  # It would have no effect.
         loading.parse_gin(["demo.gin"], [setting, f"{macro}={value}"])
     gin.clear_config()

@@ -13,6 +13,7 @@ from tf_pivae import loading
 from tf_pivae.errors import UserError
 from tf_pivae.runs.checkpoints import Checkpoints
 from tf_pivae.train import dry_run
+from tf_pivae.training.recipe import Recipe
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def test_a_run_that_would_be_continued(finished, tmp_path):
     shutil.copytree(finished[0], run_dir)
     shutil.rmtree(run_dir / "checkpoints/00000012")
     before = contents(tmp_path)
-    text = dry_run.rehearse(run_dir)
+    text = dry_run.rehearse(Recipe(), run_dir)
     assert "4 steps, 8 to 12" in text
     assert "goes on from step 8" in text
     reader = tf.train.load_checkpoint(str(run_dir / "checkpoints/00000008/checkpoint"))
@@ -52,14 +53,14 @@ def test_a_run_that_would_be_continued(finished, tmp_path):
 
 def test_a_finished_run_has_nothing_to_do(finished):
     before = contents(finished[0])
-    assert "none, step 12 of 12 is reached" in dry_run.rehearse(finished[0])
+    assert "none, step 12 of 12 is reached" in dry_run.rehearse(Recipe(), finished[0])
     assert contents(finished[0]) == before
 
 
 def test_another_configuration_is_refused(finished, tiny, capsys):
     loading.parse_gin([tiny], ["batch_size=4"])
     with pytest.raises(UserError, match="another configuration"):
-        dry_run.rehearse(finished[0])
+        dry_run.rehearse(Recipe(), finished[0])
     assert "+batch_size = 4" in capsys.readouterr().out
 
 
@@ -68,20 +69,20 @@ def test_a_run_that_another_process_holds(finished, tmp_path):
     with open(tmp_path / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another process"):
-            dry_run.rehearse(tmp_path)
+            dry_run.rehearse(Recipe(), tmp_path)
 
 
 def test_a_file_is_no_run_directory(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="no folder that can be written"):
-        dry_run.rehearse(tmp_path / "file" / "run")
+    with pytest.raises(UserError, match="not a folder that can be written"):
+        dry_run.rehearse(Recipe(), tmp_path / "file" / "run")
 
 
 def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(UserError, match=r"checkpoints need 0\.00 GB"):
-        dry_run.rehearse(tmp_path / "run")
+        dry_run.rehearse(Recipe(), tmp_path / "run")
 
 
 def test_images_that_are_not_prepared_yet(tmp_path, tiny):
@@ -93,14 +94,14 @@ def test_images_that_are_not_prepared_yet(tmp_path, tiny):
     parameters = [f"image_folder.path='{folder}'", f"image_folder.cache_dir='{cache}'", "image_folder.image_size=16"]
     loading.parse_gin([tiny], ["train.dataset=@image_folder", *parameters])
     before = contents(tmp_path)
-    text = dry_run.rehearse(tmp_path / "run")
+    text = dry_run.rehearse(Recipe(), tmp_path / "run")
     assert text.startswith("would prepare images first")
     assert "16x16x3, up to 3 training and 1 test images\n" in text
     assert contents(tmp_path) == before
     from tf_pivae.loading import configured_dataset
 
     configured_dataset([tiny], ["train.dataset=@image_folder", *parameters])
-    assert "16x16x3, 3 training and 1 test images\n" in dry_run.rehearse(tmp_path / "run")
+    assert "16x16x3, 3 training and 1 test images\n" in dry_run.rehearse(Recipe(), tmp_path / "run")
     assert Checkpoints(tmp_path / "run/checkpoints").steps() == []
     assert not (tmp_path / "run").exists()
 
@@ -111,4 +112,6 @@ def test_a_download_that_nobody_has_made_is_counted(tmp_path, monkeypatch):
     loading.parse_gin(
         ["cifar.gin"], ["RealNVP.width=8", "residual_vae.widths=(8, 8, 8)", f"tfds_images.cache_dir='{tmp_path}'"]
     )
-    assert "cifar10, 32x32x3, up to 50,000 training and 10,000 test images\n" in dry_run.rehearse(tmp_path / "run")
+    assert "cifar10, 32x32x3, up to 50,000 training and 10,000 test images\n" in dry_run.rehearse(
+        Recipe(), tmp_path / "run"
+    )

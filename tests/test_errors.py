@@ -23,7 +23,7 @@ def os_error(number, *filename):
         ),
         (
             os_error(errno.EROFS, "a/b"),
-            "cannot use a/b: Read-only file system; choose a folder that can be written, or mend its permissions.",
+            "cannot use a/b: Read-only file system; choose a folder that can be written, or change its permissions.",
         ),
         (
             tf.errors.ResourceExhaustedError(None, None, "{{node Save}} /a/b; No space left on device\n\tmore"),

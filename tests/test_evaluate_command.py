@@ -17,7 +17,7 @@ from PIL import Image
 import tf_pivae
 from tf_pivae.data import bundled, reduced_levels
 from tf_pivae.errors import UserError
-from tf_pivae.evaluate import measuring
+from tf_pivae.evaluate import image_metrics, measuring, results
 from tf_pivae.metrics.bits_per_dim import bits_per_dim
 
 
@@ -159,7 +159,7 @@ def test_watch_beside_a_running_training(tmp_path, plain, evaluate):
 
 def test_two_replicas_give_the_same_table(finished, network, monkeypatch):
     """Bits per dimension and their parts on two replicas, and a distance of samples drawn on two."""
-    settings = measuring.Settings(
+    settings = image_metrics.Settings(
         metrics=("bits_per_dim", "fid"), importance_samples=3, feature_network=str(network), progress=False
     )
     results = []
@@ -214,7 +214,7 @@ def test_few_levels_are_compared_on_one_scale(network, tmp_path):
         def sample(self, count, seed, labels, batch_size, first_row):
             return levels[first_row : first_row + count]
 
-    settings = measuring.Settings(metrics=("fid",), feature_network=str(network), progress=False)
+    settings = image_metrics.Settings(metrics=("fid",), feature_network=str(network), progress=False)
     rows = []
     measuring._image_rows(measuring._Subject(Perfect(), data, {}, settings, tmp_path, 0, None), ["fid"], rows, [])
     assert rows[0].value == pytest.approx(0.0, abs=1e-6)
@@ -227,8 +227,8 @@ def test_real_subsets_show_the_pattern_of_table_7(network):
     """
     values = []
     for seed in range(8):
-        settings = measuring.Settings(metrics=(), feature_network=str(network), seed=seed, progress=False)
-        rows = measuring.real_subset_rows(bundled(image_size=16), [8000, 4000, 800, 80], settings)
+        settings = image_metrics.Settings(metrics=(), feature_network=str(network), seed=seed, progress=False)
+        rows = image_metrics.real_subset_rows(bundled(image_size=16), [8000, 4000, 800, 80], settings)
         values.append([row.value for row in rows])
     mean = np.mean(values, 0)
     assert mean[0] == pytest.approx(0.0, abs=1e-9)
@@ -253,11 +253,11 @@ def test_two_folders_without_a_run(tmp_path, network, evaluate):
     ("arguments", "expected"),
     [
         (["--metrics=fidd", "--run_dir=x"], "choose from bits_per_dim"),
-        (["--metrics=", "--run_dir=x"], "--metrics names none: choose from bits_per_dim"),
+        (["--metrics=", "--run_dir=x"], "--metrics is empty: choose from bits_per_dim"),
         (["--run_dir=missing"], "no run in missing"),
         ([], "--run_dir"),
         (["--real_subsets=many", "--gin_file=demo.gin"], "whole numbers"),
-        (["--real_subsets=64", "--gin_file=models/no_flow.gin"], "add train.dataset=@bundled"),
+        (["--real_subsets=64", "--gin_file=models/no_flow.gin"], "add --gin_param=train.dataset=@bundled"),
         (["--images=nowhere", "--metrics=fid"], "nowhere"),
         (["--images=nowhere", "--run_dir=runs/demo"], "give one of them"),
     ],
@@ -295,7 +295,7 @@ def test_a_mistake_does_not_take_earlier_numbers_away(finished, tmp_path, evalua
 def test_what_cannot_be_had_is_refused_before_samples_are_drawn(finished, network, monkeypatch):
     monkeypatch.setattr(measuring, "sampler", None)
     wanted = ("fid", "kid", "inception_score")
-    settings = measuring.Settings(metrics=wanted, feature_network=str(network), num_samples=7, progress=False)
+    settings = image_metrics.Settings(metrics=wanted, feature_network=str(network), num_samples=7, progress=False)
     result = measuring.evaluate_run(finished[0], settings)
     assert not result.rows
     reasons = ["fid: the first set has 7 samples", "kid: KID draws subsets of 1000", "inception_score: .* needs logits"]
@@ -304,30 +304,30 @@ def test_what_cannot_be_had_is_refused_before_samples_are_drawn(finished, networ
 
 
 def test_gan_train_and_test_want_classes(finished):
-    settings = measuring.Settings(metrics=("gan_train",), progress=False)
+    settings = image_metrics.Settings(metrics=("gan_train",), progress=False)
     (reason,) = measuring.evaluate_run(finished[0], settings).refused
     assert "class-conditional" in reason
 
 
 def test_rows_of_other_metrics_of_the_same_step_stay():
-    row = measuring.Row
+    row = results.Row
     earlier = {
         "step": 3,
         "rows": [row(name, 1.0, None, "").as_dict() for name in ("bits/dim, K=1", "  kl", "FID", "KID")],
     }
-    fresh = measuring.Evaluation(3, [row("FID", 2.0, None, "")], [])
-    merged = measuring.with_earlier(fresh, earlier).rows
+    fresh = results.Evaluation(3, [row("FID", 2.0, None, "")], [])
+    merged = results.with_earlier(fresh, earlier).rows
     assert [(row.metric, row.value) for row in merged] == [
         ("bits/dim, K=1", 1.0),
         ("  kl", 1.0),
         ("KID", 1.0),
         ("FID", 2.0),
     ]
-    again = measuring.Evaluation(3, [row("bits/dim, K=1", 2.0, None, ""), row("bits/dim, K=8", 2.0, None, "")], [])
-    merged = measuring.with_earlier(again, earlier).rows
+    again = results.Evaluation(3, [row("bits/dim, K=1", 2.0, None, ""), row("bits/dim, K=8", 2.0, None, "")], [])
+    merged = results.with_earlier(again, earlier).rows
     assert [row.metric for row in merged] == ["FID", "KID", "bits/dim, K=1", "bits/dim, K=8"]
     for other in (None, {**earlier, "step": 2}):
-        assert measuring.with_earlier(fresh, other) == fresh
+        assert results.with_earlier(fresh, other) == fresh
 
 
 @pytest.mark.parametrize("make", [lambda path: path.write_text("a file"), lambda path: path.symlink_to("treasure")])
@@ -337,6 +337,6 @@ def test_a_runs_folder_of_states_is_its_own(make, finished, tmp_path):
     (tmp_path / "run/treasure").mkdir()
     (tmp_path / "run/treasure/bits_per_dim.npz").write_text("precious")
     make(tmp_path / "run/evaluation")
-    with pytest.raises(UserError, match=r"run/evaluation is no folder: remove it, then evaluate again\.$"):
-        measuring.evaluate_run(tmp_path / "run", measuring.Settings(("bits_per_dim",)))
+    with pytest.raises(UserError, match=r"run/evaluation is not a folder: remove it, then evaluate again\.$"):
+        measuring.evaluate_run(tmp_path / "run", image_metrics.Settings(("bits_per_dim",)))
     assert (tmp_path / "run/treasure/bits_per_dim.npz").read_text() == "precious"

@@ -137,7 +137,7 @@ def test_a_misspelt_binding_is_refused_before_anything_is_trained(tmp_path, run_
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--seeds="], "--seeds names none"),
+        (["--seeds="], "--seeds is empty"),
         (["--seeds=x"], "expected whole numbers"),
         (["--rows=nope"], "it has gan, vae, pivae, cqg, cqfg"),
         (["--also=nope"], "choose from precision, recall, density, coverage"),

@@ -85,21 +85,16 @@ def test_space_is_told_before_a_progress_bar_starts(tmp_path, images):
 
 def test_a_download_is_announced_with_its_space(tmp_path, monkeypatch, caplog):
     """Through a shipped fragment, up to where the network would be needed."""
-    import gin
-
-    from tf_pivae import loading, prepare
+    from tf_pivae import loading
     from tf_pivae.data import tfds_source
 
     def unreachable(*_, **__):
         raise OSError("the network is down")
 
     monkeypatch.setattr(tfds_source.socket, "getaddrinfo", unreachable)
-    loading.parse_gin(["datasets/cifar10.gin"], [f"tfds_images.data_dir={tmp_path / 'tfds'}"])
-    gin.bind_parameter("prepare.dataset", gin.query_parameter("train.dataset"))
-    gin.bind_parameter("tfds_images.cache_dir", str(tmp_path / "cache"))
+    folders = [f"tfds_images.data_dir={tmp_path / 'tfds'}", f"tfds_images.cache_dir={tmp_path / 'cache'}"]
     with caplog.at_level(logging.INFO, logger="tf_pivae.data"), pytest.raises(UserError, match="no network"):
-        prepare.prepare()
-    gin.clear_config()
+        loading.configured_dataset(["datasets/cifar10.gin"], folders)
     (line,) = [record.getMessage() for record in caplog.records if "downloading" in record.getMessage()]
     assert f"to {tmp_path / 'tfds'}" in line
     assert "MB free" in line

@@ -11,12 +11,13 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
 
-from tf_pivae.errors import UserError, disk_message, missing_setting, printable
+from tf_pivae.arguments import SEEDS
+from tf_pivae.errors import UserError, disk_message, first_line, missing_setting, printable
 from tf_pivae.system import children
 from tf_pivae.system.startup import import_tensorflow_quietly
 
@@ -97,10 +98,38 @@ def _import_extensions() -> None:
         except Exception as error:  # Whatever the user's module raises.
             if os.environ.get("TF_PIVAE_DEBUG"):
                 raise
-            reason = (str(error).strip().splitlines() or [""])[0]
             raise UserError(
-                f"--import={name}: {type(error).__name__}: {reason} (TF_PIVAE_DEBUG=1 shows where)"
+                f"--import={name}: {type(error).__name__}: {first_line(error)} (TF_PIVAE_DEBUG=1 shows where)"
             ) from error
+
+
+class OwnImages(NamedTuple):
+    """The flags of a command that does something with the user's images."""
+
+    run_dir: flags.FlagHolder
+    images: flags.FlagHolder
+    output: flags.FlagHolder
+    seed: flags.FlagHolder
+    step: flags.FlagHolder
+    label: flags.FlagHolder
+
+
+def define_own_images_flags(images: str, output: str) -> OwnImages:
+    """Defines them.
+
+    Args:
+      images: the help of --images.
+      output: the file that is written by default.
+    """
+    define_import_flag()
+    return OwnImages(
+        flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True),
+        flags.DEFINE_string("images", None, images, required=True),
+        flags.DEFINE_string("output", output, "NAME.png, FOLDER/ or NAME.npz."),
+        flags.DEFINE_integer("seed", 0, "Of the noise.", *SEEDS),
+        define_step_flag("use"),
+        flags.DEFINE_integer("label", None, "Class of the images, for a class-conditional model.", lower_bound=0),
+    )
 
 
 def run(main: Callable[[], None]) -> None:
@@ -133,7 +162,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         arguments = flags.FLAGS(argv)
         for name in flags.FLAGS:
             value = flags.FLAGS[name].value
-            if isinstance(value, float) and not math.isfinite(value):  # A lower bound lets nan pass.
+            if isinstance(value, float) and not math.isfinite(value):  # NaN passes a lower bound.
                 raise flags.Error(f"flag --{name}={value}: expected a finite number")
         return arguments
     except flags.Error as error:
@@ -153,10 +182,10 @@ def _flag_message(error: flags.Error) -> str:
 
 
 def one_line(error: BaseException) -> str | None:
-    """The line for a mistake that the user can mend, or None for any other exception."""
-    first_line = (str(error).strip().splitlines() or [""])[0]  # gin adds lines on where the call was configured.
+    """The line for a mistake that the user can correct, or None for any other exception."""
+    line = first_line(error)  # gin adds lines on where the call was configured.
     if isinstance(error, UserError):
-        return first_line
+        return line
     disk = disk_message(error)
     if disk is not None:
         return disk
@@ -164,7 +193,7 @@ def one_line(error: BaseException) -> str | None:
         return None
     if isinstance(error, RecursionError):
         return "the configuration leads back to itself: look for a @NAME() or %NAME in its own value."
-    missing = re.match(r"Required bindings for `(\w+)` not provided in config: \['(\w+)'", first_line)
+    missing = re.match(r"Required bindings for `(\w+)` not provided in config: \['(\w+)'", line)
     if missing:
         return f"the configuration has no {missing[1]}.{missing[2]}: add --gin_param={missing[1]}.{missing[2]}=..."
     missing = missing_setting(error)
@@ -173,10 +202,10 @@ def one_line(error: BaseException) -> str | None:
     # gin marks what went wrong in a configured call: a value in the configuration, most of the time.
     where = re.search(r"In call to configurable '(\w+)'", str(error))
     if isinstance(error, (ValueError, TypeError)) and where:
-        return f"{where[1]}: {first_line} (TF_PIVAE_DEBUG=1 shows where)"
+        return f"{where[1]}: {line} (TF_PIVAE_DEBUG=1 shows where)"
     return None
 
 
 def _fail(message: str, exit_status: int = UserError.exit_status) -> NoReturn:
-    print(f"error: {printable(message)}", file=sys.stderr)  # It may quote a stranger's file.
+    print(f"error: {printable(message)}", file=sys.stderr)  # It may quote an untrusted file.
     sys.exit(exit_status)

@@ -30,19 +30,22 @@ Fraction = Annotated[float, Within(0, 1)]
 Decay = Annotated[float, Within(0, 1, below=True)]  # of a running average
 
 
-def configurable(target: Any = None, **options: Any) -> Any:
+def configurable(target: Any = None, name: str | None = None, **options: Any) -> Any:
     """`gin.configurable`, with or without options, of a function or a class whose annotated settings are checked.
+
+    Its name in gin files is `name`, or else its own.
 
     A setting is a parameter with a default. Keras reads the argument names of a layer's `__init__` without looking
     through wrappers; these therefore have the signature of what they wrap.
     """
     if target is None:
-        return functools.partial(configurable, **options)
+        return functools.partial(configurable, name=name, **options)
+    name = name or target.__name__
     if not inspect.isclass(target):
-        return gin.configurable(_checked(target, target.__name__), **options)
-    if "__init__" in target.__dict__:
-        target.__init__ = _checked(target.__init__, target.__name__)  # type: ignore[method-assign]
-    return gin.configurable(target, **options)
+        target = _checked(target, name)
+    elif "__init__" in target.__dict__:
+        target.__init__ = _checked(target.__init__, name)  # type: ignore[method-assign]
+    return gin.configurable(name, **options)(target)
 
 
 def _checked(function: Callable, owner: str) -> Callable:

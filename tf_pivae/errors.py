@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake the user can mend: the message says what is wrong and what to do.
+    """A mistake that the user can correct: the message says what is wrong and what to do.
 
     Commands print it as one line on stderr, without a traceback, and exit with `exit_status`.
     """
@@ -21,8 +21,13 @@ class WorkerLost(UserError):
     exit_status = 75  # EX_TEMPFAIL of sysexits.h: a scheduler may tell it from a mistake and restart.
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message."""
+    return (str(error).strip().splitlines() or ["no reason given"])[0]
+
+
 _MAKE_ROOM = "make room, then run the same command again"
-_WRITABLE = "choose a folder that can be written, or mend its permissions"
+_WRITABLE = "choose a folder that can be written, or change its permissions"
 _HINTS = {
     errno.ENOSPC: _MAKE_ROOM,
     errno.EDQUOT: _MAKE_ROOM,
@@ -39,11 +44,11 @@ _HINTS_ON_WRITING[errno.EEXIST] = "there is a file where a folder is wanted: cho
 def missing_setting(error: BaseException) -> str | None:
     """The message for a `TypeError` of a configurable that no value was given for, or None for any other exception."""
     argument = r"(\w+)(?:\.__init__)?\(\) missing \d+ required [\w-]+ arguments?: '(\w+)'"
-    found = re.match(argument, str(error))
+    missing = re.match(argument, str(error))
     # gin marks the call that was configured: elsewhere it is a defect of the program.
-    if not isinstance(error, TypeError) or not found or f"In call to configurable '{found[1]}'" not in str(error):
+    if not isinstance(error, TypeError) or not missing or f"In call to configurable '{missing[1]}'" not in str(error):
         return None
-    return f"the configuration has no {found[1]}.{found[2]}: add --gin_param={found[1]}.{found[2]}=..."
+    return f"the configuration has no {missing[1]}.{missing[2]}: add --gin_param={missing[1]}.{missing[2]}=..."
 
 
 def cannot_write(path: object, error: OSError) -> str:
@@ -63,14 +68,14 @@ def disk_message(error: BaseException) -> str | None:
     """The message for an exception of Python's or TensorFlow's that comes from the disk, or None for any other."""
     if isinstance(error, OSError):
         number, path = error.errno, error.filename
-        if number not in _HINTS or (path is None and _HINTS[number] == _WRITABLE):  # A port is refused like that too.
+        if number not in _HINTS or (path is None and _HINTS[number] == _WRITABLE):  # A port fails with the same error.
             return None
     else:
         reasons = {os.strerror(number): number for number in _HINTS}
-        found = re.search(rf"(\S+); ({'|'.join(reasons)})", str(error))  # How TensorFlow's file system says it.
-        if not found:
+        match = re.search(rf"(\S+); ({'|'.join(reasons)})", str(error))  # The form of TensorFlow's messages.
+        if not match:
             return None
-        number, path = reasons[found[2]], found[1]
+        number, path = reasons[match[2]], match[1]
     return f"cannot use {path or 'the disk'}: {os.strerror(number)}; {_HINTS[number]}."
 
 

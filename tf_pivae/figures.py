@@ -1,22 +1,20 @@
 """Every picture that the program draws."""
 
-import contextlib
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from tf_pivae.errors import UserError, cannot_write
+from tf_pivae.files import replacing
 
 _BACKGROUND = (250, 250, 250)
 _INK = (40, 40, 40)
 _GRID = (222, 222, 222)
 _NEIGHBOUR_GAP = 10  # Pixels; those between the tiles of a grid are 2.
-# Told apart by those who see few colours, too (Okabe & Ito).
+# Distinguishable with colour blindness (Okabe & Ito).
 _CURVES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
 
@@ -51,15 +49,15 @@ def image_grid(
     Returns:
       `PIL.Image`, RGB.
     """
-    shown = to_display(images, num_bins)
-    count, height, width, _ = shown.shape
+    pixels = to_display(images, num_bins)
+    count, height, width, _ = pixels.shape
     columns = columns or max(1, math.ceil(math.sqrt(count)))
     rows = -(-count // columns)
     factor = max(1, (cell or 64) // max(height, width))
-    shown = shown.repeat(factor, axis=1).repeat(factor, axis=2)
+    pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
     height, width = height * factor, width * factor
     canvas = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), _BACKGROUND)
-    for i, image in enumerate(shown):
+    for i, image in enumerate(pixels):
         row, column = divmod(i, columns)
         canvas.paste(Image.fromarray(image), (column * (width + gap), row * (height + gap)))
     return canvas
@@ -141,7 +139,8 @@ def labelled(panels: Sequence[tuple[str, Image.Image]], title: str | None = None
       `PIL.Image`, RGB.
     """
     font = ImageFont.load_default(size=16)
-    margin, line = 16, 26
+    margin = 16
+    line = 26
     top = margin + (line if title else 0)
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     widths = [max(picture.width, math.ceil(measure.textlength(caption, font))) for caption, picture in panels]
@@ -217,11 +216,15 @@ def line_chart(
 def _ticks(values):
     """About six round numbers at equal distances, from below the smallest value to above the largest."""
     low, high = min(values), max(values)
-    raw = (high - low) / 5 or 1.0
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
+    step = round_step((high - low) / 5 or 1.0)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [step * i for i in range(first, max(last, first + 1) + 1)]
+
+
+def round_step(raw: float) -> float:
+    """The smallest of 1, 2, 5, 10, 20, ... (and 0.1, 0.2, 0.5, ...) that is not below `raw`."""
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
 
 
 def save_png(picture: Image.Image, path: str | Path) -> None:
@@ -230,14 +233,7 @@ def save_png(picture: Image.Image, path: str | Path) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
     encoded = io.BytesIO()
     picture.save(encoded, format="PNG")
-    try:
+    with replacing(path) as partial:
         partial.write_bytes(encoded.getvalue())
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise UserError(cannot_write(path, error)) from error

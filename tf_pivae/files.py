@@ -1,10 +1,12 @@
-"""Small text files: written whole or not at all, read with a limit; every failure is one line that names the file."""
+"""Files written whole or not at all, small ones read with a limit; every failure is one line that names the file."""
 
 import ast
 import contextlib
+import hashlib
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,12 @@ def read_text(path: str | Path, limit: int = _LARGEST) -> str:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             about = os.fstat(file.fileno())
             if not stat.S_ISREG(about.st_mode):
-                raise UserError(f"{path} is no file.")
+                raise UserError(f"{path} is not a regular file.")
             if about.st_size > limit:
                 raise UserError(f"{path} has {about.st_size:,} bytes, more than such a file can have ({limit:,}).")
             text = file.read(limit + 1).decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UserError(f"cannot read {path}: {reason}.") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
@@ -43,7 +45,7 @@ def read_json(path: str | Path) -> Any:
 
     Raises:
       UserError: as for `read_text`.
-      ValueError: it is no JSON.
+      ValueError: it is not JSON.
     """
     try:
         return json.loads(read_text(path), parse_constant=_refuse)
@@ -52,12 +54,12 @@ def read_json(path: str | Path) -> Any:
 
 
 def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def read_records(path: str | Path) -> list[dict]:
     """The lines of a file of JSON objects that have a "step"; others are left out: the last may be half written."""
-    found = []
+    records = []
     for line in read_text(path).splitlines() if Path(path).exists() else []:
         try:
             record = json.loads(line)
@@ -65,25 +67,49 @@ def read_records(path: str | Path) -> list[dict]:
             continue
         step = record.get("step") if isinstance(record, dict) else None
         if isinstance(step, int) and not isinstance(step, bool):
-            found.append(record)
-    return found
+            records.append(record)
+    return records
 
 
 def write_atomically(path: str | Path, text: str) -> None:
     """Writes a text file that is either the old one or the new one, whatever happens; UserError if it cannot."""
+    with replacing(path) as partial, open(partial, "x") as file:  # "x" follows no link that lies there instead.
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], shared: bool = False) -> Iterator[Path]:
+    """Within it, the path of a file to be written, which in the end takes the place of `path`, or is gone on a failure.
+
+    Args:
+      path: the file; whoever reads it sees the old one or the new one.
+      shared: whether several processes may write it at once.
+
+    Raises:
+      UserError: it cannot be written.
+    """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial" if shared else f".{path.name}.partial")
     try:
         partial.unlink(missing_ok=True)
-        with open(partial, "x") as file:  # "x" follows no link that lies there instead.
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
         os.replace(partial, path)
     except OSError as error:
+        raise UserError(cannot_write(path, error)) from error
+    finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise UserError(cannot_write(path, error)) from error
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def csv_cell(value: object) -> object:

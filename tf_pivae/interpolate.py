@@ -8,27 +8,19 @@ command.
 from absl import flags
 
 from tf_pivae import cli, uses
-from tf_pivae.arguments import SEEDS
 from tf_pivae.uses import image_outputs
 
-cli.define_import_flag()
-flags.adopt_module_key_flags(cli)  # shows it in --help
-_RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True)
-_IMAGES = flags.DEFINE_string("images", None, "The images, an even number: a folder, or an .npz file.", required=True)
-_OUTPUT = flags.DEFINE_string("output", "walks.png", "NAME.png, FOLDER/ or NAME.npz.")
+_FLAGS = cli.define_own_images_flags("The images, an even number: a folder, or an .npz file.", "walks.png")
+flags.adopt_module_key_flags(cli)  # shows them in --help
 _STEPS = flags.DEFINE_integer("steps", 8, "Images of a walk, its ends among them.", lower_bound=2)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the noise.", *SEEDS)
-_STEP = cli.define_step_flag("use")
-_LABEL = flags.DEFINE_integer("label", None, "Class of the images, for a class-conditional model.", lower_bound=0)
 
 
 def main() -> None:
-    image_outputs.check(_OUTPUT.value)
+    run_dir, images, output, seed, step, label = (flag.value for flag in _FLAGS)
+    image_outputs.check(output)
     cli.import_tensorflow_quietly()
-    step = uses.interpolate(
-        _RUN_DIR.value, _IMAGES.value, _OUTPUT.value, _STEPS.value, _SEED.value, _STEP.value, _LABEL.value
-    )
-    print(f"{_IMAGES.value} by {_RUN_DIR.value} at step {step}: {_OUTPUT.value}")
+    step = uses.interpolate(run_dir, images, output, _STEPS.value, seed, step, label)
+    print(f"{images} by {run_dir} at step {step}: {output}")
 
 
 if __name__ == "__main__":

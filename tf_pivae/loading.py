@@ -10,11 +10,11 @@ import importlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tf_pivae import configuration
 from tf_pivae.configuration import parsing
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, first_line
 from tf_pivae.runs.changes import PLACES, is_place
 from tf_pivae.runs.pretrained import resolve
 from tf_pivae.runs.records import load_facts
@@ -23,8 +23,9 @@ from tf_pivae.system.startup import import_tensorflow_quietly
 if TYPE_CHECKING:
     from tf_pivae.data import ImageDataset
     from tf_pivae.models.pivae import PiVAE
+    from tf_pivae.training.recipe import Recipe
 
-_SLACK = 1 << 26  # Bytes: a model that is a little too large is told the layer.
+_SLACK = 1 << 26  # Bytes, so that a model which is a little too large fails with its layer's name.
 # What registers itself with gin, so that a configuration may name it.
 _REGISTERED = (
     "bijectors.preprocessing",
@@ -43,9 +44,9 @@ _REGISTERED = (
     "training.accumulation",
     "training.augmentation",
     "training.balance",
-    "training.loop",
     "training.losses",
     "training.optimizer",
+    "training.recipe",
     "training.regularizers",
     "training.schedules",
     "training.trainer",
@@ -79,12 +80,13 @@ def parse_gin(files: Sequence[str], parameters: Sequence[str] = (), required: bo
 
 
 def configured_dataset(gin_files: Sequence[str], gin_params: Sequence[str]) -> ImageDataset:
-    """The data set that a configuration names, without a run; UserError where it names none."""
+    """The data set that a configuration names, which need not say more; UserError where it names none."""
     parse_gin(gin_files, gin_params)
     try:
-        return configuration.Snapshot().value("train.dataset")()
+        source = configuration.Snapshot().value("train.dataset")
     except KeyError:
-        raise UserError("the configuration names no data set: add train.dataset=@bundled, say.") from None
+        raise UserError("the configuration names no data set: add --gin_param=train.dataset=@bundled, say.") from None
+    return source()
 
 
 def load(run_dir: str | Path, step: int | str | None = None, moving_average: bool = True) -> PiVAE:
@@ -118,11 +120,11 @@ def load_with_step(
 
     facts = load_facts(run_dir)
     path = resolve(run_dir) / "config.gin"
-    build = _configured(run_dir, "model")
+    recipe = recipe_of(run_dir)
     what = f"{path} describes no model for images of {facts['image_shape']}"
     limit = min(physical_memory(), _SLACK + 2 * of_run(path.parent, step).most_bytes())
     with _named(path), explained(what), bounded_variables(limit, "twice what its checkpoints hold"):
-        model = build(image_shape=facts["image_shape"], num_classes=facts["num_classes"])
+        model = recipe.model(image_shape=facts["image_shape"], num_classes=facts["num_classes"])
     return model, restore_model(run_dir, model, step, moving_average)
 
 
@@ -170,44 +172,37 @@ def load_dataset(run_dir: str | Path) -> ImageDataset:
     register()
     path = resolve(run_dir) / "config.gin"
     settings = configuration.of_run(path).bound(_places.get())
+    recipe = _recipe(settings, path)
     try:
         with cache.reading_only():
-            return _value(settings, path, "dataset")()
+            return recipe.dataset()
     except cache.NotPrepared as error:
-        raise UserError(f"{str(error).splitlines()[0]} Its configuration: --gin_file={path}") from error
+        raise UserError(f"{first_line(error)} Its configuration: --gin_file={path}") from error
     except UserError as error:
         source = (settings.function_name("train.dataset") or "").rpartition(".")[2]
         place = f"{source}.{PLACES[source][0]}" if source in PLACES else None
         if place is None:
             raise
-        line = str(error).splitlines()[0]
+        line = first_line(error)
         raise UserError(f"{line} (if it lies elsewhere on this machine, say where: --gin_param={place}=...)") from error
 
 
-def load_num_steps(run_dir: str | Path) -> int:
-    """Number of steps of the finished run."""
-    return _configured(run_dir, "num_steps")
+def recipe_of(run_dir: str | Path) -> Recipe:
+    """What a run consists of; its functions work with the run's configuration, whenever they are called.
 
-
-def load_batch_size(run_dir: str | Path) -> int:
-    """Number of images in a step's batch, over all replicas."""
-    return _configured(run_dir, "batch_size")
-
-
-def has_critic(run_dir: str | Path) -> bool:
-    """Whether a run is trained by an adversary."""
-    return _configured(run_dir, "critic") is not None
-
-
-def _configured(run_dir: str | Path, parameter: str) -> Any:
-    """A parameter of `train` in the run's configuration, its own parameters bound already."""
+    Raises:
+      UserError: no configuration there, or one of no run; names the file.
+    """
     register()
     path = resolve(run_dir) / "config.gin"
-    return _value(configuration.of_run(path), path, parameter)
+    with _named(path):
+        settings = configuration.of_run(path)
+    return _recipe(settings, path)
 
 
-def _value(settings: configuration.Snapshot, path: Path, parameter: str) -> Any:
-    try:
-        return settings.value(f"train.{parameter}")
-    except KeyError:
-        raise UserError(f"{path} has no train.{parameter}: copy it from a run of the same model.") from None
+def _recipe(settings: configuration.Snapshot, path: Path) -> Recipe:
+    from tf_pivae.training.building import explained
+    from tf_pivae.training.recipe import Recipe
+
+    with _named(path), explained("it describes no run"):
+        return settings.made(Recipe)

@@ -7,14 +7,16 @@ then changes nothing: two replicas draw different noise, and together exactly th
 The generator is Philox, 64 bits of key and 128 of counter. Tags make the key; the seed is the upper half of the counter
 and the place in the stream the lower one, so no two of the 2^64 seeds share a number of one tag.
 
+Who draws asks for a protocol: latents are drawn with a `NormalNoise`, bounds and samples with a `Noise`, several
+samples of the same rows with `NoiseStreams`. `RowNoise`, and the `FixedNoise` of an export, are `NoiseStreams`;
+`NoiseOfSamples`, which those return, and `SeededRowNoise` are `Noise`.
+
 `keras.random.SeedGenerator` gives every replica of a `MirroredStrategy` the same numbers, hence this module.
 """
 
-import contextlib
 import hashlib
 import math
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -26,22 +28,7 @@ _PHILOX = 1  # tf.random.Algorithm.PHILOX: the counter-based generator that CPU,
 _PER_COUNTER = 4  # One Philox counter yields four float32 numbers, uniform or normal.
 _ROOT_KEY = 0x02461E293EC8F720  # Of the streams before any tag; any constant serves.
 _MANTISSA, _ONE = 0x007FFFFF, 0x3F800000  # float32: the bits of the fraction, and those of 1.0.
-_SMALLEST_UNIFORM = 1e-7  # Whose logarithm TensorFlow takes in place of that of smaller ones.
-_state = threading.local()
-
-
-@contextlib.contextmanager
-def for_xla() -> Iterator[None]:
-    """Within this context `RowNoise` is drawn by elementary operations: for graphs that XLA compiles.
-
-    XLA makes other numbers of the generator's bits than TensorFlow does, and normal ones that depend on the size of the
-    batch. This way they are TensorFlow's: uniform numbers exactly, normal ones up to rounding.
-    """
-    _state.for_xla = True
-    try:
-        yield
-    finally:
-        _state.for_xla = False
+_SMALLEST_UNIFORM = 1e-7  # TensorFlow takes the logarithm of at least this.
 
 
 def seed_tensor(seed: int) -> tf.Tensor:
@@ -139,6 +126,9 @@ class RowNoise:
       num_rows: B, int or scalar integer tensor.
       first_row: scalar int or int64 tensor.
       key: uint64 [], of the stream; None is that before any `fold_in`.
+      for_xla: whether XLA compiles the graph. It makes other numbers of the generator's bits than TensorFlow does, and
+        normal ones that depend on the size of the batch. Drawn by elementary operations, they are TensorFlow's: uniform
+        numbers exactly, normal ones up to rounding.
     """
 
     def __init__(
@@ -147,11 +137,13 @@ class RowNoise:
         num_rows: int | tf.Tensor,
         first_row: int | tf.Tensor = 0,
         key: tf.Tensor | None = None,
+        for_xla: bool = False,
     ) -> None:
         self._seed = _counter_word(seed)
         self._num_rows = num_rows
         self._first_row = tf.cast(first_row, tf.uint64)
         self._key = _root_key() if key is None else key
+        self._for_xla = for_xla
 
     @property
     def num_rows(self) -> int | tf.Tensor:
@@ -178,7 +170,7 @@ class RowNoise:
         return self.draw(UNIFORM, fold_in(self._key, tag), shape)
 
     def _like(self, first_row, num_rows, key):
-        return RowNoise(tf.bitcast(self._seed, tf.int64), num_rows, first_row, key)
+        return RowNoise(tf.bitcast(self._seed, tf.int64), num_rows, first_row, key, self._for_xla)
 
     def draw(self, distribution: tuple[Callable, Callable], key: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
         """Numbers of the stream of a key, float32 [B, *shape]: `NORMAL` or `UNIFORM`."""
@@ -187,7 +179,7 @@ class RowNoise:
         counters = -(-size // _PER_COUNTER)
         counter = tf.stack([self._first_row * tf.constant(counters, tf.uint64), self._seed])
         padded = [self._num_rows, counters * _PER_COUNTER]
-        if getattr(_state, "for_xla", False):
+        if self._for_xla:
             flat = of_bits(_bits(padded, key[None], counter, tf.uint32))
         else:
             flat = op(shape=padded, key=key[None], counter=counter, alg=_PHILOX)

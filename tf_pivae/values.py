@@ -113,7 +113,7 @@ def makes(function: Any) -> type | None:
     if inspect.isclass(function):
         return function
     made = hints(function).get("return") if inspect.isroutine(function) else None
-    return made if inspect.isclass(made) and typing.get_origin(made) is None else None
+    return made if inspect.isclass(made) and made is not Any and typing.get_origin(made) is None else None
 
 
 @functools.cache
@@ -121,16 +121,16 @@ def hints(function: Callable) -> dict[str, Any]:
     """Parameter -> annotation of a function, of a class's `__init__` and, where it hands others on, of its bases'."""
     if not inspect.isclass(function):
         return _hints(function)
-    found = {}
+    merged = {}
     for base in function.__mro__:
         initializer = base.__dict__.get("__init__")
         if initializer is None:
             continue
-        found = {**_hints(initializer), **found}
+        merged = {**_hints(initializer), **merged}
         kinds = [parameter.kind for parameter in inspect.signature(initializer).parameters.values()]
         if inspect.Parameter.VAR_KEYWORD not in kinds:
             break
-    return found
+    return merged
 
 
 def _hints(function: Callable) -> dict[str, Any]:
@@ -144,7 +144,8 @@ def words(hint: Any) -> str:
     """What an annotation admits, such as "a whole number from 1 to 8"."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        said, ranges = words(arguments[0]), _ranges(arguments)
+        said = words(arguments[0])
+        ranges = _ranges(arguments)
         if any(isinstance(extra, Long) for extra in ranges):
             return said.replace("a list,", f"a list {ranges[0]},")
         return " ".join([said, *map(str, ranges)])

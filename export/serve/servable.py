@@ -11,8 +11,8 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from tf_pivae.export.requests import Inputs, Outputs, RequestError, Signature, invalid
 from tf_pivae.export.runtimes import open_runtime
+from tf_pivae.export.versions import WARMUP_REQUESTS
 
-WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 DEFAULT_SIGNATURE = "serving_default"
 
 
@@ -31,7 +31,7 @@ class Servable:
         self.signature_defs = _signature_defs(Path(folder))
         self._runtime = open_runtime(folder, runtime, precision)
         self.signatures = self._runtime.signatures
-        self._warm_up(Path(folder) / WARMUP_FILE)
+        self._warm_up(Path(folder) / WARMUP_REQUESTS)
 
     def signature(self, name: str) -> Signature:
         """The signature of this name, the default for "".

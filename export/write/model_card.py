@@ -1,7 +1,6 @@
 """`assets.extra/model_card.json`: what an exported model is, where it comes from and how good it was found to be."""
 
 import datetime
-import hashlib
 import importlib.metadata
 import json
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import Any
 
 from tensorflow.types.experimental import ConcreteFunction
 
+from tf_pivae.export.versions import MODEL_CARD
 from tf_pivae.export.write.signatures import Options
+from tf_pivae.files import file_sha256
 from tf_pivae.runs import records
 from tf_pivae.version import __version__
 
-FILE = "assets.extra/model_card.json"
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
 
 
@@ -55,9 +55,9 @@ def model_card(
 def write_model_card(folder: str | Path, card: dict[str, Any]) -> None:
     """Writes the card with the SHA-256 of every other file of the version."""
     folder = Path(folder)
-    path = folder / FILE
+    path = folder / MODEL_CARD
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file != path)
-    sums = {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
+    sums = {file.relative_to(folder).as_posix(): file_sha256(file) for file in files}
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({**card, "sha256": sums}, indent=1, allow_nan=False) + "\n")
 
@@ -76,11 +76,3 @@ def _describe(function):
 def _type(tensor):
     """Such as "uint8 [N, 32, 32, 3]"."""
     return f"{tensor.dtype.name} [{', '.join(['N', *map(str, tensor.shape[1:])])}]"
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -10,9 +10,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.types.experimental import ConcreteFunction
 
+from tf_pivae.export.versions import WARMUP_REQUESTS
 from tf_pivae.system.startup import require_extra
-
-FILE = "assets.extra/tf_serving_warmup_requests"
 
 
 def write_warmup_requests(
@@ -38,7 +37,7 @@ def write_warmup_requests(
     from tensorflow_serving.apis import prediction_log_pb2
 
     label = {} if labels is None else {"labels": tf.constant(labels[:1], tf.int64)}
-    path = Path(folder) / FILE
+    path = Path(folder) / WARMUP_REQUESTS
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for name in functions:

@@ -8,6 +8,7 @@ import numpy as np
 
 from tf_pivae import loading, uses
 from tf_pivae.training import loop, monitor, recorder
+from tf_pivae.training.recipe import Recipe
 
 PLAIN = Path(__file__).resolve().parent.parent / "sweeps" / "plain.gin"
 _PARAMETERS = ("train.log_every=1", "train.eval_examples=0", "train.moving_average=True", "train.checkpoint_every=2")
@@ -58,7 +59,7 @@ def train(run_dir, num_steps=8, after_step=None, parameters=()):
     recorder.Recorder.restore, monitor.Monitor.advance = remembering, hooked
     recorder.Recorder.draw_final_pictures = lambda *_: None
     try:
-        return loop.train(str(run_dir))
+        return loop.train(Recipe(), str(run_dir))
     finally:
         recorder.Recorder.restore, monitor.Monitor.advance = restore, advance
         recorder.Recorder.draw_final_pictures = draw

@@ -1,6 +1,7 @@
 """Every file of a run flipped, cut, deleted, or replaced by a folder: each command goes on, or names the file."""
 
 import copy
+import dataclasses
 import json
 import os
 import shutil
@@ -11,13 +12,14 @@ import pytest
 
 from tf_pivae import cli, loading
 from tf_pivae.errors import UserError
-from tf_pivae.evaluate import measuring
+from tf_pivae.evaluate import image_metrics, measuring, results
 from tf_pivae.export.write import saved_model
 from tf_pivae.export.write.signatures import Options
 from tf_pivae.files import read_text
 from tf_pivae.publish import folder
 from tf_pivae.report.run import read_runs
 from tf_pivae.training import loop
+from tf_pivae.training.recipe import Recipe
 
 PARAMETERS = ["train.checkpoint_every=1"]
 NEWEST = "checkpoints/00000002"
@@ -73,38 +75,36 @@ def run(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("run") / "run"
     in_process.train(run_dir, 2, parameters=PARAMETERS)
     (run_dir / "samples/000002.png").write_bytes(b"a picture" * 100)
-    rows = [measuring.Row("bits/dim, K=1", 8.0, 0.1, "made up")]
-    (run_dir / "evaluation.json").write_text(measuring.as_json(measuring.Evaluation(2, rows, [])))
+    rows = [results.Row("bits/dim, K=1", 8.0, 0.1, "made up")]
+    (run_dir / "evaluation.json").write_text(results.as_json(results.Evaluation(2, rows, [])))
     return run_dir
 
 
 @pytest.fixture(scope="module")
 def built_once():
     """A configuration's model and trainer are built once and their weights read again for every test."""
-    kept, configured, build = {}, loading._configured, loop._build
+    kept, read, build = {}, loading.recipe_of, Recipe.build
 
-    def cached(run_dir, parameter):
-        value = configured(run_dir, parameter)
-        if parameter != "model":
-            return value
+    def cached(run_dir):
+        recipe = read(run_dir)
         text = read_text(run_dir / "config.gin")
 
         def model(**shape):
             key = text, str(shape)
-            kept[key] = kept.get(key) or value(**shape)
+            kept[key] = kept.get(key) or recipe.model(**shape)
             return kept[key]
 
-        return model
+        return dataclasses.replace(recipe, model=model)
 
-    def trainer(model, critic, trainer, data, *rest):
+    def trainer(recipe, *arguments):
         if "trainer" not in kept:
-            kept["trainer"] = build(model, critic, trainer, data, *rest), copy.copy(gin.config._OPERATIVE_CONFIG)
+            kept["trainer"] = build(recipe, *arguments), copy.copy(gin.config._OPERATIVE_CONFIG)
         gin.config._OPERATIVE_CONFIG.update(kept["trainer"][1])
         return kept["trainer"][0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "_configured", cached)
-        patch.setattr(loop, "_build", trainer)
+        patch.setattr(loading, "recipe_of", cached)
+        patch.setattr(Recipe, "build", trainer)
         strategy = loop.default_strategy()
         patch.setattr(loop, "default_strategy", lambda: strategy)
         patch.setattr(saved_model, "write_saved_model", _stop)
@@ -128,7 +128,7 @@ def _report(run_dir, out):
 READERS = {
     "load": lambda run_dir, out: loading.load_with_step(run_dir),
     "evaluate": lambda run_dir, out: measuring.evaluate_run(
-        run_dir, measuring.Settings(("bits_per_dim",), num_examples=4, importance_samples=2, progress=False)
+        run_dir, image_metrics.Settings(("bits_per_dim",), num_examples=4, importance_samples=2, progress=False)
     ),
     "report": _report,
     "export": _export,

@@ -21,7 +21,7 @@ from tf_pivae.training.loggers import JsonlLogger, TensorBoardLogger
 from tf_pivae.training.monitor import Monitor
 
 FULL = "No space left on device; make room, then run the same command again."
-READ_ONLY = "Read-only file system; choose a folder that can be written, or mend its permissions."
+READ_ONLY = "Read-only file system; choose a folder that can be written, or change its permissions."
 
 
 def line_of(action):

@@ -15,12 +15,13 @@ import tf_pivae
 from tf_pivae import loading
 from tf_pivae.data import ImageDataset
 from tf_pivae.errors import UserError
-from tf_pivae.evaluate import measuring
+from tf_pivae.evaluate import image_metrics, measuring
 from tf_pivae.export.write.saved_model import export_run
 from tf_pivae.export.write.signatures import Options
 from tf_pivae.publish import folder
 from tf_pivae.report.page import write_report
 from tf_pivae.training import loop
+from tf_pivae.training.recipe import Recipe
 
 PAYLOAD = "payload_of_a_stranger"
 KERAS = "{'module': 'payload_of_a_stranger', 'class_name': 'Thing', 'config': {}, 'registered_name': None}"
@@ -73,14 +74,14 @@ WAYS = {
 
 def _resume(run_dir, out):
     loading.parse_gin([str(run_dir / "config.gin")])
-    loop.train(str(run_dir))
+    loop.train(Recipe(), str(run_dir))
 
 
 READERS = {
     "load": lambda run_dir, out: loading.load_with_step(run_dir),
     "tf_pivae.load": lambda run_dir, out: tf_pivae.load(str(run_dir), step=2),
-    "evaluate": lambda run_dir, out: measuring.evaluate_run(run_dir, measuring.Settings(("bits_per_dim",))),
-    "evaluate --watch": lambda run_dir, out: loading.load_num_steps(run_dir),
+    "evaluate": lambda run_dir, out: measuring.evaluate_run(run_dir, image_metrics.Settings(("bits_per_dim",))),
+    "evaluate --watch": lambda run_dir, out: loading.recipe_of(run_dir).num_steps,
     "report": lambda run_dir, out: write_report([run_dir], out / "page.html", 2, 0, None),
     "export": lambda run_dir, out: export_run(run_dir, out / "export", Options(2, 1.0, 1.0)),
     "publish": lambda run_dir, out: folder.publish(run_dir, out / "published"),

@@ -123,7 +123,7 @@ def _link(path):
 def test_a_damaged_state_is_refused(make, tmp_path):
     """It lies in a run, which somebody else may have made."""
     make(tmp_path / "pass.npz")
-    with pytest.raises(UserError, match=r"no readable state of a pass over images [^\n]*: delete it to start again"):
+    with pytest.raises(UserError, match=r"not a readable state of a pass over images [^\n]*: delete it to start again"):
         extract(IMAGES, network()[0], state_path=tmp_path / "pass.npz", **ARGUMENTS)
 
 

@@ -6,9 +6,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tf_pivae.layers.weight_norm import NearestConv2D
-from tf_pivae.models.blocks import Evidence, TopDownBlock
+from tf_pivae.models.blocks import Evidence
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
-from tf_pivae.models.latents import Gaussian, GaussianPosterior, IAFPosterior, gaussian
+from tf_pivae.models.latents import Gaussian, GaussianPosterior, IAFPosterior, TopDownBlock, gaussian
 from tf_pivae.noise import RowNoise
 
 tfd = tfp.distributions
@@ -134,10 +134,10 @@ def test_kl_of_the_top_against_the_closed_form(vae):
     """The single-sample estimate, averaged over many samples, is the analytic KL to N(0, I)."""
     count = 20000
     y = _normal([1, *SHAPE])
-    posterior = vae.top.posterior(vae.encode(y)[0])
+    posterior = gaussian(*vae.top.statistics(vae.encode(y)[0]))
     analytic = tfd.kl_divergence(tfd.Normal(posterior.mean, tf.exp(posterior.log_scale)), tfd.Normal(0.0, 1.0))
     features = vae.encode(y)[0]
-    many = vae.top.posterior(tf.repeat(features, count, 0))
+    many = gaussian(*vae.top.statistics(tf.repeat(features, count, 0)))
     h = many.sample(RowNoise(3, count).normal("h", vae.top.latent_shape))
     estimate = (many.log_prob(h) + 0.5 * tf.square(h) + 0.5 * np.log(2.0 * np.pi)).numpy()
     error = estimate.std(0) / np.sqrt(count)
@@ -147,7 +147,7 @@ def test_kl_of_the_top_against_the_closed_form(vae):
 def test_kl_of_infer_is_log_q_minus_log_p_of_the_top(vae):
     y = _normal([4, *SHAPE])
     top = vae.infer(y, RowNoise(0, 4))[0][0]
-    posterior = vae.top.posterior(vae.encode(y)[0])
+    posterior = gaussian(*vae.top.statistics(vae.encode(y)[0]))
     expected = tfd.Normal(posterior.mean, tf.exp(posterior.log_scale)).log_prob(top.z) - tfd.Normal(0.0, 1.0).log_prob(
         top.z
     )
@@ -162,10 +162,10 @@ def test_kl_of_a_block_against_the_closed_form(residual, randomize):
     x = _normal([1, 2, 2, 5])
     block(x, noise=RowNoise(0, 1))
     randomize(block, scale=0.3)
-    evidence = Evidence(_normal([1, 2, 2, channels], 1), _normal([1, 2, 2, channels], 2, 0.5), None)
     parts = block.splitter(block.conv(tf.nn.elu(x)))
-    epsilon = RowNoise(0, count).normal("z", [2, 2, channels])
-    sample = block.sample_posterior(parts, evidence, epsilon)
+    evidence = Evidence(_normal([1, 2, 2, channels], 1), _normal([1, 2, 2, channels], 2, 0.5), None)
+    x, noise = tf.repeat(x, count, 0), RowNoise(0, count)
+    sample = block(x, Evidence(*(tf.repeat(part, count, 0) for part in evidence[:2]), None), noise=noise)[1]
 
     def normal(mean, raw_log_scale):
         return tfd.Normal(mean, np.exp(7.0 * np.tanh(raw_log_scale / 7.0)))
@@ -177,7 +177,8 @@ def test_kl_of_a_block_against_the_closed_form(residual, randomize):
     kl = sample.kl.numpy().astype(np.float64)
     assert np.all(np.abs(kl.mean(0) - analytic[0]) < 5.0 * kl.std(0) / np.sqrt(count))
     assert analytic.max() > 0.05
-    prior = block.sample_prior(parts, epsilon, 0.5)
+    epsilon = noise.normal(f"latents/{block.name}", [2, 2, channels])
+    prior = block(x, noise=noise, temperature=0.5)[1]
     np.testing.assert_allclose(prior.z, p.mean() + 0.5 * p.stddev() * epsilon, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(prior.kl, 0.0)
 

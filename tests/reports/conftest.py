@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_pivae.evaluate.measuring import Evaluation, Row, as_json
+from tf_pivae.evaluate.results import Evaluation, Row, as_json
 from tf_pivae.report import page, pictures
 from tf_pivae.report.likelihoods import Likelihoods
 from tf_pivae.report.run import Run

@@ -68,7 +68,7 @@ def test_garbage_in_the_records_is_left_out(tmp_path):
     assert [line["step"] for line in lines] == [1]
     assert run_records._numbers(lines[0]) == {"step": 1, **dict.fromkeys("abcd")}
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match=r"metrics.jsonl: it is no text\."):
+    with pytest.raises(UserError, match=r"metrics.jsonl: it is not text\."):
         run_records._lines(path)
     rows = ["x", {}, {"metric": 3, "value": 1.0}, {"metric": "a", "value": "1"}, {"metric": "b", "value": float("nan")},
             {"metric": "c", "value": 10**400}, {"metric": "d", "value": 2, "spread": "x", "new": 1}]  # fmt: skip

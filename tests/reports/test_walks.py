@@ -2,38 +2,27 @@
 
 import numpy as np
 import pytest
+import small_models
 import tensorflow as tf
+from small_models import SHAPE, assert_close
 
-from tf_pivae.bijectors.real_nvp import RealNVP
-from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
-from tf_pivae.models.latents import IAFPosterior
+from tf_pivae.models.hierarchical_vae import plain_vae
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.report import latents
-
-SHAPE = (8, 8, 2)
-
-
-def _vae(image_shape, num_classes=0):
-    return residual_vae(image_shape, stem_width=4, widths=(4, 6), top_channels=3, latent_channels=2,
-                        posterior=IAFPosterior, num_classes=num_classes)  # fmt: skip
 
 
 def _gan(image_shape, num_classes=0):
     return plain_vae(image_shape, widths=(4, 6), top_channels=5, latent_channels=0, num_classes=num_classes)
 
 
-def _flow(image_shape):
-    return RealNVP(image_shape, num_scales=1, num_couplings=2, num_blocks=1, width=4)
-
-
 @pytest.fixture(scope="module")
 def model(randomize):
-    return randomize(PiVAE(SHAPE, vae=_vae, flow=_flow), scale=0.2)
+    return randomize(small_models.model(), scale=0.2)
 
 
 @pytest.fixture(scope="module")
 def conditional(randomize):
-    return randomize(PiVAE(SHAPE, vae=_vae, num_classes=3), scale=0.2)
+    return randomize(small_models.conditional(), scale=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +30,11 @@ def gan(randomize):
     return randomize(PiVAE(SHAPE, vae=_gan), scale=0.2)
 
 
-def _close(images, expected):
-    """Equal but for the rounding of a level: one is computed eagerly, the other compiled."""
-    assert images.dtype == np.uint8
-    assert np.abs(images.astype(int) - expected.astype(int)).max() <= 1
-    assert expected.std() > 1
-
-
 def test_walks_between_samples_begin_and_end_at_samples(model):
     walk = latents.between_samples(model, rows=3, steps=4, seed=5).reshape(3, 4, *SHAPE)
     samples = model.sample(6, seed=5, sample_noise=0.0)
-    _close(walk[:, 0], samples[0::2])
-    _close(walk[:, -1], samples[1::2])
+    assert_close(walk[:, 0], samples[0::2])
+    assert_close(walk[:, -1], samples[1::2])
     assert (walk[:, 1] != walk[:, 0]).any(axis=(1, 2, 3)).all()
 
 
@@ -60,8 +42,8 @@ def test_walks_between_samples_of_classes(conditional):
     labels = np.array([0, 2])
     walk = latents.between_samples(conditional, rows=2, steps=3, seed=1, labels=labels).reshape(2, 3, *SHAPE)
     samples = conditional.sample(4, seed=1, sample_noise=0.0, labels=np.repeat(labels, 2))
-    _close(walk[:, 0], samples[0::2])
-    _close(walk[:, -1], samples[1::2])
+    assert_close(walk[:, 0], samples[0::2])
+    assert_close(walk[:, -1], samples[1::2])
 
 
 def test_great_circle_keeps_the_distribution():
@@ -80,11 +62,11 @@ def test_each_row_of_the_groups_changes_its_group_alone(model):
     walk = walk.reshape(len(names), 3, *SHAPE)
     first = model.sample(2, seed=2, sample_noise=0.0)
     for row in walk:
-        _close(row[:1], first[:1])
+        assert_close(row[:1], first[:1])
         assert (row[-1] != row[0]).any()
     noise = latents.prior_noise(model, 2, seed=2)
     swapped = {tag: value[1:] if tag == "latents/top" else value[:1] for tag, value in noise.items()}
-    _close(walk[0, -1:], latents.decode_noise(model, swapped))
+    assert_close(walk[0, -1:], latents.decode_noise(model, swapped))
 
 
 def test_top_channels_are_those_that_change_the_image_most(model):
@@ -100,14 +82,14 @@ def test_top_channels_are_those_that_change_the_image_most(model):
         changes.append(np.abs(ends[1] - ends[0]).mean())
         if channel in chosen:
             row = walk.reshape(2, 3, *SHAPE)[list(chosen).index(channel)]
-            _close(row[[0, -1]], np.concatenate(ends))
+            assert_close(row[[0, -1]], np.concatenate(ends))
     assert list(chosen) == sorted(range(3), key=lambda channel: -changes[channel])[:2]
 
 
 def test_a_generator_without_latents_below_the_top(gan):
     names, walk = latents.through_groups(gan, steps=2)
     assert names == ["top"]
-    _close(walk, gan.sample(2, sample_noise=0.0))
+    assert_close(walk, gan.sample(2, sample_noise=0.0))
     chosen, walk = latents.through_top_channels(gan, rows=9, steps=2)
     assert sorted(chosen) == list(range(5)), "no more rows than channels"
     assert len(walk) == 10

@@ -47,7 +47,7 @@ OPTIONS = {
 
 def _gradients(trainer):
     """What the optimisers' first update has received, from their first moments."""
-    parts = [(trainer.generator_optimizer, trainer._generator_variables())]
+    parts = [(trainer.generator_optimizer, trainer.generator_variables)]
     if trainer.critic is not None:
         parts.append((trainer.critic_optimizer, trainer.critic.trainable_variables))
     return [[m / 0.1 for m in moments_of(o, variables)[: len(variables)]] for o, variables in parts]

@@ -14,6 +14,7 @@ from tf_pivae.report import configuration
 from tf_pivae.report.run import read_runs
 from tf_pivae.runs import changes
 from tf_pivae.training import loop, recorder
+from tf_pivae.training.recipe import Recipe
 from tf_pivae.training.recorder import Recorder
 
 PLAIN = Path(__file__).resolve().parents[1] / "sweeps/plain.gin"
@@ -46,7 +47,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
 
     def train(*bindings: str, run: str = "run", **options) -> loop.Outcome:
         loading.parse_gin([str(PLAIN)], ["train.eval_examples=0", "train.moving_average=False", *bindings])
-        return loop.train(tmp_path / run, recorder=lambda *arguments: Recorder(*arguments, **options))
+        return loop.train(Recipe(), tmp_path / run, recorder=lambda *arguments: Recorder(*arguments, **options))
 
     return train
 

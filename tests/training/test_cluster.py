@@ -37,13 +37,13 @@ def test_tasks_as_tensorflow_expands_them(text):
     "text", ["", ",", "a[", "a]", "a[1-]", "a[2-1]", "a[x]", "a[[1]]", "a,,b", "a b", "a[]", "a;b"]
 )
 def test_malformed_machines_are_refused(text):
-    with pytest.raises(UserError, match="no list of machines"):
+    with pytest.raises(UserError, match="not a list of machines"):
         expand_hosts(text)
 
 
 @pytest.mark.parametrize("text", ["", "x", "2(x)", "2x3", "2,,1", "-1"])
 def test_malformed_tasks_are_refused(text):
-    with pytest.raises(UserError, match="no numbers of tasks"):
+    with pytest.raises(UserError, match="not a list of task counts"):
         expand_tasks(text)
 
 

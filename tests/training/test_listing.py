@@ -63,7 +63,7 @@ def test_only_runs_are_deleted_and_all_or_none(tmp_path):
     other.mkdir()
     (tmp_path / "link").symlink_to(keep)
     for refused in (other, tmp_path / "missing", tmp_path / "link"):
-        with pytest.raises(UserError, match="is no run: nothing was deleted"):
+        with pytest.raises(UserError, match="is not a run: nothing was deleted"):
             listing.delete([gone, refused])
     with open(keep / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

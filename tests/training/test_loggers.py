@@ -23,6 +23,7 @@ from tf_pivae.configurable import configurable
 from tf_pivae.errors import UserError
 from tf_pivae.training import loop, recorder
 from tf_pivae.training.loggers import JsonlLogger, Logger
+from tf_pivae.training.recipe import Recipe
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/guides/extending.md"
 PLAIN = Path(__file__).resolve().parents[1] / "sweeps/plain.gin"
@@ -61,7 +62,7 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
     def train(*bindings: str) -> Path:
         steps = "num_steps=4", "train.log_every=1", "train.eval_examples=0", "train.checkpoint_every=2"
         loading.parse_gin([str(PLAIN)], [*steps, *bindings])
-        loop.train(tmp_path / "run")
+        loop.train(Recipe(), tmp_path / "run")
         return tmp_path / "run"
 
     yield train

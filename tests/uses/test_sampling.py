@@ -82,7 +82,9 @@ def test_what_was_cut_off_goes_on_where_it_stopped(tmp_path, drawn, cut_off, out
         assert not (tmp_path / "out.npz").exists()
         with open(tmp_path / ".out.npz.partial" / "images", "ab") as file:
             file.write(b"half an image")
-    with pytest.raises(UserError, match=r"begun with seed = 3, and this is 4: give the settings of .*\.settings\.json"):
+    with pytest.raises(
+        UserError, match=r"started with seed = 3, and this is 4: give the settings of .*\.settings\.json"
+    ):
         sample(RUN, output, num_samples=150, seed=4)
     rows = cut_off(9)
     sample(RUN, output, num_samples=150, seed=3)

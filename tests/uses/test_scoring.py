@@ -139,7 +139,7 @@ def test_what_was_cut_off_goes_on_and_ends_alike(folder, tmp_path, scored, monke
     assert not output.exists()
     with open(tmp_path / ".scores.csv.partial/rows.csv", "a") as file:
         file.write("images,below/10.png,-12")
-    with pytest.raises(UserError, match="begun with importance_samples = 3, and this is 4"):
+    with pytest.raises(UserError, match="started with importance_samples = 3, and this is 4"):
         score(RUN, folder, output, **{**options, "importance_samples": 4})
     score(RUN, folder, output, batch_size=5, **options)
     assert measured[3:] == [2], "what is there is not computed again"
@@ -211,7 +211,7 @@ def test_a_folder_that_has_changed_meanwhile_is_refused(folder, tmp_path, monkey
     with pytest.raises(InterruptedError):
         score(RUN, own, tmp_path / "scores.csv", batch_size=2, **options)
     (own / "0.png").unlink()
-    with pytest.raises(UserError, match=r"has changed since its scores were begun: remove .*\.scores\.csv\.partial"):
+    with pytest.raises(UserError, match=r"has changed since its scores were started: remove .*\.scores\.csv\.partial"):
         score(RUN, own, tmp_path / "scores.csv", batch_size=2, **options)
 
 

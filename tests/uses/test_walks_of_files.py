@@ -73,7 +73,7 @@ def test_mistakes(tmp_path, folder):
         interpolate(RUN, folder, tmp_path / "x.png")
     (folder / "c.png").write_bytes(b"no image")
     for output in (f"{tmp_path}/out/", tmp_path / "x.png", tmp_path / "x.npz"):
-        with pytest.raises(UserError, match=r"c\.png cannot be used \(not an image\): mend or remove it"):
+        with pytest.raises(UserError, match=r"c\.png cannot be used \(not an image\): repair or remove it"):
             reconstruct(RUN, folder, output)
     assert [path.name for path in tmp_path.iterdir()] == ["own"], "nothing is left behind"
 

@@ -27,6 +27,17 @@ class ImageBijector(tfb.Bijector):
     float32 [B, H, W, C], log-dets [B]; any batch shape, none included, is folded into B around them. Each pair is
     kept for the last argument, so that `forward(x)` followed by `forward_log_det_jacobian(x)` runs the network once.
     Build such a bijector where it is used (inside a `tf.function`, within the call): it keeps tensors.
+
+    Examples:
+      >>> class Doubling(ImageBijector):
+      ...     def _forward_pair(self, x):
+      ...         return 2.0 * x, event_sum(tf.fill(tf.shape(x), tf.math.log(2.0)))
+      >>> x = tf.ones([1, 1, 2, 1])
+      >>> doubling = Doubling(name="doubling")
+      >>> doubling.forward(x).numpy().tolist()
+      [[[[2.0], [2.0]]]]
+      >>> round(float(doubling.forward_log_det_jacobian(x, event_ndims=3)[0]), 4)
+      1.3863
     """
 
     def __init__(self, name: str, parameters: dict[str, Any] | None = None) -> None:
@@ -45,16 +56,16 @@ class ImageBijector(tfb.Bijector):
         raise NotImplementedError  # Each subclass: the mathematics.
 
     def _pair(self, direction, x):
-        kept = self._memo.get(direction)
-        if kept is None or kept[0] is not x:
+        memo = self._memo.get(direction)
+        if memo is None or memo[0] is not x:
             batch_shape, event_shape = tf.shape(x)[:-3], x.shape[-3:]
             y, log_det = direction(tf.reshape(x, tf.concat([[-1], event_shape], 0)) if len(x.shape) != 4 else x)
             if len(x.shape) != 4:
                 y = tf.reshape(y, tf.concat([batch_shape, y.shape[-3:]], 0))
                 y = tf.ensure_shape(y, [*x.shape[:-3], *y.shape[-3:]])
                 log_det = tf.ensure_shape(tf.reshape(log_det, batch_shape), x.shape[:-3])
-            kept = self._memo[direction] = (x, y, log_det)
-        return kept[1:]
+            memo = self._memo[direction] = (x, y, log_det)
+        return memo[1:]
 
     def _forward(self, x):
         return self._pair(self._forward_pair, x)[0]

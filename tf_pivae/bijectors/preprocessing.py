@@ -28,13 +28,21 @@ class Logit(tfb.Bijector):
 
     Raises:
       ValueError: another `a`.
+
+    Examples:
+      >>> t = Logit(a=0.05).forward(tf.constant([0.0, 0.5, 1.0]))
+      >>> [f"{x:.3f}" for x in t]
+      ['-2.944', '0.000', '2.944']
+      >>> [f"{x:.3f}" for x in Logit(a=0.05).inverse(t)]
+      ['0.000', '0.500', '1.000']
     """
 
     def __init__(self, a: float = 0.05, name: str = "logit") -> None:
         if not 0.0 < a < 0.5:
             raise ValueError(f"`a` must lie in (0, 0.5); got {a}.")
         super().__init__(forward_min_event_ndims=0, parameters=dict(a=a, name=name), name=name)
-        self._a, self._width = a, 1.0 - 2.0 * a
+        self._a = a
+        self._width = 1.0 - 2.0 * a
         with_own_cache(self)
 
     @classmethod
@@ -72,5 +80,9 @@ def affine() -> tfb.Bijector:
 
     forward    t = 2v - 1                  log-det    D log 2
     inverse    v = (t + 1) / 2             log-det  - D log 2
+
+    Examples:
+      >>> affine().forward(tf.constant([0.0, 0.5, 1.0])).numpy().tolist()
+      [-1.0, 0.0, 1.0]
     """
     return with_own_cache(tfb.Chain([tfb.Shift(tf.constant(-1.0)), tfb.Scale(tf.constant(2.0))], name="affine"))

@@ -11,6 +11,11 @@ class Squeeze(ImageBijector):
     forward    y[i, j, (2 di + dj) C + c] = x[2i + di, 2j + dj, c]      [H, W, C] -> [H/2, W/2, 4C]
     log-det    0: a permutation
     inverse    depth to space
+
+    Examples:
+      >>> x = tf.reshape(tf.range(4.0), [1, 2, 2, 1])
+      >>> Squeeze().forward(x).numpy().tolist()
+      [[[[0.0, 1.0, 2.0, 3.0]]]]
     """
 
     def __init__(self, name: str = "squeeze") -> None:

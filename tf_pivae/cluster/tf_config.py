@@ -79,7 +79,7 @@ def expand_hosts(text: str) -> list[str]:
 
 
 def _malformed(text):
-    return UserError(f"{text!r} is no list of machines as Slurm writes it, such as gpu[01-03,7].")
+    return UserError(f"{text!r} is not a list of machines as Slurm writes it, such as gpu[01-03,7].")
 
 
 def _expand_range(piece, text):
@@ -101,10 +101,10 @@ def expand_tasks(text: str) -> list[int]:
     """
     counts = []
     for part in text.split(","):
-        found = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
-        if not found:
-            raise UserError(f"{text!r} are no numbers of tasks as Slurm writes them, such as 2(x3),1.")
-        counts += [int(found[1])] * int(found[2] or 1)
+        counted = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
+        if not counted:
+            raise UserError(f"{text!r} is not a list of task counts as Slurm writes it, such as 2(x3),1.")
+        counts += [int(counted[1])] * int(counted[2] or 1)
     return counts
 
 

@@ -63,7 +63,7 @@ def _is(reference: Any, selector: str) -> bool:
 def _check_call(reference: Any) -> None:
     """Refuses `@NAME()` where reading a configuration would do more than build a part."""
     if _is(reference, _MACRO) and not reference.scopes:
-        raise UserError(f"{reference} is no value: a macro is written %NAME.")
+        raise UserError(f"{reference} is not a value: a macro is written %NAME.")
     made = values.makes(reference.configurable.wrapped)
     if _is(reference, _SINGLETON) or (reference.evaluate and made is not None and issubclass(made, ImageDataset)):
         raise UserError(f"{reference} is not called by a configuration: write @{reference.selector}, without ().")

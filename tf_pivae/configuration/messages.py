@@ -17,14 +17,14 @@ def text() -> str:
 def explain(error: Exception, where: str, line: int | None = None) -> str:
     """The line for an exception of gin's parser, met with in `where`, after its statement at `line`."""
     said = str(error).strip()
-    found = re.search(r"No configurable matching (?:reference )?'@?(?:[\w.]*/)*([\w.]+?)(?:\(\))?'", said)
-    if found:
-        return unknown(found[1])
+    name = re.search(r"No configurable matching (?:reference )?'@?(?:[\w.]*/)*([\w.]+?)(?:\(\))?'", said)
+    if name:
+        return unknown(name[1])
     parameter = re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '([\w.]+)'", said)
     if parameter:
         return f"{parameter[1]} has no parameter {parameter[2]!r}{did_you_mean(parameter[2], parameters(parameter[1]))}"
     said = re.sub(
-        r"malformed node or string.*", "it is no value: neither a number, a text, a list nor @NAME or %NAME.", said
+        r"malformed node or string.*", "it is not a value: neither a number, a text, a list nor @NAME or %NAME.", said
     )
     lines = [part.strip() for part in said.splitlines() if part.strip()] or [type(error).__name__]
     return f"the configuration cannot be read: {where}: {' '.join(lines[:3])}"
@@ -45,7 +45,7 @@ def macro(name: str, used: set[str]) -> str:
     """
     owners = _owners(name)
     if owners:
-        return f"{name} is no setting by itself: write {' or '.join(f'{owner}.{name}' for owner in owners)}."
+        return f"{name} is not a setting by itself: write {' or '.join(f'{owner}.{name}' for owner in owners)}."
     settings = {parameter: owner for owner in configurable_names() for parameter in parameters(owner)}
     near = [
         [word] if word in used else [f"{owner}.{word}" for owner in _owners(word)]
@@ -74,10 +74,10 @@ def _owners(parameter: str) -> list[str]:
     return [name for name in owners if re.search(rf"\b{re.escape(name)}\b", configured)] or owners
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
     """The end of a sentence: what was meant, or what there is."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    names = list(names)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if near:
         return f"; did you mean {' or '.join(near)}?"
-    return f"; there are {', '.join(known[:12])}." if known else "."
+    return f"; there are {', '.join(names[:12])}." if names else "."

@@ -2,9 +2,10 @@
 
 import contextlib
 import copy
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gin
 import gin.config
@@ -12,6 +13,8 @@ import gin.config
 from tf_pivae.configuration import checking, parsing
 from tf_pivae.errors import UserError
 from tf_pivae.files import read_text
+
+T = TypeVar("T")
 
 
 class _State:
@@ -63,10 +66,18 @@ class Snapshot:
         """
         with self.active():
             try:
-                found = copy.deepcopy(gin.query_parameter(binding))  # gin resolves references in copies.
+                value = copy.deepcopy(gin.query_parameter(binding))  # gin resolves references in copies.
             except ValueError:
                 raise KeyError(binding) from None
-        return self._configured(found) if callable(found) else found
+        return self._configured(value) if callable(value) else value
+
+    def made(self, kind: Callable[[], T]) -> T:
+        """What `kind()`, a dataclass, is in this configuration; its functions work with it, whenever called."""
+        with self.active():
+            whole: Any = kind()
+            parts = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)}
+            functions = {name: self._configured(part) for name, part in parts.items() if callable(part)}
+            return dataclasses.replace(whole, **functions)
 
     def bound(self, parameters: Iterable[str]) -> "Snapshot":
         """This configuration with other bindings, such as "image_folder.path=FOLDER", in it."""
@@ -80,10 +91,10 @@ class Snapshot:
         """The name of the function that a binding such as "train.dataset" refers to; None where it refers to none."""
         with self.active():
             try:
-                found = gin.query_parameter(binding)
+                reference = gin.query_parameter(binding)
             except ValueError:
                 return None
-        return found.configurable.name if isinstance(found, gin.config.ConfigurableReference) else None
+        return reference.configurable.name if isinstance(reference, gin.config.ConfigurableReference) else None
 
     def _configured(self, function: Callable) -> Callable:
         def build(*arguments: Any, **keywords: Any) -> Any:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-import gin
 import keras
 import tensorflow as tf
 
 from tf_pivae.data.specification import specification
 from tf_pivae.describe.graph_cost import executed, flops, peak_bytes
-from tf_pivae.errors import UserError
 from tf_pivae.noise import RowNoise
 from tf_pivae.training.building import num_elements
+from tf_pivae.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from tf_pivae.data.specification import Specification
@@ -62,34 +63,17 @@ class Architecture(NamedTuple):
 
 
 def configured() -> tuple[Trainer, Specification, int]:
-    """Builds, at full size and without the data, the trainer that gin configures for `train`.
+    """Builds, at full size and without the data, the trainer that the configuration describes.
 
     Returns:
       The `Trainer`, the `Specification` of its data, and the batch size.
 
     Raises:
-      UserError: the configuration names no data set, or a model that cannot be built for its images.
+      UserError: see `Recipe.build`.
     """
-    bindings = gin.get_bindings("train")
-    if "dataset" not in bindings:
-        raise UserError("the configuration names no data set: add --gin_param=train.dataset=@bundled")
-    data = specification(bindings["dataset"])
-    num_classes = data.num_classes if bindings.get("class_conditional") else 0
-    if bindings.get("class_conditional") and not num_classes:
-        raise UserError(f"{data.name} has no labels: set class_conditional = False, or choose labelled data.")
-    shape = dict(image_shape=data.image_shape, num_classes=num_classes)
-    model, critic = bindings["model"], bindings.get("critic")
-    try:
-        trainer = bindings["trainer"](
-            pivae=model(**shape),
-            critic=None if critic is None else critic(num_classes=num_classes),
-            moving_average=model(**shape) if bindings.get("moving_average") else None,
-            seed=bindings.get("seed", 0),
-        )
-        trainer.check_batch(bindings.get("batch_size", 64))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"the model cannot be built for images of {list(data.image_shape)}: {error}") from error
-    return trainer, data, bindings.get("batch_size", 64)
+    recipe = Recipe()
+    data = specification(recipe.dataset)
+    return recipe.build(data), data, recipe.batch_size
 
 
 def measure(trainer: Trainer, data: Specification, batch_size: int) -> Architecture:
@@ -104,13 +88,14 @@ def measure(trainer: Trainer, data: Specification, batch_size: int) -> Architect
       `Architecture`.
     """
     pivae, critic = trainer.pivae, trainer.critic
-    shape, conditional = tuple(pivae.image_shape), bool(pivae.num_classes)
+    shape = tuple(pivae.image_shape)
+    conditional = bool(pivae.num_classes)
 
     def labels(batch):
         return (tf.TensorSpec([batch], tf.int64),) if conditional else ()
 
     def bound(images, *labels):
-        with _calls() as calls:
+        with _calls(pivae) as calls:
             pivae.bound(images, RowNoise(0, 1), False, *labels)
         return calls
 
@@ -119,7 +104,7 @@ def measure(trainer: Trainer, data: Specification, batch_size: int) -> Architect
         return {n: tuple(group.z.shape[1:]) for n, group in zip(pivae.vae.group_names, groups, strict=True)}
 
     def criticise(images, *labels):
-        with _calls(inside=(critic, critic.trunk)) as calls:
+        with _calls(critic, inside=critic.trunk) as calls:
             critic(images, *labels)
         return calls
 
@@ -181,31 +166,39 @@ class _Call(NamedTuple):
 
 
 @contextlib.contextmanager
-def _calls(inside=()):
-    """Records the outermost calls of Keras layers; a call of a layer in `inside` is looked into, not recorded."""
-    calls, depth = [], 0
-    original = keras.layers.Layer.__call__
+def _calls(whole: keras.layers.Layer, inside: keras.layers.Layer | None = None) -> Iterator[list[_Call]]:
+    """Records the outermost calls of the layers of `whole`; those of `inside` are looked into, not recorded."""
+    calls = []
+    depth = 0
     graph = tf.compat.v1.get_default_graph()
 
-    def recorded(self, *arguments, **keywords):
-        nonlocal depth
-        if any(self is layer for layer in inside):
-            return original(self, *arguments, **keywords)
-        before, depth = len(graph.get_operations()), depth + 1
-        try:
-            output = original(self, *arguments, **keywords)
-        finally:
-            depth -= 1
-        if not depth:
-            shape = tuple(tf.nest.flatten(output)[0].shape[1:])
-            calls.append(_Call(self, shape, flops(graph.get_operations()[before:])))
-        return output
+    def recording(layer):
+        call = layer.call
 
-    keras.layers.Layer.__call__ = recorded
+        @functools.wraps(call)
+        def recorded(*arguments, **keywords):
+            nonlocal depth
+            before = len(graph.get_operations())
+            depth = depth + 1
+            try:
+                output = call(*arguments, **keywords)
+            finally:
+                depth -= 1
+            if not depth:
+                shape = tuple(tf.nest.flatten(output)[0].shape[1:])
+                calls.append(_Call(layer, shape, flops(graph.get_operations()[before:])))
+            return output
+
+        return recorded
+
+    layers = [layer for layer in whole._flatten_layers(include_self=False) if layer is not inside]
+    for layer in layers:
+        layer.call = recording(layer)
     try:
         yield calls
     finally:
-        keras.layers.Layer.__call__ = original
+        for layer in layers:
+            del layer.call
 
 
 def _names(pivae):
@@ -218,11 +211,12 @@ def _blocks(calls, names, part):
     """One `Block` for each layer that has weights, in the order of the first calls."""
     blocks = {}
     for call in calls:
-        layer, count = call.layer, num_elements(call.layer.trainable_variables)
+        layer = call.layer
+        count = num_elements(call.layer.trainable_variables)
         if not count:
             continue
-        known = blocks.get(id(layer))
-        work = call.flops + (known.flops if known else 0)
+        earlier = blocks.get(id(layer))
+        work = call.flops + (earlier.flops if earlier else 0)
         name = names.get(id(layer), layer.name)
         blocks[id(layer)] = Block(part(layer), name, call.shape, count, work)
     return list(blocks.values())

@@ -26,13 +26,13 @@ def executed(graph: tf.Graph) -> list[tf.Operation]:
       List of `tf.Operation`.
     """
     waiting = [tensor.op for tensor in graph.outputs] + list(graph.control_outputs)
-    found = {}
+    operations = {}
     while waiting:
         operation = waiting.pop()
-        if operation.name not in found:
-            found[operation.name] = operation
+        if operation.name not in operations:
+            operations[operation.name] = operation
             waiting += [tensor.op for tensor in operation.inputs] + list(operation.control_inputs)
-    return list(found.values())
+    return list(operations.values())
 
 
 def flops(operations: Iterable[tf.Operation]) -> int:
@@ -57,7 +57,7 @@ def _body(loop):
 
 def _operation_flops(operation):
     if operation.type in _LOOPS:
-        turns = tf.get_static_value(operation.inputs[1])  # `maximum_iterations`; -1 if nobody said.
+        turns = tf.get_static_value(operation.inputs[1])  # `maximum_iterations`; -1 if it is unknown.
         return max(1, int(turns or 1)) * flops(executed(_body(operation)))
     if operation.type in _CONVOLUTIONS:
         # What slides is the kernel; it slides over what has the channels that it makes.
@@ -90,8 +90,8 @@ def peak_bytes(graph: tf.Graph) -> int:
     buffers, last_use = {}, {}
     for i, operation in enumerate(operations):
         for j, tensor in enumerate(operation.outputs):
-            shown = operation.inputs[min(j, len(operation.inputs) - 1)] if operation.type in _VIEWS else None
-            buffers[id(tensor)] = buffers.get(id(shown)) if shown is not None else _buffer(tensor, operation)
+            source = operation.inputs[min(j, len(operation.inputs) - 1)] if operation.type in _VIEWS else None
+            buffers[id(tensor)] = buffers.get(id(source)) if source is not None else _buffer(tensor, operation)
         for tensor in operation.inputs:
             if buffers.get(id(tensor)) is not None:
                 last_use[buffers[id(tensor)][0]] = i

@@ -19,7 +19,7 @@ from tf_pivae.errors import UserError
 from tf_pivae.runs.changes import is_place
 
 if TYPE_CHECKING:
-    from tf_pivae.evaluate import measuring
+    from tf_pivae.evaluate import image_metrics, results
 
 cli.define_gin_flags()
 flags.adopt_module_key_flags(cli)  # shows them in --help
@@ -59,11 +59,11 @@ _REFERENCE_IMAGES = flags.DEFINE_string("reference_images", None, "Folder of PNG
 
 def main() -> None:
     cli.import_tensorflow_quietly()
-    from tf_pivae.evaluate import measuring
+    from tf_pivae.evaluate import image_metrics, results
 
     if not _REAL_SUBSETS.value:  # Bindings for the evaluation itself, such as ClassifierConfig.num_steps.
         loading.parse_gin(flags.FLAGS.gin_file, flags.FLAGS.gin_param, required=False)
-    settings = measuring.Settings(
+    settings = image_metrics.Settings(
         metrics=tuple(_METRICS.value),
         split=_SPLIT.value,
         reference_split=_REFERENCE_SPLIT.value,
@@ -77,11 +77,11 @@ def main() -> None:
     )
     if _REAL_SUBSETS.value:
         data = loading.configured_dataset(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
-        print(measuring.table(measuring.real_subset_rows(data, _counts(_REAL_SUBSETS.value), settings)))
+        print(results.table(image_metrics.real_subset_rows(data, _counts(_REAL_SUBSETS.value), settings)))
     elif _IMAGES.value and _RUN_DIR.value:
         raise UserError("--images scores a folder, --run_dir a run: give one of them.")
     elif _IMAGES.value:
-        print(measuring.table(measuring.folder_rows(_IMAGES.value, _REFERENCE_IMAGES.value, settings)))
+        print(results.table(image_metrics.folder_rows(_IMAGES.value, _REFERENCE_IMAGES.value, settings)))
     elif not _RUN_DIR.value:
         raise UserError("give --run_dir=RUN (or --images, or --real_subsets; see --help).")
     else:
@@ -89,38 +89,38 @@ def main() -> None:
             _evaluate(settings)
 
 
-def _evaluate(settings: "measuring.Settings") -> None:
+def _evaluate(settings: "image_metrics.Settings") -> None:
     """Evaluates the run, once or whenever it has a new checkpoint."""
-    from tf_pivae.evaluate import measuring
+    from tf_pivae.evaluate import image_metrics, measuring, results
     from tf_pivae.files import write_atomically
     from tf_pivae.runs.pretrained import check_own
     from tf_pivae.runs.records import load_evaluation
 
     if not settings.metrics:
-        raise UserError(f"--metrics names none: choose from {', '.join(measuring.METRICS)}.")
+        raise UserError(f"--metrics is empty: choose from {', '.join(image_metrics.METRICS)}.")
     check_own(_RUN_DIR.value)
     if _WATCH.value:
         _watch(_RUN_DIR.value, settings)
     else:
-        earlier = load_evaluation(_RUN_DIR.value)  # A damaged file is said before the work.
+        earlier = load_evaluation(_RUN_DIR.value)  # A damaged file is reported before the work begins.
         result = measuring.evaluate_run(_RUN_DIR.value, settings, _STEP.value)
         _show(_RUN_DIR.value, result)
         path = Path(_RUN_DIR.value) / "evaluation.json"
-        whole = measuring.with_earlier(result, earlier)
-        if result.rows or not path.exists():  # Where nothing could be had, earlier numbers stay.
-            write_atomically(path, measuring.as_json(whole) + "\n")
+        whole = results.with_earlier(result, earlier)
+        if result.rows or not path.exists():  # Where nothing was computed, earlier numbers stay.
+            write_atomically(path, results.as_json(whole) + "\n")
         if result.refused:
             raise UserError("; ".join(result.refused))
 
 
-def _show(run_dir: str, result: "measuring.Evaluation") -> None:
-    from tf_pivae.evaluate import measuring
+def _show(run_dir: str, result: "results.Evaluation") -> None:
+    from tf_pivae.evaluate import results
     from tf_pivae.metrics import describe_groups
     from tf_pivae.runs.records import load_facts
 
     if not result.rows:
         return
-    print(f"{run_dir} at step {result.step}\n{measuring.table(result.rows)}", flush=True)
+    print(f"{run_dir} at step {result.step}\n{results.table(result.rows)}", flush=True)
     dimensions = math.prod(load_facts(run_dir)["image_shape"])
     bits = {row.metric.strip().removeprefix("kl/"): row.value for row in result.rows if row.metric.startswith("  kl/")}
     if bits:
@@ -134,12 +134,12 @@ def _counts(values: list[str]) -> list[int]:
         raise UserError(f"--real_subsets={','.join(values)}: expected whole numbers.") from None
 
 
-def _watch(run_dir: str, settings: "measuring.Settings") -> None:
+def _watch(run_dir: str, settings: "image_metrics.Settings") -> None:
     """Evaluates every checkpoint that appears, until that of the last step."""
     import tensorflow as tf
 
     from tf_pivae import loading
-    from tf_pivae.evaluate import measuring
+    from tf_pivae.evaluate import measuring, results
     from tf_pivae.files import read_records
     from tf_pivae.runs.checkpoints import Checkpoints
 
@@ -150,7 +150,7 @@ def _watch(run_dir: str, settings: "measuring.Settings") -> None:
         print(f"waiting for a training to begin in {run_dir}", flush=True)  # Or for ever: the name may be misspelt.
     while not (Path(run_dir) / "config.gin").exists():
         time.sleep(_POLL_SECONDS.value)
-    last = loading.load_num_steps(run_dir)
+    last = loading.recipe_of(run_dir).num_steps
     while last not in done:
         waiting = [step for step in Checkpoints(Path(run_dir) / "checkpoints").steps() if step not in done]
         if not waiting:
@@ -164,7 +164,7 @@ def _watch(run_dir: str, settings: "measuring.Settings") -> None:
             continue  # The training has dropped this checkpoint meanwhile.
         _show(run_dir, result)
         with open(log, "a") as file:
-            file.write(measuring.as_json(result) + "\n")
+            file.write(results.as_json(result) + "\n")
         with writer.as_default(step=result.step):
             for row in result.rows:
                 tf.summary.scalar(f"evaluation/{row.metric.strip()}", row.value)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +13,16 @@ import numpy as np
 
 from tf_pivae import figures, loading, metrics
 from tf_pivae.data.arrays import ImageDataset, ImageSplit
-from tf_pivae.data.levels import LookedUpImages
 from tf_pivae.errors import UserError
+from tf_pivae.evaluate.image_metrics import (
+    CLASSIFIER_METRICS,
+    IMAGE_METRICS,
+    Settings,
+    feature_network,
+    full_scale,
+    score_row,
+)
+from tf_pivae.evaluate.results import Evaluation, Row
 from tf_pivae.metrics.bits_per_dim import bits_per_dim
 from tf_pivae.metrics.scores import KEEP_FEATURES, NEIGHBOURS, WITH_FEATURES, WITH_REFERENCE
 from tf_pivae.models.pivae import PiVAE
@@ -24,63 +31,6 @@ from tf_pivae.training.workers import local_strategy
 
 _MASS_SAMPLES = 1000  # From which the mass outside of all images is estimated.
 _log = logging.getLogger(__name__)
-IMAGE_METRICS = ("fid", "kid", "inception_score", "precision", "recall", "density", "coverage")
-CLASSIFIER_METRICS = ("gan_train", "gan_test")
-METRICS = ("bits_per_dim", *IMAGE_METRICS, *CLASSIFIER_METRICS)
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What an evaluation is asked for."""
-
-    metrics: tuple[str, ...]
-    split: str = "test"  # of the bits per dimension
-    reference_split: str = "test"  # that samples are compared with: held-out data, the paper's protocol
-    importance_samples: int = 16
-    num_examples: int | None = None  # held-out images for the bits per dimension; None is all
-    num_samples: int | None = None  # None is as many as the reference has
-    seed: int = 0
-    inception_weights: str | None = None
-    feature_network: str | None = None
-    allow_rank_deficient: bool = False
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        for name in self.metrics:
-            if name not in METRICS:
-                raise UserError(f"unknown metric {name!r}: choose from {', '.join(METRICS)}.")
-        for split in (self.split, self.reference_split):
-            if split not in ("train", "test"):
-                raise UserError(f"unknown split {split!r}: choose train or test.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    metric: str
-    value: float
-    spread: float | None  # standard error or standard deviation, as `protocol` says
-    protocol: str
-    approximate: bool = False  # shown in [square brackets]: the bound of an inference network trained around a GAN
-
-    def as_dict(self) -> dict:
-        """Plain types, for JSON."""
-        return dataclasses.asdict(self)
-
-    @property
-    def number(self) -> str:
-        """The value as the table shows it."""
-        text = f"{self.value:.4f}" if abs(self.value) < 100 else f"{self.value:.2f}"
-        return f"[{text}]" if self.approximate else text
-
-
-class Evaluation(NamedTuple):
-    """What an evaluation came to."""
-
-    step: int
-    rows: list[Row]
-    refused: list[str]  # why a metric that was asked for is missing
 
 
 def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None = None) -> Evaluation:
@@ -97,18 +47,20 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None
     Raises:
       UserError: no run, or no such checkpoint.
     """
-    network, rows, refused = None, [], []
+    network = None
+    rows = []
+    refused = []
     work = Path(run_dir) / "evaluation"
-    if work.is_symlink() or (work.exists() and not work.is_dir()):  # What a link leads to is not the run's.
-        raise UserError(f"{work} is no folder: remove it, then evaluate again.")
+    if work.is_symlink() or (work.exists() and not work.is_dir()):  # A link may lead out of the run.
+        raise UserError(f"{work} is not a folder: remove it, then evaluate again.")
     wanted = [name for name in settings.metrics if name in IMAGE_METRICS]
-    if wanted and not settings.feature_network:  # Said before the minutes that the other metrics take.
+    if wanted and not settings.feature_network:  # Reported before the other metrics, which take minutes.
         try:
             network = metrics.inception_network(settings.inception_weights)
         except UserError as error:
             refused.append(f"{', '.join(wanted)}: {error}")
             settings = dataclasses.replace(settings, metrics=tuple(n for n in settings.metrics if n not in wanted))
-            if settings.metrics:  # Else it is said at once.
+            if settings.metrics:  # Otherwise it is reported at once.
                 _log.warning("%s", refused[0])
     with local_strategy().scope():
         model, step = loading.load_with_step(run_dir, step)
@@ -192,15 +144,10 @@ def _mass_rows(model: PiVAE, seed: int) -> list[Row]:
     return [Row(f"mass: {name}", share, None, where) for name, share in zip(names, mass, strict=True)]
 
 
-def feature_network(settings: Settings, example: np.ndarray) -> metrics.FeatureNetwork:
-    """The Inception network of FID, or the network that the settings name."""
-    if settings.feature_network:
-        return metrics.keras_network(settings.feature_network, example=example)
-    return metrics.inception_network(settings.inception_weights)
-
-
 def _image_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
-    model, data, settings = subject.model, _full_scale(subject.data), subject.settings
+    model = subject.model
+    data = full_scale(subject.data)
+    settings = subject.settings
     reference = _split(data, settings.reference_split)
     network = subject.network or feature_network(settings, np.asarray(reference.images[:1]))
     count = settings.num_samples or len(reference)
@@ -236,7 +183,7 @@ def _image_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: 
                 reference_name=f"{data.name} {settings.reference_split}",
                 allow_rank_deficient=settings.allow_rank_deficient,
             )
-            rows += map(_score_row, scores)
+            rows += map(score_row, scores)
         except UserError as error:
             refused.append(f"{', '.join(together)}: {error}")
 
@@ -299,18 +246,6 @@ def sampler(
     return batches
 
 
-def _full_scale(data: ImageDataset) -> ImageDataset:
-    """The data set's images on the full scale, which is what a feature network expects, whatever their levels."""
-    if data.num_bins == 256:
-        return data
-    table = np.zeros(256, np.uint8)
-    table[: data.num_bins] = figures.full_scale(np.arange(data.num_bins), data.num_bins)
-    train, test = (
-        dataclasses.replace(split, images=LookedUpImages(split.images, table)) for split in (data.train, data.test)
-    )
-    return dataclasses.replace(data, train=train, test=test)
-
-
 def _class_labels(model: PiVAE, split: ImageSplit, count: int) -> np.ndarray | None:
     """Labels with the data's own class frequencies, in random order whatever the data's; None without classes."""
     if not model.num_classes:
@@ -319,7 +254,9 @@ def _class_labels(model: PiVAE, split: ImageSplit, count: int) -> np.ndarray | N
 
 
 def _classifier_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
-    model, data, settings = subject.model, _full_scale(subject.data), subject.settings
+    model = subject.model
+    data = full_scale(subject.data)
+    settings = subject.settings
     if not model.num_classes:
         raise UserError(
             "gan_train and gan_test need a class-conditional model: train with train.class_conditional=True."
@@ -345,92 +282,9 @@ def _classifier_rows(subject: _Subject, wanted: list[str], rows: list[Row], refu
         "GAN-test": (result.gan_test, result.samples, f"trained on {result.train_count} real images"),
         "real-on-real": (result.real, result.test_count, f"trained on {result.train_count} real images"),
     }
-    shown = {"gan_train": ["GAN-train", "real-on-real"], "gan_test": ["GAN-test", "real-on-real"]}
-    names = {name for metric in wanted for name in shown[metric]}
+    row_names = {"gan_train": ["GAN-train", "real-on-real"], "gan_test": ["GAN-test", "real-on-real"]}
+    names = {name for metric in wanted for name in row_names[metric]}
     for name, (value, tested, how) in values.items():
         if name in names:
             error = 100 * result.standard_error(value, tested)
             rows.append(Row(f"{name} %", 100 * value, error, f"{how}, tested on {tested} images; {recipe}"))
-
-
-def real_subset_rows(data: ImageDataset, counts: Sequence[int], settings: Settings) -> list[Row]:
-    """Table 7: scores of random subsets of the training images against all of them."""
-    data = _full_scale(data)
-    network = feature_network(settings, np.asarray(data.train.images[:1]))
-    rows = []
-    for subset in metrics.real_subsets(
-        data.train.images,
-        counts,
-        network,
-        settings.seed,
-        name=f"{data.name} train",
-        allow_rank_deficient=settings.allow_rank_deficient,
-        progress=settings.progress,
-    ):
-        for score in (subset.inception_score, subset.fid):
-            if score is not None:
-                rows.append(_score_row(score, f"{subset.count} real: "))
-    return rows
-
-
-def folder_rows(images: str | Path, reference_images: str | Path | None, settings: Settings) -> list[Row]:
-    """Scores of a folder of PNGs against another (or alone, for the Inception Score).
-
-    Raises:
-      UserError: none of the settings' metrics can be had of images alone.
-    """
-    wanted = [name for name in settings.metrics if name in IMAGE_METRICS]
-    if not wanted:
-        raise UserError(f"--images can be scored by {', '.join(IMAGE_METRICS)}: name some with --metrics.")
-    samples = metrics.images_from_folder(images)
-    network = feature_network(settings, samples[:1])
-    scores = metrics.image_scores(
-        samples,
-        reference_images,
-        network,
-        wanted,
-        reference_name=reference_images or "",
-        shuffle_seed=settings.seed,  # Files are often named by class: a split of the score needs them all.
-        allow_rank_deficient=settings.allow_rank_deficient,
-        progress=settings.progress,
-    )
-    return [_score_row(score) for score in scores]
-
-
-def _score_row(score: metrics.Score, prefix: str = "") -> Row:
-    return Row(prefix + score.name, score.value, score.std, str(score).split(" (", 1)[1].removesuffix(")"))
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The rows as text."""
-    width = max((len(row.metric) for row in rows), default=0)
-    lines = []
-    for row in rows:
-        spread = "" if row.spread is None else f"+- {row.spread:.4f}"
-        lines.append(f"{row.metric:<{width}}  {row.number:>12}  {spread:<11}  {row.protocol}")
-    return "\n".join(lines)
-
-
-def with_earlier(evaluation: Evaluation, earlier: dict | None) -> Evaluation:
-    """An evaluation, and those rows of an earlier one of the same step that are of other metrics.
-
-    Args:
-      evaluation: `Evaluation`.
-      earlier: what RUN/evaluation.json says, or None.
-    """
-    if earlier is None or earlier["step"] != evaluation.step:
-        return evaluation
-    fresh = {_family(row.metric) for row in evaluation.rows}
-    kept = [Row(**{field.name: row[field.name] for field in dataclasses.fields(Row)}) for row in earlier["rows"]]
-    return evaluation._replace(rows=[row for row in kept if _family(row.metric) not in fresh] + evaluation.rows)
-
-
-def _family(metric: str) -> str:
-    """The rows of bits/dim, with those of its terms, classes and mass, are one metric; every other one is its own."""
-    return "bits/dim" if metric.startswith(("bits/dim", " ", "mass: ")) else metric
-
-
-def as_json(evaluation: Evaluation) -> str:
-    """An `Evaluation` as one JSON object."""
-    rows = [row.as_dict() for row in evaluation.rows]
-    return json.dumps({"step": evaluation.step, "rows": rows, "refused": evaluation.refused}, allow_nan=False)

@@ -48,7 +48,8 @@ def rematerialized(layer: keras.layers.Layer, *inputs: Any, **others: Any) -> An
             outputs, pack = _tensors(layer(*pack_inputs(tensors), **others))
             new = [(v, scope.get_current_value(v)) for v in variables]
         changed = [(v, x) for (v, x), value in zip(new, values, strict=True) if x is not value]
-        packing[:], updated[:] = [pack], [v for v, _ in changed]
+        packing[:] = [pack]
+        updated[:] = [v for v, _ in changed]
         return outputs, [x for _, x in changed]
 
     @tf.custom_gradient

@@ -137,14 +137,14 @@ class WeightNormalized(keras.layers.Layer):
 
     def _weights(self, channels=None, then=None):
         """`_normalized`, or what was kept of it."""
-        kept = getattr(_state, "kept", None)
-        if kept is None:
+        saved = getattr(_state, "kept", None)
+        if saved is None:
             return self._normalized(channels, then)
         key = id(self), then is not None
-        if key not in kept:
+        if key not in saved:
             with tf.init_scope():
-                kept[key] = [tf.Variable(weights, trainable=False) for weights in self._normalized(then=then)]
-        pairs = zip(kept[key], (self._output_axis, -1), strict=False)
+                saved[key] = [tf.Variable(weights, trainable=False) for weights in self._normalized(then=then)]
+        pairs = zip(saved[key], (self._output_axis, -1), strict=False)
         return [_chosen(tf.convert_to_tensor(variable), channels, axis) for variable, axis in pairs]
 
     def _normalized(self, channels=None, then=None):

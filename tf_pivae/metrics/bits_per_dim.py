@@ -66,7 +66,8 @@ def bits_per_dim(
     with progress_bar(
         total=len(images), initial=len(weighted), desc="bits/dim", unit="img", disable=not progress
     ) as bar:
-        start, since = len(weighted), 0
+        start = len(weighted)
+        since = 0
         while start < len(images):
             batch = np.asarray(images[start : start + batch_size])
             parts = {name: np.asarray(value, np.float64) for name, value in terms(batch, start).items()}
@@ -103,7 +104,8 @@ def _restore(path: str | os.PathLike | None, fingerprint: str) -> tuple[dict[str
     if path is not None and os.path.lexists(path):
         try:
             state = load_saved(path)
-            saved, weighted = str(state.pop("fingerprint")), state.pop("weighted")
+            saved = str(state.pop("fingerprint"))
+            weighted = state.pop("weighted")
         except (ValueError, KeyError):
             return {}, np.zeros(0)
         one_each = weighted.ndim == 1 and all(values.shape == weighted.shape for values in state.values())

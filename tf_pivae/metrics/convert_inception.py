@@ -13,7 +13,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "The .npz file to write.", require
 
 
 def main() -> None:
-    from tf_pivae.metrics.inception_layout import file_sha256
+    from tf_pivae.files import file_sha256
     from tf_pivae.metrics.inception_weights import load_weights, save_npz
 
     output = _OUTPUT.value

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tf_pivae.errors import UserError
+from tf_pivae.files import replacing
 from tf_pivae.metrics.features import FeatureNetwork, Features
 from tf_pivae.metrics.moments import Moments, StreamingMoments
 from tf_pivae.system.progress import progress_bar
@@ -160,9 +161,9 @@ class _State:
 
     def save(self, path: str | os.PathLike, fingerprint: str) -> None:
         logits = {"logits": np.concatenate(self.logits)} if self.logits else {}
-        kept = min(self.moments.count, self.keep_features)
+        count = min(self.moments.count, self.keep_features)
         save_atomically(
-            path, fingerprint=np.array(fingerprint), features=self.features[:kept], **logits, **self.moments.state()
+            path, fingerprint=np.array(fingerprint), features=self.features[:count], **logits, **self.moments.state()
         )
 
     def restore(self, path: str | os.PathLike, fingerprint: str) -> None:
@@ -187,7 +188,7 @@ def restored(path: str | os.PathLike, fingerprint: str, what: str) -> dict[str, 
         old, new = json.loads(saved), json.loads(fingerprint)
         changed = ", ".join(name for name in new if old.get(name) != new[name])
     except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is no readable state of a {what} ({error}): delete it to start again") from error
+        raise UserError(f"{path} is not a readable state of a {what} ({error}): delete it to start again") from error
     if saved != fingerprint:
         raise UserError(f"{path} is the state of another {what} ({changed} differ): delete it, or use another path")
     return arrays
@@ -201,7 +202,7 @@ def load_saved(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         with zipfile.ZipFile(path) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise ValueError("it is packed")
@@ -215,15 +216,10 @@ def save_atomically(path: str | os.PathLike, **arrays: np.ndarray) -> None:
     """Writes an npz beside `path` and renames it there: a reader sees the old file or the new one, never a part."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path, shared=True) as partial, open(partial, "wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _batches(images: Any, start: int, batch_size: int) -> Iterator[np.ndarray]:

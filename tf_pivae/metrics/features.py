@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, first_line
+from tf_pivae.files import file_sha256
 from tf_pivae.metrics import inception_layout
 
 if TYPE_CHECKING:
     import keras
 
-UNVERIFIED = "unverified"  # checksum of a callable, whose numbers nobody can check
+UNVERIFIED = "unverified"  # checksum of a callable, whose weights are not known
 OFFICIAL_TITLES = {"fid": "FID", "kid": "KID", "inception_score": "Inception Score"}
 CUSTOM_TITLES = {"fid": "Frechet", "kid": "Kernel", "inception_score": "Logit score"}
 
@@ -125,11 +126,13 @@ def keras_network(
     """
     if isinstance(model, (str, Path)):
         path = Path(model)
-        name, checksum = name or path.stem, tree_sha256(path)
+        name = name or path.stem
+        checksum = tree_sha256(path)
         call = _load(path, feature_layer)
     else:
         name = name or model.name
-        checksum, call = _model_sha256(model), _keras_call(model, feature_layer)
+        checksum = _model_sha256(model)
+        call = _keras_call(model, feature_layer)
     low, high = pixel_range
 
     def function(images: np.ndarray) -> Any:
@@ -157,11 +160,11 @@ def tree_sha256(path: str | os.PathLike) -> str:
     """SHA-256 of a file, or of the names and contents of a directory's files in order. Raises UserError if absent."""
     path = Path(path)
     if path.is_file():
-        return inception_layout.file_sha256(path)
+        return file_sha256(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
     if not files:
         raise UserError(f"{path} is neither a model file nor a SavedModel directory")
-    lines = (f"{file.relative_to(path).as_posix()} {inception_layout.file_sha256(file)}\n" for file in files)
+    lines = (f"{file.relative_to(path).as_posix()} {file_sha256(file)}\n" for file in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -187,7 +190,7 @@ def _load(path: Path, feature_layer: str | None) -> Callable:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} cannot be read as a Keras file or a SavedModel with a signature 'serving_default': "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            f"{first_line(error)}"
         ) from error
     if feature_layer:
         raise UserError(

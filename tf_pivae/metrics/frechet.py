@@ -56,8 +56,8 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
     except np.linalg.LinAlgError:
         pass  # singular, as that of features some of which never vary
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
-    kept = values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
-    return vectors[:, kept] * np.sqrt(values[kept])
+    nonzero = values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
+    return vectors[:, nonzero] * np.sqrt(values[nonzero])
 
 
 def _check(a: Moments, b: Moments, allow_rank_deficient: bool) -> None:

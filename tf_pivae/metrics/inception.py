@@ -144,7 +144,8 @@ class _Graph:
             opened = layers.ReLU(name=f"{block}.relu")(linear[..., :width])
             pool = layers.AveragePooling2D(3, 1, "same", name=f"{block}.tower_2.pool")
             pool_branch = layers.ReLU(name=f"{block}.tower_2.relu")(pool(linear[..., width:]))
-        branches, start = [], 0
+        branches = []
+        start = 0
         for opening, tail in zip(openings, tails, strict=True):
             filters = KERNEL_SHAPES[opening][-1]
             y, start = opened[..., start : start + filters], start + filters

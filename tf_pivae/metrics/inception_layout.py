@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from typing import NamedTuple
 
 import numpy as np
@@ -105,12 +103,3 @@ def _verify(array: np.ndarray, shape: tuple[int, ...], name: str, source: str) -
         raise UserError(f"{source}: '{name}' is {array.dtype} {array.shape}, where {NAME} has float32 {shape}")
     if not np.isfinite(array).all():
         raise UserError(f"{source}: '{name}' holds NaN or infinity: the file is damaged")
-
-
-def file_sha256(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from tf_pivae.errors import UserError
+from tf_pivae.files import file_sha256, replacing
 from tf_pivae.metrics.frozen_graph import read_graph
 from tf_pivae.metrics.inception_layout import (
     KERNEL_SHAPES,
     ConvolutionWeights,
     InceptionWeights,
-    file_sha256,
     verified,
 )
 from tf_pivae.metrics.torchscript_archive import read_tensors
@@ -63,7 +63,7 @@ def load_weights(weights: str | os.PathLike | None = None) -> InceptionWeights:
     }
     reader = next((reader for endings, reader in readers.items() if name.endswith(endings)), None)
     if reader is None:
-        raise UserError(f"{path} is no known kind of weights: use .pt, .pb, .tgz or .npz; {HELP}")
+        raise UserError(f"{path} is not a known kind of weights: use .pt, .pb, .tgz or .npz; {HELP}")
     try:
         return verified(reader(path))
     except UserError as error:
@@ -79,13 +79,11 @@ def save_npz(weights: InceptionWeights, path: str | os.PathLike) -> None:
     }
     if weights.softmax is not None:
         arrays["softmax/weights"], arrays["softmax/biases"] = weights.softmax
-    partial = Path(f"{path}.partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(arrays):
             entry = io.BytesIO()
             np.lib.format.write_array(entry, np.ascontiguousarray(arrays[name]), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0)), entry.getvalue())
-    os.replace(partial, path)
 
 
 def _from_torchscript(path: Path) -> InceptionWeights:

@@ -23,7 +23,8 @@ def groups_in_use(kl_bits_by_group: Mapping[str, float]) -> list[str]:
 
 def describe_groups(kl_bits_by_group: Mapping[str, float]) -> str:
     """One sentence: how many groups are in use and which, and what is true of the others."""
-    used, count = groups_in_use(kl_bits_by_group), len(kl_bits_by_group)
+    used = groups_in_use(kl_bits_by_group)
+    count = len(kl_bits_by_group)
     unit = f"{MIN_GROUP_BITS:g} bit of an image (its KL)"
     if not used:
         return f"None of {count} latent groups is in use: each carries less than {unit}."

@@ -45,7 +45,10 @@ def manifold_scores(samples: np.ndarray, real: np.ndarray, neighbours: int) -> M
         )
     check_counts(len(samples), len(real), neighbours)
     sample_radii, real_radii = _squared_radii(samples, neighbours), _squared_radii(real, neighbours)
-    precise, balls, recalled, covered = np.zeros(len(samples), bool), 0, 0, 0
+    precise = np.zeros(len(samples), bool)
+    balls = 0
+    recalled = 0
+    covered = 0
     for start in range(0, len(real), BLOCK):
         distances = _squared_distances(real[start : start + BLOCK], samples)
         inside_real = distances <= real_radii[start : start + BLOCK, None]

@@ -32,9 +32,9 @@ def nearest_images(
     for start in range(0, len(others), block):
         part = np.asarray(others[start : start + block]).reshape(-1, queries.shape[1]).astype(np.float64)
         # Without |a|^2, which is the same for all of them.
-        found = np.sum(part * part, 1) - 2.0 * queries @ part.T
-        where = np.broadcast_to(np.arange(start, start + len(part)), found.shape)
-        distances, indices = np.concatenate([distances, found], 1), np.concatenate([indices, where], 1)
+        squared = np.sum(part * part, 1) - 2.0 * queries @ part.T
+        where = np.broadcast_to(np.arange(start, start + len(part)), squared.shape)
+        distances, indices = np.concatenate([distances, squared], 1), np.concatenate([indices, where], 1)
         order = np.argsort(distances, 1, kind="stable")[:, :count]
         distances, indices = np.take_along_axis(distances, order, 1), np.take_along_axis(indices, order, 1)
         progress(len(part))

@@ -109,7 +109,7 @@ def image_scores(
         metrics = [m for m in METRICS if (network.has_logits if m == "inception_score" else reference is not None)]
     _check_metrics(metrics, network, reference)
     keep = keep_features if set(WITH_FEATURES) & set(metrics) else 0
-    found = _extraction(
+    extraction = _extraction(
         samples,
         network,
         batch_size=batch_size,
@@ -134,7 +134,7 @@ def image_scores(
             value,
             std,
             Protocol(
-                found.count,
+                extraction.count,
                 reference_name if compared else "",
                 real.count if compared else 0,
                 network.name,
@@ -145,34 +145,34 @@ def image_scores(
         )
 
     neighbourhoods = {
-        k: manifold.manifold_scores(found.features, real.features, k)
+        k: manifold.manifold_scores(extraction.features, real.features, k)
         for k in {NEIGHBOURS[metric] for metric in metrics if metric in NEIGHBOURS}
     }
     scores = []
     for metric in metrics:
         if metric == "fid":
             value = frechet.frechet_distance_from_moments(
-                found.moments, real.moments, allow_rank_deficient=allow_rank_deficient
+                extraction.moments, real.moments, allow_rank_deficient=allow_rank_deficient
             )
             scores.append(score(metric, value, None, "float64, unbiased covariances"))
         elif metric == "kid":
             result = kernel.kernel_distance_subsets(
-                found.features, real.features, num_subsets=num_subsets, subset_size=subset_size, seed=subset_seed
+                extraction.features, real.features, num_subsets=num_subsets, subset_size=subset_size, seed=subset_seed
             )
             scores.append(
                 score(
                     metric,
                     *result,
                     f"{num_subsets} subsets of {subset_size} from "
-                    f"{len(found.features)} and {len(real.features)}, seed {subset_seed}",
+                    f"{len(extraction.features)} and {len(real.features)}, seed {subset_seed}",
                 )
             )
         elif metric in NEIGHBOURS:
             k = NEIGHBOURS[metric]
-            detail = f"{k} nearest neighbours among {len(found.features)} and {len(real.features)}"
+            detail = f"{k} nearest neighbours among {len(extraction.features)} and {len(real.features)}"
             scores.append(score(metric, getattr(neighbourhoods[k], metric), None, detail))
         else:
-            result = inception_scores.inception_score(found.logits, num_splits, shuffle_seed=shuffle_seed)
+            result = inception_scores.inception_score(extraction.logits, num_splits, shuffle_seed=shuffle_seed)
             order = "in order" if shuffle_seed is None else f"shuffled with seed {shuffle_seed}"
             scores.append(score(metric, *result, f"{num_splits} splits, {order}"))
     return scores

@@ -1,4 +1,4 @@
-"""The blocks of the hierarchy: bottom-up blocks collect features, top-down blocks draw latents (appendix A.1)."""
+"""The layers of the hierarchy (appendix A.1): bottom-up blocks, the top, and those around the latents of `latents`."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,8 +9,6 @@ import tensorflow as tf
 
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.weight_norm import WeightNormalized, WeightNormConv2D, WeightNormDense
-from tf_pivae.models.latents import Gaussian, gaussian
-from tf_pivae.noise import NormalNoise
 
 STATISTICS_INIT_SCALE = 0.1  # Prior and posterior start close to N(0, I) and to each other (IAF's reference value).
 RESIDUAL_SCALE = 0.1  # Factor on a residual branch (IAF's reference value).
@@ -22,13 +20,6 @@ class Evidence(NamedTuple):
     mean: tf.Tensor  # [B, H, W, latent_channels]
     log_scale: tf.Tensor  # [B, H, W, latent_channels], before the clamp
     context: tf.Tensor | None  # [B, H, W, context_channels], for the IAF
-
-
-class LatentSample(NamedTuple):
-    """What a group of latents contributes."""
-
-    z: tf.Tensor  # [B, H, W, latent_channels]
-    kl: tf.Tensor  # [B, H, W, latent_channels], log q(z|y) - log p(z) of each element, nats
 
 
 class Splitter:
@@ -130,8 +121,8 @@ class BottomUpBlock(Composite):
 GENERATIVE_PARTS = ("prior_mean", "prior_log_scale", "features")
 
 
-class TopDownBlock(Composite):
-    """Features from above and latents of this block -> features below; shared by prior and posterior.
+class TopDownLayers(Composite):
+    """The layers between the features from above and those below, with room for the latents of this block.
 
     Plain (`residual` False; Table 1): the layer that doubles the resolution; some of its feature maps are the latents.
     Residual (Table 6): a 3x3 convolution at the incoming resolution, latents there, then a 3x3 convolution or the layer
@@ -182,84 +173,30 @@ class TopDownBlock(Composite):
             self.residual_conv = widen(filters, name="residual_conv", **options)
             self.shortcut = WeightNormConv2D(filters, kernel_size=1, name="shortcut", **options)
 
-    def call(
-        self,
-        x: tf.Tensor,
-        evidence: Evidence | None = None,
-        z: tf.Tensor | None = None,
-        noise: NormalNoise | None = None,
-        temperature: float | tf.Tensor = 1.0,
-        labels: tf.Tensor | None = None,
-    ) -> tuple[tf.Tensor, LatentSample | None]:
-        """Runs the block, whose z is drawn from q(z|y) where there is `evidence`, and from p(z) where z is not given.
+    def parts(
+        self, x: tf.Tensor, labels: tf.Tensor | None, *, latents_given: bool, with_posterior: bool
+    ) -> dict[str, tf.Tensor | None]:
+        """The top-down features by name; the convolution gives what is needed alone, the others are None.
 
         Args:
           x: float32 [B, H, W, I].
-          evidence: the bottom-up part of the posterior, or None.
-          z: float32 [B, h, w, latent_channels], the latents themselves, or None.
-          noise: what z is drawn with, such as `RowNoise` of B rows; None where z is given.
-          temperature: of p(z): scales its standard deviation.
           labels: int [B] for a class-conditional model.
-
-        Returns:
-          features [B, H', W', filters] and the `LatentSample` (None without latents).
+          latents_given: z is not drawn: neither prior nor posterior is needed.
+          with_posterior: z is drawn from the posterior: all of them are needed.
         """
-        # The convolution gives what is needed alone.
-        names = None if evidence is not None else GENERATIVE_PARTS if z is None else ("features",)
+        names = None if with_posterior else ("features",) if latents_given else GENERATIVE_PARTS
         channels = None if names is None else self.splitter.ranges(names)
-        parts = self.splitter(self.conv(tf.nn.elu(x), labels=labels, channels=channels), names)
-        features, latents = parts["features"], None
-        if self.latent_channels:
-            if z is not None:
-                latents = LatentSample(z, tf.zeros_like(z))
-            else:  # Drawn here, so that rematerialisation draws it again and keeps nothing of it.
-                epsilon = noise.normal(f"latents/{self.name}", [*features.shape[1:3], self.latent_channels])
-                if evidence is None:
-                    latents = self.sample_prior(parts, epsilon, temperature)
-                else:
-                    latents = self.sample_posterior(parts, evidence, epsilon, labels)
-            features = tf.concat([features, latents.z], -1)
+        return self.splitter(self.conv(tf.nn.elu(x), labels=labels, channels=channels), names)
+
+    def below(self, x: tf.Tensor, features: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
+        """What the next block sees, from this one's input and its features with the latents beside them."""
         if not self.residual:
-            return features, latents
+            return features
         branch = self.residual_conv(tf.nn.elu(features), labels=labels)
         shortcut = self.shortcut(x, labels=labels) if x.shape[-1] != branch.shape[-1] else x
         if self.upsample:
             shortcut = tf.repeat(tf.repeat(shortcut, 2, axis=1), 2, axis=2)
-        return shortcut + RESIDUAL_SCALE * branch, latents
-
-    def prior(self, parts: dict[str, tf.Tensor]) -> Gaussian:
-        """p(z) of this block given the features from above, a `Gaussian`."""
-        return gaussian(parts["prior_mean"], parts["prior_log_scale"])
-
-    def sample_posterior(
-        self,
-        parts: dict[str, tf.Tensor],
-        evidence: Evidence,
-        epsilon: tf.Tensor,
-        labels: tf.Tensor | None = None,
-    ) -> LatentSample:
-        """Draws from q(z|y): top-down and bottom-up statistics summed, then the posterior's own flow.
-
-        Args:
-          parts: dict of the block's top-down features by name, float32 [B, H, W, ...].
-          evidence: the bottom-up part of the statistics, with `mean`, `log_scale` [B, H, W, C] and `context`.
-          epsilon: float32 [B, H, W, C], standard normal noise.
-          labels: int [B] for a class-conditional model.
-
-        Returns:
-          `LatentSample`, log q(z|y) - log p(z) by element, nats.
-        """
-        base = gaussian(parts["posterior_mean"] + evidence.mean, parts["posterior_log_scale"] + evidence.log_scale)
-        context = None if parts["context"] is None else parts["context"] + evidence.context
-        posterior = self.posterior(base, context=context, epsilon=epsilon, labels=labels)
-        return LatentSample(posterior.z, posterior.log_prob - self.prior(parts).log_prob(posterior.z))
-
-    def sample_prior(
-        self, parts: dict[str, tf.Tensor], epsilon: tf.Tensor, temperature: float | tf.Tensor
-    ) -> LatentSample:
-        """A `LatentSample` of p(z) with its standard deviation scaled by `temperature`; its KL is zero."""
-        z = self.prior(parts).sample(temperature * epsilon)
-        return LatentSample(z, tf.zeros_like(z))
+        return shortcut + RESIDUAL_SCALE * branch
 
 
 class VectorTop(Composite):
@@ -281,11 +218,10 @@ class VectorTop(Composite):
         )
         self.decoder_layer = WeightNormDense(int(np.prod(self._map_shape)), num_classes=num_classes, name="decoder")
 
-    def posterior(self, features: tf.Tensor, labels: tf.Tensor | None = None) -> Gaussian:
-        """q(h|y), a `Gaussian` on [B, d], from the features [B, H, W, I] of the bottom-up pass."""
+    def statistics(self, features: tf.Tensor, labels: tf.Tensor | None = None) -> list[tf.Tensor]:
+        """Mean and log-scale (before the clamp) of q(h|y), [B, d], from [B, H, W, I] of the bottom-up pass."""
         flat = tf.reshape(tf.nn.elu(features), [-1, int(np.prod(features.shape[1:]))])
-        mean, log_scale = tf.split(self.posterior_layer(flat, labels=labels), 2, axis=-1)
-        return gaussian(mean, log_scale)
+        return tf.split(self.posterior_layer(flat, labels=labels), 2, axis=-1)
 
     def decode(self, h: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
         """h [B, d] -> features [B, H, W, filters]."""
@@ -310,10 +246,9 @@ class MapTop(Composite):
         )
         self.decoder_layer = WeightNormConv2D(filters, num_classes=num_classes, name="decoder")
 
-    def posterior(self, features: tf.Tensor, labels: tf.Tensor | None = None) -> Gaussian:
-        """q(h|y), a `Gaussian` on [B, H, W, latent_channels], from the features of the bottom-up pass."""
-        mean, log_scale = tf.split(self.posterior_layer(tf.nn.elu(features), labels=labels), 2, axis=-1)
-        return gaussian(mean, log_scale)
+    def statistics(self, features: tf.Tensor, labels: tf.Tensor | None = None) -> list[tf.Tensor]:
+        """Mean and log-scale (before the clamp) of q(h|y), [B, H, W, latent_channels], of the bottom-up features."""
+        return tf.split(self.posterior_layer(tf.nn.elu(features), labels=labels), 2, axis=-1)
 
     def decode(self, h: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
         """h [B, H, W, latent_channels] -> features [B, H, W, filters]."""

@@ -14,6 +14,11 @@ from tf_pivae.layers.convolution import Conv2D
 from tf_pivae.layers.spectral_norm import SpectralNorm
 
 
+def critic_scale(v: tf.Tensor) -> tf.Tensor:
+    """Images v on [0, 1] as a critic sees them, on [-1, 1]; float32 [B, H, W, C]."""
+    return 2.0 * v - 1.0
+
+
 class Critic(keras.Model):
     """A trunk, and a linear head with projection conditioning for labels (Miyato & Koyama 2018).
 

@@ -52,7 +52,8 @@ class UniformDequantization(Composite):
         v = uniform(images, noise, self._num_bins)
         preprocessing = self._preprocessing()
         log_det = preprocessing.forward_log_det_jacobian(v, event_ndims=3)
-        count, dimensions = tf.shape(v)[0], math.prod(v.shape[1:])
+        count = tf.shape(v)[0]
+        dimensions = math.prod(v.shape[1:])
         return Dequantized(
             preprocessing.forward(v),
             tf.broadcast_to(log_det, [count]),  # `affine`'s is one constant.

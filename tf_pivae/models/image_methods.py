@@ -250,7 +250,7 @@ class ImageMethods(LatentMethods):
             return None
         labels = None if labels is None else np.asarray(labels)
         if labels is None or labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(f"a class-conditional model wants `labels`, integers [{count}].")
+            raise ValueError(f"a class-conditional model needs `labels`, integers [{count}].")
         if labels.size and (labels.min() < 0 or labels.max() >= self.num_classes):
             raise ValueError(f"`labels` must lie in [0, {self.num_classes}); got {labels.min()} to {labels.max()}.")
         return labels.astype(np.int64)

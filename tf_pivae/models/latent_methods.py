@@ -152,7 +152,7 @@ class LatentMethods:
         """
         arguments.whole_numbers(2, steps=steps)
         if len(starts) != len(ends):
-            raise ValueError(f"`starts` and `ends` must be as many; got {len(starts)} and {len(ends)}.")
+            raise ValueError(f"`starts` and `ends` must have the same length; got {len(starts)} and {len(ends)}.")
         a, b = (self.encode(images, seed, labels, batch_size, first_row) for images in (starts, ends))
 
         def line(name: str) -> np.ndarray:

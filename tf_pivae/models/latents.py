@@ -1,16 +1,233 @@
-"""One group of latents: Gaussian prior, Gaussian or IAF posterior (appendices A.1 and A.2)."""
+"""Equation (4), from top to bottom: log p(y|z) + log p(z) - log q(z|y) (method, section 2; Kingma et al. 2016).
+
+The hierarchy goes up over y and down over its groups of latents; then comes a group: its prior, its posterior, its KL;
+then the Gaussian, and what the IAF makes of it (appendices A.1 and A.2). The layers are those of `blocks`.
+"""
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 
 from tf_pivae.bijectors.inverse_autoregressive import InverseAutoregressiveFlow
 from tf_pivae.configurable import Depth, Index, configurable
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.masked import AutoregressiveNetwork
+from tf_pivae.layers.rematerialization import keep
+from tf_pivae.models.blocks import BottomUpBlock, Evidence, MapTop, TopDownLayers, VectorTop
+from tf_pivae.noise import NormalNoise
 
 LOG_SCALE_BOUND = 7.0  # exp(-7) ... exp(7): a soft clamp no trained posterior was seen to reach.
+
+
+class VAEBound(NamedTuple):
+    """The terms of log p(y|z) + log p(z) - log q(z|y) at one sample z of the posterior."""
+
+    reconstruction: tf.Tensor  # [B], log p(y|z), nats
+    kl: list  # of [B, C_group], log q - log p summed over space, nats; the top of the hierarchy first
+    mean: tf.Tensor  # [B, H, W, C], mu(z)
+
+
+class LatentSample(NamedTuple):
+    """What a group of latents contributes."""
+
+    z: tf.Tensor  # [B, H, W, latent_channels]
+    kl: tf.Tensor  # [B, H, W, latent_channels], log q(z|y) - log p(z) of each element, nats
+
+
+class HierarchicalVAE(keras.Model):
+    """p(y) = E_p(z) N(y; mu(z), sigma^2 I), latents drawn top-down, the same pass for prior and posterior.
+
+    Args:
+      image_shape: (H, W, C) of y.
+      stem: a layer y -> features.
+      bottom_up: `BottomUpBlock`s, from y upwards.
+      top: `VectorTop` or `MapTop`.
+      top_down: `TopDownBlock`s, from the top downwards. Those with latents meet, last to first, the bottom-up blocks
+        with latents.
+      output: a layer features -> mu(z).
+      call_block: a function (block, *inputs, **others) that calls a block: `keep` or `rematerialized`.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        stem: keras.layers.Layer,
+        bottom_up: list[BottomUpBlock],
+        top: VectorTop | MapTop,
+        top_down: "list[TopDownBlock]",
+        output: keras.layers.Layer,
+        call_block: Callable = keep,
+        name: str = "vae",
+    ) -> None:
+        super().__init__(name=name)
+        self.image_shape = tuple(image_shape)
+        self._call_block = call_block
+        self.stem, self.bottom_up, self.top, self.top_down, self.output_conv = stem, bottom_up, top, top_down, output
+        self.log_sigma = self.add_weight(shape=[], initializer="zeros", name="log_sigma")
+
+    @property
+    def group_names(self) -> list[str]:
+        """Names of the latent groups, the top first: "top", then the top-down blocks that have latents."""
+        return ["top", *(block.name for block in self.top_down if block.latent_channels)]
+
+    @property
+    def inference_variables(self) -> list[keras.Variable]:
+        """The bottom-up pass, the top's posterior and sigma: trainable without a change of mu(z), z ~ p(z)."""
+        layers = [self.stem, *self.bottom_up, self.top.posterior_layer]
+        return [self.log_sigma, *(variable for layer in layers for variable in layer.trainable_variables)]
+
+    def encode(self, y: tf.Tensor, labels: tf.Tensor | None = None) -> tuple[tf.Tensor, list[Evidence]]:
+        """Bottom-up pass: y [B, H, W, C] -> the last features, and the blocks' `Evidence`, the lowest first."""
+        features = self.stem(y, labels=labels)
+        evidence = []
+        for block in self.bottom_up:
+            features, block_evidence = self._call_block(block, features, labels=labels)
+            if block_evidence is not None:
+                evidence.append(block_evidence)
+        return features, evidence
+
+    def bound(self, y: tf.Tensor, noise: NormalNoise, labels: tf.Tensor | None = None) -> VAEBound:
+        """One-sample terms of the evidence lower bound, equation (4).
+
+        Args:
+          y: float32 [B, H, W, C].
+          noise: `RowNoise` of B rows.
+          labels: int [B] for a class-conditional model.
+
+        Returns:
+          `VAEBound`.
+        """
+        groups, mean = self.infer(y, noise, labels)
+        return VAEBound(self.log_likelihood(y, mean), [_sum_over_space(group.kl) for group in groups], mean)
+
+    def infer(
+        self, y: tf.Tensor, noise: NormalNoise, labels: tf.Tensor | None = None
+    ) -> tuple[list[LatentSample], tf.Tensor]:
+        """Posterior samples and the mean decoded from them: list of `LatentSample` (the top first), [B, H, W, C]."""
+        features, evidence = self.encode(y, labels)
+        posterior = gaussian(*self.top.statistics(features, labels))
+        h = posterior.sample(noise.normal("latents/top", self.top.latent_shape))
+        kl = posterior.log_prob(h) - standard_gaussian(h).log_prob(h)
+        groups, mean = self._descend(h, labels, noise, evidence=evidence[::-1])
+        return [LatentSample(h, kl), *groups], mean
+
+    def sample_mean(
+        self, noise: NormalNoise, temperature: float | tf.Tensor = 1.0, labels: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """mu(z) of z ~ p(z), float32 [B, H, W, C]; `temperature` scales every prior's standard deviation."""
+        h = temperature * noise.normal("latents/top", self.top.latent_shape)
+        return self._descend(h, labels, noise, temperature)[1]
+
+    def decode(self, latents: Sequence[tf.Tensor], labels: tf.Tensor | None = None) -> tf.Tensor:
+        """mu(z) of given latents: a list of tensors in the order of `group_names` -> float32 [B, H, W, C]."""
+        h, *below = latents
+        return self._descend(h, labels, latents=below)[1]
+
+    def _descend(
+        self,
+        h: tf.Tensor,
+        labels: tf.Tensor | None,
+        noise: NormalNoise | None = None,
+        temperature: float | tf.Tensor = 1.0,
+        evidence: Sequence[Evidence] = (),
+        latents: Sequence[tf.Tensor] = (),
+    ) -> tuple[list[LatentSample], tf.Tensor]:
+        """The top-down pass from the top's latents h: the groups below it, the highest first, and mu(z).
+
+        Each group's z is drawn from q(z|y) where there is `evidence` of y, is given where there are `latents`, and is
+        drawn from p(z) otherwise.
+        """
+        features = self.top.decode(h, labels)
+        groups = []
+        evidence = iter(evidence)
+        latents = iter(latents)
+        for block in self.top_down:
+            own, z = (next(evidence, None), next(latents, None)) if block.latent_channels else (None, None)
+            features, group = self._call_block(
+                block, features, own, z, noise=noise, temperature=temperature, labels=labels
+            )
+            if group is not None:
+                groups.append(group)
+        return groups, self.output_conv(tf.nn.elu(features), labels=labels)
+
+    def log_likelihood(self, y: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
+        """log N(y; mean, sigma^2 I) summed over each image, [B], nats."""
+        dimensions = math.prod(self.image_shape)
+        squared_error = tf.reduce_sum(tf.math.squared_difference(y, mean), [1, 2, 3])
+        log_sigma = tf.convert_to_tensor(self.log_sigma)
+        return -0.5 * squared_error * tf.exp(-2.0 * log_sigma) - dimensions * (
+            log_sigma + 0.5 * math.log(2.0 * math.pi)
+        )
+
+    def squared_slope(self, log_likelihood: tf.Tensor) -> tf.Tensor:
+        """||d log N(y; mean, sigma^2 I) / d mean||^2 from the log-likelihood, [B] each, nats^2: that of a Gaussian."""
+        log_sigma = tf.convert_to_tensor(self.log_sigma)
+        dimensions = math.prod(self.image_shape)
+        squares = -2.0 * (
+            log_likelihood + dimensions * (log_sigma + 0.5 * math.log(2.0 * math.pi))
+        )  # Of (y - mean)/sigma
+        return squares * tf.exp(-2.0 * log_sigma)
+
+    def initialize_sigma(self, y: tf.Tensor, mean: tf.Tensor) -> None:
+        """Starts sigma at the root mean square of the first batch's residual.
+
+        Started below it, the first gradients of log sigma are enormous, and the optimiser's infinity norm remembers
+        them for thousands of steps.
+        """
+        self.log_sigma.assign(0.5 * tf.math.log(tf.reduce_mean(tf.math.squared_difference(y, mean)) + 1e-8))
+
+
+def _sum_over_space(x):
+    """[B, ..., C] -> [B, C]; a vector is a map of one place. (No sum over no axes: not every runtime knows that.)"""
+    return tf.reduce_sum(tf.reshape(x, [tf.shape(x)[0], -1, x.shape[-1]]), 1)
+
+
+class TopDownBlock(TopDownLayers):
+    """A group of latents in the top-down pass, which prior and posterior share."""
+
+    def call(
+        self,
+        x: tf.Tensor,
+        evidence: Evidence | None = None,
+        z: tf.Tensor | None = None,
+        noise: NormalNoise | None = None,
+        temperature: float | tf.Tensor = 1.0,
+        labels: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, LatentSample | None]:
+        """Runs the block, whose z is drawn from q(z|y) where there is `evidence`, and from p(z) where z is not given.
+
+        Args:
+          x: float32 [B, H, W, I].
+          evidence: the bottom-up part of the posterior, or None.
+          z: float32 [B, h, w, latent_channels], the latents themselves, or None.
+          noise: what z is drawn with, such as `RowNoise` of B rows; None where z is given.
+          temperature: of p(z): scales its standard deviation.
+          labels: int [B] for a class-conditional model.
+
+        Returns:
+          features [B, H', W', filters] and the `LatentSample` (None without latents).
+        """
+        parts = self.parts(x, labels, latents_given=z is not None, with_posterior=evidence is not None)
+        if not self.latent_channels:
+            return self.below(x, parts["features"], labels), None
+        kl = None
+        if z is None:  # Drawn here, so that rematerialisation draws it again and keeps nothing of it.
+            epsilon = noise.normal(f"latents/{self.name}", [*parts["features"].shape[1:3], self.latent_channels])
+            prior = gaussian(parts["prior_mean"], parts["prior_log_scale"])
+            if evidence is None:
+                z = prior.sample(temperature * epsilon)
+            else:
+                base = gaussian(
+                    parts["posterior_mean"] + evidence.mean, parts["posterior_log_scale"] + evidence.log_scale
+                )
+                context = None if parts["context"] is None else parts["context"] + evidence.context
+                z, log_q = self.posterior(base, context=context, epsilon=epsilon, labels=labels)
+                kl = log_q - prior.log_prob(z)
+        features = tf.concat([parts["features"], z], -1)
+        return self.below(x, features, labels), LatentSample(z, tf.zeros_like(z) if kl is None else kl)
 
 
 class Gaussian(NamedTuple):

@@ -13,10 +13,10 @@ import tensorflow_probability as tfp
 from tf_pivae.bijectors import preprocessing as preprocessing_lib
 from tf_pivae.configurable import Index, NonNegative, configurable
 from tf_pivae.layers.weight_norm import data_dependent_initialization
-from tf_pivae.models.blocks import LatentSample
 from tf_pivae.models.dequantization import UniformDequantization, uniform
-from tf_pivae.models.hierarchical_vae import HierarchicalVAE, residual_vae
+from tf_pivae.models.hierarchical_vae import residual_vae
 from tf_pivae.models.image_methods import ImageMethods
+from tf_pivae.models.latents import HierarchicalVAE, LatentSample
 from tf_pivae.noise import Noise, NoiseStreams, NormalNoise, RowNoise
 from tf_pivae.values import Within
 
@@ -149,7 +149,8 @@ class PiVAE(ImageMethods, keras.Model):
           noise: as for `bound`, with a method `samples`.
           num_importance_samples: K, an int or a scalar tensor.
         """
-        count, rows = tf.convert_to_tensor(num_importance_samples), tf.shape(images)[0]
+        count = tf.convert_to_tensor(num_importance_samples)
+        rows = tf.shape(images)[0]
         num_blocks = -(-count // tf.clip_by_value(_ROWS_SIDE_BY_SIDE // rows, 1, count))
         side_by_side = -(-count // num_blocks)  # Samples of a block; the last block may be left with fewer than that.
 

@@ -42,7 +42,7 @@ def main() -> None:
 
     seeds = [_whole_number(seed) for seed in _SEEDS.value]
     if not seeds:
-        raise UserError("--seeds names none: --seeds=0, say.")
+        raise UserError("--seeds is empty: give --seeds=0, say.")
     notes = [
         f"Preset {_PRESET.value}; seeds {', '.join(map(str, seeds))}: mean ± standard deviation over seeds."
         if len(seeds) > 1
@@ -52,10 +52,12 @@ def main() -> None:
         notes.append("Other data, smaller nets and fewer steps than the paper's: compare the order, not the values.")
     if _TABLE.value == "7":
         title = "Table 7: random subsets of real images against all of them"
-        metrics, rows = ("inception_score", "fid"), comparison.real_subset_rows(_real_subsets(seeds))
+        metrics = ("inception_score", "fid")
+        rows = comparison.real_subset_rows(_real_subsets(seeds))
     else:
         table = numbers.TABLES[_TABLE.value]
-        title, metrics = table.title, [m for m in table.metrics if not _METRICS.value or m in _METRICS.value]
+        title = table.title
+        metrics = [m for m in table.metrics if not _METRICS.value or m in _METRICS.value]
         if not set(_METRICS.value) <= set(table.metrics):
             raise UserError(f"--only_metrics: table {_TABLE.value} has {', '.join(table.metrics)}.")
         unknown = set(_ALSO.value) - set(numbers.BEYOND)
@@ -92,7 +94,9 @@ def _systems(table, metrics, seeds, notes):
     _make_folder()
     if PRESETS[_PRESET.value].own_data and any(row.elsewhere for row in chosen):
         notes.append("The preset's data stand for every data set: rows that differ in nothing else share their runs.")
-    rows, drawn, minutes = [], {}, []
+    rows = []
+    drawn = {}
+    minutes = []
     for i, row in enumerate(chosen, 1):
         row = row._replace(numbers={metric: row.numbers[metric] for metric in metrics}, also=tuple(_ALSO.value))
         inception = [f"--inception_weights={_INCEPTION.value}"] if _INCEPTION.value else []
@@ -127,11 +131,12 @@ def _real_subsets(seeds):
     """Table 7: dict of a size -> every seed's dict of a metric -> result."""
     from tf_pivae.paper.row_runs import PRESETS, Parts, gin_files
 
-    files, sizes = [*gin_files("cqfg", _PRESET.value), *_FILES.value], PRESETS[_PRESET.value].real_subsets
+    files = [*gin_files("cqfg", _PRESET.value), *_FILES.value]
+    sizes = PRESETS[_PRESET.value].real_subsets
     command = [*files, *_PARAMS.value, f"inception_weights={_INCEPTION.value}"]
     loading.parse_gin(files, _PARAMS.value)
     _make_folder()
-    found = {size: [] for size in sizes}
+    scores = {size: [] for size in sizes}
     for seed in seeds:
         parts = Parts(Path(_OUTPUT_DIR.value) / "runs" / "real_subsets" / f"seed_{seed}")
         results = parts.finished("real_subsets", command)
@@ -140,19 +145,19 @@ def _real_subsets(seeds):
             results = _real_subset_scores(files, sizes, seed)
             parts.finish("real_subsets", command, results)
         for size in sizes:
-            found[size].append(results[str(size)])
-    return found
+            scores[size].append(results[str(size)])
+    return scores
 
 
 def _real_subset_scores(files, sizes, seed):
     """dict of a size, as text, -> dict of a metric -> result, for one seed."""
-    from tf_pivae.evaluate import measuring
+    from tf_pivae.evaluate import image_metrics
 
     tiny = _PRESET.value == "tiny"
-    settings = measuring.Settings((), seed=seed, inception_weights=_INCEPTION.value, allow_rank_deficient=tiny)
+    settings = image_metrics.Settings((), seed=seed, inception_weights=_INCEPTION.value, allow_rank_deficient=tiny)
     data = loading.configured_dataset(files, _PARAMS.value)
     try:
-        scores = {row.metric: row for row in measuring.real_subset_rows(data, sizes, settings)}
+        scores = {row.metric: row for row in image_metrics.real_subset_rows(data, sizes, settings)}
     except UserError as error:
         reason = {"reason": str(error)}
         return {str(size): {"inception_score": reason, "fid": reason} for size in sizes}

@@ -50,13 +50,13 @@ class Cell(NamedTuple):
 
 def cell(published: float | None, results: Sequence[dict], approximate: bool = False) -> Cell:
     """The `Cell` of one metric from every seed's result, a dict with "value" and "protocol", or with "reason"."""
-    found = [result for result in results if "value" in result]
+    measured = [result for result in results if "value" in result]
     return Cell(
         published,
-        [result["value"] for result in found],
-        list(dict.fromkeys(result["protocol"] for result in found)),
+        [result["value"] for result in measured],
+        list(dict.fromkeys(result["protocol"] for result in measured)),
         list(dict.fromkeys(result["reason"] for result in results if "reason" in result)),
-        [result["spread"] for result in found if result.get("spread") is not None],
+        [result["spread"] for result in measured if result.get("spread") is not None],
         approximate,
     )
 
@@ -100,7 +100,7 @@ def markdown(
             for text in cells[metric].reasons:
                 reasons.setdefault(f"{name}: {text}", []).append(label)
     lines += ["", *(f"- {text}" for text in protocols)]
-    lines += [f"- {name}: each single number ± {_span(found)}" for name, found in spreads.items() if found]
+    lines += [f"- {name}: each single number ± {_span(spread)}" for name, spread in spreads.items() if spread]
     lines += [f"- none, {text} ({', '.join(labels)})" for text, labels in reasons.items()]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -114,10 +114,10 @@ def _span(values):
     return low if low == high else f"{low} to {high}"
 
 
-def real_subset_rows(found: dict[int, list[dict[str, dict]]]) -> list[tuple[str, dict[str, Cell]]]:
+def real_subset_rows(scores: dict[int, list[dict[str, dict]]]) -> list[tuple[str, dict[str, Cell]]]:
     """Table 7's rows from dict of a size -> every seed's results, dicts as for `row_cells`."""
     rows = []
-    for size, results in found.items():
+    for size, results in scores.items():
         published = dict(zip(("inception_score", "fid"), REAL_SUBSETS.get(size, (None, None)), strict=True))
         cells = {
             metric: cell(value, [r[metric] for r in results])._replace(wanted=True)

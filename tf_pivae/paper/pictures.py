@@ -79,17 +79,19 @@ def neighbours(title: str, models: Sequence[tuple], data: ImageDataset) -> Image
     Returns:
       `PIL.Image`, RGB.
     """
-    shown = {"held-out images": np.asarray(data.test.take(_ROWS).images)}
+    series = {"held-out images": np.asarray(data.test.take(_ROWS).images)}
     for label, model in models:
         labels = np.arange(_ROWS) % model.num_classes if model.num_classes else None
-        shown[label] = model.sample(_ROWS, labels=labels)
-    train, count = data.train.images, min(_COLUMNS - 1, len(data.train))
+        series[label] = model.sample(_ROWS, labels=labels)
+    train = data.train.images
+    count = min(_COLUMNS - 1, len(data.train))
     with progress_bar(total=len(train), desc="nearest images", unit="img", leave=False) as bar:
-        found = nearest_images(np.concatenate(list(shown.values())), train, count, bar.update)
+        closest = nearest_images(np.concatenate(list(series.values())), train, count, bar.update)
     # Row by row: a memory map or `LookedUpImages` takes any index and gives these images alone.
-    nearest = np.stack([np.asarray(train[i]) for i in found.flat]).reshape(*found.shape, *train.shape[1:])
-    panels, first = [], 0
-    for label, images in shown.items():
+    nearest = np.stack([np.asarray(train[i]) for i in closest.flat]).reshape(*closest.shape, *train.shape[1:])
+    panels = []
+    first = 0
+    for label, images in series.items():
         picture = figures.neighbour_grid(images, nearest[first : first + len(images)], data.num_bins)
         panels.append((label, picture))
         first += len(images)
@@ -107,5 +109,5 @@ def _grid(num_classes):
 def _curve(run):
     """Steps and bits/dim of a run's metrics."""
     lines = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
-    found = [(line["step"], line["bits_per_dim"]) for line in lines if line.get("bits_per_dim") is not None]
-    return [step for step, _ in found], [bits for _, bits in found]
+    points = [(line["step"], line["bits_per_dim"]) for line in lines if line.get("bits_per_dim") is not None]
+    return [step for step, _ in points], [bits for _, bits in points]

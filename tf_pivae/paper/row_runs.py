@@ -76,8 +76,8 @@ class Parts:
 
     def finished(self, name: str, command: Sequence[str]) -> dict | None:
         """What a part came to, or None if it is still to do, or was done by another command."""
-        known = self._parts.get(name)
-        return known["result"] if known and known["command"] == list(command) else None
+        part = self._parts.get(name)
+        return part["result"] if part and part["command"] == list(command) else None
 
     def total(self, key: str, names: Iterable[str]) -> float | None:
         """The sum of a number over those of the parts that are finished; None if none is."""
@@ -120,7 +120,8 @@ class RowRun:
         self.row, self.preset = row, preset
         self.name = row.elsewhere if row.elsewhere and PRESETS[preset].own_data else row.name
         self.directory = Path(output_dir) / "runs" / self.name / f"seed_{seed}"
-        self.retry, self.say = retry, lambda text: say(f"{row.label}, seed {seed}: {text}")
+        self.retry = retry
+        self.say = lambda text: say(f"{row.label}, seed {seed}: {text}")
         files = [f"--gin_file={file}" for file in [*gin_files(self.name, preset), *extra_files]]
         self._configuration = [*files, f"--gin_param=seed={seed}", *(f"--gin_param={p}" for p in gin_params)]
         self._evaluation = [*PRESETS[preset].evaluation, *evaluation]
@@ -169,15 +170,16 @@ class RowRun:
 
     def _evaluate(self, stage, metrics):
         """Each metric is a part: what one run refused does not make another one compute the rest again."""
-        results, missing = {}, []
+        results = {}
+        missing = []
         run_dir = self.directory / stage
         command = ["tf_pivae.evaluate", f"--run_dir={run_dir}", *self._evaluation]
         for metric in metrics:
-            found = self._parts.finished(metric, command)
-            if found is None or (self.retry and "reason" in found):
+            result = self._parts.finished(metric, command)
+            if result is None or (self.retry and "reason" in result):
                 missing.append(metric)
             else:
-                results[metric] = found
+                results[metric] = result
         if missing:
             self.say(f"evaluating {', '.join(missing)}")
             file = run_dir / "evaluation.json"

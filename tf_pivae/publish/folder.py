@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tf_pivae import loading
 from tf_pivae.errors import UserError, cannot_write
@@ -19,6 +19,7 @@ from tf_pivae.version import __version__
 
 if TYPE_CHECKING:
     from tf_pivae.models.pivae import PiVAE
+    from tf_pivae.training.recipe import Recipe
 
 _FRONT_MATTER = "---\nlibrary_name: tf_pivae\ntags:\n- image-generation\n- density-estimation\n---\n"  # For the hub.
 
@@ -101,7 +102,7 @@ def model_card(name: str, run_dir: str | Path, step: int, model: PiVAE, evaluati
     height, width, channels = facts["image_shape"]
     conditional = f", one of {model.num_classes} classes" if model.num_classes else ""
     weights, head = num_elements(model.trainable_variables), num_elements(model.flow_variables)
-    batch_size = loading.load_batch_size(run_dir)
+    recipe = loading.recipe_of(run_dir)
     average = "; the weights are their moving average" if facts["moving_average"] else ""
     return f"""\
 # {name}
@@ -115,7 +116,7 @@ It was published by tf_pivae {__version__}.
 - **Images**: {height}x{width}x{channels}, {facts["num_bins"]} levels{conditional}.
 - **Weights**: {weights:,}, of which {head:,} are the invertible head's.
 - **Latent groups**: {", ".join(model.vae.group_names)}.
-- **Trained** for {step:,} steps of {batch_size} images by {_objectives(run_dir, facts)}{average}.
+- **Trained** for {step:,} steps of {recipe.batch_size} images by {_objectives(recipe, facts)}{average}.
 - **Configuration**: `config.gin` in this folder has every setting; `python -m tf_pivae.train --gin_file=config.gin
   --run_dir=RUN` trains it again.
 - **Machine**: {_machine(run_dir)}.
@@ -135,17 +136,17 @@ It was published by tf_pivae {__version__}.
 """
 
 
-def _objectives(run_dir, facts):
+def _objectives(recipe: Recipe, facts: dict[str, Any]) -> str:
     if facts["inference_only"]:
         return "likelihood, around a generator that stays as it is"
-    losses = ["likelihood"] * facts["likelihood"] + ["an adversary"] * loading.has_critic(run_dir)
+    losses = ["likelihood"] * facts["likelihood"] + ["an adversary"] * (recipe.critic is not None)
     return " and by ".join(losses)
 
 
 def _machine(run_dir):
-    found = [", ".join(f"{key} {value}" for key, value in start.items() if key not in ("started", "from_step"))
+    machines = [", ".join(f"{key} {value}" for key, value in start.items() if key not in ("started", "from_step"))
              for start in records.load_environments(run_dir)]  # fmt: skip
-    return found[-1] if found else "not recorded"
+    return machines[-1] if machines else "not recorded"
 
 
 def _table(evaluation):

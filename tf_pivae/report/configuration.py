@@ -14,25 +14,25 @@ def bindings(config: str) -> dict[str, str]:
 
     A value that gin broke into several lines is joined into one.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     name = None
     for line in config.splitlines():
         statement = re.match(r"([\w./]+) = ?(.*)", line)
         if statement:
             name = statement[1]
-            found[name] = statement[2].rstrip("\\").strip()
+            values[name] = statement[2].rstrip("\\").strip()
         elif name and line.startswith((" ", "\t")):
-            found[name] = f"{found[name]} {line.strip()}".strip()
+            values[name] = f"{values[name]} {line.strip()}".strip()
         elif not line.strip() or line.startswith("#"):
             name = None
-    return found
+    return values
 
 
 def setting(config: str, name: str) -> str | None:
     """The value of a binding as text, a macro's looked up; None where there is no such binding."""
-    found = bindings(config)
-    value = found.get(name)
-    return found.get(value[1:]) if value and value.startswith("%") else value
+    values = bindings(config)
+    value = values.get(name)
+    return values.get(value[1:]) if value and value.startswith("%") else value
 
 
 def differences(configs: Sequence[dict[str, str]]) -> dict[str, list[str | None]]:

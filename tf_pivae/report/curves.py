@@ -48,13 +48,13 @@ class Chart:
 
 def gather(runs: Sequence[Run]) -> list[Chart]:
     """The charts of all metrics that the runs recorded, the most telling first."""
-    found: dict[str, list[Curve]] = {}
+    curves: dict[str, list[Curve]] = {}
     for index, run in enumerate(runs):
         for metric, points in _series(run).items():
             steps = sorted(points)
-            found.setdefault(metric, []).append(Curve(index, steps, [points[step] for step in steps]))
-    order = [*(metric for metric in _FIRST if metric in found), *sorted(found.keys() - _FIRST.keys())]
-    return [Chart(metric, _FIRST.get(metric, metric), found[metric]) for metric in order]
+            curves.setdefault(metric, []).append(Curve(index, steps, [points[step] for step in steps]))
+    order = [*(metric for metric in _FIRST if metric in curves), *sorted(curves.keys() - _FIRST.keys())]
+    return [Chart(metric, _FIRST.get(metric, metric), curves[metric]) for metric in order]
 
 
 def _series(run: Run) -> dict[str, dict[int, float | None]]:
@@ -106,12 +106,12 @@ def _silence(run: Run, step: int | None) -> str:
 def _toolbar() -> Html:
     actions = {"in": "Zoom in", "out": "Zoom out", "left": "Earlier", "right": "Later", "reset": "All steps"}
     buttons = [tag("button", label, type="button", data_zoom=action) for action, label in actions.items()]
-    shown = tag("output", id="curves-range", aria_live="polite")
+    output = tag("output", id="curves-range", aria_live="polite")
     hint = (
         "All curves share their steps. Drag over a chart to zoom in, double-click for all steps; with the keyboard: "
         "+, −, ←, → and 0 on a chart."
     )
-    bar = tag("div", buttons, shown, class_="toolbar", role="group", aria_label="Zoom of all curves")
+    bar = tag("div", buttons, output, class_="toolbar", role="group", aria_label="Zoom of all curves")
     return join([tag("p", hint, class_="hint"), bar])
 
 
@@ -143,9 +143,9 @@ def _described(chart: Chart) -> str:
     """What a curve looks like, in words."""
     texts = []
     for curve in chart.curves:
-        known = [(step, value) for step, value in zip(curve.steps, curve.values, strict=True) if value is not None]
-        if known:
-            (first, start), (last, end) = known[0], known[-1]
+        points = [(step, value) for step, value in zip(curve.steps, curve.values, strict=True) if value is not None]
+        if points:
+            (first, start), (last, end) = points[0], points[-1]
             texts.append(f"from {number(start)} at step {first} to {number(end)} at step {last}")
     return f"{chart.title}: {'; '.join(texts) or 'never finite'}."
 
@@ -155,8 +155,8 @@ def _numbers(runs: Sequence[Run], charts: Sequence[Chart]) -> Html:
     for chart in charts:
         for curve in chart.curves:
             finite = [value for value in curve.values if value is not None]
-            told: list[float | None] = [finite[0], finite[-1], min(finite), max(finite)] if finite else [None] * 4
-            rows.append([chart.title, runs[curve.run].name, curve.steps[-1], *map(number, told)])
+            summary: list[float | None] = [finite[0], finite[-1], min(finite), max(finite)] if finite else [None] * 4
+            rows.append([chart.title, runs[curve.run].name, curve.steps[-1], *map(number, summary)])
     return table("Every curve's first, last, smallest and largest value",
                  ["Metric", "Run", "Last step", "First", "Last", "Smallest", "Largest"], rows)  # fmt: skip
 

@@ -40,10 +40,10 @@ def neighbours(data: ImageDataset, drawn: np.ndarray) -> Picture:
     """
     train = data.train.take(_MAX_COMPARED).images
     held_out = np.asarray(data.test.take(len(drawn)).images)
-    found = nearest_images(np.concatenate([drawn, held_out]), train, min(_NEIGHBOURS, len(train)))
+    nearest = nearest_images(np.concatenate([drawn, held_out]), train, min(_NEIGHBOURS, len(train)))
     spread = np.linspace(0, len(drawn) - 1, min(_ROWS, len(drawn))).astype(int)  # Of many classes where there are some.
-    near = np.stack([_at(train, row) for row in found[spread]])
-    closest = _at(train, found[:, 0])
+    near = np.stack([_at(train, row) for row in nearest[spread]])
+    closest = _at(train, nearest[:, 0])
     ours, real = (
         _distance(images, closest[part], data.num_bins)
         for images, part in ((drawn, slice(len(drawn))), (held_out, slice(len(drawn), None)))
@@ -149,6 +149,6 @@ def pairs(labels: np.ndarray | None, count: int, wanted: int) -> np.ndarray:
     """
     if labels is None:
         return np.arange(2 * min(wanted, max(count // 2, 1))) % count
-    found = [np.flatnonzero(labels == label)[:2] for label in np.unique(labels)]
-    found = [pair for pair in found if len(pair) == 2][:wanted] or [np.zeros(2, np.int64)]
-    return np.concatenate(found)
+    couples = [np.flatnonzero(labels == label)[:2] for label in np.unique(labels)]
+    couples = [pair for pair in couples if len(pair) == 2][:wanted] or [np.zeros(2, np.int64)]
+    return np.concatenate(couples)

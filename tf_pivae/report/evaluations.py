@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tf_pivae.evaluate.measuring import Row
+from tf_pivae.evaluate.results import Row
 from tf_pivae.report.histograms import counted, signed
 from tf_pivae.report.markup import Html, breakable, folded, note, table, tag
 from tf_pivae.report.run import Run, as_list, is_number
@@ -18,11 +18,13 @@ def rows_of(evaluation: dict[str, Any] | None) -> dict[str, Row]:
     """Metric -> `Row`. What is no row is left out, and so is what a row says beyond a `Row`'s fields."""
     rows = {}
     for given in as_list((evaluation or {}).get("rows")):
-        found = given if isinstance(given, dict) else {}
-        metric, value, spread = (found.get(name) for name in ("metric", "value", "spread"))
+        content = given if isinstance(given, dict) else {}
+        metric, value, spread = (content.get(name) for name in ("metric", "value", "spread"))
         if isinstance(metric, str) and is_number(value):
             spread = spread if is_number(spread) else None
-            rows[metric] = Row(metric, value, spread, str(found.get("protocol", "")), bool(found.get("approximate")))
+            rows[metric] = Row(
+                metric, value, spread, str(content.get("protocol", "")), bool(content.get("approximate"))
+            )
     return rows
 
 
@@ -31,16 +33,16 @@ def render(runs: Sequence[Run]) -> list[Html]:
     parts: list[Html] = []
     with_table = [run for run in runs if run.evaluation is not None]
     if with_table:
-        found = [rows_of(run.evaluation) for run in with_table]
+        tables = [rows_of(run.evaluation) for run in with_table]
         header = ["Metric", *(f"{run.name}, step {run.evaluation['step']}" for run in with_table if run.evaluation)]
-        approximate = any(row.approximate for rows in found for row in rows.values())
+        approximate = any(row.approximate for rows in tables for row in rows.values())
         brackets = "; [in brackets]: the bound of an inference network trained around a GAN" if approximate else ""
-        parts.append(table(f"The newest evaluations{brackets}", header, _table_rows(found, _is_score)))
+        parts.append(table(f"The newest evaluations{brackets}", header, _table_rows(tables, _is_score)))
         for summary, belongs in {
             "Bits per dimension by class": _is_class,
             "Bits per dimension by term, as evaluated": _is_part,
         }.items():
-            rows = _table_rows(found, belongs)
+            rows = _table_rows(tables, belongs)
             if rows:
                 parts.append(folded(summary, table(summary, header, rows)))
         parts += _histograms(runs)
@@ -91,9 +93,9 @@ def _is_score(metric: str) -> bool:
     return not _is_part(metric) and not _is_class(metric)
 
 
-def _table_rows(found: Sequence[dict[str, Row]], belongs: Any) -> list[list[Any]]:
-    metrics = [metric for metric in dict.fromkeys(metric for rows in found for metric in rows) if belongs(metric)]
-    return [[metric.strip(), *(_cell(rows.get(metric)) for rows in found)] for metric in metrics]
+def _table_rows(tables: Sequence[dict[str, Row]], belongs: Any) -> list[list[Any]]:
+    metrics = [metric for metric in dict.fromkeys(metric for rows in tables for metric in rows) if belongs(metric)]
+    return [[metric.strip(), *(_cell(rows.get(metric)) for rows in tables)] for metric in metrics]
 
 
 def _text(row: Row) -> str:
@@ -122,7 +124,7 @@ def _histograms(runs: Sequence[Run]) -> list[Html]:
 
 def _over_time(run: Run) -> Html:
     """One line for each checkpoint that `evaluate --watch` saw."""
-    found = [(evaluation["step"], rows_of(evaluation)) for evaluation in run.evaluations]
-    metrics = list(dict.fromkeys(metric for _, rows in found for metric in rows if _is_score(metric)))
-    cells = [[step, *(signed(rows[m].number) if m in rows else "–" for m in metrics)] for step, rows in found]
+    evaluations = [(evaluation["step"], rows_of(evaluation)) for evaluation in run.evaluations]
+    metrics = list(dict.fromkeys(metric for _, rows in evaluations for metric in rows if _is_score(metric)))
+    cells = [[step, *(signed(rows[m].number) if m in rows else "–" for m in metrics)] for step, rows in evaluations]
     return table(f"{run.name} while it was trained", ["Step", *metrics], cells)

@@ -16,7 +16,8 @@ def training_seconds(run: Run) -> float | None:
     Returns:
       float, with the pauses for checkpoints and pictures but not the time to build the model; None without metrics.
     """
-    seconds, previous = 0.0, 0
+    seconds = 0.0
+    previous = 0
     speeds = [(line["step"], line["images_per_second"]) for line in run.metrics if line.get("images_per_second")]
     for step, images_per_second in speeds:
         seconds += (step - previous) * run.batch_size / images_per_second

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_pivae.figures import round_step
 from tf_pivae.report.likelihoods import OTHER_DATA, Likelihoods, summary
 from tf_pivae.report.markup import Html, note, run_class, side_by_side, tag
 from tf_pivae.report.run import Run
@@ -24,15 +25,15 @@ def signed(text: str) -> str:
     return text.replace("-", "−")
 
 
-def render_sets(runs: Sequence[Run], found: Sequence[Likelihoods | str]) -> list[Html]:
+def render_sets(runs: Sequence[Run], densities: Sequence[Likelihoods | str]) -> list[Html]:
     """Histograms of the bits per dimension of several sets of images, one below the other on one scale for all runs."""
-    measured = [likelihoods for likelihoods in found if not isinstance(likelihoods, str)]
+    measured = [likelihoods for likelihoods in densities if not isinstance(likelihoods, str)]
     if not measured:
-        return [note(f"{run.name}: {reason}") for run, reason in zip(runs, found, strict=True)]
+        return [note(f"{run.name}: {reason}") for run, reason in zip(runs, densities, strict=True)]
     edges = common_edges(list(itertools.chain(*(likelihoods.sets.values() for likelihoods in measured))))
     columns: list[Any] = [
         note(f"{run.name}: {likelihoods}") if isinstance(likelihoods, str) else _ridges(i, run, likelihoods, edges)
-        for i, (run, likelihoods) in enumerate(zip(runs, found, strict=True))
+        for i, (run, likelihoods) in enumerate(zip(runs, densities, strict=True))
     ]
     explained: list[Any] = [
         "Bits per dimension of each image, K = 1; a density that has learnt the data gives its own images fewer bits "
@@ -123,9 +124,3 @@ def _ticks(low: float, high: float, logarithmic: bool) -> list[tuple[float, floa
     return [
         (i * step, (i * step - low) / (high - low)) for i in range(math.ceil(low / step), math.floor(high / step) + 1)
     ]
-
-
-def round_step(raw: float) -> float:
-    """The smallest of 1, 2, 5, 10, 20, ... (and 0.1, 0.2, 0.5, ...) that is not below `raw`."""
-    power = 10.0 ** math.floor(math.log10(raw))
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)

@@ -16,7 +16,7 @@ from tf_pivae.figures import full_scale
 from tf_pivae.metrics.bits_per_dim import estimate
 from tf_pivae.models.pivae import PiVAE
 
-OTHER_DATA = ", another data set"  # What the name of a set that is one ends with.
+OTHER_DATA = ", another data set"  # The ending of the name of a set of other data.
 _BATCH = 50  # Images at a time.
 
 

@@ -13,10 +13,10 @@ from tf_pivae.report.views import Views
 _HELD_OUT = "held_out_bits_per_dim/"
 
 
-def render(runs: Sequence[Run], found: Sequence[Views]) -> Html:
+def render(runs: Sequence[Run], views: Sequence[Views]) -> Html:
     """A card for each run: its name, how far it got, and what there is to know first."""
     cards = []
-    for i, (run, view) in enumerate(zip(runs, found, strict=True)):
+    for i, (run, view) in enumerate(zip(runs, views, strict=True)):
         facts = {
             "Bits/dim, held out": _bits_per_dim(run),
             **evaluations.scores(run),

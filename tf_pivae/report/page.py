@@ -47,7 +47,7 @@ def write_report(run_dirs: Sequence[str | Path], output: str | Path, num_example
     """
     runs = read_runs(run_dirs)
     check_output(output)
-    found = []
+    drawn = []
     with progress_bar(total=views.PARTS * len(runs), desc="report", unit="part") as bar:
         for i, run in enumerate(runs):
 
@@ -55,29 +55,29 @@ def write_report(run_dirs: Sequence[str | Path], output: str | Path, num_example
                 bar.set_postfix_str(f"{run.name}: {what}")
                 bar.update()
 
-            found.append(views.gather(run, num_examples, seed, progress, other))
+            drawn.append(views.gather(run, num_examples, seed, progress, other))
             bar.n = views.PARTS * (i + 1)
             bar.refresh()
-    write_atomically(output, render(runs, found, describe_environment()))
+    write_atomically(output, render(runs, drawn, describe_environment()))
 
 
-def render(runs: Sequence[Run], found: Sequence[views.Views], here: Mapping[str, str]) -> str:
+def render(runs: Sequence[Run], drawn: Sequence[views.Views], here: Mapping[str, str]) -> str:
     """The page's HTML.
 
     Args:
       runs: list of `Run`.
-      found: list of `Views`, one for each run.
+      drawn: list of `Views`, one for each run.
       here: the machine that draws the report.
     """
     sections = {
-        "Overview": overview.render(runs, found),
-        "Samples": pictures.render_samples(runs, [v.samples for v in found], [v.neighbours for v in found]),
-        "Reconstructions": pictures.columns_of(runs, [view.reconstructions for view in found]),
-        "Latents": _latents(runs, found),
-        "Bits per dimension by term": waterfall.render(runs, [view.terms for view in found]),
-        "Likelihoods of other images": histograms.render_sets(runs, [view.likelihoods for view in found]),
+        "Overview": overview.render(runs, drawn),
+        "Samples": pictures.render_samples(runs, [v.samples for v in drawn], [v.neighbours for v in drawn]),
+        "Reconstructions": pictures.columns_of(runs, [view.reconstructions for view in drawn]),
+        "Latents": _latents(runs, drawn),
+        "Bits per dimension by term": waterfall.render(runs, [view.terms for view in drawn]),
+        "Likelihoods of other images": histograms.render_sets(runs, [view.likelihoods for view in drawn]),
         "Evaluation": evaluations.render(runs),
-        "Curves": curves.render(runs, [view.step for view in found]),
+        "Curves": curves.render(runs, [view.step for view in drawn]),
         "Time and machines": hardware.render(runs, here),
         "Settings": configuration.render(runs),
     }
@@ -96,10 +96,10 @@ def render(runs: Sequence[Run], found: Sequence[views.Views], here: Mapping[str,
     )
 
 
-def _latents(runs: Sequence[Run], found: Sequence[views.Views]) -> list[Html]:
+def _latents(runs: Sequence[Run], drawn: Sequence[views.Views]) -> list[Html]:
     """The walks, and folded under a sentence those through groups that change nothing."""
-    unused = [(run, view.unused) for run, view in zip(runs, found, strict=True) if view.unused is not None]
+    unused = [(run, view.unused) for run, view in zip(runs, drawn, strict=True) if view.unused is not None]
     return [
-        pictures.columns_of(runs, [view.traversals for view in found]),
+        pictures.columns_of(runs, [view.traversals for view in drawn]),
         *(folded(f"{run.name}: {sentence}", picture.render()) for run, (sentence, picture) in unused),
     ]

@@ -73,14 +73,14 @@ def _image(png: bytes, alt: str, **attributes: object) -> Html:
     return tag("img", src=source, alt=alt, width=width, height=height, **attributes)
 
 
-def columns_of(runs: Sequence[Run], found: Sequence[Shown]) -> Html:
+def columns_of(runs: Sequence[Run], pictures: Sequence[Shown]) -> Html:
     """Pictures side by side, or why there are none; each reason once."""
     names = [run.name for run in runs]
-    return side_by_side(names, [_pieces(run, shown) for run, shown in zip(runs, found, strict=True)])
+    return side_by_side(names, [_pieces(run, shown) for run, shown in zip(runs, pictures, strict=True)])
 
 
-def _pieces(run: Run, found: Shown) -> list[Html]:
-    pieces = dict.fromkeys([found] if isinstance(found, str) else found)
+def _pieces(run: Run, picture: Shown) -> list[Html]:
+    pieces = dict.fromkeys([picture] if isinstance(picture, str) else picture)
     return [note(f"{run.name}: {piece}") if isinstance(piece, str) else piece.render() for piece in pieces]
 
 
@@ -97,13 +97,13 @@ def sample_frames(
     Returns:
       list of (step, PNG), steps ascending; and the number of pictures that there are.
     """
-    found: dict[int, Path | bytes] = {} if newest is None else dict([newest])
-    found |= {
+    by_step: dict[int, Path | bytes] = {} if newest is None else dict([newest])
+    by_step |= {
         int(path.stem): path for path in (run.path / "samples").glob("*.png") if re.fullmatch(r"\d{1,9}", path.stem)
     }
-    steps = sorted(found)
-    kept = np.unique(np.linspace(0, len(steps) - 1, min(max_frames, len(steps))).round().astype(int))
-    frames = [(steps[i], _read(path) if isinstance(path := found[steps[i]], Path) else path) for i in kept]
+    steps = sorted(by_step)
+    indices = np.unique(np.linspace(0, len(steps) - 1, min(max_frames, len(steps))).round().astype(int))
+    frames = [(steps[i], _read(path) if isinstance(path := by_step[steps[i]], Path) else path) for i in indices]
     return [(step, png) for step, png in frames if png is not None], len(steps)
 
 
@@ -123,8 +123,8 @@ def render_samples(
     if len(steps) > 1:
         slider = tag("input", type="range", id="samples-step", min=0, max=len(steps) - 1, value=len(steps) - 1,
                      data_steps=" ".join(map(str, steps)), aria_valuetext=f"step {steps[-1]}")  # fmt: skip
-        shown = tag("output", f"step {steps[-1]}", for_="samples-step", id="samples-shown")
-        parts.append(tag("div", tag("label", "Step", for_="samples-step"), slider, shown, class_="slider"))
+        output = tag("output", f"step {steps[-1]}", for_="samples-step", id="samples-shown")
+        parts.append(tag("div", tag("label", "Step", for_="samples-step"), slider, output, class_="slider"))
     columns = []
     for run, pictures, count, beside in zip(runs, frames, counts, neighbours, strict=True):
         left = "Samples that the training left at its end."

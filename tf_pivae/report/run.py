@@ -67,13 +67,14 @@ def read_runs(run_dirs: Sequence[str | Path]) -> list[Run]:
 
 def _read(path: Path, name: str) -> Run:
     facts = records.load_facts(path)
+    recipe = loading.recipe_of(path)
     return Run(
         name=name,
         path=path,
         facts=facts,
         config=read_text(path / "config.gin"),
-        num_steps=loading.load_num_steps(path),
-        batch_size=loading.load_batch_size(path),
+        num_steps=recipe.num_steps,
+        batch_size=recipe.batch_size,
         metrics=[_numbers(line) for line in _lines(path / "metrics.jsonl")],
         evaluation=records.load_evaluation(path),
         evaluations=_lines(path / "evaluations.jsonl"),

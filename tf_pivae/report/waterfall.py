@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from tf_pivae.figures import round_step
 from tf_pivae.metrics import describe_groups, groups_in_use
 from tf_pivae.metrics.bits_per_dim import Estimate, estimate
 from tf_pivae.report.evaluations import bound_terms
-from tf_pivae.report.histograms import round_step, signed
+from tf_pivae.report.histograms import signed
 from tf_pivae.report.likelihoods import Likelihoods
 from tf_pivae.report.markup import Html, folded, headings, join, note, table, tag
 from tf_pivae.report.run import Run
@@ -58,40 +59,43 @@ class Step:
     change: Estimate | None  # None where a run has no such term: its bits stay as they are
 
 
-def measured_terms(run: Run, found: Likelihoods | str) -> Terms | str:
+def measured_terms(run: Run, likelihoods: Likelihoods | str) -> Terms | str:
     """The terms that were measured, or else those of the evaluate command; a str says why there are none."""
-    if isinstance(found, str):
-        return _evaluated_terms(run) or found
-    names, values = list(found.terms), np.stack(list(found.terms.values()))
+    if isinstance(likelihoods, str):
+        return _evaluated_terms(run) or likelihoods
+    names = list(likelihoods.terms)
+    values = np.stack(list(likelihoods.terms.values()))
     finite = values[:, np.isfinite(values).all(axis=0)]  # The same images for each term: so the means add up.
-    count, lost = finite.shape[1], values.shape[1] - finite.shape[1]
+    count = finite.shape[1]
+    lost = values.shape[1] - finite.shape[1]
     if not count:
         return f"its bound is not finite for any of {lost} held-out images."
     images = f"{count} held-out images" + (f" ({lost} more have a term that is not finite)" if lost else "")
     estimates = dict(zip(names, map(estimate, finite), strict=True))
-    return Terms(estimates, estimate(finite.sum(axis=0)), images, found.approximate)
+    return Terms(estimates, estimate(finite.sum(axis=0)), images, likelihoods.approximate)
 
 
 def _evaluated_terms(run: Run) -> Terms | None:
-    found = bound_terms(run)
-    if found is None:
+    reported = bound_terms(run)
+    if reported is None:
         return None
-    total, terms = found
+    total, terms = reported
     values = {name: Estimate(row.value, row.spread) for name, row in terms.items()}
     return Terms(values, Estimate(total.value, total.spread), total.protocol.split(",")[0], total.approximate)
 
 
 def order_of(changes: Sequence[dict[str, Estimate]]) -> list[str]:
     """The names of all runs' terms: those that save bits, the most first; then those that cost some, as they came."""
-    found: dict[str, list[float]] = {}
+    collected: dict[str, list[float]] = {}
     for name, value in itertools.chain(*(terms.items() for terms in changes)):
-        found.setdefault(name, []).append(value.mean)
-    return sorted(found, key=lambda name: min(sum(found[name]) / len(found[name]), 0.0))
+        collected.setdefault(name, []).append(value.mean)
+    return sorted(collected, key=lambda name: min(sum(collected[name]) / len(collected[name]), 0.0))
 
 
 def steps_of(changes: dict[str, Estimate], uniform: float, order: Sequence[str]) -> dict[str, Step]:
     """The bars from `uniform` to the total: name -> `Step`, in this order."""
-    steps, at = {}, uniform
+    steps = {}
+    at = uniform
     for name in order:
         change = changes.get(name)
         steps[name] = Step(at, at + (change.mean if change else 0.0), change)
@@ -104,28 +108,28 @@ def fold_groups(changes: Sequence[dict[str, Estimate]], unused: Sequence[str]) -
     name = f"{len(unused)} latent group{'s' if len(unused) > 1 else ''} not in use"
     merged = []
     for terms in changes:
-        kept = {key: value for key, value in terms.items() if key not in unused}
+        used = {key: value for key, value in terms.items() if key not in unused}
         lost = [value.mean for key, value in terms.items() if key in unused]
-        merged.append({**kept, name: Estimate(sum(lost), None)} if lost else kept)
+        merged.append({**used, name: Estimate(sum(lost), None)} if lost else used)
     return merged
 
 
-def unused_groups(runs: Sequence[Run], found: Sequence[Terms]) -> list[str]:
+def unused_groups(runs: Sequence[Run], all_terms: Sequence[Terms]) -> list[str]:
     """The terms of latent groups that none of the runs uses."""
-    names = dict.fromkeys(name for terms in found for name in terms.values if name.startswith(_GROUP))
-    used = [groups_in_use(terms.kl_bits(run.dimensions)) for run, terms in zip(runs, found, strict=True)]
+    names = dict.fromkeys(name for terms in all_terms for name in terms.values if name.startswith(_GROUP))
+    used = [groups_in_use(terms.kl_bits(run.dimensions)) for run, terms in zip(runs, all_terms, strict=True)]
     return [name for name in names if name.removeprefix(_GROUP) not in itertools.chain(*used)]
 
 
-def render(runs: Sequence[Run], found: Sequence[Terms | str]) -> list[Html]:
+def render(runs: Sequence[Run], all_terms: Sequence[Terms | str]) -> list[Html]:
     """The section: a row a term, two columns a run, the number and its bar; then the latent groups.
 
     Args:
       runs: list of `Run`.
-      found: what `measured_terms` gives for each.
+      all_terms: what `measured_terms` gives for each.
     """
-    parts = [note(f"{run.name}: {why}") for run, why in zip(runs, found, strict=True) if isinstance(why, str)]
-    measured = [(run, terms) for run, terms in zip(runs, found, strict=True) if not isinstance(terms, str)]
+    parts = [note(f"{run.name}: {why}") for run, why in zip(runs, all_terms, strict=True) if isinstance(why, str)]
+    measured = [(run, terms) for run, terms in zip(runs, all_terms, strict=True) if not isinstance(terms, str)]
     if not measured:
         return parts
     parts.append(_chart(*map(list, zip(*measured, strict=True))))
@@ -134,27 +138,27 @@ def render(runs: Sequence[Run], found: Sequence[Terms | str]) -> list[Html]:
     return parts + [_groups(run, terms) for run, terms in measured if terms.kl_bits(1)]
 
 
-def _chart(runs: list[Run], found: list[Terms]) -> Html:
+def _chart(runs: list[Run], all_terms: list[Terms]) -> Html:
     levels = [run.facts["num_bins"] for run in runs]
     uniform = [math.log2(count) for count in levels]
-    changes = [terms.changes(bits) for terms, bits in zip(found, uniform, strict=True)]
-    changes = fold_groups(changes, unused_groups(runs, found))
+    changes = [terms.changes(bits) for terms, bits in zip(all_terms, uniform, strict=True)]
+    changes = fold_groups(changes, unused_groups(runs, all_terms))
     order = order_of(changes)
     charts = [steps_of(terms, bits, order) for terms, bits in zip(changes, uniform, strict=True)]
     ends = [step.end for steps in charts for step in steps.values()]
     scale = _Scale.over([0.0, *uniform, *ends], len(runs))
 
-    known = f"log₂ {levels[0]}" if len(set(levels)) == 1 else "log₂ of the levels"
+    levels_text = f"log₂ {levels[0]}" if len(set(levels)) == 1 else "log₂ of the levels"
     without = [(f"{bits:.3f}", scale.bar("whole", 0.0, bits, None, bits)) for bits in uniform]
-    rows: list[list[Html | str]] = [[f"without a model, {known}", *_pairs(without)]]
+    rows: list[list[Html | str]] = [[f"without a model, {levels_text}", *_pairs(without)]]
     rows += [[_label(name), *_pairs(_cells(steps[name], scale) for steps in charts)] for name in order]
-    texts = [f"[{number(terms.total)}]" if terms.approximate else number(terms.total) for terms in found]
-    totals = [scale.bar("whole", 0.0, terms.total.mean, terms.total.mean, None) for terms in found]
+    texts = [f"[{number(terms.total)}]" if terms.approximate else number(terms.total) for terms in all_terms]
+    totals = [scale.bar("whole", 0.0, terms.total.mean, terms.total.mean, None) for terms in all_terms]
     rows.append(["with the model, K = 1", *_pairs(zip(texts, totals, strict=True))])
 
     names = headings(["", *(run.name for run in runs)], 2) if len(runs) > 1 else None
     header = join([names, headings(["", *_pairs(("", scale.axis()) for _ in runs)])])
-    images = " and ".join(dict.fromkeys(terms.images for terms in found))
+    images = " and ".join(dict.fromkeys(terms.images for terms in all_terms))
     keys = [
         tag("span", tag("span", class_=f"key {kind}"), f"{kind} bits", class_="entry") for kind in ("saves", "costs")
     ]

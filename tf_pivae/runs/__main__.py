@@ -19,8 +19,8 @@ def main() -> None:
         for run in listing.delete(_DELETE.value):
             print(f"deleted {run.path} ({run.state}, step {run.step}, {run.num_bytes / 1e6:.1f} MB)")
         return
-    found = listing.find(_ROOT.value)
-    print(listing.table(found) if found else f"no runs in {_ROOT.value}")
+    entries = listing.find(_ROOT.value)
+    print(listing.table(entries) if entries else f"no runs in {_ROOT.value}")
 
 
 if __name__ == "__main__":

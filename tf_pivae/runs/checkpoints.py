@@ -7,7 +7,6 @@ value that is not finite; none such is written. What is read of a manifest are n
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -21,8 +20,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tf_pivae.errors import UserError, disk_message
-from tf_pivae.files import read_json
+from tf_pivae.errors import UserError, disk_message, first_line
+from tf_pivae.files import file_sha256, read_json
 from tf_pivae.runs.finite import describe_non_finite
 
 _log = logging.getLogger(__name__)
@@ -72,7 +71,7 @@ class Checkpoints:
         if bad is not None:
             raise UserError(
                 f"step {step} is not saved: {bad}. The same command goes on from the last checkpoint; lower "
-                "Trainer.learning_rate if it comes to this again."
+                "Trainer.learning_rate if it happens again."
             )
         final = self._path(step)
         partial = final.with_name(f".{final.name}.partial")
@@ -92,7 +91,7 @@ class Checkpoints:
             _flush(self.directory)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(partial, ignore_errors=True)
-            reason = disk_message(error) or f"{str(error).splitlines()[0]}."
+            reason = disk_message(error) or f"{first_line(error)}."
             raise UserError(
                 f"cannot write the checkpoint of step {step}: {reason} Earlier checkpoints are intact."
             ) from error
@@ -145,7 +144,7 @@ class Checkpoints:
                 status = _checkpoint(groups).read(str(plain / "checkpoint"))
                 status.assert_existing_objects_matched().expect_partial()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
-            reason = _difference(path, groups) or (str(error).strip().splitlines() or ["it cannot be read"])[0]
+            reason = _difference(path, groups) or first_line(error)
             raise UserError(f"{path} holds a model of another architecture: {reason}") from error
 
     def _damage(self, step: int) -> str | None:
@@ -159,7 +158,7 @@ class Checkpoints:
                 if not _is_file_of(path / name, facts["bytes"]) or _facts(path / name) != facts:
                     return f"{name} has changed since it was written"
         except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            return f"{path / _MANIFEST} is damaged: {str(error).splitlines()[0]}"
+            return f"{path / _MANIFEST} is damaged: {first_line(error)}"
         return None
 
 
@@ -201,25 +200,21 @@ def _difference(path: Path, groups: dict[str, list[keras.Variable]]) -> str | No
     """The first variable that a checkpoint has not, or has in another shape, and how many there are; None if none."""
     with _plain_path(path) as plain:
         shapes = tf.train.load_checkpoint(str(plain / "checkpoint")).get_variable_to_shape_map()
-    found = []
+    differences = []
     for group, variables in groups.items():
         for i, variable in enumerate(variables):
             name = f"{i:04d} {variable.path}".replace(".", "..").replace("/", ".S")  # As TensorFlow writes it.
             shape = shapes.get(f"{group}/{name}/.ATTRIBUTES/VARIABLE_VALUE")
             if shape is None:
-                found.append(f"it has no {variable.path}")
+                differences.append(f"it has no {variable.path}")
             elif shape != list(variable.shape):
-                found.append(f"{variable.path} is {shape} there and {list(variable.shape)} here")
-    others = f", and {len(found) - 1} more differ" if len(found) > 1 else ""
-    return f"{found[0]}{others}." if found else None
+                differences.append(f"{variable.path} is {shape} there and {list(variable.shape)} here")
+    others = f", and {len(differences) - 1} more differ" if len(differences) > 1 else ""
+    return f"{differences[0]}{others}." if differences else None
 
 
 def _facts(path: Path) -> dict:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
 def _flush(path: Path) -> None:

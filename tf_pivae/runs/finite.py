@@ -14,8 +14,8 @@ def describe_non_finite(groups: dict[str, list]) -> str | None:
       The first such variable of each group, "critic_optimizer/..._momentum holds nan (3 of 64 values are not finite)",
       joined by commas; or None if every value is finite.
     """
-    found = [_first(group, variables) for group, variables in groups.items()]
-    return ", ".join(text for text in found if text) or None
+    firsts = [_first(group, variables) for group, variables in groups.items()]
+    return ", ".join(text for text in firsts if text) or None
 
 
 def _first(group, variables):

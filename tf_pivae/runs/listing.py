@@ -37,17 +37,19 @@ def find(folder: str | Path) -> list[Entry]:
     """
     if not Path(folder).is_dir():
         raise UserError(f"no folder {folder}: give --root=DIR, where the runs lie.")
-    found = []
+    entries = []
     for path, folders, files in os.walk(folder):
         if "config.gin" in files and ("checkpoints" in folders or "data.json" in files):
-            found.append(entry(Path(path)))
+            entries.append(entry(Path(path)))
             folders.clear()
-    return sorted(found, key=lambda run: str(run.path))
+    return sorted(entries, key=lambda run: str(run.path))
 
 
 def entry(path: Path) -> Entry:
     """What a run's files say of it."""
-    held_out, scores, damaged = None, {}, False
+    held_out = None
+    scores = {}
+    damaged = False
     try:
         records = read_records(path / "metrics.jsonl")
         held_out = next((r[k] for r in records[::-1] for k in ["held_out_bits_per_dim/K=1"] if k in r), None)
@@ -56,7 +58,8 @@ def entry(path: Path) -> Entry:
         num_steps = _num_steps(read_text(path / "config.gin"))
         read_json(path / "data.json")
     except (UserError, ValueError, KeyError, TypeError, AttributeError):
-        num_steps, damaged = None, True
+        num_steps = None
+        damaged = True
     step = max((int(c.name) for c in (path / "checkpoints").glob("*") if _CHECKPOINT.fullmatch(c.name)), default=0)
     state = "finished" if num_steps is not None and step >= num_steps else "stopped"
     about = [file.lstat() for file in path.rglob("*") if not file.is_dir()]
@@ -91,7 +94,7 @@ def _held(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # Let go of at once.
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # Released at once.
     except OSError:
         return True
     finally:
@@ -131,7 +134,7 @@ def delete(paths: Sequence[str | Path]) -> list[Entry]:
     entries = []
     for path in map(Path, paths):
         if path.is_symlink() or not (path / "config.gin").exists() or not (path / "checkpoints").is_dir():
-            raise UserError(f"{path} is no run: nothing was deleted.")
+            raise UserError(f"{path} is not a run: nothing was deleted.")
         entries.append(entry(path))
         if entries[-1].state == "running":
             raise UserError(f"a process is training in {path}: nothing was deleted.")

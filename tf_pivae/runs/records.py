@@ -59,12 +59,12 @@ def load_facts(run_dir: str | Path) -> dict:
 def load_environments(run_dir: str | Path) -> list[dict]:
     """What `RUN/environment.json` says: a list of dicts of strings, and "from_step"; empty where there is none."""
     try:
-        found = read_json(resolve(run_dir) / "environment.json")
+        environments = read_json(resolve(run_dir) / "environment.json")
     except (UserError, ValueError):
-        return []  # Written by another program, or not at all: a run is not refused for it.
-    if not isinstance(found, list) or not all(_is_record(start, {"from_step": int}) for start in found):
+        return []  # A run is not refused for a file that is missing or another program's.
+    if not isinstance(environments, list) or not all(_is_record(start, {"from_step": int}) for start in environments):
         return []
-    return [{k: v for k, v in start.items() if k == "from_step" or isinstance(v, str)} for start in found]
+    return [{k: v for k, v in start.items() if k == "from_step" or isinstance(v, str)} for start in environments]
 
 
 def load_evaluation(run_dir: str | Path, step: int | None = None) -> dict | None:
@@ -77,9 +77,11 @@ def load_evaluation(run_dir: str | Path, step: int | None = None) -> dict | None
     if not path.exists():
         return None
     try:
-        found = read_json(path)
+        evaluation = read_json(path)
     except ValueError:
-        found = None
-    if not _is_record(found, {"step": int, "rows": list}) or not all(_is_record(row, _ROW) for row in found["rows"]):
+        evaluation = None
+    if not _is_record(evaluation, {"step": int, "rows": list}) or not all(
+        _is_record(row, _ROW) for row in evaluation["rows"]
+    ):
         raise UserError(f"{path} is damaged: remove it, then evaluate again.")
-    return found if step in (None, found["step"]) else None
+    return evaluation if step in (None, evaluation["step"]) else None

@@ -52,9 +52,9 @@ def sweep(
     if not sweep_dir:
         raise UserError("give --sweep_dir=DIR, the folder of the sweep.")
     if metrics:
-        from tf_pivae.evaluate import measuring
+        from tf_pivae.evaluate import image_metrics
 
-        measuring.Settings(metrics=tuple(metrics))  # checks the names
+        image_metrics.Settings(metrics=tuple(metrics))  # checks the names
     axes = [space.parse_axis(text) for text in axes]
     if launcher == "ray":
         require_extra("ray", "ray")

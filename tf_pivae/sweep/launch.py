@@ -130,7 +130,7 @@ class RayLauncher:
     """
 
     def __init__(self, max_parallel: int, num_cpus: int = 1, num_gpus: int = 0, address: str | None = None) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # It would report to its makers.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would send usage statistics.
         try:
             import ray
         except ImportError as error:

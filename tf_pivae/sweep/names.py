@@ -7,7 +7,7 @@ import gin.config
 
 from tf_pivae.errors import UserError
 
-_ROOT = "tf_pivae.training.loop.train"
+_ROOT = "tf_pivae.training.recipe.train"
 _MACRO = "gin.macro"
 
 
@@ -29,13 +29,15 @@ def resolve(name: str) -> str:
     used, macros = reach()
     if name in macros:
         return name
-    found = sorted(f"{selector.rsplit('.', 1)[-1]}.{name}" for selector in used if name in _free_parameters(selector))
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UserError(f"{name!r} could be {' or '.join(found)}: sweep one of these.")
-    known = sorted(macros | {parameter for selector in used for parameter in _free_parameters(selector)})
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    bindings = sorted(
+        f"{selector.rsplit('.', 1)[-1]}.{name}" for selector in used if name in _free_parameters(selector)
+    )
+    if len(bindings) == 1:
+        return bindings[0]
+    if bindings:
+        raise UserError(f"{name!r} could be {' or '.join(bindings)}: sweep one of these.")
+    names = sorted(macros | {parameter for selector in used for parameter in _free_parameters(selector)})
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"macros: {', '.join(sorted(macros)) or 'none'}."
     raise UserError(f"nothing to sweep by the name {name!r}; {hint}")
 
@@ -56,7 +58,8 @@ def reach() -> tuple[set[str], set[str]]:
     for (scope, selector), values in gin.config._CONFIG.items():
         key = (_MACRO, scope) if selector == _MACRO else (selector, "")
         bindings.setdefault(key, {}).update(values)
-    seen, waiting = set(), [(_ROOT, "")]
+    seen = set()
+    waiting = [(_ROOT, "")]
     while waiting:
         key = waiting.pop()
         if key in seen:

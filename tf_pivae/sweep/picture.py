@@ -7,7 +7,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 _BACKGROUND, _INK, _AXIS = (250, 250, 250), (40, 40, 40), (150, 150, 150)
-_BEST, _WORST = (24, 105, 200), (225, 130, 50)  # Told apart by those who see no red or no green, too.
+_BEST, _WORST = (24, 105, 200), (225, 130, 50)  # Distinguishable with red-green blindness.
 _SCALE = 2  # Drawn this many times as large, then reduced: smooth lines.
 _HEIGHT, _TOP, _BOTTOM, _SIDE, _SPACING = 420, 96, 40, 90, 190
 _MAX_TICKS = 8
@@ -103,12 +103,12 @@ def parallel_coordinates(axes: Sequence[Axis], shades: Sequence[float], title: s
     for x in columns:
         draw.line([(x, height(0.0)), (x, height(1.0))], _AXIS, _SCALE)
     for trial in sorted(range(len(shades)), key=lambda i: -shades[i]):
-        points = [(x, height(shown.positions[trial])) for x, shown in zip(columns, axes, strict=True)]
+        points = [(x, height(column.positions[trial])) for x, column in zip(columns, axes, strict=True)]
         color = tuple(round(b + (w - b) * shades[trial]) for b, w in zip(_BEST, _WORST, strict=True))
         draw.line(points, color, 2 * _SCALE, joint="curve")
-    for x, shown in zip(columns, axes, strict=True):
-        draw.text((x, height(1.0) - 14 * _SCALE), _fit(shown.title, font), _INK, font, anchor="ms")
-        for position, label in _spread(shown.ticks):
+    for x, column in zip(columns, axes, strict=True):
+        draw.text((x, height(1.0) - 14 * _SCALE), _fit(column.title, font), _INK, font, anchor="ms")
+        for position, label in _spread(column.ticks):
             y = height(position)
             text = _fit(label, font)
             box = draw.textbbox((x + 6 * _SCALE, y), text, font, anchor="lm")
@@ -121,19 +121,19 @@ def parallel_coordinates(axes: Sequence[Axis], shades: Sequence[float], title: s
 def _fit(text, font):
     """Shortens a text to the distance between two axes, keeping its end: the part after the dot tells most."""
     limit = (_SPACING - 20) * _SCALE
-    shown = text
-    while font.getlength(shown) > limit:
+    fitted = text
+    while font.getlength(fitted) > limit:
         text = text[1:]
-        shown = "..." + text
-    return shown
+        fitted = "..." + text
+    return fitted
 
 
 def _spread(ticks):
     """Leaves out ticks whose labels would lie on one another; the ends stay."""
     closest = 16 / (_HEIGHT - _BOTTOM - _TOP)
     ticks = sorted(ticks)
-    kept = ticks[:1]
+    spaced = ticks[:1]
     for tick in ticks[1:-1]:
-        if tick[0] - kept[-1][0] >= closest and ticks[-1][0] - tick[0] >= closest:
-            kept.append(tick)
-    return kept + ticks[1:][-1:]
+        if tick[0] - spaced[-1][0] >= closest and ticks[-1][0] - tick[0] >= closest:
+            spaced.append(tick)
+    return spaced + ticks[1:][-1:]

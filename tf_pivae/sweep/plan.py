@@ -1,10 +1,7 @@
 """Which trials a sweep consists of, and what is run for each."""
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
-
-import gin
 
 from tf_pivae import configuration, loading
 from tf_pivae.errors import UserError
@@ -20,7 +17,7 @@ def plan(
     num_trials: int | None,
     sweep_seed: int,
     sweep_dir: str,
-) -> dict[Trial, tuple[str, int | None]]:
+) -> dict[Trial, tuple[str, int]]:
     """The trials of a sweep, every configuration parsed, none started.
 
     Args:
@@ -36,6 +33,8 @@ def plan(
     Raises:
       UserError: anything wrong with the axes or with the configuration of any trial.
     """
+    from tf_pivae.training.recipe import Recipe
+
     space.check_axes(axes)
     loading.parse_gin(gin_files, gin_params)
     axes = [axis._replace(name=names.resolve(axis.name)) for axis in axes]
@@ -53,7 +52,7 @@ def plan(
         except UserError as error:
             raise UserError(f"trial {trial.name}: {error}") from error
         unread = {name for name in unread if not names.in_use(name)}
-        configurations[trial] = configuration.text(), _num_steps()
+        configurations[trial] = configuration.text(), Recipe().num_steps
     if unread:
         raise UserError(f"no trial reads {' or '.join(sorted(unread))}: all values would give the same run.")
     return configurations
@@ -66,10 +65,3 @@ def stages(metrics: Sequence[str], flags: Sequence[str] = ()) -> list[Stage]:
         return training
     listed = ",".join(metrics)
     return [*training, Stage(f"evaluate {listed}", "evaluate", (f"--metrics={listed}", *flags))]
-
-
-def _num_steps() -> int | None:
-    try:
-        return copy.deepcopy(gin.query_parameter("train.num_steps"))  # gin gives the value behind a macro to copies.
-    except ValueError:
-        return None

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tf_pivae.errors import UserError, cannot_write
-from tf_pivae.files import csv_cell, plain
+from tf_pivae.errors import UserError
+from tf_pivae.files import csv_cell, plain, write_atomically
 from tf_pivae.sweep.trials import FINISHED
 
 if TYPE_CHECKING:
@@ -29,7 +28,8 @@ def row(trial: Trial) -> dict:
     "bits_per_dim" is the held-out one (K = 1, nats / (D log 2)) with its standard error over images; "train/..." are
     the last losses; "evaluation/..." the rows of `tf_pivae.evaluate`, with their spread.
     """
-    record, lines = trial.read(), _metrics(trial)
+    record = trial.read()
+    lines = _metrics(trial)
     reports = [line for line in lines if "images_per_second" in line]
     held_out = next((line for line in reversed(lines) if _HELD_OUT in line), {})
     values = {
@@ -85,12 +85,7 @@ def write_csv(path: str | Path, rows: list[dict]) -> None:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writerow({name: csv_cell(name) for name in columns})
     writer.writerows({name: csv_cell(value) for name, value in values.items()} for values in rows)
-    partial = Path(path).with_name(f".{Path(path).name}.partial")
-    try:
-        partial.write_text(text.getvalue())
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(cannot_write(path, error)) from error
+    write_atomically(path, text.getvalue())
 
 
 def check_axes(sweep_dir: str | Path, names: Iterable[str]) -> None:
@@ -100,7 +95,7 @@ def check_axes(sweep_dir: str | Path, names: Iterable[str]) -> None:
             columns = next(csv.reader(file))
         swept = columns[columns.index("trial") + 1 : columns.index("status")]
     except (OSError, ValueError, StopIteration):
-        return  # None yet, or none of ours.
+        return  # No file yet, or not one of this program's.
     if sorted(swept) != sorted(names):
         raise UserError(f"{sweep_dir} holds a sweep over {', '.join(swept)}: choose another --sweep_dir for this one.")
 

@@ -57,7 +57,8 @@ def run_all(
       launcher: `LocalLauncher` or `RayLauncher`.
       shown: an object with `update(records)`, see `view`.
     """
-    queue, running = collections.deque(waiting), {}
+    queue = collections.deque(waiting)
+    running = {}
     records = {trial: _not_running(trial.read()) for trial in trials}
     for trial in waiting:
         records[trial] = dataclasses.replace(records[trial], status=WAITING, error=None)
@@ -70,9 +71,9 @@ def run_all(
                 running[launcher.submit(trial, commands)] = trial
                 records[trial] = dataclasses.replace(records[trial], status=RUNNING)
             shown.update(records)
-            if received and running and not received.told:
+            if received and running and not received.passed_on:
                 launcher.stop(list(running))
-                received.told = True
+                received.passed_on = True
             if running:
                 for handle in launcher.wait(list(running), _POLL_SECONDS):
                     trial = running.pop(handle)
@@ -87,7 +88,7 @@ def _ended(trial, error, stopping):
     if record.status not in (FINISHED, FAILED, STOPPED):
         status = STOPPED if stopping else FAILED
         record = dataclasses.replace(record, status=status, error=None if stopping else error)
-        with contextlib.suppress(OSError):  # It may be the disk that went wrong.
+        with contextlib.suppress(OSError):  # The disk may be the cause.
             trial.write(record)
     return record
 
@@ -98,17 +99,17 @@ def _not_running(record):
 
 
 class _Received(list):
-    """The signals received; `told` once the trials know."""
+    """The signals received; `passed_on` once the trials know."""
 
-    told = False
+    passed_on = False
 
 
 @contextlib.contextmanager
 def _signals():
     received = _Received()
-    kept = {n: signal.signal(n, lambda number, _: received.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {n: signal.signal(n, lambda number, _: received.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:
-        for number, handler in kept.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tf_pivae.errors import UserError
 
-MAX_TRIALS = 10_000  # Each is a process and a folder: a larger number is a slip.
+MAX_TRIALS = 10_000  # Each is a process and a folder: a larger number is a mistake.
 _DIGITS = 4  # Significant digits of a number drawn from a range: what a table shows is what was run.
 _ALL_DIGITS = 17  # Those of a double.
 _RANGES = ("log", "uniform", "int")
@@ -64,7 +64,7 @@ def parse_axis(text: str) -> Axis:
     Commas inside brackets and quotes do not separate: "residual_vae.widths=(8,16),(16,32)" has two values.
 
     Raises:
-      UserError: no name, an empty list or value, a value given twice, a range that is none.
+      UserError: no name, an empty list or value, a value given twice, an impossible range.
     """
     name, separator, values = text.partition("=")
     name, values = name.strip(), values.strip()
@@ -89,7 +89,7 @@ def canonical(value: str) -> str:
     try:
         literal = ast.literal_eval(value)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return value  # A reference, a macro or a bare word; gin has the last word on what is none of them.
+        return value  # A reference, a macro or a bare word; gin decides about anything else.
     is_word = isinstance(literal, str) and re.fullmatch(r"[A-Za-z]\w*", literal) and literal not in _CONSTANTS
     return literal if is_word else repr(literal)
 
@@ -111,7 +111,9 @@ def _parse_range(text, kind, arguments):
 
 def _split(text):
     """Splits at the commas outside of brackets and quotes."""
-    parts, depth, quote = [""], 0, None
+    parts = [""]
+    depth = 0
+    quote = None
     for character in text:
         if quote:
             quote = None if character == quote else quote

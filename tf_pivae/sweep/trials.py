@@ -11,7 +11,6 @@ Nothing here imports TensorFlow: a cluster's worker that starts trials stays sma
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from tf_pivae.data.split_writer import write_json
 from tf_pivae.errors import UserError, cannot_write
+from tf_pivae.files import write_atomically
 from tf_pivae.system import children
 
 WAITING, RUNNING, FINISHED, FAILED, STOPPED = "waiting", "running", "finished", "failed", "stopped"
@@ -94,9 +94,7 @@ class Trial:
                     )
                 return
             self.directory.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(".trial.gin.partial")
-            partial.write_text(config)
-            os.replace(partial, path)
+            write_atomically(path, config)
         except OSError as error:
             raise UserError(cannot_write(path, error)) from error
 
@@ -161,7 +159,7 @@ def _run_stage(trial, stage, record, environment, stopped):
     if status in _STOPPED_BY:
         return dataclasses.replace(record, status=STOPPED)
     error = _last_error(trial.directory / "output.log", start)
-    if status < 0:  # By the system, for lack of memory, most of the time.
+    if status < 0:  # Usually by the system, for lack of memory.
         error = f"killed by {signal.Signals(-status).name}; {error}"
     return dataclasses.replace(record, status=FAILED, error=error)
 
@@ -171,15 +169,15 @@ def _run(command, log, environment, stopped):
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
     )
-    told = False
+    signalled = False
     try:
         while True:
             try:
                 return process.wait(_POLL_SECONDS)
             except subprocess.TimeoutExpired:
-                if stopped() and not told:
+                if stopped() and not signalled:
                     process.terminate()
-                    told = True
+                    signalled = True
     except KeyboardInterrupt:  # How Ray cancels a task.
         process.terminate()
         return process.wait()

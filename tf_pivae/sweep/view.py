@@ -41,14 +41,16 @@ def _cells(trial, record, num_steps):
     else:
         bits = values.get("train/bits_per_dim")
         score = "" if bits is None else f"({bits:.4f})"
-    return f"{values['step']}/{num_steps[trial] or '?'}", score, record.error or ""
+    return f"{values['step']}/{num_steps[trial]}", score, record.error or ""
 
 
 class Lines:
     """One line for each trial whose status has changed."""
 
     def __init__(self, num_steps: dict[Trial, int], stream: TextIO) -> None:
-        self._num_steps, self._stream, self._shown = num_steps, stream, {}
+        self._num_steps = num_steps
+        self._stream = stream
+        self._shown = {}
 
     def update(self, records: dict[Trial, Record]) -> None:
         """Shows `records`, a dict trial -> `Record`."""
@@ -85,13 +87,13 @@ class Table:
         for heading in ("trial", "status", "step", "bits/dim", "error"):
             table.add_column(heading, overflow="fold")
         order = [RUNNING, FAILED, STOPPED, FINISHED, WAITING]
-        shown = sorted(records.items(), key=lambda pair: order.index(pair[1].status))
-        for trial, record in shown[:_MOST_ROWS]:
+        rows = sorted(records.items(), key=lambda pair: order.index(pair[1].status))
+        for trial, record in rows[:_MOST_ROWS]:
             cells = _cells(trial, record, self._num_steps)
             table.add_row(trial.name, record.status, *cells, style=_STYLES[record.status])
         table.caption = "bits/dim: held out; in brackets: on training batches so far"
-        if len(shown) > _MOST_ROWS:
-            table.caption = f"and {len(shown) - _MOST_ROWS} more; {table.caption}"
+        if len(rows) > _MOST_ROWS:
+            table.caption = f"and {len(rows) - _MOST_ROWS} more; {table.caption}"
         self._live.update(table, refresh=True)
 
     def __enter__(self) -> Table:

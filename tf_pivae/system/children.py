@@ -31,7 +31,7 @@ def end_with_parent() -> None:
     if parent is None or sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(parent):  # It was gone before it could be heard.
+    if os.getppid() != int(parent):  # The parent ended before this was set.
         sys.exit(128 + signal.SIGTERM)
 
 

@@ -28,10 +28,10 @@ def import_tensorflow() -> None:
 
 @contextlib.contextmanager
 def _redirected(descriptor: int, target: int) -> Iterator[None]:
-    kept = os.dup(descriptor)
+    copy = os.dup(descriptor)
     try:
         os.dup2(target, descriptor)
         yield
     finally:
-        os.dup2(kept, descriptor)
-        os.close(kept)
+        os.dup2(copy, descriptor)
+        os.close(copy)

@@ -9,14 +9,14 @@ from typing import Any
 import gin
 
 from tf_pivae.data import cache
-from tf_pivae.data.specification import Specification
-from tf_pivae.describe import architecture
+from tf_pivae.data.specification import Specification, specification
 from tf_pivae.errors import UserError
 from tf_pivae.runs import directory
 from tf_pivae.runs.changes import Changes, lines
 from tf_pivae.runs.checkpoints import Checkpoints
 from tf_pivae.training.building import num_elements
 from tf_pivae.training.loop import train
+from tf_pivae.training.recipe import Recipe
 from tf_pivae.training.recorder import NoRecorder
 from tf_pivae.training.workers import local_strategy
 
@@ -37,8 +37,10 @@ class Rehearsal(NoRecorder):
     def __init__(
         self, run_dir: str | os.PathLike[str], keep_checkpoints: int, loggers: object = (), from_here: bool = False
     ) -> None:
-        self.path, self.keep_checkpoints = Path(run_dir), keep_checkpoints
-        self._from_here, self.changes = from_here, Changes({}, {})
+        self.path = Path(run_dir)
+        self.keep_checkpoints = keep_checkpoints
+        self.changes = Changes({}, {})
+        self._from_here = from_here
         self.facts: dict[str, Any] = {}
         self.weights: dict[str, int] = {}
         self.checkpoint_bytes = 0
@@ -64,12 +66,13 @@ class Rehearsal(NoRecorder):
         return False
 
 
-def rehearse(run_dir: str | os.PathLike[str], from_here: bool = False) -> str:
+def rehearse(recipe: Recipe, run_dir: str | os.PathLike[str], from_here: bool = False) -> str:
     """Does what `train` does up to the first step, on one machine.
 
     Where the data set would have to be downloaded or prepared first, the model is built for what is known of it.
 
     Args:
+      recipe: what the run consists of.
       run_dir: folder of the run, which need not exist.
       from_here: a run that goes on takes other settings.
 
@@ -88,11 +91,12 @@ def rehearse(run_dir: str | os.PathLike[str], from_here: bool = False) -> str:
     strategy = local_strategy()
     try:
         with cache.reading_only():
-            train(run_dir, strategy, recorder)
-            data = gin.get_bindings("train")["dataset"]()
+            train(recipe, Path(run_dir), strategy, recorder)
+            data = recipe.dataset()
     except cache.NotPrepared:
-        return _unprepared(run_dir)
-    rehearsal, replicas = rehearsals[0], strategy.num_replicas_in_sync
+        return _unprepared(recipe, run_dir)
+    rehearsal = rehearsals[0]
+    replicas = strategy.num_replicas_in_sync
     assert rehearsal.plan is not None
     start, last, batch = rehearsal.plan
     passes = (last - start) * batch / len(data.train)
@@ -115,20 +119,18 @@ def rehearse(run_dir: str | os.PathLike[str], from_here: bool = False) -> str:
     )
 
 
-def _unprepared(run_dir: str | os.PathLike[str]) -> str:
+def _unprepared(recipe: Recipe, run_dir: str | os.PathLike[str]) -> str:
     """The plan where the images are not there yet."""
-    trainer, data, batch_size = architecture.configured()
-    bindings = gin.get_bindings("train")
-    steps, keep = bindings["num_steps"], bindings.get("keep_checkpoints", 3)
-    weights, num_bytes = _sizes(trainer.state)
-    _check_disk(Path(run_dir), num_bytes * (keep + 1))
+    data = specification(recipe.dataset)
+    weights, num_bytes = _sizes(recipe.build(data).state)
+    _check_disk(Path(run_dir), num_bytes * (recipe.keep_checkpoints + 1))
     return "\n".join(
         [
             f"would prepare {data.name} first (python -m tf_pivae.prepare does that alone), then train in {run_dir}",
             f"  data:         {data.name}, {_shape(data.image_shape)}, {_counts(data)}",
             f"  variables:    {', '.join(f'{name} {count:,}' for name, count in weights.items())}",
-            f"  to do:        steps up to {steps} of {batch_size} images",
-            _disk_line(Path(run_dir), num_bytes, keep),
+            f"  to do:        steps up to {recipe.num_steps} of {recipe.batch_size} images",
+            _disk_line(Path(run_dir), num_bytes, recipe.keep_checkpoints),
             "nothing was downloaded or written",
         ]
     )
@@ -164,12 +166,12 @@ def _existing(path: Path) -> Path:
 def _check_folder(path: Path) -> None:
     folder = _existing(path)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"cannot use {path} as a run directory: {folder} is no folder that can be written.")
+        raise UserError(f"cannot use {path} as a run directory: {folder} is not a folder that can be written.")
     lock = path / "lock"
     if lock.exists():
         with open(lock) as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # Let go of at once.
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # Released at once.
             except BlockingIOError:
                 raise directory.in_use(path) from None
 

@@ -8,7 +8,8 @@ import tensorflow as tf
 from tf_pivae.configurable import Depth, configurable
 from tf_pivae.layers.moments import replica_mean
 from tf_pivae.noise import RowNoise
-from tf_pivae.training.trainer import Trainer, add_gradients
+from tf_pivae.training.gradients import Gradients, add, pulled
+from tf_pivae.training.trainer import Samples, Trainer
 
 
 @configurable
@@ -43,8 +44,11 @@ class AccumulatingTrainer(Trainer):
                 "batch_size or AccumulatingTrainer.num_parts."
             )
 
-    def _likelihood(self, gradients, images, labels, noise):
-        noise, variables = noise.fold_in("likelihood"), self._generator_variables()
+    def _likelihood_gradients(
+        self, images: tf.Tensor, labels: tf.Tensor | None, noise: RowNoise
+    ) -> tuple[Gradients, dict[str, tf.Tensor]]:
+        noise = noise.fold_in("likelihood")
+        variables = self.generator_variables
         coupled = self._training and self.pivae.flow is not None and self.pivae.flow.couples_images
         with tf.GradientTape() as head_tape:
             rows = self.pivae.features(images, noise, training=True) if coupled else images
@@ -59,18 +63,16 @@ class AccumulatingTrainer(Trainer):
             inputs = list(rows) if coupled else []
             with tf.GradientTape() as tape:
                 tape.watch(inputs)
-                found = bound(noise, rows, labels)
-                loss = self._coverage_loss(found, replica_mean if kl is None else _in_place_of_the_mean(kl))
-            pulled = tape.gradient(loss, [*variables, *inputs])
-            of_variables, of_inputs = pulled[: len(variables)], pulled[len(variables) :]
-            return (add_gradients({}, variables, of_variables), self._bound_metrics(found)), of_inputs
+                terms = bound(noise, rows, labels)
+                loss = self._coverage_loss(terms, replica_mean if kl is None else _in_place_of_the_mean(kl))
+            gradients = pulled(tape, loss, [*variables, *inputs])
+            return (gradients[: len(variables)], self._bound_metrics(terms)), gradients[len(variables) :]
 
-        (found, metrics), pull = over_parts(part, self.num_parts, noise, (rows, labels))
-        gradients.update(found)
+        (gradients, metrics), upstream = over_parts(part, self.num_parts, noise, (rows, labels))
         if coupled:
-            pull = [x / self.num_parts for x in pull]  # Of the mean over parts.
-            add_gradients(gradients, variables, head_tape.gradient(list(rows), variables, output_gradients=pull))
-        return metrics
+            upstream = [x / self.num_parts for x in upstream]  # Of the mean over parts.
+            gradients = add(gradients, pulled(head_tape, list(rows), variables, upstream))
+        return gradients, metrics
 
     def _mean_kl(self, bound, noise, rows, labels):
         """Every channel's KL averaged over the global batch: a list of [C], one for each group."""
@@ -80,24 +82,23 @@ class AccumulatingTrainer(Trainer):
 
         return [replica_mean(mean) for mean in over_parts(part, self.num_parts, noise, (rows, labels))[0]]
 
-    def _adversary(self, images, labels, noise):
-        metrics = {}
-        for i in range(self.critic_steps):
-            tag = f"adversary/{i}"
+    def _critic_gradients(
+        self, images: tf.Tensor, labels: tf.Tensor | None, noise: RowNoise, draw: str
+    ) -> tuple[Gradients, dict[str, tf.Tensor], None]:
+        def part(noise, images, labels):
+            critic_noise = noise.fold_in(draw)
+            fake = self._samples(critic_noise, labels).images
+            return self._judge(images, fake, labels, noise, critic_noise), []
 
-            def critic_part(noise, images, labels, tag=tag):
-                critic_noise = noise.fold_in(tag)
-                fake = self._samples(critic_noise, labels).images
-                return self._critic_gradients(images, fake, noise, critic_noise, labels), []
+        return *over_parts(part, self.num_parts, noise, (images, labels))[0], None  # Samples are drawn once more.
 
-            found, _ = over_parts(critic_part, self.num_parts, noise, (images, labels))
-            metrics = self._update_critic(*found, before=metrics)
+    def _quality_gradients(
+        self, samples: Samples | None, labels: tf.Tensor | None, noise: RowNoise
+    ) -> tuple[Gradients, dict[str, tf.Tensor]]:
+        def part(noise, labels):
+            return super(AccumulatingTrainer, self)._quality_gradients(self._samples(noise, labels), labels, noise), []
 
-        def generator_part(noise, labels):
-            return self._answer(self._samples(noise, labels), noise, labels), []
-
-        (found, answered), _ = over_parts(generator_part, self.num_parts, noise.fold_in(tag), (labels,))
-        return found, {**metrics, **answered}
+        return over_parts(part, self.num_parts, noise, (labels,))[0]
 
 
 def over_parts(function: Callable, num_parts: int, noise: RowNoise, per_row: Sequence) -> tuple:
@@ -105,7 +106,7 @@ def over_parts(function: Callable, num_parts: int, noise: RowNoise, per_row: Seq
 
     Args:
       function: a function (noise, *per_row) -> (means, rows), nests of float32 tensors: means over the rows of a part,
-        of any shape; and [rows of a part, ...].
+        of any shape, or None; and [rows of a part, ...].
       num_parts: int.
       noise: `RowNoise` of all rows.
       per_row: tuple of nests of tensors [B, ...], or None.
@@ -123,21 +124,27 @@ def over_parts(function: Callable, num_parts: int, noise: RowNoise, per_row: Seq
     def part(i):
         own = tf.nest.map_structure(lambda x: None if x is None else x[i], per_row)
         means, rows = function(noise.part(i * count, count), *own)
-        return tf.nest.map_structure(lambda x: tf.convert_to_tensor(x) / num_parts, means), rows
+        nests[:] = [means]
+        return [tf.convert_to_tensor(x) / num_parts for x in tf.nest.flatten(means) if x is not None], rows
 
-    def body(i, total, kept):
+    def body(i, total, arrays):
         means, rows = part(i)
-        total = tf.nest.map_structure(tf.add, total, means)
-        return i + 1, total, tf.nest.map_structure(lambda array, x: array.write(i, x), kept, rows)
+        total = [a + b for a, b in zip(total, means, strict=True)]
+        return i + 1, total, tf.nest.map_structure(lambda array, x: array.write(i, x), arrays, rows)
 
+    nests: list = []  # The nest that the means are leaves of.
     # The first part on its own says what there is to add up.
     total, rows = part(0)
-    kept = tf.nest.map_structure(lambda x: tf.TensorArray(x.dtype, num_parts, element_shape=x.shape).write(0, x), rows)
-    state = tf.constant(1), total, kept
-    _, total, kept = tf.while_loop(
+    arrays = tf.nest.map_structure(
+        lambda x: tf.TensorArray(x.dtype, num_parts, element_shape=x.shape).write(0, x), rows
+    )
+    state = tf.constant(1), total, arrays
+    _, total, arrays = tf.while_loop(
         lambda i, *_: i < num_parts, body, state, parallel_iterations=1, maximum_iterations=num_parts - 1
     )
-    return total, tf.nest.map_structure(lambda array: array.concat(), kept)
+    remaining = iter(total)
+    leaves = [None if x is None else next(remaining) for x in tf.nest.flatten(nests[0])]
+    return tf.nest.pack_sequence_as(nests[0], leaves), tf.nest.map_structure(lambda array: array.concat(), arrays)
 
 
 def _in_place_of_the_mean(means):

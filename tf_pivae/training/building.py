@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_pivae.errors import UserError, missing_setting
+from tf_pivae.errors import UserError, first_line, missing_setting
 
 # What the loss of another worker looks like: `workers.Workers.watched` deals with it.
 _FROM_OTHER_WORKERS = (
@@ -39,9 +39,8 @@ def explained(what: str) -> Iterator[None]:
             raise UserError(missing) from error
         if isinstance(error, RecursionError):
             raise UserError(f"{what}: it leads back to itself.") from error
-        lines = str(error).strip().splitlines() or ["no reason given"]
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise UserError(f"{what}: {kind}{lines[0]}") from error
+        raise UserError(f"{what}: {kind}{first_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -70,7 +69,7 @@ def bounded_variables(limit: int | None = None, reason: str = "this machine's me
         with tf.variable_creator_scope(create):
             yield
     except UserError as error:
-        if taken > limit:  # Within a layer's call, Keras has put a page of its own around the line.
+        if taken > limit:  # Keras wraps an error within a layer's call in a long message.
             raise UserError(refusal) from error
         raise
 

@@ -68,7 +68,7 @@ class WholeSteps(keras.optimizers.Optimizer):
         return norm
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        return list(grads_and_vars)  # Keras' place for the sum over replicas, which has been taken.
+        return list(grads_and_vars)  # Keras would sum over replicas here: these are means already.
 
 
 @configurable
@@ -140,7 +140,7 @@ _NOT_HERE = {"use_ema", "ema_momentum", "ema_overwrite_frequency", "loss_scale_f
 def _whole(kind: Any) -> type:
     """An optimiser of Keras as one of `WholeSteps`, registered with gin under its own name."""
     signature = inspect.signature(kind.__init__)
-    kept = {
+    parameters = {
         name: parameter
         for name, parameter in signature.parameters.items()
         if name not in _NOT_HERE and parameter.kind is not parameter.VAR_KEYWORD
@@ -149,11 +149,11 @@ def _whole(kind: Any) -> type:
     def initialize(self, *arguments, **keywords):
         super(made, self).__init__(*arguments, **keywords)
 
-    initialize.__name__ = "__init__"  # Under which gin puts what it makes of it.
-    initialize.__signature__ = signature.replace(parameters=list(kept.values()))  # type: ignore[attr-defined]
+    initialize.__name__ = "__init__"  # Under which gin registers it.
+    initialize.__signature__ = signature.replace(parameters=list(parameters.values()))  # type: ignore[attr-defined]
     initialize.__annotations__ = {
         name: _SETTINGS.get(name, bool if isinstance(parameter.default, bool) else float)
-        for name, parameter in kept.items()
+        for name, parameter in parameters.items()
         if name not in ("self", "name")
     }
     about = f"Keras' {kind.__name__}, its step taken whole or not at all; its arguments are those of Keras."

@@ -34,7 +34,7 @@ class LinearSchedule(keras.optimizers.schedules.LearningRateSchedule):
         end: NonNegative = 0.0,
     ) -> None:
         if decay_start > num_steps:
-            raise ValueError(f"`decay_start` = {decay_start} lies behind `num_steps` = {num_steps}.")
+            raise ValueError(f"`decay_start` = {decay_start} is greater than `num_steps` = {num_steps}.")
         self.num_steps, self.rate, self.end = num_steps, rate, end
         self.warmup_steps, self.decay_start = warmup_steps, decay_start
 

@@ -30,7 +30,7 @@ class Stopping:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = self.signal or number
         if self._at_once:
-            self._at_once = False  # Once: what is raised must come through.
+            self._at_once = False  # Only once: the exception must get through.
             raise Stopped
 
     def check(self) -> None:

@@ -1,8 +1,7 @@
 """Algorithm 1 (appendix E): one train step alternates critic and generator."""
 
-import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -11,10 +10,12 @@ import tensorflow as tf
 
 from tf_pivae.configurable import Count, Decay, Depth, Index, NonNegative, configurable
 from tf_pivae.layers.moments import replica_mean
-from tf_pivae.models.pivae import PiVAE
-from tf_pivae.noise import RowNoise, for_xla
+from tf_pivae.models.critic import critic_scale
+from tf_pivae.models.pivae import Bound, PiVAE
+from tf_pivae.noise import RowNoise
 from tf_pivae.training import averaging, losses, regularizers
 from tf_pivae.training.balance import GradientBalance, slope_at_mean
+from tf_pivae.training.gradients import Gradients, add, averaged, every, pulled, scaled, spread
 from tf_pivae.training.keras_methods import KerasMethods
 from tf_pivae.training.optimizer import Adamax, WholeSteps
 
@@ -110,7 +111,7 @@ class Trainer(KerasMethods):
         self.generator_optimizer = (generator_optimizer or adamax)(name="generator_optimizer")
         self.inference_only = inference_only
         self._training = not inference_only  # A generator that stays as it is keeps its running moments too.
-        self.generator_optimizer.build(self._generator_variables())
+        self.generator_optimizer.build(self.generator_variables)
         self.critic_optimizer = None
         if critic is not None:
             critic.build(pivae.image_shape)
@@ -137,13 +138,16 @@ class Trainer(KerasMethods):
         }
         return {name: part.variables for name, part in parts.items() if part is not None}
 
-    def _generator_variables(self):
+    @property
+    def generator_variables(self) -> list[keras.Variable]:
+        """What the generator's optimiser moves."""
         return self.pivae.inference_variables if self.inference_only else self.pivae.trainable_variables
 
-    def _adversarial_variables(self):
-        """What the adversarial loss may move: everything but the head."""
-        flow = {id(v) for v in self.pivae.flow_variables}
-        return [v for v in self.pivae.trainable_variables if id(v) not in flow]
+    @property
+    def outside_the_head(self) -> list[bool]:
+        """For each of `generator_variables`, whether the adversarial loss may move it: those of the head it may not."""
+        head = {id(variable) for variable in self.pivae.flow_variables}
+        return [id(variable) not in head for variable in self.generator_variables]
 
     def initialize(self, images: np.ndarray, labels: np.ndarray | None = None, weights: bool = True) -> None:
         """Data-dependent initialisation from the first global batch, uint8 [B, H, W, C], outside of any replica.
@@ -169,145 +173,126 @@ class Trainer(KerasMethods):
         return self.critic is not None and step >= self.adversarial_start
 
     def train_step(self, data: tf.Tensor | tuple[tf.Tensor, tf.Tensor], adversary: bool = True) -> dict[str, tf.Tensor]:
-        """Takes one step; within a graph that XLA compiles where Keras' property `jit_compile` says so.
+        """Algorithm 1: the gradient of L_C; the critic's updates; the gradient of L_Q; the generator's update.
 
         Args:
           data: uint8 images [b, H, W, C], this replica's slice of the global batch; or (images, int labels [b]).
-          adversary: `has_adversary` of this step, where there is a critic: a graph is of one stage.
+          adversary: `has_adversary` of this step, where there is a critic: a graph is of one stage. Keras' property
+            `jit_compile` says whether XLA compiles it.
 
         Returns:
           dict of float32 scalars, averaged over replicas: every loss term in nats per image, KLs by latent group.
         """
-        with for_xla() if self.jit_compile else contextlib.nullcontext():
-            return self._train_step(data, adversary and self.critic is not None)
-
-    def _train_step(self, data, adversary):
         images, labels, *_ = (*data, None) if isinstance(data, tuple) else (data, None)
         labels = labels if self.pivae.num_classes else None
         self.check_batch(images.shape[0])
         noise = self._step_noise(images.shape[0])
-        gradients, metrics, log_ratio = {}, {}, None
+        variables = self.generator_variables
+        metrics = {}
+        gradients: Gradients = [None] * len(variables)
+        log_ratio = None
         if self.likelihood_weight > 0.0:
-            metrics.update(self._likelihood(gradients, images, labels, noise))
-        if adversary:
-            found, answered = self._adversary(images, labels, noise)
-            metrics.update(answered)
+            gradients, metrics = self._likelihood_gradients(images, labels, noise)
+        if adversary and self.critic is not None:
+            skipped = 0.0
+            for i in range(self.critic_steps):
+                draw = f"adversary/{i}"
+                of_critic, judged, samples = self._critic_gradients(images, labels, noise, draw)
+                norm, now = self._apply(self.critic_optimizer, self.critic.trainable_variables, of_critic)
+                self.critic.update_normalization()
+                skipped = tf.maximum(now, skipped)  # Any of them counts.
+            metrics |= {**judged, "critic_gradient_norm": norm, "skipped_critic": skipped}
+            # The samples of the last critic step serve the generator too.
+            of_quality, answered = self._quality_gradients(samples, labels, noise.fold_in(draw))
+            metrics |= answered
             if self.balance is not None:
                 log_ratio = self.balance.log_ratio(metrics["likelihood_slope"], metrics["quality_slope"])
-            metrics.update(self._add_adversarial(gradients, found, log_ratio))
-        norm, skipped = self._apply(self.generator_optimizer, self._generator_variables(), gradients)
+                weight = self._ramp() * self.balance.weight(self.adversarial_weight, log_ratio)
+                of_quality = scaled(weight, of_quality)
+                metrics["adversarial_weight"] = weight
+            gradients = add(gradients, spread(of_quality, self.outside_the_head))
+        norm, skipped = self._apply(self.generator_optimizer, variables, gradients)
         if log_ratio is not None:
             self.balance.update(log_ratio, skipped)
-        metrics.update(gradient_norm=norm, skipped_generator=skipped, log_sigma=self.pivae.vae.log_sigma)
+        metrics |= {"gradient_norm": norm, "skipped_generator": skipped, "log_sigma": self.pivae.vae.log_sigma}
         if self.moving_average is not None:
             averages, updates = self.moving_average.variables, self.generator_optimizer.updates
             averaging.move(averages, self.pivae.variables, self.moving_average_decay, updates, skipped)
         values = replica_mean(tf.stack([tf.cast(value, tf.float32) for value in metrics.values()]))
         return dict(zip(metrics, tf.unstack(values), strict=True))
 
-    def _likelihood(self, gradients, images, labels, noise):
-        """Adds the gradient of L_C to `gradients`, a dict by the variable's id; returns metrics."""
+    # Its parts: gradients beside their variables, and metrics.
+
+    def _likelihood_gradients(
+        self, images: tf.Tensor, labels: tf.Tensor | None, noise: RowNoise
+    ) -> tuple[Gradients, dict[str, tf.Tensor]]:
+        """Of L_C, for `generator_variables`."""
         with tf.GradientTape() as tape:
             bound = self.pivae.bound(images, noise.fold_in("likelihood"), self._training, labels)
             loss = self._coverage_loss(bound)
-        variables = self._generator_variables()
-        add_gradients(gradients, variables, tape.gradient(loss, variables))
-        return self._bound_metrics(bound)
+        return pulled(tape, loss, self.generator_variables), self._bound_metrics(bound)
 
-    def _coverage_loss(self, bound, reduce=replica_mean):
-        return self.likelihood_weight * losses.coverage_loss(bound, self.free_nats, self._kl_weight(), reduce)
+    def _critic_gradients(
+        self, images: tf.Tensor, labels: tf.Tensor | None, noise: RowNoise, draw: str
+    ) -> tuple[Gradients, dict[str, tf.Tensor], "Samples | None"]:
+        """Of the critic's loss on real images and fresh samples, which are returned for the generator.
 
-    def _adversary(self, images, labels, noise):
-        """Updates the critic; returns the gradient of L_Q, a dict by the variable's id, and metrics."""
-        metrics = {}
-        for i in range(self.critic_steps):
-            critic_noise = noise.fold_in(f"adversary/{i}")
-            samples = self._samples(critic_noise, labels)
-            found = self._critic_gradients(images, samples.images, noise, critic_noise, labels)
-            metrics = self._update_critic(*found, before=metrics)
-        # The samples of the last critic step serve the generator too (Algorithm 1).
-        found, answered = self._answer(samples, critic_noise, labels)
-        return found, {**metrics, **answered}
+        Args:
+          draw: names the stream of noise of the samples.
+        """
+        samples = self._samples(noise.fold_in(draw), labels)
+        return *self._judge(images, samples.images, labels, noise, noise.fold_in(draw)), samples
 
-    def _samples(self, noise, labels):
-        """`Samples`."""
-        with tf.GradientTape() as tape:
-            mean = self.pivae.vae.sample_mean(noise, labels=labels)
-            v = self.pivae.observe(mean, noise)
-            return Samples(2.0 * self.pivae.dequantization.seen(v) - 1.0, mean, tape)
-
-    def _answer(self, samples, noise, labels):
-        """The generator's answer: the gradient of L_Q, a dict by the variable's id, times the weight where that is
-        known beforehand; and metrics."""
+    def _quality_gradients(
+        self, samples: "Samples | None", labels: tf.Tensor | None, noise: RowNoise
+    ) -> tuple[Gradients, dict[str, tf.Tensor]]:
+        """Of L_Q, for the variables outside of the head, times the weight where that is known beforehand."""
         fake = samples.images
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(fake)
             seen = self._augmented(fake, noise.fold_in("augment/generator"))
             quality = losses.quality_loss(self.critic(seen, labels=labels))
-        pull = tape.gradient(quality, fake)
-        variables, metrics = self._adversarial_variables(), {"quality_loss": quality}
+        upstream = tape.gradient(quality, fake)
+        pairs = zip(self.generator_variables, self.outside_the_head, strict=True)
+        variables = [variable for variable, passes in pairs if passes]
+        metrics = {"quality_loss": quality}
         if self.balance is None:
-            pull = self._ramp() * self.adversarial_weight * pull
-            return add_gradients({}, variables, samples.tape.gradient(fake, variables, output_gradients=pull)), metrics
-        *found, at_mean = samples.tape.gradient(fake, [*variables, samples.mean], output_gradients=pull)
-        return add_gradients({}, variables, found), {**metrics, "quality_slope": slope_at_mean(at_mean)}
+            upstream = self._ramp() * self.adversarial_weight * upstream
+            return pulled(samples.tape, fake, variables, upstream), metrics
+        *gradients, at_mean = pulled(samples.tape, fake, [*variables, samples.mean], upstream)
+        return gradients, {**metrics, "quality_slope": slope_at_mean(at_mean)}
 
-    def _add_adversarial(self, gradients, found, log_ratio):
-        """Adds the gradient of L_Q to that of L_C; returns metrics."""
-        weight = None if log_ratio is None else self._ramp() * self.balance.weight(self.adversarial_weight, log_ratio)
-        for key, gradient in found.items():
-            gradient = gradient if weight is None else weight * gradient
-            gradients[key] = gradients[key] + gradient if key in gradients else gradient
-        return {} if weight is None else {"adversarial_weight": weight}
+    def _samples(self, noise: RowNoise, labels: tf.Tensor | None) -> "Samples":
+        with tf.GradientTape() as tape:
+            mean = self.pivae.vae.sample_mean(noise, labels=labels)
+            v = self.pivae.observe(mean, noise)
+            return Samples(critic_scale(self.pivae.dequantization.seen(v)), mean, tape)
 
-    def _ramp(self):
-        """How much of its weight the adversarial loss has in this step."""
-        if not self.adversarial_ramp_steps:
-            return 1.0
-        return tf.clip_by_value((self._step_number() - self.adversarial_start) / self.adversarial_ramp_steps, 0.0, 1.0)
-
-    def _step_number(self):
-        """The step that is being taken, from 1 on: a scalar float32."""
-        return tf.cast(self.step + 1, tf.float32)
-
-    def _step_noise(self, rows):
-        context = tf.distribute.get_replica_context()
-        replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
-        step = tf.cast(self.step, tf.int64)
-        first_row = (step * context.num_replicas_in_sync + replica) * rows
-        return RowNoise(self.seed, rows, first_row)
-
-    def _kl_weight(self):
-        if not self.kl_warmup_steps:
-            return 1.0
-        return tf.minimum(1.0, self._step_number() / self.kl_warmup_steps)
-
-    def _critic_gradients(self, images, fake, noise, critic_noise, labels):
-        """The gradients of the critic's loss, a dict by the variable's id, and metrics."""
+    def _judge(
+        self, images: tf.Tensor, fake: tf.Tensor, labels: tf.Tensor | None, noise: RowNoise, critic_noise: RowNoise
+    ) -> tuple[Gradients, dict[str, tf.Tensor]]:
+        """The gradients of the critic's loss, and metrics."""
 
         def logits(v):
             return self.critic(v, labels=labels)
 
-        real = 2.0 * self.pivae.dequantize(images, noise.fold_in("critic")) - 1.0
-        real = self._augmented(real, critic_noise.fold_in("augment/real"))
-        fake = self._augmented(tf.stop_gradient(fake), critic_noise.fold_in("augment/fake"))
-        variables, lazy = (
-            self.critic.trainable_variables,
-            self.regularizer is not None and self.regularizer_interval > 1,
-        )
-
         def regularization():
             return 0.0 if self.regularizer is None else self.regularizer(logits, real, fake, critic_noise)
 
+        real = critic_scale(self.pivae.dequantize(images, noise.fold_in("critic")))
+        real = self._augmented(real, critic_noise.fold_in("augment/real"))
+        fake = self._augmented(tf.stop_gradient(fake), critic_noise.fold_in("augment/fake"))
+        variables = self.critic.trainable_variables
+        lazy = self.regularizer is not None and self.regularizer_interval > 1
         with tf.GradientTape() as tape:
             real_logits, fake_logits = logits(real), logits(fake)
             loss = self.critic_loss(real_logits, fake_logits)
             added = 0.0 if lazy else regularization()
             total = loss + added
-        gradients = add_gradients({}, variables, tape.gradient(total, variables))
+        gradients = pulled(tape, total, variables)
         if lazy:
-            added, found = self._now_and_then(regularization, variables)
-            add_gradients(gradients, variables, found)
+            added, more = every(self.regularizer_interval, self.step + 1, regularization, variables)
+            gradients = add(gradients, more)
         return gradients, {
             "critic_loss": loss,
             "critic_regularization": added,
@@ -315,48 +300,47 @@ class Trainer(KerasMethods):
             "fake_logit": tf.reduce_mean(fake_logits),
         }
 
-    def _update_critic(self, gradients, metrics, before):
-        """One update of several in a step; `before`: the metrics of those before it, {} for the first."""
-        norm, skipped = self._apply(self.critic_optimizer, self.critic.trainable_variables, gradients)
-        self.critic.update_normalization()
-        skipped = tf.maximum(skipped, before.get("skipped_critic", 0.0))  # Any of them counts.
-        return {**metrics, "critic_gradient_norm": norm, "skipped_critic": skipped}
-
-    def _augmented(self, images, noise):
+    def _augmented(self, images: tf.Tensor, noise: RowNoise) -> tf.Tensor:
         return images if self.augment is None else self.augment(images, noise)
 
-    def _now_and_then(self, function, variables):
-        """k times a function's value and its gradients in every k-th step, zeros in the others."""
+    def _coverage_loss(self, bound: Bound, reduce: Callable[[tf.Tensor], tf.Tensor] = replica_mean) -> tf.Tensor:
+        return self.likelihood_weight * losses.coverage_loss(bound, self.free_nats, self._kl_weight(), reduce)
 
-        def due():
-            with tf.GradientTape() as tape:
-                value = self.regularizer_interval * function()
-            pairs = zip(tape.gradient(value, variables), zeros, strict=True)
-            return value, [zero if gradient is None else gradient for gradient, zero in pairs]
-
-        def not_due():
-            return tf.zeros([]), zeros
-
-        zeros = [tf.zeros(variable.shape) for variable in variables]
-        return tf.cond((self.step + 1) % self.regularizer_interval == 0, due, not_due)
-
-    def _apply(self, optimizer, variables, gradients):
-        """One update by the replicas' mean gradient; returns its norm, and 1.0 if the step was skipped."""
-        gradients = [gradients.get(id(v)) for v in variables]
-        gradients = [tf.zeros_like(v) if g is None else g for g, v in zip(gradients, variables, strict=True)]
-        context = tf.distribute.get_replica_context()
-        if context.num_replicas_in_sync > 1:
-            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-            gradients = [g / context.num_replicas_in_sync for g in gradients]
-        norm = optimizer.apply(gradients, variables)
-        return norm, 1.0 - tf.cast(tf.math.is_finite(norm), tf.float32)
-
-    def _bound_metrics(self, bound):
+    def _bound_metrics(self, bound: Bound) -> dict[str, tf.Tensor]:
         metrics = losses.bound_metrics(bound, self.pivae.dimensions, self.pivae.vae.group_names)
         if self.balance is not None:
             slope = tf.reduce_mean(self.pivae.vae.squared_slope(bound.reconstruction))
             metrics["likelihood_slope"] = self.likelihood_weight**2 * slope
         return metrics
+
+    def _ramp(self) -> float | tf.Tensor:
+        """How much of its weight the adversarial loss has in this step."""
+        if not self.adversarial_ramp_steps:
+            return 1.0
+        return tf.clip_by_value((self._step_number() - self.adversarial_start) / self.adversarial_ramp_steps, 0.0, 1.0)
+
+    def _kl_weight(self) -> float | tf.Tensor:
+        if not self.kl_warmup_steps:
+            return 1.0
+        return tf.minimum(1.0, self._step_number() / self.kl_warmup_steps)
+
+    def _step_number(self) -> tf.Tensor:
+        """The step that is being taken, from 1 on: a scalar float32."""
+        return tf.cast(self.step + 1, tf.float32)
+
+    def _step_noise(self, rows: int) -> RowNoise:
+        context = tf.distribute.get_replica_context()
+        replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
+        step = tf.cast(self.step, tf.int64)
+        first_row = (step * context.num_replicas_in_sync + replica) * rows
+        return RowNoise(self.seed, rows, first_row, for_xla=self.jit_compile)
+
+    def _apply(
+        self, optimizer: WholeSteps, variables: list[keras.Variable], gradients: Gradients
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """One update by the replicas' mean gradient; returns its norm, and 1.0 if the step was skipped."""
+        norm = optimizer.apply(averaged(gradients, variables), variables)
+        return norm, 1.0 - tf.cast(tf.math.is_finite(norm), tf.float32)
 
 
 class Samples(NamedTuple):
@@ -364,16 +348,4 @@ class Samples(NamedTuple):
 
     images: tf.Tensor  # [B, H, W, C] on the [-1, 1] scale
     mean: tf.Tensor  # [B, H, W, C], the mean of p(y|z)
-    tape: tf.GradientTape  # which has seen them made
-
-
-def add_gradients(
-    gradients: dict[int, tf.Tensor], variables: Sequence, found: Sequence[tf.Tensor | None]
-) -> dict[int, tf.Tensor]:
-    """Adds what a tape has found for variables (tensors or None) to a dict by the variable's id; returns it."""
-    for variable, gradient in zip(variables, found, strict=True):
-        if gradient is not None:
-            gradient = tf.convert_to_tensor(gradient)  # Rows gathered by label come as `IndexedSlices`.
-            known = gradients.get(id(variable))
-            gradients[id(variable)] = gradient if known is None else known + gradient
-    return gradients
+    tape: tf.GradientTape  # the tape that recorded how they were made

@@ -57,7 +57,8 @@ class Validation:
             raise ValueError("`samples` = 1: a covariance needs at least 2.")
         self.every, self.best, self._importance_samples = every, best, importance_samples
         self._examples = test.take(examples) if likelihood and examples else None
-        self._reference, self._samples = test.take(reference), samples
+        self._reference = test.take(reference)
+        self._samples = samples
         if best == "bits_per_dim" and self._examples is None:
             raise ValueError("`best` = 'bits_per_dim' needs `examples` and a model with a likelihood.")
         if best == "fid" and not samples:
@@ -67,7 +68,7 @@ class Validation:
         if samples:
             from tf_pivae.metrics.inception_weights import find_weights
 
-            self._weights = find_weights(inception_weights)  # Said now, and not after a thousand steps.
+            self._weights = find_weights(inception_weights)  # Fails now, not after a thousand steps.
 
     def __call__(self, model: PiVAE) -> dict[str, float]:
         """A dict of the scores, "bits_per_dim" and "fid"; the same weights have the same."""
@@ -90,5 +91,5 @@ class Validation:
         network = self._network = self._network or metrics.inception_network(self._weights)
         self._real = self._real or features(self._reference.images)
         labels = np.arange(self._samples) % model.num_classes if model.num_classes else None
-        found = features(model.sample(self._samples, _SEED, labels=labels)).moments
-        return metrics.frechet_distance_from_moments(found, self._real.moments, allow_rank_deficient=True)
+        moments = features(model.sample(self._samples, _SEED, labels=labels)).moments
+        return metrics.frechet_distance_from_moments(moments, self._real.moments, allow_rank_deficient=True)

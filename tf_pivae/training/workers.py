@@ -14,9 +14,9 @@ from contextlib import AbstractContextManager
 
 import tensorflow as tf
 
-from tf_pivae.errors import UserError, WorkerLost
+from tf_pivae.errors import UserError, WorkerLost, first_line
 
-_ASK_EVERY = 20  # Steps between the questions whether a worker was told to stop: each is a message to all.
+_ASK_EVERY = 20  # Steps between checks whether a worker was told to stop: each is an exchange between all.
 
 
 def local_strategy() -> tf.distribute.Strategy:
@@ -39,7 +39,7 @@ def default_strategy() -> tf.distribute.Strategy:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise WorkerLost(
-            f"the workers of TF_CONFIG did not find each other: {str(error).splitlines()[0]}. Start the same command "
+            f"the workers of TF_CONFIG did not find each other: {first_line(error)}. Start the same command "
             "on every one of them, and check that their addresses and ports can be reached."
         ) from error
 
@@ -87,7 +87,7 @@ class Workers:
         if self._alone:
             return
         with self.watched():
-            for dtype in sorted({variable.dtype for variable in variables}):  # A reduction is of one type.
+            for dtype in sorted({variable.dtype for variable in variables}):  # A reduction takes tensors of one type.
                 chosen = [variable for variable in variables if variable.dtype == dtype]
                 values = self._sum([tf.convert_to_tensor(variable) for variable in chosen], counts=self.is_chief)
                 for variable, value in zip(chosen, values, strict=True):
@@ -140,6 +140,6 @@ class _Watched:
                 tf.errors.DeadlineExceededError)  # fmt: skip
         if not self._alone and isinstance(error, lost):
             raise WorkerLost(
-                f"another worker is gone ({str(error).splitlines()[0][:200]}). Nothing of the unfinished step is kept: "
+                f"another worker is gone ({first_line(error)[:200]}). Nothing of the unfinished step is kept: "
                 "start the same command again on every worker, and they go on from the last checkpoint."
             ) from error

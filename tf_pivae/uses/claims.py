@@ -29,10 +29,12 @@ def claimed(folder: Path, settings: dict[str, Any], output: str | Path) -> Itera
       output: what the user called it.
 
     Raises:
-      UserError: the folder holds something else, was begun with other settings, is held by another process, or cannot
+      UserError: the folder holds something else, was started with other settings, is held by another process, or cannot
         be written.
     """
-    path, made, fresh = folder / SETTINGS, not folder.exists(), False
+    path = folder / SETTINGS
+    made = not folder.exists()
+    fresh = False
     try:
         folder.mkdir(exist_ok=True)
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -53,7 +55,7 @@ def claimed(folder: Path, settings: dict[str, Any], output: str | Path) -> Itera
         raise UserError(f"another process is writing {output}: wait for it, or choose another --output.") from None
     finally:
         others = [other for other in folder.iterdir() if other.name != SETTINGS] if fresh else []
-        if fresh and not any(other.stat().st_size for other in others):  # Nothing came of it.
+        if fresh and not any(other.stat().st_size for other in others):  # Nothing was written.
             for file in (path, *others):
                 file.unlink(missing_ok=True)
             if made:
@@ -70,7 +72,7 @@ def _compare(path: Path, settings: dict[str, Any], output: str | Path) -> None:
     if different:
         was, now = before.get(different[0]), settings.get(different[0])
         raise UserError(
-            f"{output} was begun with {different[0]} = {was}, and this is {now}: give the settings of {path}, or "
+            f"{output} was started with {different[0]} = {was}, and this is {now}: give the settings of {path}, or "
             "choose another --output."
         )
 
@@ -101,5 +103,5 @@ def identity(run_dir: Path, wanted: int | str | None, step: int) -> str:
     """
     from tf_pivae.runs.checkpoints import of_run
 
-    told = (run_dir / "config.gin").read_bytes() + b"\0" + of_run(run_dir, wanted).manifest(step)
-    return hashlib.sha256(told).hexdigest()[:16]
+    content = (run_dir / "config.gin").read_bytes() + b"\0" + of_run(run_dir, wanted).manifest(step)
+    return hashlib.sha256(content).hexdigest()[:16]

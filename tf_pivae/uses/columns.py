@@ -48,7 +48,8 @@ def columns(log_prob: np.ndarray, error: np.ndarray, images: np.ndarray, held_ou
       share of held-out images at least as far from their mean, to either side (Nalisnick et al. 2019, for single
       images); `bits_over_png`, the bits per dimension beyond those of the PNG (Serrà et al. 2020).
     """
-    bits, count = bits_per_dim(log_prob, images), len(held_out.bits)
+    bits = bits_per_dim(log_prob, images)
+    count = len(held_out.bits)
     below, up_to = (np.searchsorted(held_out.bits, bits, side) for side in ("left", "right"))
     farther = count - np.searchsorted(held_out.distances, np.abs(bits - held_out.mean), "left")
     return {

@@ -20,7 +20,7 @@ class Separation(NamedTuple):
     """How well unusual images are told from usual ones."""
 
     auroc: Area
-    aupr: Area  # The unusual images are those to be found: their share is what chance gives.
+    aupr: Area  # The area under the precision-recall curve by chance is the share of unusual images.
 
 
 def separation(usual: np.ndarray, unusual: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Separation:
@@ -51,6 +51,6 @@ def _areas(negative: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
     """AUROC and average precision of the counts of both sets at each level, ascending."""
     below = np.cumsum(negative) - negative / 2
     auroc = (positive * below).sum() / (negative.sum() * positive.sum())
-    found, all_above = (np.cumsum(counts[::-1])[::-1] for counts in (positive, positive + negative))
-    precision = found / np.maximum(all_above, 1)
+    true_positives, all_above = (np.cumsum(counts[::-1])[::-1] for counts in (positive, positive + negative))
+    precision = true_positives / np.maximum(all_above, 1)
     return float(auroc), float((positive * precision).sum() / positive.sum())

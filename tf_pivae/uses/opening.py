@@ -10,11 +10,11 @@ import numpy as np
 
 from tf_pivae import configuration
 from tf_pivae.errors import UserError
+from tf_pivae.export.versions import MODEL_CARD
 from tf_pivae.files import read_json
 from tf_pivae.uses.preparation import Preparation, preparation
 
 IMPORTANCE_SAMPLES = 16
-_CARD = "assets.extra/model_card.json"
 Measured = tuple[np.ndarray, np.ndarray]
 
 
@@ -120,10 +120,11 @@ def _exported(folder, batch_size):
 
     register()  # What the card's configuration names.
     model = export.load(folder, batch_size=batch_size)
-    path = model.folder / _CARD
+    path = model.folder / MODEL_CARD
     try:
         card = read_json(path)
-        facts, settings = card["data"], configuration.of_text(card["configuration"], path)
+        facts = card["data"]
+        settings = configuration.of_text(card["configuration"], path)
         made = {"step": card["step"], "exported": card["exported"], **card["export_options"]}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: export the run again.") from error

@@ -69,16 +69,16 @@ def check_classes(path: str | Path, num_classes: int, label: int | None) -> None
     if label is not None and not 0 <= label < num_classes:
         raise UserError(f"--label={label}: {f'classes are 0 to {num_classes - 1}' if num_classes else _NO_CLASSES}.")
     if num_classes and label is None and (source_of(path) == "folder" or npz.stored_images(path)[0].labels is None):
-        raise UserError(f"{path} has no classes, which this model wants: give --label, or an .npz file with labels.")
+        raise UserError(f"{path} has no classes, which this model needs: give --label, or an .npz file with labels.")
 
 
 def _files(root, preparation):
     channels = preparation.image_shape[2]
-    for found in image_files.walk(root):
-        if isinstance(found, image_files.ImageFile):
-            yield Entry(printable(found.relative), _reader(found.path, channels, preparation))
+    for entry in image_files.walk(root):
+        if isinstance(entry, image_files.ImageFile):
+            yield Entry(printable(entry.relative), _reader(entry.path, channels, preparation))
         else:
-            yield Entry(printable(found.relative), _refusal(found.reason))
+            yield Entry(printable(entry.relative), _refusal(entry.reason))
 
 
 def _reader(path, channels, preparation):
@@ -124,12 +124,12 @@ class Batch:
 
 
 def batches(
-    found: Iterator[Entry], size: int, image_shape: Sequence[int], num_classes: int = 0, label: int | None = None
+    files: Iterator[Entry], size: int, image_shape: Sequence[int], num_classes: int = 0, label: int | None = None
 ) -> Iterator[Batch]:
     """Reads entries, so many at a time.
 
     Args:
-      found: the entries.
+      files: the entries.
       size: of a batch.
       image_shape: (H, W, C).
       num_classes: of a class-conditional model, or 0.
@@ -138,7 +138,7 @@ def batches(
     Raises:
       UserError: a class-conditional model, and a class that it does not know.
     """
-    while some := list(itertools.islice(found, size)):
+    while some := list(itertools.islice(files, size)):
         images, labels, problems = [np.zeros((0, *image_shape), np.uint8)], [], []
         for entry in some:
             try:

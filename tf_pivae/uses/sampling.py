@@ -43,7 +43,7 @@ def sample(
       The step of the checkpoint.
 
     Raises:
-      UserError: no such run, step or class; a place that cannot be written, or that was begun with other settings.
+      UserError: no such run, step or class; a place that cannot be written, or that was started with other settings.
     """
     from tf_pivae.loading import load_with_step
     from tf_pivae.runs.pretrained import resolve

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tf_pivae import figures
 from tf_pivae.errors import UserError, check_output
-from tf_pivae.files import csv_cell
+from tf_pivae.files import csv_cell, replacing, write_atomically
 from tf_pivae.system.progress import progress_bar
 from tf_pivae.uses import own_images
 from tf_pivae.uses.claims import unfinished
@@ -32,7 +32,7 @@ class Scores(NamedTuple):
     """What was scored."""
 
     scored: int  # images
-    skipped: int  # files that are none, or could not be used; the table says why
+    skipped: int  # files that are not images, or could not be used; the table says why
     separations: dict[str, Separation]  # by column; empty without other images
 
 
@@ -91,9 +91,9 @@ def score(
         "label": label,
     }
     with unfinished(output, settings) as folder:
-        known = _reference(folder / "held_out.npy", model, held_out, num_held_out, label, batch_size)
+        usual = _reference(folder / "held_out.npy", model, held_out, num_held_out, label, batch_size)
         rows = folder / "rows.csv"
-        _write_rows(rows, model, known, paths, sum(counts), label, batch_size)
+        _write_rows(rows, model, usual, paths, sum(counts), label, batch_size)
         table, skipped = _read_rows(rows)
         separations = _separate(folder, Path(output), table) if against is not None else {}
         os.replace(rows, output)
@@ -106,10 +106,10 @@ def _reference(
     """The held-out images' bits per dimension, kept for a continuation."""
     if path.exists():
         return reference(np.load(path, allow_pickle=False))
-    found = _known(model, count) if held_out is None else own_images.entries(held_out, model.prepare)
+    entries = _known(model, count) if held_out is None else own_images.entries(held_out, model.prepare)
     bits = [np.zeros(0)]
     with progress_bar(total=count, desc="held-out images", unit="img", leave=False) as bar:
-        for batch in _batches(model, itertools.islice(found, count), label, batch_size):
+        for batch in _batches(model, itertools.islice(entries, count), label, batch_size):
             if len(batch.images):
                 bits.append(bits_per_dim(model.measure(batch.images, batch.labels)[0], batch.images))
             bar.update(len(batch.names))
@@ -117,9 +117,8 @@ def _reference(
     values = values[np.isfinite(values)]
     if not len(values):
         raise UserError(f"{held_out} has no usable image to compare with: give others as --held_out.")
-    partial = path.with_name("held_out.partial.npy")
-    np.save(partial, values)
-    os.replace(partial, path)
+    with replacing(path) as partial, open(partial, "wb") as file:
+        np.save(file, values)
     return reference(values)
 
 
@@ -137,13 +136,13 @@ def _known(model: Density, count: int) -> Iterator[own_images.Entry]:
 
 
 def _batches(
-    model: Density, found: Iterator[own_images.Entry], label: int | None, size: int
+    model: Density, entries: Iterator[own_images.Entry], label: int | None, size: int
 ) -> Iterator[own_images.Batch]:
-    return own_images.batches(found, size, model.prepare.image_shape, model.facts["num_classes"], label)
+    return own_images.batches(entries, size, model.prepare.image_shape, model.facts["num_classes"], label)
 
 
 def _write_rows(
-    path: Path, model: Density, known: Reference, paths: list[str], total: int, label: int | None, batch_size: int
+    path: Path, model: Density, held_out: Reference, paths: list[str], total: int, label: int | None, batch_size: int
 ) -> None:
     """Appends the rows that are not there yet."""
     done, last = _whole_lines(path)
@@ -155,13 +154,13 @@ def _write_rows(
             file.write(_lines([_HEADER]))
         skip = max(0, done - 1)
         for name, source in zip(_SETS, paths, strict=False):
-            found = own_images.entries(source, model.prepare)
-            for entry in itertools.islice(found, skip):
+            entries = own_images.entries(source, model.prepare)
+            for entry in itertools.islice(entries, skip):
                 skip -= 1
                 if not skip and last != [name, csv_cell(entry.name)]:
                     raise _changed(source, path)
-            for batch in _batches(model, found, label, batch_size):
-                file.write(_lines(_rows(name, batch, model, known)))
+            for batch in _batches(model, entries, label, batch_size):
+                file.write(_lines(_rows(name, batch, model, held_out)))
                 file.flush()
                 bar.update(len(batch.names))
         if skip:
@@ -169,14 +168,14 @@ def _write_rows(
 
 
 def _changed(source: str, path: Path) -> UserError:
-    return UserError(f"{source} has changed since its scores were begun: remove {path.parent}, then begin again.")
+    return UserError(f"{source} has changed since its scores were started: remove {path.parent}, then start again.")
 
 
-def _rows(name: str, batch: own_images.Batch, model: Density, known: Reference) -> Iterator[list[object]]:
+def _rows(name: str, batch: own_images.Batch, model: Density, held_out: Reference) -> Iterator[list[object]]:
     """Cells, row by row."""
     values = {column: np.zeros(0) for column in UNUSUAL}
     if len(batch.images):
-        values = columns(*model.measure(batch.images, batch.labels), batch.images, known)
+        values = columns(*model.measure(batch.images, batch.labels), batch.images, held_out)
     scored = zip(*values.values(), strict=True)
     for file, problem in zip(batch.names, batch.problems, strict=True):
         cells = [""] * len(UNUSUAL)
@@ -184,7 +183,8 @@ def _rows(name: str, batch: own_images.Batch, model: Density, known: Reference) 
             numbers = next(scored)
             cells = ["" if np.isnan(number) else f"{number:.9g}" for number in numbers]
             if not np.isfinite(numbers[0]):
-                cells, problem = [""] * len(UNUSUAL), "no finite log_prob"
+                cells = [""] * len(UNUSUAL)
+                problem = "no finite log_prob"
         yield [name, csv_cell(file), *cells, csv_cell(problem)]
 
 
@@ -198,7 +198,9 @@ def _whole_lines(path: Path) -> tuple[int, list[str]]:
     """How many whole lines a file has, and the first two cells of the last; what follows the last one is cut off."""
     if not path.exists():
         return 0, []
-    number, end, last = 0, 0, b""
+    number = 0
+    end = 0
+    last = b""
     with open(path, "r+b") as file:
         for line in file:
             if line.endswith(b"\n"):
@@ -209,7 +211,8 @@ def _whole_lines(path: Path) -> tuple[int, list[str]]:
 
 def _read_rows(path: Path) -> tuple[dict[str, np.ndarray], int]:
     """The numbers of the table: a float64 [N] for each column, "set" a bool [N] (against); and the rows without any."""
-    skipped, values = 0, {name: array.array("d") for name in ("set", *UNUSUAL)}
+    skipped = 0
+    values = {name: array.array("d") for name in ("set", *UNUSUAL)}
     with open(path, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             if row["problem"]:
@@ -227,17 +230,16 @@ def _separate(folder: Path, output: Path, table: dict[str, np.ndarray]) -> dict[
     if other.all() or not other.any():
         raise UserError("one of the two sets has no usable image: see the reasons in " + str(folder / "rows.csv"))
     names = [name for name in UNUSUAL if np.isfinite(table[name]).all()]
-    found = {}
+    separations = {}
     for name in progress_bar(names, desc="areas under the curves", leave=False):
         values = UNUSUAL[name] * table[name]
-        found[name] = separation(values[~other], values[other])
+        separations[name] = separation(values[~other], values[other])
     header = ["column", *(f"{area}{end}" for area in ("auroc", "aupr") for end in ("", "_low", "_high"))]
-    cells = [[name, *(f"{value:.4f}" for area in areas for value in area)] for name, areas in found.items()]
-    (folder / "areas.csv").write_text(_lines([header, *cells]))
+    cells = [[name, *(f"{value:.4f}" for area in areas for value in area)] for name, areas in separations.items()]
     charts = [_histograms(name, table[name][~other], table[name][other]) for name in names]
     figures.save_png(figures.stacked(charts), output.with_suffix(".png"))
-    os.replace(folder / "areas.csv", output.with_suffix(".auroc.csv"))
-    return found
+    write_atomically(output.with_suffix(".auroc.csv"), _lines([header, *cells]))
+    return separations
 
 
 def _histograms(name: str, usual: np.ndarray, unusual: np.ndarray) -> Image.Image:

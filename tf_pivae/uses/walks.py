@@ -117,7 +117,8 @@ def _write(
     count, (group, gives) = own_images.count(images), takes
     if count % group:
         raise UserError(f"{images} has {count} images, which are taken two by two: add or remove one.")
-    total, folder = count // group * gives, resolve(run_dir)
+    total = count // group * gives
+    folder = resolve(run_dir)
     if image_outputs.is_grid(output) and total > _MOST_IN_GRID:
         raise UserError(f"{total:,} images are too many for one picture: give --output=FOLDER/ or --output=NAME.npz.")
     num_classes = load_facts(run_dir)["num_classes"]
@@ -126,10 +127,11 @@ def _write(
     prepare = preparation(model.image_shape, model.num_bins, configuration.of_run(folder / "config.gin"))
     model_is = {"step": loaded, "model": identity(folder, step, loaded)}
     settings = {"images": str(images), **model_is, **settings, "label": label}
-    found, bar = own_images.entries(images, prepare), progress_bar(total=count, unit="img", leave=False)
+    entries = own_images.entries(images, prepare)
+    bar = progress_bar(total=count, unit="img", leave=False)
     with image_outputs.open_sink(output, settings, total, model.image_shape, model.num_bins, columns) as sink, bar:
         for first in range(0, count, _BATCH):
-            some = list(itertools.islice(found, _BATCH))
+            some = list(itertools.islice(entries, _BATCH))
             names = _names(some, first, group, gives)
             if not sink.has(first // group * gives, names):
                 batch, labels = _load(some, num_classes, label)
@@ -149,14 +151,14 @@ def _load(some: list[own_images.Entry], num_classes: int, label: int | None) -> 
     """The images of all entries, and their classes.
 
     Raises:
-      UserError: one of them is none.
+      UserError: one of them cannot be read as an image.
     """
     images = []
     for entry in some:
         try:
             images.append(entry.load())
         except UnusableImage as error:
-            raise UserError(f"{entry.name} cannot be used ({error}): mend or remove it.") from error
+            raise UserError(f"{entry.name} cannot be used ({error}): repair or remove it.") from error
     if not num_classes:
         return np.stack(images), None
     labels = np.asarray([label if entry.label is None else entry.label for entry in some], np.int64)

@@ -1,0 +1,70 @@
+"""What an evaluation came to: rows of a table, as text and as JSON."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    metric: str
+    value: float
+    spread: float | None  # standard error or standard deviation, as `protocol` says
+    protocol: str
+    approximate: bool = False  # shown in [square brackets]: the bound of an inference network trained around a GAN
+
+    def as_dict(self) -> dict:
+        """Plain types, for JSON."""
+        return dataclasses.asdict(self)
+
+    @property
+    def number(self) -> str:
+        """The value as the table shows it."""
+        text = f"{self.value:.4f}" if abs(self.value) < 100 else f"{self.value:.2f}"
+        return f"[{text}]" if self.approximate else text
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation came to."""
+
+    step: int
+    rows: list[Row]
+    refused: list[str]  # why a metric that was asked for is missing
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text."""
+    width = max((len(row.metric) for row in rows), default=0)
+    lines = []
+    for row in rows:
+        spread = "" if row.spread is None else f"+- {row.spread:.4f}"
+        lines.append(f"{row.metric:<{width}}  {row.number:>12}  {spread:<11}  {row.protocol}")
+    return "\n".join(lines)
+
+
+def with_earlier(evaluation: Evaluation, earlier: dict | None) -> Evaluation:
+    """An evaluation, and those rows of an earlier one of the same step that are of other metrics.
+
+    Args:
+      evaluation: `Evaluation`.
+      earlier: what RUN/evaluation.json says, or None.
+    """
+    if earlier is None or earlier["step"] != evaluation.step:
+        return evaluation
+    fresh = {_family(row.metric) for row in evaluation.rows}
+    rows = [Row(**{field.name: row[field.name] for field in dataclasses.fields(Row)}) for row in earlier["rows"]]
+    return evaluation._replace(rows=[row for row in rows if _family(row.metric) not in fresh] + evaluation.rows)
+
+
+def _family(metric: str) -> str:
+    """The rows of bits/dim, with those of its terms, classes and mass, are one metric; every other one is its own."""
+    return "bits/dim" if metric.startswith(("bits/dim", " ", "mass: ")) else metric
+
+
+def as_json(evaluation: Evaluation) -> str:
+    """An `Evaluation` as one JSON object."""
+    rows = [row.as_dict() for row in evaluation.rows]
+    return json.dumps({"step": evaluation.step, "rows": rows, "refused": evaluation.refused}, allow_nan=False)

@@ -1,0 +1,74 @@
+"""Gradients as lists beside their variables: None where a loss does not depend on a variable."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import keras
+import tensorflow as tf
+
+Gradients = list[tf.Tensor | None]
+
+
+def pulled(
+    tape: tf.GradientTape, target: object, variables: Sequence[keras.Variable], upstream: object = None
+) -> Gradients:
+    """The gradients of what a tape has recorded, as dense tensors: rows gathered by label come as `IndexedSlices`.
+
+    Args:
+      tape: which has recorded it.
+      target: a tensor, or a list of them.
+      variables: Keras variables or tensors.
+      upstream: gradients with respect to `target`; None is 1 for a scalar.
+    """
+    gradients = tape.gradient(target, variables, output_gradients=upstream)
+    return [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients]
+
+
+def add(one: Gradients, other: Gradients) -> Gradients:
+    """The sum, variable by variable."""
+    return [a if b is None else b if a is None else a + b for a, b in zip(one, other, strict=True)]
+
+
+def scaled(weight: float | tf.Tensor, gradients: Gradients) -> Gradients:
+    """`weight` times each."""
+    return [None if gradient is None else weight * gradient for gradient in gradients]
+
+
+def spread(gradients: Iterable[tf.Tensor | None], mask: Sequence[bool]) -> Gradients:
+    """The gradients of those variables that the mask lets through, and None for the others."""
+    remaining = iter(gradients)
+    return [next(remaining) if passes else None for passes in mask]
+
+
+def averaged(gradients: Gradients, variables: Sequence[keras.Variable]) -> list[tf.Tensor]:
+    """The mean over replicas, zeros where there is none."""
+    full = [tf.zeros_like(v) if g is None else g for g, v in zip(gradients, variables, strict=True)]
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return full
+    return [g / context.num_replicas_in_sync for g in context.all_reduce(tf.distribute.ReduceOp.SUM, full)]
+
+
+def every(interval: int, step: tf.Tensor, loss: Callable[[], tf.Tensor], variables: Sequence[keras.Variable]) -> tuple:
+    """A loss that is computed now and then, and stronger for it.
+
+    Args:
+      interval: in steps.
+      step: the number of the step being taken, a scalar integer tensor.
+      loss: a function without arguments that returns a scalar.
+      variables: whose gradients are taken.
+
+    Returns:
+      `interval` times the loss and its gradients in every `interval`-th step, zeros in the others.
+    """
+
+    def due():
+        with tf.GradientTape() as tape:
+            value = interval * loss()
+        pairs = zip(pulled(tape, value, variables), zeros, strict=True)
+        return value, [zero if gradient is None else gradient for gradient, zero in pairs]
+
+    def not_due():
+        return tf.zeros([]), zeros
+
+    zeros = [tf.zeros(variable.shape) for variable in variables]
+    return tf.cond(step % interval == 0, due, not_due)

@@ -1,0 +1,104 @@
+"""What a run is: the settings `train.NAME` of a configuration, and what they build."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Annotated
+
+import gin
+import keras
+
+from tf_pivae.configurable import Batch, Count, Index, NonNegative, configurable
+from tf_pivae.data.arrays import ImageDataset
+from tf_pivae.data.specification import Specification
+from tf_pivae.errors import UserError
+from tf_pivae.models.critic import Critic
+from tf_pivae.models.pivae import PiVAE
+from tf_pivae.training.building import bounded_variables, explained
+from tf_pivae.training.loggers import JsonlLogger, Logger, TensorBoardLogger
+from tf_pivae.training.trainer import Trainer
+from tf_pivae.training.validation import Validation
+from tf_pivae.values import Within
+
+
+@configurable(name="train")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a run consists of. `Recipe()` is what the configuration says; gin calls it `train`.
+
+    Attributes:
+      dataset: a function that returns an `ImageDataset`.
+      model: a function of `image_shape` and `num_classes` that returns a `PiVAE`.
+      critic: None, or a function of `num_classes` that returns a `Critic`.
+      trainer: a function of `pivae`, `critic`, `moving_average` and `seed` that returns a `Trainer`.
+      num_steps: train steps in all.
+      batch_size: the global batch.
+      seed: of the initial weights, the order of the data, and all noise.
+      class_conditional: condition the model on the data set's labels.
+      flip: mirror training images at random.
+      moving_average: keep a moving average of the generator, which then is the model that is evaluated and loaded.
+      log_every, sample_every, checkpoint_every: in steps; a `sample_every` of 0 draws none.
+      keep_checkpoints: number of newest checkpoints to keep.
+      initial_run: folder of a run whose model (the moving average where it was kept) is where this one starts.
+      max_consecutive_skips: steps in a row with a loss or gradient that is not finite that end the run.
+      eval_examples: held-out images for the bits per dimension at the end; 0 evaluates none.
+      eval_importance_samples: K of the tighter bound reported beside K = 1.
+      shown_temperature: of the second grid in `RUN/samples.png`, which also has half of the noise of p(y|z); the first
+        grid is the model itself.
+      jit_compile: whether XLA compiles the step; None: where one GPU takes it. It pays there, not on processors, and
+        replicas cannot exchange anything within a step that XLA compiles.
+      validation: None, or a function of `test` and `likelihood` that returns a `Validation`: scores on the way, and the
+        best checkpoint by one of them, which `load` knows as step "best".
+      loggers: functions of `run_dir` and `start_step` that return the `Logger`s which get numbers and pictures.
+    """
+
+    dataset: Callable[..., ImageDataset] = gin.REQUIRED
+    model: Callable[..., PiVAE] = PiVAE
+    critic: Callable[..., Critic] | None = None
+    trainer: Callable[..., Trainer] = Trainer
+    num_steps: Count = gin.REQUIRED
+    batch_size: Batch = 64
+    seed: Index = 0
+    class_conditional: bool = False
+    flip: bool = False
+    moving_average: bool = False
+    log_every: Count = 50
+    sample_every: Index = 1000
+    checkpoint_every: Count = 1000
+    keep_checkpoints: Count = 3
+    initial_run: str | None = None
+    max_consecutive_skips: Count = 20
+    eval_examples: Index = 1000
+    eval_importance_samples: Annotated[int, Within(1, 10**6)] = 16
+    shown_temperature: NonNegative = 0.8
+    jit_compile: bool | None = None
+    validation: Callable[..., Validation] | None = None
+    loggers: tuple[Callable[..., Logger], ...] = (JsonlLogger, TensorBoardLogger)
+
+    def build(self, data: ImageDataset | Specification, replicas: int = 1) -> Trainer:
+        """The trainer with its model and critic.
+
+        Args:
+          data: the data set, or what is known of it before it is opened.
+          replicas: among which a batch is divided.
+
+        Raises:
+          UserError: the model cannot be built for the images, or takes more memory than there is; data without labels
+            for a class-conditional model; a batch that cannot be divided.
+        """
+        if self.class_conditional and not data.num_classes:
+            raise UserError(f"{data.name} has no labels: set class_conditional = False, or choose labelled data.")
+        num_classes = data.num_classes if self.class_conditional else 0
+        keras.utils.set_random_seed(self.seed)
+        with explained(f"the model cannot be built for images of {list(data.image_shape)}"), bounded_variables():
+            pivae = self.model(image_shape=data.image_shape, num_classes=num_classes)
+            trainer = self.trainer(
+                pivae=pivae,
+                critic=None if self.critic is None else self.critic(num_classes=num_classes),
+                moving_average=self.model(image_shape=data.image_shape, num_classes=num_classes)
+                if self.moving_average
+                else None,
+                seed=self.seed,
+            )
+        with explained(f"batch_size = {self.batch_size}"):
+            trainer.check_batch(self.batch_size // replicas)
+        return trainer
