@@ -23,7 +23,7 @@ _running: list[tuple[int, Connection]] = []  # The process that runs tests now a
 
 
 def _fork(items: dict[str, pytest.Item]) -> tuple[int, Connection]:
-    assert context.context()._context_handle is None, "a test's file runs TensorFlow when it is imported"
+    assert context.context()._context_handle is None, "a file of tests runs TensorFlow when it is imported"
     forking.python()  # What commands are forked from is the worker's, and outlives the processes that run tests.
     here, there = Pipe()
     number = os.fork()

@@ -1,6 +1,7 @@
 """How the tests speak to a server: through the clients, in bytes of their own, and to its metrics."""
 
 import base64
+import io
 import json
 import re
 import urllib.error
@@ -9,6 +10,7 @@ import urllib.request
 import grpc
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import predict_pb2
 
@@ -68,9 +70,16 @@ def as_numbers(array):
     return TensorProto(dtype=tf.as_dtype(array.dtype).as_datatype_enum, tensor_shape=shape, **numbers)
 
 
+def png(image):
+    """The bytes of a PNG of uint8 [H, W, 1]."""
+    stream = io.BytesIO()
+    Image.fromarray(image[..., 0]).save(stream, "png")
+    return stream.getvalue()
+
+
 ONE = np.zeros([1, 4, 4, 1], np.uint8)
-PNG = tf.io.encode_png(ONE[0]).numpy()
-BOMB = tf.io.encode_png(np.zeros([5000, 5000, 1], np.uint8)).numpy()
+PNG = png(ONE[0])
+BOMB = png(np.zeros([5000, 5000, 1], np.uint8))
 LATENTS = {"top": (3,), "top_down_0": (4, 4, 2)}
 
 
