@@ -21,6 +21,7 @@ TRAIN = "python -m tf_pivae.train --gin_file=demo.gin --run_dir=runs/demo"
 SAMPLE = "python -m tf_pivae.sample --run_dir=fashion_mnist --num_samples=50000"
 SAMPLES = f"{SAMPLE} --output=samples/"
 EXPORT = "python -m tf_pivae.export --run_dir=runs/demo --export_dir=exports/demo"
+FASHION = "python -m tf_pivae.train --gin_file=fashion_mnist.gin --run_dir=runs/fashion_mnist"
 ADAM = (
     "python -m tf_pivae.train --gin_file=demo.gin --gin_file=options/adam.gin --gin_file=options/validation.gin "
     "--run_dir=runs/adam"
@@ -81,6 +82,16 @@ RUN = {
     # docs/
     ADAM: Run(f"{SHORT} --gin_param=Validation.examples=4", slow=True),
     "python -m tf_pivae.sample --run_dir=runs/adam --step=best --output=best.png": Run(needs=(ADAM,), slow=True),
+    FASHION: Run(
+        "--gin_param=train.dataset=@bundled --gin_param=bundled.image_size=28 --gin_param=num_steps=2 "
+        "--gin_param=LinearSchedule.decay_start=0 --gin_param=batch_size=2 --gin_param=train.eval_examples=2 "
+        "--gin_param=train.sample_every=0",
+        slow=True,
+    ),
+    "python -m tf_pivae.evaluate --run_dir=runs/fashion_mnist "
+    "--metrics=bits_per_dim,fid,precision,recall,density,coverage": Run(
+        "--metrics=bits_per_dim --num_examples=4 --importance_samples=2", (FASHION,), slow=True
+    ),
     "python -m tf_pivae.describe --output=docs/architectures.md": Run("--rows=vae", slow=True),
     "python -m tf_pivae.paper --table=1 --preset=small --output_dir=tables --seeds=0,1": Run(
         "--seeds=1 --preset=tiny --rows=vae --only_metrics=bits_per_dim --gin_param=num_steps=2", slow=True

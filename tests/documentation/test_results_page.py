@@ -82,3 +82,20 @@ def test_the_packaged_model_is_the_one_of_the_table():
     values = {row["metric"]: row["value"] for row in json.loads(CARD.read_text())["rows"]}
     assert cqfg["bits_per_dim"]["values"][0] == values["bits/dim, K=1"]  # of seed 0
     assert cqfg["fid"]["values"][0] == values["FID"]
+
+
+def test_the_page_of_fashion_mnist_has_the_numbers_of_its_evaluation():
+    page, folder = (DOCS / "fashion_mnist.md").read_text(), DOCS / "results/flagship"
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    rows = {row["metric"].strip(): row for row in evaluation["rows"]}
+    for metric in ("bits/dim, K=1", "bits/dim, K=16"):
+        assert f"| {metric} | {rows[metric]['value']:.3f} ± {rows[metric]['spread']:.3f} |" in page
+    assert f"| FID | {rows['FID']['value']:.2f} |" in page
+    for metric in ("Precision", "Recall", "Density", "Coverage"):
+        assert f"| {metric} | {rows[metric]['value']:.3f} |" in page
+    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1]["step"] == evaluation["step"]
+    rates = [row["images_per_second"] for row in steps if "images_per_second" in row]
+    assert (
+        f"is {sum(rates) / len(rates):.0f}, which makes {sum(6400 / rate for rate in rates) / 60:.0f} minutes" in page
+    )
