@@ -42,8 +42,8 @@ def poisoned(monkeypatch):
         return with_one_pixel(dequantize(self, *arguments))
 
     def with_one_gradient(self, optimizer, variables, gradients):
-        one = next(iter(gradients))
-        poisoned = {**gradients, one: tf.where(gradient, NAN, gradients[one])}
+        one = next(i for i, of_one in enumerate(gradients) if of_one is not None)
+        poisoned = [tf.where(gradient, NAN, g) if i == one else g for i, g in enumerate(gradients)]
         return apply(self, optimizer, variables, poisoned)
 
     monkeypatch.setattr(PiVAE, "features", of_the_likelihood)
