@@ -94,7 +94,7 @@ def test_one_that_fails_on_the_way_is_left_out(train, capsys):
 
 
 def test_one_that_cannot_be_made_is_one_line(train):
-    with pytest.raises(UserError, match=r"^train\.loggers: RememberingLogger: ConnectionError: no server at all\n"):
+    with pytest.raises(UserError, match=r"^train\.loggers: RememberingLogger: ConnectionError: no server at all$"):
         train("train.loggers=(@RememberingLogger, @JsonlLogger)", "RememberingLogger.fails_at=0")
 
 

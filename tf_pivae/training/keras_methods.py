@@ -63,9 +63,10 @@ class KerasMethods(keras.Model):
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """What Keras sets to zero before each evaluation."""
-        return [self._bits] if self.compiled else []
+        return [self._bits] if hasattr(self, "_bits") else []
 
     def _compile_once(self) -> None:
-        if not self.compiled:
+        if not hasattr(self, "_bits"):
             self._bits = keras.metrics.Mean(name="bits_per_dim")
+        if not self.compiled:
             self.compile(optimizer=self.generator_optimizer, jit_compile=False)
