@@ -513,8 +513,8 @@ MUTATIONS = [
     Mutation(
         "an sdist without the numbers of the results",
         "MANIFEST.in",
-        "*.md *.ipynb *.json",
-        "*.md *.ipynb",
+        "*.md *.jsonl *.ipynb *.json",
+        "*.md *.jsonl *.ipynb",
         "tests/test_packaging.py",
     ),
     # Clients of a server.
