@@ -14,7 +14,8 @@ _ANYWHERE = ("__pycache__", "*.egg-info", "bazel-*")
 
 
 def _ignored(folder: str, names: list[str]) -> set[str]:
-    ignored = shutil.ignore_patterns(*_ANYWHERE)(folder, names)
+    links = {name for name in names if Path(folder, name).is_symlink()}  # tests/mutations.py makes one.
+    ignored = shutil.ignore_patterns(*_ANYWHERE)(folder, names) | links
     return ignored | _AT_THE_TOP if Path(folder) == ROOT else ignored
 
 

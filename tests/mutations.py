@@ -21,7 +21,8 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-IGNORED = (".git", ".venv", "runs", "dist", "build", "site", "__pycache__", ".*_cache", "*.egg-info")
+IGNORED = ("__pycache__", ".*_cache", "*.egg-info")
+IGNORED_AT_THE_TOP = (".git", ".venv", "runs", "dist", "build", "site")
 RECORD = ROOT / "docs/mutations.md"
 PYTEST = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow"]
 _NO_SUCH_TEST = (4, 5)  # pytest's exit statuses
@@ -720,6 +721,12 @@ MUTATIONS = [
 ]
 
 
+def _ignored(folder: str, names: list[str]) -> set[str]:
+    """Of a folder's names those that are no part of the tree."""
+    patterns = (*IGNORED, *IGNORED_AT_THE_TOP) if Path(folder) == ROOT else IGNORED
+    return shutil.ignore_patterns(*patterns)(folder, names)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="regular expression that the mistake, its file or its tests contain")
@@ -735,7 +742,7 @@ def main() -> None:
     _import_what_takes_long()
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*IGNORED))
+        shutil.copytree(ROOT, tree, ignore=_ignored)
         (tree / "tf_pivae/export").symlink_to("../export")  # Where it is installed.
         _check_that_the_copy_is_tested(tree)
         healthy = True
