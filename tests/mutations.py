@@ -512,6 +512,13 @@ MUTATIONS = [
         "tests/documentation/test_site.py",
     ),
     Mutation(
+        "the suite: processes that hold much are not renewed",
+        "tests/renewal.py",
+        "usage.held() > RENEW_BYTES",
+        "usage.held() < 0",
+        "tests/test_renewal.py",
+    ),
+    Mutation(
         "an sdist without the numbers of the results",
         "MANIFEST.in",
         "*.md *.jsonl *.ipynb *.json",

@@ -3,6 +3,7 @@
 import ast
 import email
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -113,7 +114,8 @@ def test_twine_is_content(sdist, wheel):
 
 def _output(folder, *command):
     """What a command prints that runs in `folder`, which is not the clone."""
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # Of tests/mutations.py.
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, env=environment).stdout
 
 
 def test_installed_package_finds_its_own_gin_files_and_export(programs, tmp_path):

@@ -36,7 +36,7 @@ class Logger:
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Takes the numbers of a step, by name; they may be NaN or infinite."""
-        raise NotImplementedError
+        raise NotImplementedError  # Each subclass: where they go.
 
     def image(self, step: int, name: str, picture: np.ndarray) -> None:
         """Takes a picture of a step, uint8 [H, W, 3]."""
