@@ -96,10 +96,13 @@ def test_adversary_reaches_the_decoder_through_the_inverse(randomize):
     )
 
 
-@pytest.mark.parametrize(("warmup", "step", "weight"), [(0, 0, 1.0), (4, 2, 0.75), (4, 9, 1.0)])
-def test_likelihood_gradient_is_that_of_the_bound(randomize, warmup, step, weight):
+@pytest.mark.parametrize(
+    ("final", "warmup", "step", "weight"),
+    [(1.0, 0, 0, 1.0), (1.0, 4, 2, 0.75), (1.0, 4, 9, 1.0), (0.8, 0, 0, 0.8), (0.8, 4, 2, 0.6), (0.8, 4, 9, 0.8)],
+)
+def test_likelihood_gradient_is_that_of_the_bound(randomize, final, warmup, step, weight):
     """With the KL's weight of that step; reported numbers count it in full."""
-    trainer = small_trainer(randomize, critic=None, norm="act", kl_warmup_steps=warmup)
+    trainer = small_trainer(randomize, critic=None, norm="act", kl_weight=final, kl_warmup_steps=warmup)
     trainer.step.assign(step)
     noise = RowNoise(0, BATCH, step * BATCH).fold_in("likelihood")
     variables = trainer.pivae.trainable_variables

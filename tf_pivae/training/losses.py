@@ -17,7 +17,7 @@ def coverage_loss(
       bound: `tf_pivae.models.pivae.Bound` of B images.
       free_nats: float; each latent channel's KL, averaged over the batch and summed over space, counts at least this
         much (Kingma et al. 2016, section C.8). 0 leaves the bound as it is.
-      kl_weight: float or scalar tensor, the factor on the KL during a warm-up; 1 is the bound.
+      kl_weight: float or scalar tensor, the factor on the KL; 1 is the bound.
       reduce: a function that averages a tensor over replicas: a channel's KL is floored over the global batch.
 
     Returns:

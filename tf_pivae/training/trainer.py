@@ -55,7 +55,8 @@ class Trainer(KerasMethods):
       inference_only: train only sigma and the inference network, around a generator that stays as it is: the bits per
         dimension of a GAN (section 5.1).
       free_nats: float, see `losses.coverage_loss`; 0 is off.
-      kl_warmup_steps: int, steps over which the KL's weight grows linearly to 1; 0 is off.
+      kl_weight: float, the KL's weight in the training loss; 1 is the bound. Below it, latents keep more of an image.
+      kl_warmup_steps: int, steps over which the KL's weight grows linearly to `kl_weight`; 0 is off.
       learning_rate, beta_1, beta_2: of the `Adamax` that either has by default.
       generator_optimizer, critic_optimizer: None, or a function that returns another one of
         `tf_pivae.training.optimizer`.
@@ -80,6 +81,7 @@ class Trainer(KerasMethods):
         critic_steps: Depth = 1,
         inference_only: bool = False,
         free_nats: NonNegative = 0.0,
+        kl_weight: NonNegative = 1.0,
         kl_warmup_steps: Index = 0,
         learning_rate: NonNegative = 0.002,
         beta_1: Decay = 0.9,
@@ -105,7 +107,7 @@ class Trainer(KerasMethods):
         self.regularizer = None if regularizer is None else regularizer()
         self.regularizer_interval = regularizer_interval
         self.augment = None if augment is None else augment()
-        self.free_nats, self.kl_warmup_steps = free_nats, kl_warmup_steps
+        self.free_nats, self.kl_weight, self.kl_warmup_steps = free_nats, kl_weight, kl_warmup_steps
         self.moving_average_decay, self.seed = moving_average_decay, seed
         adamax = functools.partial(Adamax, learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2)
         self.generator_optimizer = (generator_optimizer or adamax)(name="generator_optimizer")
@@ -321,8 +323,8 @@ class Trainer(KerasMethods):
 
     def _kl_weight(self) -> float | tf.Tensor:
         if not self.kl_warmup_steps:
-            return 1.0
-        return tf.minimum(1.0, self._step_number() / self.kl_warmup_steps)
+            return self.kl_weight
+        return self.kl_weight * tf.minimum(1.0, self._step_number() / self.kl_warmup_steps)
 
     def _step_number(self) -> tf.Tensor:
         """The step that is being taken, from 1 on: a scalar float32."""
