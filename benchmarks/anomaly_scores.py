@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from tf_pivae import cli
 from tf_pivae.system.progress import progress_bar
 
-_RUN_DIR = flags.DEFINE_string("run_dir", "fashion_mnist", "A run on grey images of 32x32, or such a model.")
+_RUN_DIR = flags.DEFINE_string("run_dir", "fashion_mnist", "A run on grey images, square ones, or such a model.")
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 200, "Of each set.", 2)
 _NUM_HELD_OUT = flags.DEFINE_integer("num_held_out", 500, "Images to compare with.", 2)
 _IMPORTANCE_SAMPLES = flags.DEFINE_integer("importance_samples", 8, "K of log_prob.", 1)
@@ -35,7 +35,8 @@ def main() -> None:
     from tf_pivae.uses.opening import density
 
     model = density(_RUN_DIR.value, _IMPORTANCE_SAMPLES.value)
-    test = np.asarray(bundled(32).test.images)
+    side = model.facts["image_shape"][0]
+    test = np.asarray(bundled(side).test.images)
     held_out, usual = test[-_NUM_HELD_OUT.value :], test[: _NUM_IMAGES.value]
     known = reference(bits_per_dim(model.measure(held_out, None)[0], held_out))
 
@@ -57,8 +58,8 @@ def main() -> None:
 
 
 def unusual_sets(usual: np.ndarray, photographs: str | None) -> Iterator[tuple[str, np.ndarray]]:
-    """Pairs (name, uint8 [N, 32, 32, 1]) made of the usual images, or at most as many others."""
-    rng = np.random.default_rng(0)
+    """Pairs (name, uint8 [N, S, S, 1]) made of the usual images, or at most as many others."""
+    rng, side = np.random.default_rng(0), usual.shape[1]
     yield "themselves upside down", usual[:, ::-1]
     noisy = usual + rng.normal(0.0, _NOISE, usual.shape)
     yield f"themselves with noise of {_NOISE:g} levels", np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
@@ -67,26 +68,26 @@ def unusual_sets(usual: np.ndarray, photographs: str | None) -> Iterator[tuple[s
         "themselves blurred",
         np.stack([np.asarray(Image.fromarray(i[..., 0]).filter(blur))[..., None] for i in usual]),
     )
-    yield "letters", np.stack([letter(rng) for _ in usual])
+    yield "letters", np.stack([letter(rng, side) for _ in usual])
     if photographs is not None:
-        yield "tiles of photographs", tiles(photographs, len(usual))
+        yield "tiles of photographs", tiles(photographs, len(usual), side)
 
 
-def letter(rng: np.random.Generator) -> np.ndarray:
-    """A letter of Pillow's own font, of a random size and at a random slant, white on black: uint8 [32, 32, 1]."""
-    canvas = Image.new("L", (32, 32))
-    font = ImageFont.load_default(size=int(rng.integers(18, 30)))
+def letter(rng: np.random.Generator, side: int) -> np.ndarray:
+    """A letter of Pillow's own font, of a random size and at a random slant, white on black: uint8 [side, side, 1]."""
+    canvas = Image.new("L", (side, side))
+    font = ImageFont.load_default(size=int(side * rng.integers(18, 30) / 32))
     text = string.ascii_letters[rng.integers(len(string.ascii_letters))]
-    ImageDraw.Draw(canvas).text((16, 16), text, 255, font, anchor="mm")
+    ImageDraw.Draw(canvas).text((side / 2, side / 2), text, 255, font, anchor="mm")
     return np.asarray(canvas.rotate(float(rng.uniform(-15, 15)), Image.Resampling.BICUBIC))[..., None]
 
 
-def tiles(folder: str, count: int) -> np.ndarray:
-    """Tiles of photographs made smaller, grey: uint8 [at most `count`, 32, 32, 1]."""
+def tiles(folder: str, count: int, side: int) -> np.ndarray:
+    """Tiles of photographs made smaller, grey: uint8 [at most `count`, side, side, 1]."""
     from tf_pivae.data import image_folder
 
     with tempfile.TemporaryDirectory() as cache:
-        data = image_folder(folder, 32, crop="tiles", downscale=(4, 8, 16), channels=1, cache_dir=cache)
+        data = image_folder(folder, side, crop="tiles", downscale=(4, 8, 16), channels=1, cache_dir=cache)
         images = data.train.images
         return np.asarray(images[np.random.default_rng(0).permutation(len(images))[:count]])
 

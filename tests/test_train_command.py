@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from forking import Popen, run
 from PIL import Image
+from shipped import CHANNELS, HEIGHT, WIDTH
 
 TINY = str(Path(__file__).parent / "tiny.gin")
 
@@ -237,7 +238,7 @@ def test_a_mistake_before_the_first_step_can_be_corrected_in_the_same_run_direct
     short = ("num_steps=1", "train.eval_examples=0", "train.sample_every=0")
     assert "no run in nowhere" in error_line(train(tmp_path / "run", "train.initial_run='nowhere'", *short))
     line = error_line(train(tmp_path / "run", "train.initial_run='fashion_mnist'", *short))
-    assert "fashion_mnist is a model of 32x32x1 images, this is one of 16x16x1" in line
+    assert f"fashion_mnist is a model of {HEIGHT}x{WIDTH}x{CHANNELS} images, this is one of 16x16x1" in line
     assert "pretrained/fashion_mnist/config.gin" in line
     wide = ("RealNVP.width=24",)
     line = error_line(train(tmp_path / "run", f"train.initial_run='{finished[0]}'", *wide, *short))

@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 from PIL import Image
+from shipped import RUN, held_out
 from torch_fidelity_peer import peer_extractor
 
 import tf_pivae
-from tf_pivae.data import bundled
 from tf_pivae.metrics import image_scores
 from tf_pivae.uses import sample
-
-RUN = "fashion_mnist"
 
 
 def test_torch_fidelity_finds_our_fid_in_the_folder(tmp_path, inception, inception_archive):
@@ -18,7 +16,7 @@ def test_torch_fidelity_finds_our_fid_in_the_folder(tmp_path, inception, incepti
     torch_fidelity = pytest.importorskip("torch_fidelity")
     from tf_pivae.metrics.inception_weights import load_weights
 
-    count, reference = 24, bundled(32).test.images[:24]
+    count, reference = 24, held_out()[:24]
     for i, image in enumerate(reference):
         (tmp_path / "real").mkdir(exist_ok=True)
         Image.fromarray(image[..., 0]).save(tmp_path / f"real/{i:02d}.png")

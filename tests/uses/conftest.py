@@ -4,11 +4,10 @@ import functools
 from collections.abc import Iterator
 
 import pytest
+from shipped import RUN
 
 from tf_pivae import loading
 from tf_pivae.models.pivae import PiVAE
-
-RUN = "fashion_mnist"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from shipped import RUN, STEP
 
 import tf_pivae
 from tf_pivae.data import npz_images
@@ -13,8 +14,6 @@ from tf_pivae.errors import UserError
 from tf_pivae.metrics import images_from_folder
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.uses import image_outputs, sample
-
-RUN = "fashion_mnist"
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +56,14 @@ def cut_off(monkeypatch):
 def test_a_folder_holds_a_png_a_sample(tmp_path, drawn, run_command):
     result = run_command("sample", f"--run_dir={RUN}", "--num_samples=70", "--seed=3", "--output=out/", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert result.stdout == "70 samples of fashion_mnist at step 6000: out/\n"
+    assert result.stdout == f"70 samples of fashion_mnist at step {STEP}: out/\n"
     names = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
     assert names == [f"{i:06d}.png" for i in range(70)]
     np.testing.assert_array_equal(images_from_folder(tmp_path / "out"), drawn[:70])
 
 
 def test_an_array_reads_back_as_data_does(tmp_path, drawn):
-    assert sample(RUN, tmp_path / "samples.npz", num_samples=150, seed=3) == 6000
+    assert sample(RUN, tmp_path / "samples.npz", num_samples=150, seed=3) == STEP
     with np.load(tmp_path / "samples.npz", allow_pickle=False) as file:
         assert file.files == ["images"]
         np.testing.assert_array_equal(file["images"], drawn)

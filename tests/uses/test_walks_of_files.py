@@ -3,19 +3,17 @@
 import numpy as np
 import pytest
 from PIL import Image
+from shipped import RUN, STEP, held_out
 
-from tf_pivae.data import bundled
 from tf_pivae.errors import UserError
 from tf_pivae.figures import image_grid, reconstruction_grid
 from tf_pivae.metrics import images_from_folder
 from tf_pivae.uses import interpolate, reconstruct
 
-RUN = "fashion_mnist"
-
 
 @pytest.fixture(scope="module")
 def images():
-    return np.asarray(bundled(32).test.images[:6])
+    return held_out()[:6]
 
 
 @pytest.fixture
@@ -33,7 +31,7 @@ def close(found, expected):
 
 def test_reconstructions(tmp_path, folder, images, packaged):
     expected = packaged.reconstruct(images, seed=4)
-    assert reconstruct(RUN, folder, tmp_path / "grid.png", seed=4) == 6000
+    assert reconstruct(RUN, folder, tmp_path / "grid.png", seed=4) == STEP
     close(Image.open(tmp_path / "grid.png"), reconstruction_grid(images, expected))
     reconstruct(RUN, folder, f"{tmp_path}/out/", seed=4)
     names = [path.name for path in sorted((tmp_path / "out").glob("*.png"))]
@@ -45,7 +43,7 @@ def test_reconstructions(tmp_path, folder, images, packaged):
 
 
 def test_walks(tmp_path, folder, images, packaged):
-    expected = packaged.interpolate(images[0::2], images[1::2], steps=5, seed=4).reshape(-1, 32, 32, 1)
+    expected = packaged.interpolate(images[0::2], images[1::2], steps=5, seed=4).reshape(-1, *images.shape[1:])
     interpolate(RUN, folder, tmp_path / "grid.png", steps=5, seed=4)
     close(Image.open(tmp_path / "grid.png"), image_grid(expected, columns=5))
     interpolate(RUN, folder, f"{tmp_path}/out/", steps=5, seed=4)
@@ -83,7 +81,7 @@ def test_commands(tmp_path, folder, run_command):
     for command, output, size in (("reconstruct", "reconstructions.png", (8, 2)), ("interpolate", "walks.png", (8, 3))):
         result = run_command(command, *flags, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
-        assert result.stdout == f"{folder} by fashion_mnist at step 6000: {output}\n"
+        assert result.stdout == f"{folder} by fashion_mnist at step {STEP}: {output}\n"
         assert Image.open(tmp_path / output).size == tuple(66 * side - 2 for side in size)
     result = run_command("reconstruct", *flags, "--output=x.jpg", cwd=tmp_path)
     assert result.returncode == 2
