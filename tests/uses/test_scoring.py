@@ -147,7 +147,8 @@ def test_what_was_cut_off_goes_on_and_ends_alike(folder, tmp_path, scored, monke
 
 
 def test_against_others(folder, tmp_path, test_images, scored, options):
-    np.savez(tmp_path / "noise.npz", images=np.random.default_rng(0).integers(0, 256, [9, HEIGHT, WIDTH, CHANNELS], np.uint8))
+    noise = np.random.default_rng(0).integers(0, 256, [9, HEIGHT, WIDTH, CHANNELS], np.uint8)
+    np.savez(tmp_path / "noise.npz", images=noise)
     output = tmp_path / "scores.csv"
     found = score(RUN, folder, output, tmp_path / "noise.npz", **options)
     assert found.scored == COUNT + 9
