@@ -36,7 +36,8 @@ def main() -> None:
 
     model = density(_RUN_DIR.value, _IMPORTANCE_SAMPLES.value)
     test = np.asarray(bundled(32).test.images)
-    held_out, usual = test[-_NUM_HELD_OUT.value :], test[: _NUM_IMAGES.value]
+    held_out = test[-_NUM_HELD_OUT.value :]
+    usual = test[: _NUM_IMAGES.value]
     known = reference(bits_per_dim(model.measure(held_out, None)[0], held_out))
 
     def measured(images: np.ndarray) -> dict[str, np.ndarray]:

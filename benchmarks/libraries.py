@@ -23,7 +23,8 @@ def prepare(system: str, case: dict) -> tuple[Callable[[], Any], Callable[[], in
     transform = (_normflows if system == "normflows" else _nflows)(cases.head_options(case))
     if case["task"] == "flow":
         return density_gradient(transform, case), None
-    y, transform = torch.randn(case["batch"], 3, case["side"], case["side"]), transform.eval()
+    y = torch.randn(case["batch"], 3, case["side"], case["side"])
+    transform = transform.eval()
     return torch.no_grad()(lambda: transform.inverse(y)[0].numpy()), None
 
 

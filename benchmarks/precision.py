@@ -33,8 +33,10 @@ def main() -> None:
 
     cli.import_tensorflow_quietly()
     data = loading.load_dataset(_RUN_DIR.value).test.take(_NUM_EXAMPLES.value)
-    images, labels = np.asarray(data.images), data.labels
-    exact, samples = None, (1, _IMPORTANCE_SAMPLES.value)
+    images = np.asarray(data.images)
+    labels = data.labels
+    exact = None
+    samples = (1, _IMPORTANCE_SAMPLES.value)
     print(f"{len(images)} held-out images; difference from float32 in bits/dim: mean +- standard error, largest")
     print(_line("convolutions", *(f"K = {k}" for k in samples), "head, there and back"))
     for name, dtypes in _PRECISIONS.items():

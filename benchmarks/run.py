@@ -69,7 +69,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     options, parts, output = _parse(arguments)
     load = load_average()
-    pool, status = Pool(options.threads), 0
+    pool = Pool(options.threads)
+    status = 0
     output.parent.mkdir(parents=True, exist_ok=True)
     kept = output.with_suffix(".json")
     measured = load_sections(kept) if kept.exists() else {}

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from tf_pivae.models.pivae import PiVAE
 
 OUTPUT = Path(__file__).resolve().parent / "pictures" / "overview.png"
-_ROWS, _STEPS, _CELL = 6, 6, 64
+_ROWS = 6
+_STEPS = 6
+_CELL = 64
 
 
 def overview(model: PiVAE, images: np.ndarray) -> Image.Image:

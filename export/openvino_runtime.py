@@ -52,11 +52,13 @@ class OpenVINORuntime:
     """
 
     def __init__(self, folder: Path, precision: str = "f32"):
-        self._folder, self._precision = folder, precision
+        self._folder = folder
+        self._precision = precision
         self._saved = _read(folder)
         entries = self._saved.graphs[0].signatures
         self.signatures = {e.name: _signature(e.value) for e in entries if not e.name.startswith("__")}
-        self._core, self._lock = openvino.Core(), threading.Lock()
+        self._core = openvino.Core()
+        self._lock = threading.Lock()
         self._compiled: dict[str, openvino.CompiledModel | RequestError] = {}
         self._requests = threading.local()  # OpenVINO's, one for each thread and signature
 

@@ -83,7 +83,8 @@ class ServedModel:
     async def __call__(self, request: Request) -> Response:
         """A request over HTTP."""
         try:
-            encoding, body = request.headers.get("content-encoding", ""), await request.body()
+            encoding = request.headers.get("content-encoding", "")
+            body = await request.body()
             name, inputs, by_rows = await asyncio.to_thread(self._parse, body, encoding)
             text = await asyncio.to_thread(json_from_arrays, await self.predict(name, inputs), by_rows)
             return Response(text, media_type="application/json")

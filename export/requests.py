@@ -75,7 +75,8 @@ def check_names(given: Collection[str], specs: Mapping[str, TensorSpec], signatu
     Raises:
       RequestError: INVALID_ARGUMENT.
     """
-    missing, unknown = sorted(set(specs) - set(given)), sorted(set(given) - set(specs))
+    missing = sorted(set(specs) - set(given))
+    unknown = sorted(set(given) - set(specs))
     if missing or unknown:
         what = f"lacks {', '.join(missing)}" if missing else f"has no input {unknown[0][:80]!r}"
         raise invalid(f"signature {signature!r} takes {', '.join(sorted(specs))}; the request {what}.")

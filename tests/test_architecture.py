@@ -30,7 +30,8 @@ def _profiled(graph):
 
 def test_flops_are_those_of_tensorflows_profiler():
     """Forward and backward, a transposed convolution and a matrix product among them."""
-    kernel, transposed = tf.Variable(tf.ones([3, 3, 2, 5])), tf.Variable(tf.ones([4, 4, 3, 5]))
+    kernel = tf.Variable(tf.ones([3, 3, 2, 5]))
+    transposed = tf.Variable(tf.ones([4, 4, 3, 5]))
     dense = tf.Variable(tf.ones([3 * 64, 7]))
 
     def step(x):
@@ -47,7 +48,8 @@ def test_flops_are_those_of_tensorflows_profiler():
 
 
 def test_what_leads_nowhere_is_not_executed():
-    variable, other = tf.Variable(tf.ones([2, 3])), tf.Variable(tf.ones([3, 4]))
+    variable = tf.Variable(tf.ones([2, 3]))
+    other = tf.Variable(tf.ones([3, 4]))
 
     def step(x):
         tf.matmul(tf.ones([7, 7]), tf.ones([7, 7]))  # for nothing

@@ -67,8 +67,10 @@ def peak_before():
 def mutants(request, tmp_path_factory, peak_before):
     """Of each mutated configuration: its entry file, a description, the outcome."""
     strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
-    folder, here = tmp_path_factory.mktemp("mutants"), Path.cwd()
-    kept, handler = recorder.Checkpoints, signal.signal(signal.SIGALRM, _hangs)
+    folder = tmp_path_factory.mktemp("mutants")
+    here = Path.cwd()
+    kept = recorder.Checkpoints
+    handler = signal.signal(signal.SIGALRM, _hangs)
     recorder.Checkpoints = _NoTraining
     found = []
     try:

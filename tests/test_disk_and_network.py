@@ -97,7 +97,8 @@ def keyword(node, name):
 
 def violations(file, tree):
     """What a file does that it must not; a list of str."""
-    allowed, found = _ALLOWED.get(file, set()), []
+    allowed = _ALLOWED.get(file, set())
+    found = []
     found += [f"imports {name}" for name in imports(tree) if name in (_PICKLES | _NETWORK) - allowed]
     for name, node in calls(tree):
         if name in ("eval", "exec", "compile", "__import__", "builtins.eval", "builtins.exec"):

@@ -58,7 +58,8 @@ def test_neighbours_stand_in_the_row_of_their_image():
     images = np.arange(2, dtype=np.uint8).reshape(2, 1, 1, 1).repeat(8, 1).repeat(8, 2)
     others = np.stack([images + 10, images + 20, images + 30], 1)
     grid = np.asarray(figures.neighbour_grid(images, others))[:, :, 0]
-    tile, gap = 64, 2
+    tile = 64
+    gap = 2
     columns = [0] + [tile + figures._NEIGHBOUR_GAP + (tile + gap) * i for i in range(3)]
     assert grid.shape == (2 * tile + gap, columns[-1] + tile)
     for row in range(2):

@@ -122,3 +122,24 @@ def test_lines_are_counted_folder_by_folder():
     assert int(counts.pop("tf_pivae/bijectors/")) == sum(len(text.splitlines()) for text in bijectors)
     together = int(counts.pop("together"))
     assert together == sum(len(path.read_text("utf-8").splitlines()) for path in MODULES.values())
+
+
+def joined(tree):
+    """Assignments that put one tuple of values into one of names, where each could have a line of its own."""
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Tuple)
+            and isinstance(node.targets[0], ast.Tuple)
+        ):
+            yield ast.unparse(node)
+
+
+def test_one_assignment_a_line():
+    assert not {
+        name: lines for name, path in MODULES.items() if (lines := [*joined(ast.parse(path.read_text("utf-8")))])
+    }
+    assert [*joined(ast.parse("a, b = 1, 2\nc, d = e\nself.f, self.g = f, g"))] == [
+        "a, b = (1, 2)",
+        "self.f, self.g = (f, g)",
+    ]

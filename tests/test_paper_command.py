@@ -34,7 +34,8 @@ def table(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("tables")
     metrics = folder / "runs/gan/seed_0/bound/metrics.jsonl"
-    before, reached = "", 0
+    before = ""
+    reached = 0
     for number in (signal.SIGTERM, signal.SIGKILL):
         streams = dict(stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         process = forking.Popen("paper", *_arguments(folder), **streams)
@@ -47,7 +48,8 @@ def table(tmp_path_factory):
         said, _ = process.communicate(timeout=900)  # The pipe ends when the training, which holds it too, has ended.
         assert process.returncode == (128 + number if number == signal.SIGTERM else -number)
         assert "stopped by SIGTERM and saved" in said
-        before, reached = before + said, _last_step(metrics)
+        before = before + said
+        reached = _last_step(metrics)
     assert not list(folder.glob("table_1.*"))
     model = {path: path.stat().st_mtime_ns for path in (folder / "runs/gan/seed_0/model").rglob("*") if path.is_file()}
     assert model
@@ -158,7 +160,10 @@ class _Commands:
     """Stands in for the train and evaluate commands."""
 
     def __init__(self, rows=(), refused=(), error=None):
-        self.rows, self.refused, self.error, self.seen = rows, list(refused), error, []
+        self.rows = rows
+        self.refused = list(refused)
+        self.error = error
+        self.seen = []
 
     def __call__(self, command):
         self.seen.append(command)

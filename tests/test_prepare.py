@@ -77,7 +77,8 @@ def test_space_is_told_before_a_progress_bar_starts(tmp_path, images):
         shown += part.decode()
     os.close(leader)
     needed = 6 * (16 * 16 * 3 + 8) / 1e6
-    space, bar = shown.index(f"preparing {needed:.1f} MB in {tmp_path / 'cache'}"), shown.index("photos train:")
+    space = shown.index(f"preparing {needed:.1f} MB in {tmp_path / 'cache'}")
+    bar = shown.index("photos train:")
     assert space < bar
     assert "MB free" in shown[space:bar]
     assert "3/3" in shown[bar:]

@@ -90,7 +90,9 @@ class Thing:
     """One to configure."""
 
     def __init__(self, given: int, size: Count = 3, name="thing"):
-        self.given, self.size, self.name = given, size, name
+        self.given = given
+        self.size = size
+        self.name = name
 
 
 def test_a_call_is_checked_and_its_signature_kept():

@@ -31,7 +31,8 @@ def divisible_sides(image_shape: Sequence[int], halvings: int, what: str) -> tup
     Raises:
       ValueError: a side is odd before it is halved; says what size would do.
     """
-    (height, width), stride = image_shape[:2], 2**halvings
+    height, width = image_shape[:2]
+    stride = 2**halvings
     if height % stride or width % stride:
         size = tuple(-(-side // stride) * stride for side in (height, width))
         raise ValueError(

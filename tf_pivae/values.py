@@ -61,7 +61,8 @@ class Result:
 
 def fits(hint: Any, value: Any) -> bool:
     """Whether `value`, or a `Result`, is what the annotation `hint` says."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
     if isinstance(value, Result) and value.made is None:
         return True
     if origin is typing.Annotated:
@@ -142,7 +143,8 @@ def _hints(function: Callable) -> dict[str, Any]:
 
 def words(hint: Any) -> str:
     """What an annotation admits, such as "a whole number from 1 to 8"."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
     if origin is typing.Annotated:
         said = words(arguments[0])
         ranges = _ranges(arguments)

@@ -24,7 +24,8 @@ def run(pool: Pool, options: Options) -> Section:
     """A table of tasks by batch sizes."""
     libraries = [name for name in ("normflows", "nflows") if importlib.util.find_spec(name)]
     peers = [*options.peers, *libraries]
-    rows, notes = [], []
+    rows = []
+    notes = []
     for factor in options.factors:
         for batch in options.batches:
             for task in NAMES:

@@ -65,7 +65,9 @@ def _header(options):
 
 def _measure(kind, pool, options, tasks, alone=False):
     """Rows of the table, notes below it, and pairs of a case and its timings; `alone`: each task in new processes."""
-    rows, notes, measured = [], [], []
+    rows = []
+    notes = []
+    measured = []
     for factor in options.factors:
         for batch in options.batches:
             systems = ("ours", *options.peers_at(factor, batch))

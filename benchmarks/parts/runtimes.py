@@ -38,7 +38,8 @@ for case in json.loads(sys.argv[1]):
 
 def run(pool: Pool, options: Options) -> Section:
     """Start, memory, latency, throughput and difference for each K and batch size; a process for each."""
-    rows, notes = [], []
+    rows = []
+    notes = []
     systems = [name for name in SYSTEMS if name != "eager" or name in options.peers]
     with tempfile.TemporaryDirectory() as folder:
         model = dict(kind="iaf_res", factor=min(options.factors), side=16)

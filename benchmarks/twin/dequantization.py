@@ -55,7 +55,8 @@ class EdgeBins(nn.Module):
             tail = edge + sign * unit * F.softplus(raw)
             # Change of variables from the logistic e to t, whose derivative is c s sigmoid(m + s e).
             log_tail = density.log_prob(logistic) - self.log_scale[i] - unit.log() - F.logsigmoid(raw)
-            t, log_q = torch.where(here, tail, t), torch.where(here, log_tail, log_q)
+            t = torch.where(here, tail, t)
+            log_q = torch.where(here, log_tail, log_q)
             inner = torch.where(here, 0.0, inner)
         return t, (inner * elementwise).sum([1, 2, 3]), -log_q.sum([1, 2, 3])
 

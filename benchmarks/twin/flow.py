@@ -29,8 +29,10 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm_0, self.conv_0 = BatchNorm(width), Conv(width, width)
-        self.norm_1, self.conv_1 = BatchNorm(width), Conv(width, width)
+        self.norm_0 = BatchNorm(width)
+        self.conv_0 = Conv(width, width)
+        self.norm_1 = BatchNorm(width)
+        self.conv_1 = Conv(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.conv_1(F.relu(self.norm_1(self.conv_0(F.relu(self.norm_0(x))))))

@@ -57,8 +57,11 @@ class Trainer:
         sample: Callable | None = None,
         judge: Callable | None = None,
     ) -> None:
-        self.model, self.critic, self.adversarial_weight = model, critic, adversarial_weight
-        self.bound, self.judge = bound or model, judge or critic
+        self.model = model
+        self.critic = critic
+        self.adversarial_weight = adversarial_weight
+        self.bound = bound or model
+        self.judge = judge or critic
         self.sample = sample or model.sample_continuous
         options = dict(lr=learning_rate, betas=(0.9, 0.999), eps=1e-7)
         self.generator_optimizer = torch.optim.Adamax(model.parameters(), **options)

@@ -70,7 +70,8 @@ class ModelClient(abc.ABC):
             raise ValueError(f"this model has no signature {signature!r}; it has {', '.join(sorted(self.signatures))}.")
         specs = self.signatures[signature].inputs
         if set(inputs) != set(specs):
-            wanted, got = ", ".join(sorted(specs)), ", ".join(sorted(inputs))
+            wanted = ", ".join(sorted(specs))
+            got = ", ".join(sorted(inputs))
             raise ValueError(f"signature {signature!r} wants {wanted}; got {got}.")
         arrays = {name: as_array(name, value, specs[name]) for name, value in inputs.items()}
         rows = {len(array) for array in arrays.values()}

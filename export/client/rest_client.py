@@ -66,7 +66,9 @@ class RestClient(ModelClient):
     ) -> None:
         if token is not None and not url.startswith("https://"):
             raise ValueError("a `token` must not travel in the clear: give an https:// address.")
-        self.url, self.timeout, self.max_attempts = url.rstrip("/"), timeout, max_attempts
+        self.url = url.rstrip("/")
+        self.timeout = timeout
+        self.max_attempts = max_attempts
         self._model_url = f"{self.url}/v1/models/{model_name}"
         self._context = context
         self._headers = {"Content-Type": "application/json"}

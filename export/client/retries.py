@@ -11,7 +11,9 @@ from tf_pivae.errors import UserError
 
 Answer = TypeVar("Answer")
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds; doubled after every attempt
+# seconds; doubled after every attempt
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 0.5
 
 
 class _Cause(NamedTuple):

@@ -15,7 +15,8 @@ from tf_pivae.export.requests import Inputs, Outputs, RequestError
 
 class _Request:
     def __init__(self, inputs: Inputs, rows: int):
-        self.inputs, self.rows = inputs, rows
+        self.inputs = inputs
+        self.rows = rows
         loop = asyncio.get_running_loop()
         self.arrived = loop.time()
         self.outputs: asyncio.Future[Outputs] = loop.create_future()
@@ -50,8 +51,13 @@ class Batcher:
         max_waiting: int = 4096,
         join: bool = True,
     ):
-        self._run, self._executor, self._slots, self._observe = run, executor, slots, observe
-        self._max_batch_size, self._timeout, self._max_waiting = max_batch_size, timeout if join else 0.0, max_waiting
+        self._run = run
+        self._executor = executor
+        self._slots = slots
+        self._observe = observe
+        self._max_batch_size = max_batch_size
+        self._timeout = timeout if join else 0.0
+        self._max_waiting = max_waiting
         self._join = join
         self._waiting: collections.deque[_Request] = collections.deque()
         self._full = asyncio.Event()

@@ -34,7 +34,9 @@ class HttpServer(web.Server):
     ):
         options = dict(access_log=None, logger=_silent, auto_decompress=False, lingering_time=_LINGER_SECONDS)
         super().__init__(self._respond, keepalive_timeout=patience, timeout_ceil_threshold=patience + 1.0, **options)
-        self._answer, self._max_connections, self._patience = answer, max_connections, patience
+        self._answer = answer
+        self._max_connections = max_connections
+        self._patience = patience
         self._busy: set[web_protocol.RequestHandler] = set()
 
     def connection_made(self, handler: web_protocol.RequestHandler, transport: asyncio.Transport) -> None:

@@ -142,7 +142,8 @@ def _array(name: str, value: Any, spec: TensorSpec, max_rows: int) -> np.ndarray
         raise invalid(f"input {name!r} has no rows: the batch is empty; send at least one row.")
     if len(value) > max_rows:
         raise invalid(f"input {name!r} has {len(value)} rows, this server takes {max_rows}: send smaller batches.")
-    shape, elements = (len(value), *spec.shape), value
+    shape = (len(value), *spec.shape)
+    elements = value
     for size in spec.shape:
         if any(type(element) is not list or len(element) != size for element in elements):
             raise invalid(f"input {name!r} must be {spec}, lists in lists of this shape, N the number of rows.")

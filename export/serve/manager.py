@@ -46,7 +46,9 @@ class ModelManager:
         make_batcher: Callable[[Servable, str], Batcher],
         poll_seconds: float = 1.0,
     ):
-        self._export_dir, self._load, self._make_batcher = export_dir, load, make_batcher
+        self._export_dir = export_dir
+        self._load = load
+        self._make_batcher = make_batcher
         self._poll_seconds = poll_seconds
         self._current: Version | None = None
         self._failed: dict[int, str] = {}

@@ -10,7 +10,11 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tf_pivae.export.requests import Outputs, TensorSpec, check_finite, check_names, check_shape, invalid
 
 # Field numbers of PredictRequest, of an entry of its `inputs`, and of TensorProto.
-_MODEL_SPEC, _INPUTS, _VALUE, _SHAPE, _MESSAGES = 1, 2, 2, 2, {14, 15}
+_MODEL_SPEC = 1
+_INPUTS = 2
+_VALUE = 2
+_SHAPE = 2
+_MESSAGES = {14, 15}
 _SMALL = 4096  # bytes of what holds no tensor
 _PARTS = 1024  # Fields of a message, its inputs and their tensors altogether, beside a field for each row
 

@@ -39,7 +39,10 @@ class RestService:
     """
 
     def __init__(self, manager: ModelManager, model_name: str, limits: Limits, patience: float, metrics: ServerMetrics):
-        self._manager, self._model_name, self._limits, self._metrics = manager, model_name, limits, metrics
+        self._manager = manager
+        self._model_name = model_name
+        self._limits = limits
+        self._metrics = metrics
         self._patience = patience
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
@@ -50,9 +53,11 @@ class RestService:
                 outcome.code = "OK"
                 return response
             except RequestError as error:
-                outcome.code, message = error.code, str(error)
+                outcome.code = error.code
+                message = str(error)
             except Exception as error:  # The server lives on.
-                outcome.code, message = "INTERNAL", f"{type(error).__name__}: {error}"
+                outcome.code = "INTERNAL"
+                message = f"{type(error).__name__}: {error}"
         return _json({"error": message}, HTTP_STATUS[outcome.code])
 
     async def _route(self, request: web.BaseRequest, outcome: Outcome) -> web.Response:

@@ -62,7 +62,8 @@ async def serve(settings: Settings) -> None:
     Raises:
       UserError: nothing to serve, a port that is taken, or too few descriptors.
     """
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.set_exception_handler(one_line_a_minute())
@@ -149,7 +150,8 @@ def _batcher_factory(
 async def _start_grpc(
     settings: Settings, manager: ModelManager, limits: Limits, connections: int, metrics: ServerMetrics
 ) -> tuple[grpc.aio.Server, int]:
-    patience, calls = round(1e3 * settings.patience_seconds), 64 * settings.max_batch_size
+    patience = round(1e3 * settings.patience_seconds)
+    calls = 64 * settings.max_batch_size
     options = [
         ("grpc.max_receive_message_length", limits.proto_bytes),
         ("grpc.max_send_message_length", -1),

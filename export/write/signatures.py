@@ -102,7 +102,8 @@ class _Graph:
         return self.log_prob(decode_images(image_bytes, self._model.image_shape), labels)
 
     def sample(self, seeds, labels=None):
-        model, options = self._model, self._options
+        model = self._model
+        options = self._options
         seeds = _not_empty(seeds)
         labels = self._checked_labels(labels, seeds)
         v = model.sample_continuous(SeededRowNoise(seeds), options.temperature, options.sample_noise, labels)

@@ -24,7 +24,10 @@ class _Worker:
     """Answers at once, and writes down what it was asked."""
 
     def __init__(self, asked, name, seconds, fails=False):
-        self.asked, self.name, self.seconds, self.fails = asked, name, list(seconds), fails
+        self.asked = asked
+        self.name = name
+        self.seconds = list(seconds)
+        self.fails = fails
 
     def prepare(self, case):
         if self.fails:
@@ -200,7 +203,8 @@ def test_runtimes_of_an_export(tmp_path):
 
 def _tables(text):
     """Markdown tables as lists of rows, dicts by header."""
-    tables, header = [], None
+    tables = []
+    header = None
     for line in text.splitlines():
         if not line.startswith("|"):
             header = None

@@ -73,7 +73,8 @@ def archives(folder: Path) -> dict[Path, str]:
 
 def others(folder: Path) -> dict[Path, str]:
     """Files that are read as IDX."""
-    packed, fifo = folder / "packed.idx", folder / "fifo.idx"
+    packed = folder / "packed.idx"
+    fifo = folder / "fifo.idx"
     packed.write_bytes(gzipped_zeros(idx((3000, 1000, 1000)), 3 * 10**9 + 16))
     (folder / "claims.idx").write_bytes(idx((2**32 - 1,) * 3))
     (folder / "claims_packed.idx").write_bytes(gzipped_zeros(idx((2**32 - 1,) * 3), 10**4))

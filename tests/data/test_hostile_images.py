@@ -147,7 +147,8 @@ def test_unusual_kinds_are_used_whatever_the_suffix(tmp_path, caplog):
 
 
 def test_links_out_of_the_folder_are_not_followed(tmp_path, caplog):
-    outside, folder = tmp_path / "outside", tmp_path / "images"
+    outside = tmp_path / "outside"
+    folder = tmp_path / "images"
     for i in range(3):
         path = (folder if i else outside) / f"{i}.png"
         path.parent.mkdir(exist_ok=True)
@@ -222,7 +223,8 @@ def test_files_cut_anywhere_never_break_the_preparation(form, tmp_path):
     folder.mkdir()
     (folder / "good.png").write_bytes(encoded(Image.fromarray(noise(20, 20, seed=1)), "PNG"))
     (folder / "good2.png").write_bytes(encoded(Image.fromarray(noise(20, 20, seed=2)), "PNG"))
-    data, rng = encoded(Image.fromarray(noise(20, 20)), form), np.random.default_rng(0)
+    data = encoded(Image.fromarray(noise(20, 20)), form)
+    rng = np.random.default_rng(0)
     for i, at in enumerate(np.linspace(0, len(data) - 1, 25).astype(int)):
         (folder / f"cut{i}").write_bytes(data[:at])
         spoilt = bytearray(data)

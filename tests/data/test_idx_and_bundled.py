@@ -143,9 +143,11 @@ def test_the_maker_reproduces_the_arrays(complete, tmp_path):
 
 def test_the_maker_takes_as_many_of_each_class_at_random(tmp_path, monkeypatch):
     monkeypatch.setattr(make_fashion_mnist, "PER_CLASS", {"train": 3, "t10k": 1})
-    kept, rng = {}, np.random.default_rng(0)
+    kept = {}
+    rng = np.random.default_rng(0)
     for prefix, count in (("train", 60), ("t10k", 20)):
-        images, labels = rng.integers(0, 256, (count, 28, 28), np.uint8), np.arange(count, dtype=np.uint8) % 10
+        images = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        labels = np.arange(count, dtype=np.uint8) % 10
         write_idx(tmp_path / f"{prefix}-images-idx3-ubyte.gz", images)
         write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte.gz", labels)
         kept[prefix] = {(image.tobytes(), label) for image, label in zip(images, labels, strict=True)}
@@ -154,7 +156,8 @@ def test_the_maker_takes_as_many_of_each_class_at_random(tmp_path, monkeypatch):
     assert (tmp_path / "made.npz").read_bytes() == (tmp_path / "again.npz").read_bytes()
     with np.load(tmp_path / "made.npz", allow_pickle=False) as made:
         for key, prefix, per_class in (("train", "train", 3), ("test", "t10k", 1)):
-            images, labels = made[f"{key}_images"], made[f"{key}_labels"]
+            images = made[f"{key}_images"]
+            labels = made[f"{key}_labels"]
             chosen = {(image.tobytes(), label) for image, label in zip(images, labels, strict=True)}
             assert chosen <= kept[prefix]
             assert len(chosen) == len(images) == 10 * per_class

@@ -39,7 +39,8 @@ def files():
 
 def python_blocks():
     """ "PAGE, python block I" -> program, of the blocks that are not files."""
-    found, counts = {}, {}
+    found = {}
+    counts = {}
     for block in blocks():
         if block.info == "python":
             number = counts[block.page] = counts.get(block.page, -1) + 1

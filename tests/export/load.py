@@ -43,7 +43,8 @@ def ask_all(server: servers.Server, requests: int, connections: int, signatures:
 
 def _truth(server: servers.Server, signatures: tuple) -> dict[str, tuple[dict, dict]]:
     """Inputs and outputs of `ROWS` rows of each signature, from requests of one row."""
-    rng, truth = np.random.default_rng(0), {}
+    rng = np.random.default_rng(0)
+    truth = {}
     with GrpcClient(server.address, batch_size=1) as client:
         for name in signatures:
             inputs = {key: _draw(rng, spec) for key, spec in client.signatures[name].inputs.items()}
@@ -62,8 +63,11 @@ def _draw(rng: np.random.Generator, spec: Any) -> np.ndarray:
 
 
 async def _ask_all(server: servers.Server, requests: int, connections: int, truth: dict) -> Result:
-    numbers, counts, memory = iter(range(requests)), collections.Counter(), []
-    watch, started = attacks.Watch(server), time.monotonic()
+    numbers = iter(range(requests))
+    counts = collections.Counter()
+    memory = []
+    watch = attacks.Watch(server)
+    started = time.monotonic()
 
     async def work(index: int) -> None:
         rng = np.random.default_rng(index)
@@ -83,7 +87,8 @@ async def _one(send: Any, truth: dict, rng: np.random.Generator) -> str:
     name = rng.choice(list(truth))
     inputs, outputs = truth[name]
     rows = rng.integers(ROWS, size=rng.integers(1, 5))
-    chosen, kind = {key: value[rows] for key, value in inputs.items()}, rng.choice(20)
+    chosen = {key: value[rows] for key, value in inputs.items()}
+    kind = rng.choice(20)
     if kind == 0:  # Bad: one dimension too many.
         chosen = {key: value[..., None] for key, value in chosen.items()}
     try:

@@ -28,7 +28,8 @@ def connect(server, protocol, **options):
 
 def same(found, expected):
     """Within the rounding of the contract: one grey level, 1e-5."""
-    found, expected = np.asarray(found), np.asarray(expected)
+    found = np.asarray(found)
+    expected = np.asarray(expected)
     assert found.shape == expected.shape
     assert found.dtype == expected.dtype
     if found.dtype == np.uint8:
@@ -43,7 +44,8 @@ def raw_predict(server):
 
 def request_bytes(signature="log_prob", name="pivae", output_filter=(), version=None, **inputs):
     request = predict_pb2.PredictRequest(output_filter=output_filter)
-    request.model_spec.name, request.model_spec.signature_name = name, signature
+    request.model_spec.name = name
+    request.model_spec.signature_name = signature
     if version is not None:
         request.model_spec.version.value = version
     for key, value in inputs.items():

@@ -81,7 +81,8 @@ def test_warmup_requests_are_real_ones_for_every_signature(exported):
 
 def test_model_card(exported):
     run_dir, export_dir = exported
-    first, second = _card(export_dir, 1), _card(export_dir, 2)
+    first = _card(export_dir, 1)
+    second = _card(export_dir, 2)
     assert (first["step"], second["step"]) == (12, 8)
     assert first["bits_per_dim"] is None
     assert first["fid"] is None

@@ -98,7 +98,8 @@ def test_what_a_genuine_server_needs_is_set():
 def test_gateway_is_for_this_server():
     text = (SERVING / "gateway.conf").read_text()
     targets = set(re.findall(r"^ +server (\S+);", text, re.MULTILINE))
-    given, gateway = flags(compose()["command"]), one("docker-compose.yml")["services"]["gateway"]
+    given = flags(compose()["command"])
+    gateway = one("docker-compose.yml")["services"]["gateway"]
     assert targets == {f"pivae:{given['port']}", f"pivae:{given['rest_api_port']}"}
     reached = {
         f"{service['metadata']['name']}:{port['port']}"
@@ -118,7 +119,8 @@ def test_gateway_is_for_this_server():
 
 def test_manifests_refer_to_each_other():
     assert set(one("kustomization.yaml")["resources"]) == {"deployment.yaml", "service.yaml", "autoscaler.yaml"}
-    deployment, autoscaler = one("deployment.yaml"), one("autoscaler.yaml")
+    deployment = one("deployment.yaml")
+    autoscaler = one("autoscaler.yaml")
     pod = deployment["spec"]["template"]
     labels = pod["metadata"]["labels"]
     assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
@@ -171,12 +173,14 @@ def test_commands_of_the_page(finished, tmp_path):
     (tmp_path / "runs").mkdir()
     shutil.copytree(finished[0], tmp_path / "runs/demo")
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
-    grpc_port, rest_port = str(servers._free_port()), str(servers._free_port())
+    grpc_port = str(servers._free_port())
+    rest_port = str(servers._free_port())
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/python").write_text(f'#!/bin/sh\nexec {forking.python()} "$@"\n')
     (tmp_path / "bin/python").chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
-    background, outputs = [], []
+    background = []
+    outputs = []
     try:
         for language, text in blocks():
             if language == "sh gateway":  # By test_gateway.py.

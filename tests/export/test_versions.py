@@ -68,7 +68,8 @@ def test_a_server_of_another_user_may_read_it(tmp_path):
 
 
 def test_a_watcher_never_sees_half_a_version(tmp_path):
-    done, seen = threading.Event(), []
+    done = threading.Event()
+    seen = []
 
     def watch():
         while not done.is_set():

@@ -83,7 +83,9 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def built_once():
     """A configuration's model and trainer are built once and their weights read again for every test."""
-    kept, read, build = {}, loading.recipe_of, Recipe.build
+    kept = {}
+    read = loading.recipe_of
+    build = Recipe.build
 
     def cached(run_dir):
         recipe = read(run_dir)

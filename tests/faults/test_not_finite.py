@@ -27,8 +27,11 @@ def undisturbed(tmp_path_factory):
 @pytest.fixture
 def poisoned(monkeypatch):
     """Two switches, of the data and of the gradients: while one is on, one number among them is NaN."""
-    data, gradient = tf.Variable(False), tf.Variable(False)
-    features, dequantize, apply = PiVAE.features, PiVAE.dequantize, Trainer._apply
+    data = tf.Variable(False)
+    gradient = tf.Variable(False)
+    features = PiVAE.features
+    dequantize = PiVAE.dequantize
+    apply = Trainer._apply
 
     def with_one_pixel(v):
         first = tf.reshape(tf.one_hot(0, tf.size(v), on_value=NAN, off_value=0.0), tf.shape(v))

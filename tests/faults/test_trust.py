@@ -176,7 +176,8 @@ def test_data_are_neither_prepared_nor_downloaded_for_a_run(strangers, tmp_path,
 
 @pytest.mark.usefixtures("strangers")
 def test_links_in_a_run_are_not_written_through(tmp_path):
-    run_dir, treasure = tmp_path / "run", tmp_path / "treasure"
+    run_dir = tmp_path / "run"
+    treasure = tmp_path / "treasure"
     for name in ("lock", ".metrics.jsonl.partial", ".environment.json.partial"):
         treasure.write_text("precious")
         (run_dir / name).unlink(missing_ok=True)

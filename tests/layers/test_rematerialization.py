@@ -152,7 +152,8 @@ def test_second_derivatives():
         first = inner.gradient(y, x)
         penalty = tf.reduce_sum(tf.square(first))
     f = np.tanh(weight * x.numpy())
-    slope, curvature = weight * (1 - f**2), -2 * weight**2 * f * (1 - f**2)
+    slope = weight * (1 - f**2)
+    curvature = -2 * weight**2 * f * (1 - f**2)
     np.testing.assert_allclose(first, slope, rtol=1e-5)
     np.testing.assert_allclose(outer.gradient(penalty, x), 2 * slope * curvature, rtol=1e-4)
     by_gain = np.sum(2 * slope * (1 - f**2 - 2 * weight * x.numpy() * f * (1 - f**2)))
@@ -160,7 +161,8 @@ def test_second_derivatives():
 
 
 def test_memory_falls_for_one_more_forward_pass(randomize):
-    peaks, arithmetic = [], []
+    peaks = []
+    arithmetic = []
     for call in (keep, rematerialized):
         flow = RealNVP(SHAPE, num_couplings=4, num_blocks=1, width=8, norm="none", call_block=call)
         flow.bijector().forward(tf.zeros([1, *SHAPE]))

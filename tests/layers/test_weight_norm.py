@@ -106,7 +106,8 @@ def test_channel_that_does_not_vary_gets_a_bounded_gain(name):
 def test_classes_are_layers_of_their_own(name, randomize):
     conditional, shape = _built(name, num_classes=3)
     randomize(conditional)
-    x, labels = _noise([6, *shape]), np.array([2, 0, 1, 1, 2, 0])
+    x = _noise([6, *shape])
+    labels = np.array([2, 0, 1, 1, 2, 0])
     together = conditional(x, labels=labels).numpy()
     for label in range(3):
         layer, _ = _built(name)
@@ -160,7 +161,8 @@ def test_an_affine_map_becomes_part_of_the_kernel(name, randomize):
     layer, shape = _built(name)
     randomize(layer)
     x = _noise([2, *shape])
-    scale, offset = tf.constant([0.5, -2.0, 1.0, 3.0]), tf.constant([1.0, 0.0, -0.3, 2.0])
+    scale = tf.constant([0.5, -2.0, 1.0, 3.0])
+    offset = tf.constant([1.0, 0.0, -0.3, 2.0])
     np.testing.assert_allclose(layer(x, then=lambda: (scale, offset)), layer(x) * scale + offset, rtol=1e-5, atol=1e-5)
 
 
@@ -187,7 +189,8 @@ def test_kept_kernels_give_the_same_and_leave_no_norm_in_the_graph(name, num_cla
 
 def test_nearest_neighbours_and_a_convolution_step_by_step(randomize):
     """The one deconvolution against what it stands for: pixels repeated, then a convolution by the 3x3 kernel."""
-    layer, x = NearestConv2D(FILTERS), _noise([2, 5, 4, 3])
+    layer = NearestConv2D(FILTERS)
+    x = _noise([2, 5, 4, 3])
     layer(x)
     randomize(layer, scale=0.7)
     v = np.asarray(layer.v, np.float64)

@@ -97,7 +97,8 @@ def test_a_state_of_something_else_is_refused(tmp_path, change, message):
     with pytest.raises(Interruption):
         extract(IMAGES, network(5)[0], state_path=path, save_every=2, **ARGUMENTS)
     change = dict(change)
-    images, net = change.pop("images", IMAGES), change.pop("net", network()[0])
+    images = change.pop("images", IMAGES)
+    net = change.pop("net", network()[0])
     with pytest.raises(UserError, match=message):
         extract(images, net, state_path=path, **(ARGUMENTS | change))
 

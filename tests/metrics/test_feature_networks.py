@@ -48,7 +48,8 @@ def test_a_saved_model_directory(tmp_path):
 
 
 def test_checksum_follows_weights_layer_and_pixel_range(tmp_path):
-    model, other = lenet(), lenet()
+    model = lenet()
+    other = lenet()
     other.set_weights([weight + 1 for weight in other.get_weights()])
     networks = [
         keras_network(model, example=IMAGES),

@@ -65,7 +65,8 @@ def test_terms_are_the_derivative_of_the_draw(preprocessing, tails):
 
 def test_the_tails_are_learnt_and_the_rest_is_the_papers():
     noise = RowNoise(0, len(IMAGES))
-    bins, uniform = EdgeBins(LEVELS, logit), UniformDequantization(LEVELS, logit)
+    bins = EdgeBins(LEVELS, logit)
+    uniform = UniformDequantization(LEVELS, logit)
     inner = (IMAGES > 0) & (IMAGES < LEVELS - 1)
     with tf.GradientTape() as tape:
         found = bins(IMAGES, noise=noise)

@@ -50,14 +50,20 @@ class Browser:
     """
 
     def __init__(self, executable, folder):
-        self.errors, self.requests = [], []
-        self._buffer, self._last_id, self._answers, self._events = b"", 0, {}, []
+        self.errors = []
+        self.requests = []
+        self._buffer = b""
+        self._last_id = 0
+        self._answers = {}
+        self._events = []
         # DevTools reads descriptor 3 and writes 4; high numbers here, so that neither overwrites the other.
-        ours, theirs = os.pipe(), os.pipe()
+        ours = os.pipe()
+        theirs = os.pipe()
         read, write = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 20) for fd in (ours[0], theirs[1]))
         os.close(ours[0])
         os.close(theirs[1])
-        self._write, self._read = ours[1], theirs[0]
+        self._write = ours[1]
+        self._read = theirs[0]
         log = os.open(folder / "chromium.log", os.O_WRONLY | os.O_CREAT, 0o600)
         # Without its sandbox, which root and many containers refuse it: the pages are our own.
         names = ("headless", "no-sandbox", "remote-debugging-pipe", "no-first-run", "disable-background-networking",

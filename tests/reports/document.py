@@ -9,8 +9,11 @@ class Element:
     """An element with its attributes, its text, and its children."""
 
     def __init__(self, name, attributes, parent):
-        self.name, self.attributes, self.parent = name, attributes, parent
-        self.children, self.pieces = [], []
+        self.name = name
+        self.attributes = attributes
+        self.parent = parent
+        self.children = []
+        self.pieces = []
 
     @property
     def text(self):

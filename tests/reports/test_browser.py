@@ -169,7 +169,8 @@ def test_curves_lie_where_their_numbers_say(page):
     )
     (x0, at0), (x1, at1) = [(value, x) for value, x, _ in xs][:2]
     (y0, down0), (y1, down1) = [(value, y) for value, _, y in ys][:2]
-    per_x, per_y = (x1 - x0) / (at1 - at0), (y1 - y0) / (down1 - down0)
+    per_x = (x1 - x0) / (at1 - at0)
+    per_y = (y1 - y0) / (down1 - down0)
     for (x, y), step in zip(points, range(10, 101, 10), strict=True):
         # Drawn to a tenth of a unit: off by half of that at most.
         assert x0 + (x - at0) * per_x == pytest.approx(step, abs=0.051 * abs(per_x))

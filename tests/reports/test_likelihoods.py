@@ -9,7 +9,8 @@ from tf_pivae.models.hierarchical_vae import residual_vae
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.report import histograms, likelihoods
 
-SHAPE, LEVELS = (16, 16, 3), 32
+SHAPE = (16, 16, 3)
+LEVELS = 32
 
 
 def _vae(image_shape, num_classes=0):

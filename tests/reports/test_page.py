@@ -225,7 +225,8 @@ def _cards(document):
 
 
 def test_bits_per_dim_of_the_overview(made_up):
-    run, view = made_up[0][0], made_up[1][0]
+    run = made_up[0][0]
+    view = made_up[1][0]
     trained = dataclasses.replace(run, metrics=[*run.metrics, {"step": 100, "held_out_bits_per_dim/K=1": 3.5}])
     of_training_images = json.loads(json.dumps(run.evaluation).replace("9 test images", "9 train images"))
     runs = [run, trained, dataclasses.replace(run, evaluation=of_training_images)]

@@ -56,9 +56,11 @@ def test_latent_groups_without_information_are_apart(published):
     assert f"({', '.join(unused)})" in picture.caption
     assert not any(name in groups.caption for name in unused)
     assert f"{len(kl) - len(unused)} of {len(kl)} latent groups" in sentence
-    first, last = _pixels(picture.png)[:64, :64], _pixels(picture.png)[:64, -64:]
+    first = _pixels(picture.png)[:64, :64]
+    last = _pixels(picture.png)[:64, -64:]
     assert np.abs(first.astype(int) - last).mean() < 1.0, "its row does not change"
-    first, last = _pixels(groups.png)[:64, :64], _pixels(groups.png)[:64, -64:]
+    first = _pixels(groups.png)[:64, :64]
+    last = _pixels(groups.png)[:64, -64:]
     assert np.abs(first.astype(int) - last).mean() > 5.0
 
 
@@ -85,5 +87,6 @@ def test_neighbours_of_training_images_are_themselves():
     pixels = _pixels(picture.png)
     assert pixels.shape == (6 * 66 - 2, 66 * 7 - 2 + 8, 3)
     for row in range(6):
-        left, right = pixels[66 * row : 66 * row + 64, :64], pixels[66 * row : 66 * row + 64, 74 : 74 + 64]
+        left = pixels[66 * row : 66 * row + 64, :64]
+        right = pixels[66 * row : 66 * row + 64, 74 : 74 + 64]
         assert np.abs(left.astype(int) - right).max() == (row > 2)

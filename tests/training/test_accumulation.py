@@ -95,7 +95,8 @@ def test_moments_of_each_part_would_be_another_gradient(randomize):
     parts.pivae.flow.couples_images = False
     for trainer in (whole, parts):
         take_step(trainer, small_images())
-    (a,), (b,) = _gradients(whole), _gradients(parts)
+    (a,) = _gradients(whole)
+    (b,) = _gradients(parts)
     assert max(np.abs(x - y).max() for x, y in zip(a, b, strict=True)) > 1e-3 * max(np.abs(x).max() for x in a)
 
 
@@ -164,6 +165,7 @@ def test_memory_falls_and_arithmetic_does_not(randomize):
         return step.get_concrete_function(tf.TensorSpec([batch, *SHAPE], tf.uint8)).graph
 
     batch = 64 * BATCH  # Beside which the weights are small.
-    whole, parts = graph(batch, Trainer), graph(batch, functools.partial(AccumulatingTrainer, num_parts=8))
+    whole = graph(batch, Trainer)
+    parts = graph(batch, functools.partial(AccumulatingTrainer, num_parts=8))
     assert peak_bytes(parts) < 0.2 * peak_bytes(whole)
     assert flops(executed(whole)) < flops(executed(parts)) < 1.3 * flops(executed(whole))  # Samples are drawn again.

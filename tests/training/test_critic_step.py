@@ -82,7 +82,8 @@ CASES = {
 def test_gradients_of_critic_and_generator(randomize, case):
     options, loss, regularizer, augment = CASES[case]
     trainer = small_trainer(randomize, likelihood_weight=0.0, adversarial_weight=10.0, **options)
-    pivae, critic = trainer.pivae, trainer.critic
+    pivae = trainer.pivae
+    critic = trainer.critic
     noise = RowNoise(0, BATCH)
     seen = augment or (lambda images, noise: images)
     decoder = values_of(pivae.trainable_variables)

@@ -72,7 +72,8 @@ class Hub:
             commit = self.commit(name, files)
             return 200, {"commitOid": commit, "commitUrl": f"{self.address}/{name}/commit/{commit}"}, {}
         if revision in self.repositories[name]:
-            commit, files = revision, self.repositories[name][revision]
+            commit = revision
+            files = self.repositories[name][revision]
         elif revision not in (None, "main"):
             return 404, {"error": "Revision not found"}, {"X-Error-Code": "RevisionNotFound"}
         listed = [{"type": "file", "path": f, "oid": "0" * 40, "size": len(data)} for f, data in files.items()]

@@ -59,7 +59,9 @@ def test_a_real_one():
 
 
 def test_only_runs_are_deleted_and_all_or_none(tmp_path):
-    keep, gone, other = make(tmp_path / "keep"), make(tmp_path / "gone"), tmp_path / "other"
+    keep = make(tmp_path / "keep")
+    gone = make(tmp_path / "gone")
+    other = tmp_path / "other"
     other.mkdir()
     (tmp_path / "link").symlink_to(keep)
     for refused in (other, tmp_path / "missing", tmp_path / "link"):

@@ -38,7 +38,10 @@ class RememberingLogger(Logger):
     def __init__(self, run_dir: Path, start_step: int, fails_at: int | None = None) -> None:
         if fails_at == 0:
             raise ConnectionError("no server at all\nand more")
-        self.start_step, self.fails_at, self.got, self.closed = start_step, fails_at, [], False
+        self.start_step = start_step
+        self.fails_at = fails_at
+        self.got = []
+        self.closed = False
         self.made.append(self)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
@@ -128,7 +131,8 @@ def mlflow_server(folder: Path) -> Iterator[str]:
     with open(folder / "server.log", "w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True)
     try:
-        address, patience = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        address = f"http://127.0.0.1:{port}"
+        patience = time.monotonic() + 120
         while True:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
                 assert answer.read() == b"OK"
@@ -166,7 +170,8 @@ def test_mlflow_gets_every_number_once(tmp_path, run_command):
         client = mlflow.MlflowClient(address)
         (found,) = client.search_runs([client.get_experiment_by_name("tf_pivae").experiment_id])
         assert (found.info.run_name, found.info.status) == ("tracked", "FINISHED")
-        lines, names = records(run_dir), {name for line in records(run_dir) for name in line} - {"step"}
+        lines = records(run_dir)
+        names = {name for line in records(run_dir) for name in line} - {"step"}
         assert {name.replace("=", "_") for name in names} == set(found.data.metrics)
         for name in names - {"images_per_second", "evaluation_seconds"}:
             history = client.get_metric_history(found.info.run_id, name.replace("=", "_"))

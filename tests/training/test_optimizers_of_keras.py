@@ -43,7 +43,8 @@ def test_a_step_is_keras_own_and_a_bad_one_is_none(name, replicas):
 
 @pytest.mark.parametrize("kind", [Adamax, OPTIMIZERS["SGD"]])
 def test_gradients_are_clipped_by_the_norm_of_all(kind):
-    first, second = (keras.Variable(START[:2]), keras.Variable(START[2:]))
+    first = keras.Variable(START[:2])
+    second = keras.Variable(START[2:])
     optimizer = kind(0.5, global_clipnorm=1.0)
     optimizer.build([first, second])
     norm = optimizer.apply([tf.constant(3.0 * GRADIENTS[0, :2]), tf.constant(3.0 * GRADIENTS[0, 2:])], [first, second])
@@ -84,7 +85,8 @@ def test_generator_and_critic_each_have_their_own(randomize):
         )
 
     trainer = small_trainer(randomize, **optimizers())
-    generator, critic = values_of(trainer.pivae.trainable_variables), values_of(trainer.critic.trainable_variables)
+    generator = values_of(trainer.pivae.trainable_variables)
+    critic = values_of(trainer.critic.trainable_variables)
     take_step(trainer, small_images())
     assert_same(generator, values_of(trainer.pivae.trainable_variables))
     moved = [np.abs(a - b) for a, b in zip(critic, values_of(trainer.critic.trainable_variables), strict=True)]

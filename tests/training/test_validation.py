@@ -79,10 +79,12 @@ class _Given:
 
 def _validate(run_dir, first, scores):
     """Scores of steps from `first` on, by a run that goes on from the step before; returns what is kept after each."""
-    recorder, kept = Recorder(run_dir, 2), []
+    recorder = Recorder(run_dir, 2)
+    kept = []
     recorder.claim({})
     recorder.start(first - 1, 100, 1)
-    validation, weight = _Given(scores), keras.Variable(0.0)
+    validation = _Given(scores)
+    weight = keras.Variable(0.0)
     for step in range(first, first + len(scores)):
         recorder.validate(step, {"pivae": [weight], "critic_optimizer": [weight]}, None, validation)
         kept += [int(path.name) for path in (run_dir / "best").iterdir()]

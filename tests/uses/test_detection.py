@@ -16,9 +16,11 @@ def pairs(usual, unusual):
 def average_precision(usual, unusual):
     """The sum over thresholds of precision times what recall gains, as scikit-learn defines it."""
     thresholds = sorted({*usual, *unusual}, reverse=True)
-    total, recall_before = 0.0, 0.0
+    total = 0.0
+    recall_before = 0.0
     for threshold in thresholds:
-        found, false = np.sum(unusual >= threshold), np.sum(usual >= threshold)
+        found = np.sum(unusual >= threshold)
+        false = np.sum(usual >= threshold)
         recall = found / len(unusual)
         total += (recall - recall_before) * found / (found + false)
         recall_before = recall
@@ -46,7 +48,8 @@ def test_areas_are_their_definitions(kind):
 
 def test_higher_values_are_the_unusual_ones():
     usual, unusual = np.random.default_rng(1).normal([[0.0]] * 50 + [[1.0]] * 50).reshape(2, 50)
-    there, back = separation(usual, unusual, 10).auroc.value, separation(unusual, usual, 10).auroc.value
+    there = separation(usual, unusual, 10).auroc.value
+    back = separation(unusual, usual, 10).auroc.value
     assert there > 0.6
     np.testing.assert_allclose(there + back, 1.0)
 

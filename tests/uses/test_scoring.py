@@ -13,7 +13,9 @@ from tf_pivae.uses import opening, sample, score, scoring
 from tf_pivae.uses.columns import png_bits
 
 RUN = "fashion_mnist"
-COUNT, HELD_OUT, K = 12, 20, 3
+COUNT = 12
+HELD_OUT = 20
+K = 3
 
 
 def rows(path):
@@ -83,10 +85,14 @@ def test_bits_over_a_png_are_those_beyond_its_data_chunk(scored, test_images, tm
     over = []
     for image in test_images[100 : 100 + COUNT]:
         Image.fromarray(image[..., 0]).save(tmp_path / "x.png", compress_level=9)
-        data, place, packed = (tmp_path / "x.png").read_bytes(), 8, 0
+        data = (tmp_path / "x.png").read_bytes()
+        place = 8
+        packed = 0
         while place < len(data):
-            (size,), kind = struct.unpack(">I", data[place : place + 4]), data[place + 4 : place + 8]
-            packed, place = packed + size * (kind == b"IDAT"), place + 12 + size
+            (size,) = struct.unpack(">I", data[place : place + 4])
+            kind = data[place + 4 : place + 8]
+            packed = packed + size * (kind == b"IDAT")
+            place = place + 12 + size
         over.append(8 * packed / 1024)
     np.testing.assert_allclose(png_bits(test_images[100 : 100 + COUNT]), over)
     found = numbers(scored, "bits_per_dim") - numbers(scored, "bits_over_png")
@@ -124,7 +130,8 @@ def test_damaged_files_are_listed_and_skipped(folder, tmp_path, scored, options)
 
 
 def test_what_was_cut_off_goes_on_and_ends_alike(folder, tmp_path, scored, monkeypatch, options):
-    measured, whole = [], scoring.columns
+    measured = []
+    whole = scoring.columns
 
     def cut_off(log_prob, error, images, known):
         measured.append(len(images))
@@ -222,7 +229,8 @@ def exported(tmp_path, packaged):
     from tf_pivae.export.write.saved_model import Options, write_saved_model
     from tf_pivae.runs.pretrained import resolve
 
-    folder, own = tmp_path / "export/1", Options(importance_samples=K)
+    folder = tmp_path / "export/1"
+    own = Options(importance_samples=K)
     functions = write_saved_model(packaged, folder, own)
     write_model_card(folder, model_card(resolve(RUN), 6000, own, functions, {}))
     return folder.parent

@@ -10,7 +10,8 @@ from tf_pivae.configuration import messages
 from tf_pivae.data.arrays import ImageDataset
 from tf_pivae.errors import UserError
 
-_MACRO, _SINGLETON = "gin.macro", "gin.singleton"
+_MACRO = "gin.macro"
+_SINGLETON = "gin.singleton"
 _DEEPEST = 30  # Lists within lists, macros that stand for macros.
 
 

@@ -23,7 +23,8 @@ class _State:
     def __init__(self) -> None:
         self._bindings = {key: dict(bound) for key, bound in gin.config._CONFIG.items()}
         self._operative = {key: dict(used) for key, used in gin.config._OPERATIVE_CONFIG.items()}
-        self._singletons, self._imports = dict(gin.config._SINGLETONS), set(gin.config._IMPORTS)
+        self._singletons = dict(gin.config._SINGLETONS)
+        self._imports = set(gin.config._IMPORTS)
 
     def restore(self) -> None:
         gin.clear_config()

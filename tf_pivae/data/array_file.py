@@ -20,7 +20,9 @@ from tf_pivae.errors import UserError, printable
 
 SLAB_BYTES = 1 << 24  # Read at a time, or one image where that is larger.
 # Deflate packs at most 1032:1, and then only one value over and over: no images that are worth a gigabyte.
-_MAX_RATIO, _MAX_LARGE_RATIO, _LARGE_BYTES = 1032, 500, 1 << 30
+_MAX_RATIO = 1032
+_MAX_LARGE_RATIO = 500
+_LARGE_BYTES = 1 << 30
 
 
 def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
@@ -134,7 +136,8 @@ class ArrayFile:
                 f"each of {images.name}"
             )
         labels = self.read()
-        low, high = labels.min(), labels.max()
+        low = labels.min()
+        high = labels.max()
         if low == high == -1:
             return None
         if not 0 <= low <= high < arrays.MAX_CLASSES:

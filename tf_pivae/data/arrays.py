@@ -10,7 +10,8 @@ from tf_pivae.errors import UserError
 
 # What a file may claim before it is read. The largest split of the paper's has 3 million images, ImageNet's full
 # hierarchy 21,841 classes.
-MAX_IMAGES, MAX_CLASSES = 1 << 25, 1 << 16
+MAX_IMAGES = 1 << 25
+MAX_CLASSES = 1 << 16
 Limits: TypeAlias = tuple[int | None, int | None]  # Numbers of training and test images; None is all of them.
 
 
@@ -28,7 +29,8 @@ class ImageSplit:
     labels: np.ndarray | None = None  # int64 [N]
 
     def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
+        images = self.images
+        labels = self.labels
         if images.dtype != np.uint8:
             raise UserError(f"images must be uint8 (0 to 255), got {images.dtype}: convert them first")
         if images.ndim != 4:
@@ -85,7 +87,8 @@ class ImageDataset:
             raise UserError(f"{self.name}: {len(self.class_names)} class names for {self.num_classes} classes")
         for split in (self.train, self.test):
             if self.num_classes and split.labels is not None:
-                low, high = split.labels.min(), split.labels.max()
+                low = split.labels.min()
+                high = split.labels.max()
                 if low < 0 or high >= self.num_classes:
                     raise UserError(
                         f"{self.name}: labels run from {low} to {high}, which are not 0 to {self.num_classes - 1}"

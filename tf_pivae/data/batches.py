@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 # SplitMix64 (Steele, Lea, Flood 2014): its increment and the two multipliers of its finaliser.
-_GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-_ORDER, _FLIPS = 1, 2  # two streams of random bits out of one seed
+_GOLDEN = 0x9E3779B97F4A7C15
+_FIRST = 0xBF58476D1CE4E5B9
+_SECOND = 0x94D049BB133111EB
+# two streams of random bits out of one seed
+_ORDER = 1
+_FLIPS = 2
 # `index_shuffle` is a Simon cipher of 4 rounds; that few leave short ranges nearly in order, and more cost little.
 _SHUFFLE_ROUNDS = 24
 _NO_LIMIT = np.iinfo(np.int64).max
@@ -89,7 +93,9 @@ def train_batches(
         raise ValueError(f"replicas {first_replica} to {first_replica + local - 1} are not among {num_replicas}")
     _check_labels(split, with_labels)
     per_replica = batch_size // num_replicas
-    images, labels, count = split.images, split.labels, len(split)
+    images = split.images
+    labels = split.labels
+    count = len(split)
 
     def gather(indices: np.ndarray, mirrored: np.ndarray) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         batch = images[indices]  # a memory map gives up just these rows
@@ -198,7 +204,8 @@ def _splitmix64(state: tf.Tensor) -> tf.Tensor:
     """SplitMix64's output function on uint64 tensors, modulo 2**64."""
     import tensorflow as tf
 
-    shift, xor = tf.bitwise.right_shift, tf.bitwise.bitwise_xor
+    shift = tf.bitwise.right_shift
+    xor = tf.bitwise.bitwise_xor
     state += _uint64(_GOLDEN)
     state = xor(state, shift(state, _uint64(30))) * _uint64(_FIRST)
     state = xor(state, shift(state, _uint64(27))) * _uint64(_SECOND)

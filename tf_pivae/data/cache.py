@@ -45,7 +45,9 @@ class NotPrepared(UserError):
 
     def __init__(self, name: str, open_source: Callable[[], sources.ImageSource], limits: arrays.Limits) -> None:
         super().__init__(f"{name} is not prepared yet: python -m tf_pivae.prepare does it, as training would.")
-        self.name, self.open_source, self.limits = name, open_source, limits
+        self.name = name
+        self.open_source = open_source
+        self.limits = limits
 
 
 @contextlib.contextmanager

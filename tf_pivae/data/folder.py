@@ -150,7 +150,8 @@ def _hash(seed: int, relative: str) -> bytes:
 
 def _usable(name: str, folder: str, files: list[ImageFile], skipped: list[str]) -> list[tuple[ImageFile, Header]]:
     """Pairs `(file, header)` of the files whose header promises an image; the others are named."""
-    usable, skipped = [], list(skipped)
+    usable = []
+    skipped = list(skipped)
     for file in progress_bar(files, desc=f"{name} headers"):
         try:
             usable.append((file, image_files.read_header(file.path)))
@@ -222,14 +223,20 @@ class _Cutter:
         limit: int | None,
         seed: int,
     ) -> None:
-        self.shape, self.preprocess, self.crop = shape, preprocess, crop
-        self.factors, self.limit, self.seed = factors, limit, seed
+        self.shape = shape
+        self.preprocess = preprocess
+        self.crop = crop
+        self.factors = factors
+        self.limit = limit
+        self.seed = seed
 
     def _grid(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """Top left corners `(factor, row, column)` of the centred grid, in the pixels of each downscaled image."""
-        corners, (high, wide) = [], self.shape
+        corners = []
+        high, wide = self.shape
         for factor in self.factors:
-            rows, columns = height // factor // high, width // factor // wide
+            rows = height // factor // high
+            columns = width // factor // wide
             top = (height // factor - rows * high) // 2
             left = (width // factor - columns * wide) // 2
             corners += [(factor, top + r * high, left + c * wide) for r in range(rows) for c in range(columns)]
@@ -246,7 +253,8 @@ class _Cutter:
 
     def cut(self, image: np.ndarray, relative: str) -> np.ndarray:
         """Maps uint8 `[H, W, C]` to uint8 `[k, *shape, C]`; raises UnusableImage if nothing fits."""
-        (height, width), (high, wide) = image.shape[:2], self.shape
+        height, width = image.shape[:2]
+        high, wide = self.shape
         if self.crop == "none":
             return self._whole(image)[None]
         factors = (1,) if self.crop == "central" else self.factors
@@ -275,7 +283,8 @@ class _Cutter:
         except UserError as error:
             raise image_files.UnusableImage(str(error)) from error
         if made.shape[:2] != self.shape:
-            (height, width), (high, wide) = made.shape[:2], self.shape
+            height, width = made.shape[:2]
+            high, wide = self.shape
             raise image_files.UnusableImage(
                 f"{height}x{width}, where most are {high}x{wide}: set image_folder.image_size, or pad_to"
             )

@@ -61,7 +61,8 @@ def idx_images(
     if raw_shape is not None and (class_names or train_labels is None):
         shape = preprocess.output_shape(*raw_shape)
         cache.declared(name, shape, class_names, arrays.check_num_examples(num_examples))
-    train, test = _part(train_images, train_labels), _part(test_images, test_labels)
+    train = _part(train_images, train_labels)
+    test = _part(test_images, test_labels)
     found = train.images.image_shape
     if raw_shape is not None and found != tuple(raw_shape):
         raise UserError(f"{train.images.name} holds images of {list(found)}: set idx_images.raw_shape = {found}")

@@ -62,7 +62,8 @@ def find_files(root: str | os.PathLike[str]) -> tuple[list[ImageFile], list[str]
     Returns:
       A list of `ImageFile` and a list of "name (reason)" of what is none.
     """
-    files, skipped = [], []
+    files = []
+    skipped = []
     for found in walk(root):
         if isinstance(found, ImageFile):
             files.append(found)
@@ -85,7 +86,8 @@ def walk(root: str | os.PathLike[str]) -> Iterator[ImageFile | NoFile]:
     """
     folders = [os.fspath(root)]  # No recursion: a path may have a thousand parts.
     while folders:
-        folder, below = folders.pop(), []
+        folder = folders.pop()
+        below = []
         try:
             names = sorted(os.listdir(folder))
         except OSError as error:

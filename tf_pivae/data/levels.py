@@ -55,7 +55,8 @@ class LookedUpImages:
     ndim = 4
 
     def __init__(self, images: np.ndarray, table: np.ndarray) -> None:
-        self._images, self._table = images, table
+        self._images = images
+        self._table = table
         self.shape = images.shape
         self.nbytes = images.nbytes
         self.filename = getattr(images, "filename", None)  # Where the images themselves lie, or None.

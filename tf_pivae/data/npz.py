@@ -138,7 +138,8 @@ class _NpzFile:
     """The arrays of an `.npz` file, by name; pickled objects are refused."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self.name = path, printable(path)
+        self._path = path
+        self.name = printable(path)
         with array_file.reading(self.name), _archive(path) as archive:
             self._bytes = path.stat().st_size
             members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
@@ -176,7 +177,8 @@ class _NpzFile:
             return tuple(array.read().astype(str).tolist())
 
     def _array(self, key: str) -> ArrayFile:
-        name, member = f"{printable(key)} of {self.name}", self._members[key]
+        name = f"{printable(key)} of {self.name}"
+        member = self._members[key]
         if member.compress_type not in _PACKINGS or member.flag_bits & _ENCRYPTED:
             raise UserError(f"{name} is encrypted, or packed as np.savez_compressed does not: save the file again")
         with array_file.reading(name), _member(self._path, member.filename, 0) as stream:

@@ -24,7 +24,9 @@ from tf_pivae.errors import UserError
 _log = logging.getLogger(__name__)
 _BATCH = 256
 # TFDS retries a dead connection ten times over three minutes, and waits without limit for a silent one.
-_CONNECT_SECONDS, _READ_SECONDS, _RETRIES = 10, 120, 2
+_CONNECT_SECONDS = 10
+_READ_SECONDS = 120
+_RETRIES = 2
 
 
 @gin.configurable
@@ -114,9 +116,11 @@ def _builder(name: str, data_dir: str | None) -> Any:
     except Exception as error:  # TFDS raises several kinds, with pages of names
         base, _, config = name.split(":")[0].partition("/")
         names = tfds.list_builders(with_community_datasets=False)
-        what, choices = f"data set {base!r}", names
+        what = f"data set {base!r}"
+        choices = names
         if config and base in names:
-            what, choices = f"{base!r} with configuration {config!r}", list(tfds.builder_cls(base).builder_configs)
+            what = f"{base!r} with configuration {config!r}"
+            choices = list(tfds.builder_cls(base).builder_configs)
         elif base in names:
             raise UserError(f"TFDS cannot open {name!r}: {_first_line(error)}") from error
         near = difflib.get_close_matches(config or base if choices is not names else base, choices, 3, 0.5)
@@ -244,7 +248,8 @@ def _impatient_downloads() -> Iterator[None]:
     import requests
     from tensorflow_datasets.core.download import downloader
 
-    request, retries = requests.Session.request, getattr(downloader, "MAX_RETRIES", None)
+    request = requests.Session.request
+    retries = getattr(downloader, "MAX_RETRIES", None)
 
     @functools.wraps(request)
     def with_timeout(self: Any, method: str, url: str, **kwargs: Any) -> Any:

@@ -87,7 +87,8 @@ def measure(trainer: Trainer, data: Specification, batch_size: int) -> Architect
     Returns:
       `Architecture`.
     """
-    pivae, critic = trainer.pivae, trainer.critic
+    pivae = trainer.pivae
+    critic = trainer.critic
     shape = tuple(pivae.image_shape)
     conditional = bool(pivae.num_classes)
 
@@ -142,8 +143,10 @@ def measure(trainer: Trainer, data: Specification, batch_size: int) -> Architect
 
 def count_parameters(trainer: Trainer) -> Parameters:
     """The `Parameters` of a `Trainer`."""
-    pivae, critic = trainer.pivae, trainer.critic
-    inference, head = num_elements(pivae.inference_variables), num_elements(pivae.flow_variables)
+    pivae = trainer.pivae
+    critic = trainer.critic
+    inference = num_elements(pivae.inference_variables)
+    head = num_elements(pivae.flow_variables)
     generative = num_elements(pivae.trainable_variables) - inference - head
     return Parameters(inference, generative, head, 0 if critic is None else num_elements(critic.trainable_variables))
 

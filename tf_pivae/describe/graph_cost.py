@@ -87,7 +87,8 @@ def peak_bytes(graph: tf.Graph) -> int:
       int.
     """
     operations = graph.get_operations()
-    buffers, last_use = {}, {}
+    buffers = {}
+    last_use = {}
     for i, operation in enumerate(operations):
         for j, tensor in enumerate(operation.outputs):
             source = operation.inputs[min(j, len(operation.inputs) - 1)] if operation.type in _VIEWS else None

@@ -98,7 +98,9 @@ def _split(data: ImageDataset, name: str) -> ImageSplit:
 
 
 def _bits_per_dim_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
-    model, data, settings = subject.model, subject.data, subject.settings
+    model = subject.model
+    data = subject.data
+    settings = subject.settings
     if not subject.facts["likelihood"]:
         raise UserError(
             "this run was trained without likelihood, so it has no bound yet: train an inference network around it "

@@ -54,7 +54,8 @@ def rematerialized(layer: keras.layers.Layer, *inputs: Any, **others: Any) -> An
 
     @tf.custom_gradient
     def function(*arguments):
-        tensors, values = arguments[: len(given)], arguments[len(given) :]
+        tensors = arguments[: len(given)]
+        values = arguments[len(given) :]
         outputs, news = run(tensors, values)
 
         def gradient(*upstream):

@@ -154,7 +154,8 @@ class WeightNormalized(keras.layers.Layer):
         gain, bias = (_chosen(tf.convert_to_tensor(variable), channels, -1) for variable in (self.g, self.b))
         if then is not None:
             scale, offset = then()
-            gain, bias = gain * scale, bias * scale + offset
+            gain = gain * scale
+            bias = bias * scale + offset
         return [self._kernel(gain, channels), bias]
 
     def _initialize(self, unscaled):

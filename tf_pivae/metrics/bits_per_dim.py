@@ -75,7 +75,8 @@ def bits_per_dim(
             bounds = np.asarray(log_prob(batch, num_importance_samples, start), np.float64)
             weighted = np.concatenate([weighted, bounds])
             bar.update(len(batch))
-            start, since = start + len(batch), since + 1
+            start += len(batch)
+            since += 1
             if state_path is not None and since % 20 == 0:
                 save_atomically(state_path, fingerprint=np.array(fingerprint), weighted=weighted, **rows)
     if state_path is not None:

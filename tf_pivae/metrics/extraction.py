@@ -131,7 +131,9 @@ class _State:
         self.moments = StreamingMoments(feature_dim)
         self.features = np.zeros((0, feature_dim), np.float32)
         self.logits: list[np.ndarray] = []
-        self.keep_features, self.seed, self.keep_logits = keep_features, seed, keep_logits
+        self.keep_features = keep_features
+        self.seed = seed
+        self.keep_logits = keep_logits
 
     def add(self, features: Features) -> None:
         first = self.moments.count
@@ -185,7 +187,8 @@ def restored(path: str | os.PathLike, fingerprint: str, what: str) -> dict[str, 
     try:
         arrays = load_saved(path)
         saved = str(arrays["fingerprint"])
-        old, new = json.loads(saved), json.loads(fingerprint)
+        old = json.loads(saved)
+        new = json.loads(fingerprint)
         changed = ", ".join(name for name in new if old.get(name) != new[name])
     except (ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is not a readable state of a {what} ({error}): delete it to start again") from error

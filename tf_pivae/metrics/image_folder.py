@@ -40,7 +40,8 @@ def images_from_folder(path: str | os.PathLike) -> np.ndarray:
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(f"cannot read the image {file}: {error}") from error
         if pictures[-1].shape[:2] != pictures[0].shape[:2]:
-            (height, width), (first_height, first_width) = pictures[-1].shape[:2], pictures[0].shape[:2]
+            height, width = pictures[-1].shape[:2]
+            first_height, first_width = pictures[0].shape[:2]
             raise UserError(
                 f"images of mixed sizes in {folder}: {files[0].name} is {first_width}x{first_height}, "
                 f"{file.name} is {width}x{height}; make them one size"

@@ -148,7 +148,8 @@ class _Graph:
         start = 0
         for opening, tail in zip(openings, tails, strict=True):
             filters = KERNEL_SHAPES[opening][-1]
-            y, start = opened[..., start : start + filters], start + filters
+            y = opened[..., start : start + filters]
+            start += filters
             prefix = opening.removesuffix("/conv")
             for name in tail:
                 if name == "mixed":  # a 1x3 and a 3x1 convolution side by side

@@ -41,7 +41,8 @@ def kernel_distance(
     """
     a, b = _pair(features_a, features_b)
     kernel = (1.0 / a.shape[1] if gamma is None else gamma, coef0, degree)
-    n, m = len(a), len(b)
+    n = len(a)
+    m = len(b)
     return float(
         _off_diagonal_sum(a, *kernel) / (n * (n - 1))
         + _off_diagonal_sum(b, *kernel) / (m * (m - 1))
@@ -92,7 +93,8 @@ def kernel_distance_subsets(
 
 
 def _pair(features_a: np.ndarray, features_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    a, b = checked_features(features_a, "the first features"), checked_features(features_b, "the second features")
+    a = checked_features(features_a, "the first features")
+    b = checked_features(features_b, "the second features")
     if a.shape[1] != b.shape[1]:
         raise UserError(
             f"the two sets have features of {a.shape[1]} and {b.shape[1]} dimensions: "

@@ -84,11 +84,14 @@ class StreamingMoments:
         Raises:
           UserError: arrays of other shapes.
         """
-        mean, scatter = np.array(state["mean"], np.float64), np.array(state["scatter"], np.float64)
+        mean = np.array(state["mean"], np.float64)
+        scatter = np.array(state["scatter"], np.float64)
         if mean.ndim != 1 or scatter.shape != (len(mean), len(mean)):
             raise UserError(f"not a state of moments: mean {mean.shape}, scatter {scatter.shape}")
         moments = cls(len(mean))
-        moments.count, moments.mean, moments.scatter = int(state["count"]), mean, scatter
+        moments.count = int(state["count"])
+        moments.mean = mean
+        moments.scatter = scatter
         return moments
 
 

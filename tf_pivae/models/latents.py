@@ -65,7 +65,11 @@ class HierarchicalVAE(keras.Model):
         super().__init__(name=name)
         self.image_shape = tuple(image_shape)
         self._call_block = call_block
-        self.stem, self.bottom_up, self.top, self.top_down, self.output_conv = stem, bottom_up, top, top_down, output
+        self.stem = stem
+        self.bottom_up = bottom_up
+        self.top = top
+        self.top_down = top_down
+        self.output_conv = output
         self.log_sigma = self.add_weight(shape=[], initializer="zeros", name="log_sigma")
 
     @property

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from tf_pivae.data.arrays import ImageDataset
 
-_COLUMNS, _ROWS = 5, 8
+_COLUMNS = 5
+_ROWS = 8
 
 
 def draw(title: str, labelled_runs: Sequence[tuple[str, Path]], stem: str | Path) -> list[Path]:

@@ -117,7 +117,8 @@ class RowRun:
         retry: bool = False,
         say: Callable[[str], None] = print,
     ) -> None:
-        self.row, self.preset = row, preset
+        self.row = row
+        self.preset = preset
         self.name = row.elsewhere if row.elsewhere and PRESETS[preset].own_data else row.name
         self.directory = Path(output_dir) / "runs" / self.name / f"seed_{seed}"
         self.retry = retry

@@ -145,7 +145,8 @@ def _described(chart: Chart) -> str:
     for curve in chart.curves:
         points = [(step, value) for step, value in zip(curve.steps, curve.values, strict=True) if value is not None]
         if points:
-            (first, start), (last, end) = points[0], points[-1]
+            first, start = points[0]
+            last, end = points[-1]
             texts.append(f"from {number(start)} at step {first} to {number(end)} at step {last}")
     return f"{chart.title}: {'; '.join(texts) or 'never finite'}."
 

@@ -14,8 +14,12 @@ from tf_pivae.report import latents
 from tf_pivae.report.pictures import Picture, encoded, grid
 
 NUM_SAMPLES = 36  # About as many; whole rows where each is of a class.
-_RECONSTRUCTIONS, _WALKS, _STEPS = 24, 6, 8
-_ROWS, _NEIGHBOURS = 6, 6  # Samples with their neighbours, and how many each has.
+_RECONSTRUCTIONS = 24
+_WALKS = 6
+_STEPS = 8
+# Samples with their neighbours, and how many each has.
+_ROWS = 6
+_NEIGHBOURS = 6
 _MAX_COMPARED = 100_000  # Training images among which neighbours are looked for.
 
 

@@ -60,7 +60,8 @@ def image_sets(data: ImageDataset, count: int, seed: int,
     Images that are not the data set's own get the labels of held-out ones.
     """
     rng = np.random.default_rng(seed)
-    test, train = data.test.take(count), data.train.take(count)
+    test = data.test.take(count)
+    train = data.train.take(count)
     held_out = np.asarray(test.images)
     yield "held-out images", held_out, test.labels
     yield "training images", np.asarray(train.images), train.labels

@@ -178,7 +178,8 @@ class _Scale:
     @classmethod
     def over(cls, places: Sequence[float], runs: int) -> _Scale:
         tick = round_step((max(places) - min(places)) / 4)
-        low, high = math.floor(min(places) / tick + 1e-9), math.ceil(max(places) / tick - 1e-9)
+        low = math.floor(min(places) / tick + 1e-9)
+        high = math.ceil(max(places) / tick - 1e-9)
         return cls(low * tick, high * tick, high - low, runs)
 
     def at(self, bits: float) -> float:

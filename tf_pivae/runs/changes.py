@@ -52,7 +52,8 @@ class _Configuration:
     """The bindings of a configuration: name -> what gin says, with the macros behind it."""
 
     def __init__(self, text: str, where: str) -> None:
-        self.bindings, self.macros = {}, {}
+        self.bindings = {}
+        self.macros = {}
         for statement in parsing.statements(text, where):
             scope, selector, name, value = statement[:4]
             selector = f"{scope}/{selector}" if scope else selector
@@ -61,7 +62,8 @@ class _Configuration:
 
     def said(self, name: str) -> str | None:
         """The value of a setting; a macro's where that is all it is."""
-        text, seen = self.bindings.get(name, (None, ()))[0], set()
+        text = self.bindings.get(name, (None, ()))[0]
+        seen = set()
         while text is not None and (macro := re.fullmatch(r"%([\w./]+)", text)) and macro[1] not in seen:
             seen.add(macro[1])
             text = self.macros.get(macro[1], (None, ()))[0]
@@ -69,7 +71,8 @@ class _Configuration:
 
     def behind(self, name: str) -> set[str]:
         """The macros that a setting depends on, through others, too."""
-        found, new = set(), set(self.bindings.get(name, ("", ()))[1])
+        found = set()
+        new = set(self.bindings.get(name, ("", ()))[1])
         while new:
             found |= new
             new = {macro for known in new for macro in self.macros.get(known, ("", ()))[1]} - found
@@ -86,7 +89,8 @@ def compare(before: str, now: str, where: str) -> Changes:
     Raises:
       UserError: the first cannot be parsed.
     """
-    old, new = _Configuration(before, where), _Configuration(now, "the new configuration")
+    old = _Configuration(before, where)
+    new = _Configuration(now, "the new configuration")
     macros = {name for name in {*old.macros, *new.macros} if old.macros.get(name) != new.macros.get(name)}
     changes = Changes({}, {})
     loggers = {name for one in (old, new) for name in _references(one.said("train.loggers"))}

@@ -3,7 +3,8 @@
 import os
 
 _FEW = 2  # Cores up to which one thread an operation was measured to be faster; see docs/performance.md.
-_WITHIN, _BETWEEN = "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"
+_WITHIN = "TF_NUM_INTRAOP_THREADS"
+_BETWEEN = "TF_NUM_INTEROP_THREADS"
 
 
 def num_cores() -> int:

@@ -160,9 +160,14 @@ class _Loop:
         stopping: Stopping,
         validation: Validation | None = None,
     ) -> None:
-        self.recipe, self.strategy, self.workers, self.trainer = recipe, strategy, workers, trainer
-        self.data, self.recorder = data, recorder
-        self.stopping, self.validation = stopping, validation
+        self.recipe = recipe
+        self.strategy = strategy
+        self.workers = workers
+        self.trainer = trainer
+        self.data = data
+        self.recorder = recorder
+        self.stopping = stopping
+        self.validation = validation
         self._consecutive_skips = 0
 
     def run(self, start_step: int) -> int:

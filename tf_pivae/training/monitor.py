@@ -41,7 +41,9 @@ class Monitor:
             smoothing=0.05,
         )
         self._num_steps = num_steps
-        self._clock, self._clock_step, self._first = time.monotonic(), start_step, (time.monotonic(), start_step)
+        self._clock = time.monotonic()
+        self._clock_step = start_step
+        self._first = (time.monotonic(), start_step)
 
     def advance(self, steps: int = 1) -> None:
         """Moves the progress bar."""
@@ -52,7 +54,8 @@ class Monitor:
         now = time.monotonic()
         seconds = max(now - self._clock, 1e-9)
         metrics = {**metrics, "images_per_second": (step - self._clock_step) * self._images_per_step / seconds}
-        self._clock, self._clock_step = now, step
+        self._clock = now
+        self._clock_step = step
         self.write(step, metrics)
         shown = [f"{short} {metrics[name]:.3f}" for name, short in _ON_THE_BAR if name in metrics]
         if self._terminal:

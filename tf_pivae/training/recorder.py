@@ -55,7 +55,9 @@ class Recorder:
         from_here: bool = False,
         callback: Callable[[int, dict[str, float]], bool | None] | None = None,
     ) -> None:
-        self._make_loggers, self._from_here, self._callback = loggers, from_here, callback
+        self._make_loggers = loggers
+        self._from_here = from_here
+        self._callback = callback
         self._directory = RunDirectory(run_dir)
         self._path = self._directory.path
         self._checkpoints = Checkpoints(self._path / "checkpoints", keep_checkpoints)
@@ -94,7 +96,8 @@ class Recorder:
                 loggers.append(make(run_dir=self._path, start_step=start_step))
         self._keeps_records = any(isinstance(logger, JsonlLogger) for logger in loggers)
         self._monitor = Monitor(loggers, start_step, num_steps, batch_size)
-        self.advance, self.say = self._monitor.advance, self._monitor.say
+        self.advance = self._monitor.advance
+        self.say = self._monitor.say
         if changed := lines(self._changes):
             self.say("\n".join([f"goes on from step {start_step} with other settings (RUN/changes.json):", *changed]))
         return True

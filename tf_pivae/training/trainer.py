@@ -99,16 +99,24 @@ class Trainer(KerasMethods):
             raise ValueError("nothing to train: give a `critic`, or a `likelihood_weight` above 0.")
         if likelihood_weight == 0.0 and (adversarial_start or balance is not None):
             raise ValueError("`adversarial_start` and `balance` need a `likelihood_weight` above 0.")
-        self.pivae, self.critic, self.moving_average = pivae, critic, moving_average
-        self.likelihood_weight, self.adversarial_weight = likelihood_weight, adversarial_weight
-        self.adversarial_start, self.adversarial_ramp_steps = adversarial_start, adversarial_ramp_steps
+        self.pivae = pivae
+        self.critic = critic
+        self.moving_average = moving_average
+        self.likelihood_weight = likelihood_weight
+        self.adversarial_weight = adversarial_weight
+        self.adversarial_start = adversarial_start
+        self.adversarial_ramp_steps = adversarial_ramp_steps
         self.balance = None if balance is None or critic is None else balance()
-        self.critic_loss, self.critic_steps = critic_loss, critic_steps
+        self.critic_loss = critic_loss
+        self.critic_steps = critic_steps
         self.regularizer = None if regularizer is None else regularizer()
         self.regularizer_interval = regularizer_interval
         self.augment = None if augment is None else augment()
-        self.free_nats, self.kl_weight, self.kl_warmup_steps = free_nats, kl_weight, kl_warmup_steps
-        self.moving_average_decay, self.seed = moving_average_decay, seed
+        self.free_nats = free_nats
+        self.kl_weight = kl_weight
+        self.kl_warmup_steps = kl_warmup_steps
+        self.moving_average_decay = moving_average_decay
+        self.seed = seed
         adamax = functools.partial(Adamax, learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2)
         self.generator_optimizer = (generator_optimizer or adamax)(name="generator_optimizer")
         self.inference_only = inference_only
@@ -218,7 +226,8 @@ class Trainer(KerasMethods):
             self.balance.update(log_ratio, skipped)
         metrics |= {"gradient_norm": norm, "skipped_generator": skipped, "log_sigma": self.pivae.vae.log_sigma}
         if self.moving_average is not None:
-            averages, updates = self.moving_average.variables, self.generator_optimizer.updates
+            averages = self.moving_average.variables
+            updates = self.generator_optimizer.updates
             averaging.move(averages, self.pivae.variables, self.moving_average_decay, updates, skipped)
         values = replica_mean(tf.stack([tf.cast(value, tf.float32) for value in metrics.values()]))
         return dict(zip(metrics, tf.unstack(values), strict=True))
@@ -287,7 +296,8 @@ class Trainer(KerasMethods):
         variables = self.critic.trainable_variables
         lazy = self.regularizer is not None and self.regularizer_interval > 1
         with tf.GradientTape() as tape:
-            real_logits, fake_logits = logits(real), logits(fake)
+            real_logits = logits(real)
+            fake_logits = logits(fake)
             loss = self.critic_loss(real_logits, fake_logits)
             added = 0.0 if lazy else regularization()
             total = loss + added

@@ -55,7 +55,8 @@ def num_workers(tf_config: str) -> int:
     shape = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
     try:
         config = json.loads(tf_config)
-        cluster, task = config.get("cluster", {}), config.get("task", {})
+        cluster = config.get("cluster", {})
+        task = config.get("task", {})
         addresses = [*cluster.get("chief", []), *cluster.get("worker", [])]
         if not addresses:
             return 1

@@ -70,7 +70,8 @@ def _compare(path: Path, settings: dict[str, Any], output: str | Path) -> None:
     except (ValueError, TypeError):
         raise UserError(f"{path} is damaged: remove {path.parent}, or choose another --output.") from None
     if different:
-        was, now = before.get(different[0]), settings.get(different[0])
+        was = before.get(different[0])
+        now = settings.get(different[0])
         raise UserError(
             f"{output} was started with {different[0]} = {was}, and this is {now}: give the settings of {path}, or "
             "choose another --output."

@@ -29,8 +29,8 @@ class Reference(NamedTuple):
 
 def reference(bits: np.ndarray) -> Reference:
     """Of bits per dimension, float [N]."""
-    bits, mean = np.sort(np.asarray(bits, np.float64)), float(np.mean(bits))
-    return Reference(bits, mean, np.sort(np.abs(bits - mean)))
+    mean = float(np.mean(bits))
+    return Reference(np.sort(np.asarray(bits, np.float64)), mean, np.sort(np.abs(bits - mean)))
 
 
 def columns(log_prob: np.ndarray, error: np.ndarray, images: np.ndarray, held_out: Reference) -> dict[str, np.ndarray]:

@@ -124,7 +124,8 @@ class _Grid:
 
 class _Folder:
     def __init__(self, path: Path, num_bins: int) -> None:
-        self._path, self._num_bins = path, num_bins
+        self._path = path
+        self._num_bins = num_bins
         self._there = set(os.listdir(path)) - {SETTINGS}
 
     def has(self, first: int, names: Sequence[str]) -> bool:
@@ -139,7 +140,8 @@ class _Array:
     """A file of raw rows that grows, and is packed when it is whole."""
 
     def __init__(self, folder: Path, image_shape: tuple[int, ...]) -> None:
-        self._folder, self._shape = folder, image_shape
+        self._folder = folder
+        self._shape = image_shape
         self._row = math.prod(image_shape)
         self._file = open(folder / "images", "a+b")  # noqa: SIM115  closed by __exit__
         self._count = os.fstat(self._file.fileno()).st_size // self._row

@@ -139,7 +139,9 @@ def batches(
       UserError: a class-conditional model, and a class that it does not know.
     """
     while some := list(itertools.islice(files, size)):
-        images, labels, problems = [np.zeros((0, *image_shape), np.uint8)], [], []
+        images = [np.zeros((0, *image_shape), np.uint8)]
+        labels = []
+        problems = []
         for entry in some:
             try:
                 images.append(entry.load()[None])

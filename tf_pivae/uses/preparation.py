@@ -96,7 +96,8 @@ def _of_dataset(configuration: Snapshot, binding: str) -> tuple[Preprocess | Non
     if name == "reduced_levels":
         return _of_dataset(configuration, "reduced_levels.dataset")
     if name == "image_folder":
-        crop, size = setting("crop", "central"), setting("image_size")
+        crop = setting("crop", "central")
+        size = setting("image_size")
         if crop == "central":
             return Preprocess(crop=crop, image_size=size), sides(size)
         if crop in (None, "none"):

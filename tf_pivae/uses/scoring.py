@@ -204,7 +204,9 @@ def _whole_lines(path: Path) -> tuple[int, list[str]]:
     with open(path, "r+b") as file:
         for line in file:
             if line.endswith(b"\n"):
-                number, end, last = number + 1, end + len(line), line
+                number = number + 1
+                end = end + len(line)
+                last = line
         file.truncate(end)
     return number, next(csv.reader([last.decode()]), [])[:2]
 

@@ -114,7 +114,8 @@ def _write(
     from tf_pivae.uses.claims import identity
 
     image_outputs.check(output)
-    count, (group, gives) = own_images.count(images), takes
+    count = own_images.count(images)
+    group, gives = takes
     if count % group:
         raise UserError(f"{images} has {count} images, which are taken two by two: add or remove one.")
     total = count // group * gives
