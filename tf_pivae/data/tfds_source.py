@@ -116,16 +116,16 @@ def _builder(name: str, data_dir: str | None) -> Any:
     except Exception as error:  # TFDS raises several kinds, with pages of names
         base, _, config = name.split(":")[0].partition("/")
         names = tfds.list_builders(with_community_datasets=False)
-        what = f"data set {base!r}"
+        subject = f"data set {base!r}"
         choices = names
         if config and base in names:
-            what = f"{base!r} with configuration {config!r}"
+            subject = f"{base!r} with configuration {config!r}"
             choices = list(tfds.builder_cls(base).builder_configs)
         elif base in names:
             raise UserError(f"TFDS cannot open {name!r}: {_first_line(error)}") from error
-        near = difflib.get_close_matches(config or base if choices is not names else base, choices, 3, 0.5)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise UserError(f"TFDS has no {what}{hint}") from error
+        matches = difflib.get_close_matches(config or base if choices is not names else base, choices, 3, 0.5)
+        hint = f"; did you mean {' or '.join(matches)}?" if matches else ""
+        raise UserError(f"TFDS has no {subject}{hint}") from error
 
 
 def _feature(builder: Any, key: str) -> Any:
@@ -169,11 +169,12 @@ def _download(builder: Any, name: str, cache_size: str) -> None:
             return
     online = _online(builder)
     sizes = {"": builder.info.download_size, " prepared": builder.info.dataset_size}
-    known = ", ".join(f"{size}{what}" for what, size in sizes.items() if size)  # TFDS knows some sizes only online.
+    # TFDS knows some sizes only online.
+    sizes_text = ", ".join(f"{size}{suffix}" for suffix, size in sizes.items() if size)
     _log.info(
         "TFDS: downloading %s (%s) to %s (%.1f MB free); after that the cache (%s)",
         name,
-        known or "size unknown",
+        sizes_text or "size unknown",
         builder.data_dir,
         _free_bytes(builder.data_dir) / 1e6,
         cache_size,
@@ -244,28 +245,22 @@ def _quiet_loggers(*names: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _impatient_downloads() -> Iterator[None]:
-    """Within it, TFDS gives up on a network that is not there after seconds, not minutes."""
+    """Within it, TFDS gives up on a network that is not there after seconds, not minutes: see docs/design.md."""
     import requests
-    from tensorflow_datasets.core.download import downloader
 
     request = requests.Session.request
-    retries = getattr(downloader, "MAX_RETRIES", None)
 
     @functools.wraps(request)
-    def with_timeout(self: Any, method: str, url: str, **kwargs: Any) -> Any:
-        if kwargs.get("timeout") is None:
-            kwargs["timeout"] = (_CONNECT_SECONDS, _READ_SECONDS)
-        return request(self, method, url, **kwargs)
+    def impatient(self: requests.Session, method: str, url: str, **kwargs: Any) -> requests.Response:
+        adapter = self.get_adapter(url)
+        adapter.max_retries = adapter.max_retries.new(total=_RETRIES)
+        return request(self, method, url, **{**kwargs, "timeout": (_CONNECT_SECONDS, _READ_SECONDS)})
 
-    requests.Session.request = with_timeout
-    if retries is not None:
-        downloader.MAX_RETRIES = _RETRIES
+    requests.Session.request = impatient
     try:
         yield
     finally:
         requests.Session.request = request
-        if retries is not None:
-            downloader.MAX_RETRIES = retries
 
 
 def _split(
