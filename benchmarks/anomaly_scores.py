@@ -38,10 +38,10 @@ def main() -> None:
     test = np.asarray(bundled(32).test.images)
     held_out = test[-_NUM_HELD_OUT.value :]
     usual = test[: _NUM_IMAGES.value]
-    known = reference(bits_per_dim(model.measure(held_out, None)[0], held_out))
+    usual_bits = reference(bits_per_dim(model.measure(held_out, None)[0], held_out))
 
     def measured(images: np.ndarray) -> dict[str, np.ndarray]:
-        return columns(*model.measure(images, None), images, known)
+        return columns(*model.measure(images, None), images, usual_bits)
 
     print(f"AUROC, {len(usual)} images of each set (95 % bootstrap interval)\n")
     print("| held-out images against | " + " | ".join(f"`{name}`" for name in _SHOWN) + " |")

@@ -54,9 +54,9 @@ def _normflows(options):
     import normflows
 
     def coupling(mode):
-        seen = 2 if mode == "channel" else 1  # Chunks of three channels: two and one.
+        num_inputs = 2 if mode == "channel" else 1  # Chunks of three channels: two and one.
         net = normflows.nets.resnet.ConvResidualNet(
-            seen, 2 * (3 - seen), options["width"], num_blocks=options["num_blocks"], use_batch_norm=True
+            num_inputs, 2 * (3 - num_inputs), options["width"], num_blocks=options["num_blocks"], use_batch_norm=True
         )
         return normflows.flows.AffineCouplingBlock(net, split_mode=mode)
 

@@ -36,8 +36,8 @@ def setup(system: str, threads: int, logical_cpus: int) -> None:
     """Memory and threads as the commands have them; logical devices, before TensorFlow starts them."""
     del system
     memory.keep_freed_memory()
-    within, between, _ = thread_variables(threads).values()
-    tf.config.threading.set_intra_op_parallelism_threads(int(within))
+    intra_op, between, _ = thread_variables(threads).values()
+    tf.config.threading.set_intra_op_parallelism_threads(int(intra_op))
     tf.config.threading.set_inter_op_parallelism_threads(int(between))
     if logical_cpus > 1:
         parts = [tf.config.LogicalDeviceConfiguration()] * logical_cpus
@@ -83,9 +83,9 @@ def profile(call: Callable[[], Any], calls: int) -> dict[str, float]:
         for line in plane.lines:
             for event in line.events:
                 # A kernel's event is called NAME:TYPE; those of the runtime are not, or have no operation's name.
-                found = re.fullmatch(r"[\w/.-]+:([A-Z_]\w+)(#.*)?", plane.event_metadata[event.metadata_id].name)
-                if found:
-                    seconds[found[1]] += event.duration_ps / 1e12 / calls
+                match = re.fullmatch(r"[\w/.-]+:([A-Z_]\w+)(#.*)?", plane.event_metadata[event.metadata_id].name)
+                if match:
+                    seconds[match[1]] += event.duration_ps / 1e12 / calls
     return dict(seconds)
 
 

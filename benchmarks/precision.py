@@ -62,10 +62,10 @@ def _load(run_dir, dtype, head_dtype):
     if not loading.load_facts(run_dir)["likelihood"]:
         raise UserError(f"{run_dir} was not trained by likelihood: it has no bits per dimension.")
     model = loading.load(run_dir)
-    for part, chosen in ((model.vae, dtype), (model.flow, head_dtype)):
+    for part, part_dtype in ((model.vae, dtype), (model.flow, head_dtype)):
         for layer in [] if part is None else part._flatten_layers():
             if hasattr(layer, "precision"):
-                layer.precision = ConvolutionPrecision(chosen)
+                layer.precision = ConvolutionPrecision(part_dtype)
     return model
 
 

@@ -104,7 +104,7 @@ class Pool:
 
     def discard(self, worker: Worker) -> None:
         """Ends a worker."""
-        self._workers = {key: kept for key, kept in self._workers.items() if kept is not worker}
+        self._workers = {key: other for key, other in self._workers.items() if other is not worker}
         worker.close()
 
     def close(self) -> None:

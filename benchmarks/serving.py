@@ -69,9 +69,9 @@ async def _measure(address, signature):
 
         async def work():
             while time.perf_counter() < start + _SECONDS.value:
-                sent = time.perf_counter()
+                sending_time = time.perf_counter()
                 await predict(body)
-                seconds.append(time.perf_counter() - sent)
+                seconds.append(time.perf_counter() - sending_time)
 
         await asyncio.gather(*(work() for _ in range(_CLIENTS.value)))
     return seconds, time.perf_counter() - start
@@ -81,8 +81,10 @@ def _rows_and_runs(url, signature):
     """Rows and runs of the model so far, float64 [2], as the server counts them."""
     with urllib.request.urlopen(f"{url}/monitoring/prometheus/metrics") as response:
         text = response.read().decode()
-    found = [re.search(rf'pivae_batch_rows_{part}{{signature="{signature}"}} (\S+)', text) for part in ("sum", "count")]
-    return np.array([0.0 if match is None else float(match[1]) for match in found])
+    matches = [
+        re.search(rf'pivae_batch_rows_{part}{{signature="{signature}"}} (\S+)', text) for part in ("sum", "count")
+    ]
+    return np.array([0.0 if match is None else float(match[1]) for match in matches])
 
 
 def _request(request, client, signature):

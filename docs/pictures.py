@@ -31,9 +31,9 @@ def overview(model: PiVAE, images: np.ndarray) -> Image.Image:
     Returns:
       `PIL.Image`, RGB.
     """
-    shown = images[: 3 * _ROWS]
+    originals = images[: 3 * _ROWS]
     walks = model.interpolate(images[0 : 2 * _ROWS : 2], images[1 : 2 * _ROWS : 2], _STEPS)
-    pairs = np.stack([shown, model.reconstruct(shown)], 1).reshape(-1, *images.shape[1:])
+    pairs = np.stack([originals, model.reconstruct(originals)], 1).reshape(-1, *images.shape[1:])
     panels = {
         "held-out image | its reconstruction": pairs,
         "samples": model.sample(_ROWS * _STEPS, seed=0),

@@ -75,9 +75,9 @@ class OpenVINORuntime:
             results = requests[name].infer({key: np.ascontiguousarray(value) for key, value in inputs.items()})
         except RuntimeError as error:
             raise RequestError("INTERNAL", f"OpenVINO: {str(error).strip().splitlines()[-1][:300]}") from error
-        found = {port_name: value for port, value in results.items() for port_name in port.get_names()}
+        outputs = {port_name: value for port, value in results.items() for port_name in port.get_names()}
         # What goes out under the name of an input gets a number.
-        return {key: np.array(found.get(key, found.get(f"{key}_1"))) for key in self.signatures[name].outputs}
+        return {key: np.array(outputs.get(key, outputs.get(f"{key}_1"))) for key in self.signatures[name].outputs}
 
     def _compile(self, name: str) -> openvino.CompiledModel:
         with self._lock:

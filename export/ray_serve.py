@@ -92,9 +92,9 @@ class ServedModel:
             return Response(f"{error}\n", HTTP_STATUS[error.code], media_type="text/plain")
 
     def _parse(self, body: bytes, encoding: str) -> tuple[str, Outputs, bool]:
-        asked = parse_body(unpack(body, encoding, self._limits.json_bytes), self._limits.json_values)
-        name = str(asked.get("signature_name") or "serving_default")
-        return name, *arrays_from_json(asked, self._specs(name), name, self._limits)
+        message = parse_body(unpack(body, encoding, self._limits.json_bytes), self._limits.json_values)
+        name = str(message.get("signature_name") or "serving_default")
+        return name, *arrays_from_json(message, self._specs(name), name, self._limits)
 
 
 def app(arguments: dict[str, Any]) -> serve.Application:

@@ -64,14 +64,14 @@ MUTATIONS = [
     Mutation(
         "kernels kept for an export: one for both uses of a layer",
         "tf_pivae/layers/weight_norm.py",
-        "key = id(self), then is not None",
+        "key = id(self), affine is not None",
         "key = id(self), False",
         "tests/layers/test_weight_norm.py",
     ),
     Mutation(
         "what is made of the best checkpoint looks for it among the newest",
         "tf_pivae/uses/claims.py",
-        "of_run(run_dir, wanted).manifest(step)",
+        "of_run(run_dir, requested).manifest(step)",
         "of_run(run_dir, step).manifest(step)",
         "tests/uses/test_best.py",
     ),
@@ -135,7 +135,7 @@ MUTATIONS = [
     Mutation(
         "a configuration opens data while it is read",
         "tf_pivae/configuration/checking.py",
-        "reference.evaluate and made is not None and issubclass(made, ImageDataset)",
+        "reference.evaluate and result is not None and issubclass(result, ImageDataset)",
         "False",
         "tests/faults/test_trust.py",
     ),
@@ -335,8 +335,8 @@ MUTATIONS = [
     Mutation(
         "augmentation left out of the generator's step",
         "tf_pivae/training/trainer.py",
-        'seen = self._augmented(fake, noise.fold_in("augment/generator"))',
-        "seen = fake",
+        'augmented = self._augmented(fake, noise.fold_in("augment/generator"))',
+        "augmented = fake",
         "tests/training/test_critic_step.py",
     ),
     Mutation(
@@ -398,8 +398,8 @@ MUTATIONS = [
     Mutation(
         "nearest neighbours: the enlarged kernel to one side",
         "tf_pivae/layers/weight_norm.py",
-        "kernel = tf.pad(kernel, behind) + tf.pad(kernel, before)",
-        "kernel = tf.pad(kernel, behind) + tf.pad(kernel, behind)",
+        "kernel = tf.pad(kernel, after) + tf.pad(kernel, before)",
+        "kernel = tf.pad(kernel, after) + tf.pad(kernel, after)",
         "tests/layers/test_weight_norm.py",
     ),
     # The same step with less memory.
@@ -456,9 +456,16 @@ MUTATIONS = [
     Mutation(
         "IDX files: a declared shape not held against the files",
         "tf_pivae/data/idx.py",
-        "raw_shape is not None and found != tuple(raw_shape)",
+        "raw_shape is not None and image_shape != tuple(raw_shape)",
         "False",
         "tests/data/test_specification.py",
+    ),
+    Mutation(
+        "TFDS: requests keeps the timeout after the download",
+        "tf_pivae/data/tfds_source.py",
+        "        requests.Session.request = request\n",
+        "        pass\n",
+        "tests/data/test_tfds_source.py",
     ),
     Mutation(
         "a small configuration is read from its data set's pixels",

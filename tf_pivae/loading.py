@@ -121,15 +121,15 @@ def load_with_step(
     facts = load_facts(run_dir)
     path = resolve(run_dir) / "config.gin"
     recipe = recipe_of(run_dir)
-    what = f"{path} describes no model for images of {facts['image_shape']}"
+    problem = f"{path} describes no model for images of {facts['image_shape']}"
     limit = min(physical_memory(), _SLACK + 2 * of_run(path.parent, step).most_bytes())
-    with _named(path), explained(what), bounded_variables(limit, "twice what its checkpoints hold"):
+    with _naming(path), explained(problem), bounded_variables(limit, "twice what its checkpoints hold"):
         model = recipe.model(image_shape=facts["image_shape"], num_classes=facts["num_classes"])
     return model, restore_model(run_dir, model, step, moving_average)
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _naming(path: Path) -> Iterator[None]:
     """Has a `UserError` from within name the file."""
     try:
         yield
@@ -195,7 +195,7 @@ def recipe_of(run_dir: str | Path) -> Recipe:
     """
     register()
     path = resolve(run_dir) / "config.gin"
-    with _named(path):
+    with _naming(path):
         settings = configuration.of_run(path)
     return _recipe(settings, path)
 
@@ -204,5 +204,5 @@ def _recipe(settings: configuration.Snapshot, path: Path) -> Recipe:
     from tf_pivae.training.building import explained
     from tf_pivae.training.recipe import Recipe
 
-    with _named(path), explained("it describes no run"):
-        return settings.made(Recipe)
+    with _naming(path), explained("it describes no run"):
+        return settings.build(Recipe)

@@ -212,12 +212,12 @@ class NoiseOfSamples:
         return self._draw("uniform", tag, shape)
 
     def _draw(self, kind, tag, shape):
-        drawn = tf.map_fn(
+        values = tf.map_fn(
             lambda k: getattr(self._noise.fold_in(k), kind)(tag, shape),
             self._samples,
             fn_output_signature=tf.TensorSpec([None, *shape], tf.float32),
         )
-        return tf.reshape(drawn, [-1, *shape])
+        return tf.reshape(values, [-1, *shape])
 
 
 class SeededRowNoise:

@@ -36,8 +36,8 @@ def run(pool: Pool, options: Options) -> Section:
                 competitors = {name: Competitor(name, case) for name in systems}
                 results = compare(pool, competitors, options.rounds, options.budget)
                 ours = results["ours"]
-                shown = "failed" if isinstance(ours, str) else milliseconds(ours.median)
-                rows.append([NAMES[task], f"{factor:g}", str(batch), shown, *against(results, "ours", peers)])
+                median = "failed" if isinstance(ours, str) else milliseconds(ours.median)
+                rows.append([NAMES[task], f"{factor:g}", str(batch), median, *against(results, "ours", peers)])
                 notes += failures(results)
                 options.say(" | ".join(rows[-1]))
     text = (

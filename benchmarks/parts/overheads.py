@@ -86,14 +86,14 @@ def input_pipeline(pool: Pool, options: Options) -> Section:
         )
         step = results["fixed"].median
         ratios.append((ratio(results["input"], results["fixed"]).median, f"batch {batch}"))
-        alone = Competitor("ours", case | {"task": "input"})
-        alone = compare_all(pool, {"alone": alone}, options.rounds, options.budget)["alone"]
+        input_only = Competitor("ours", case | {"task": "input"})
+        input_only = compare_all(pool, {"alone": input_only}, options.rounds, options.budget)["alone"]
         rows.append(
             [
                 str(batch),
                 milliseconds(step),
                 str(ratio(results["input"], results["fixed"])),
-                f"{100.0 * alone.median / step:.2f} %",
+                f"{100.0 * input_only.median / step:.2f} %",
             ]
         )
         options.say(" | ".join(rows[-1]))

@@ -81,8 +81,8 @@ def _row(samples, batch, name, timing, values, exact):
     row = [str(samples), str(batch), SYSTEMS[name]]
     if not isinstance(timing, Timing):
         return [*row, *["failed"] * 5]
-    known = name != "tensorflow" and values is not None and exact is not None
-    difference = f"{np.max(np.abs(values / exact - 1.0)):.0e}" if known else "-"
+    is_comparable = name != "tensorflow" and values is not None and exact is not None
+    difference = f"{np.max(np.abs(values / exact - 1.0)):.0e}" if is_comparable else "-"
     memory = "-" if timing.peak_bytes is None else f"{timing.peak_bytes / 1e6:.0f}"
     numbers = [f"{timing.since_start:.1f}", memory, milliseconds(timing.median), f"{batch / timing.median:.0f}"]
     return [*row, *numbers, difference]

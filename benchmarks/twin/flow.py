@@ -53,8 +53,8 @@ class Coupling(nn.Module):
         self.log_scale_bound = nn.Parameter(torch.ones(channels))
 
     def _log_scale_and_shift(self, x):
-        seen = self.input_norm(x * self.mask) * self.mask
-        h = self.input_conv(torch.cat([seen, -seen, self.mask.expand(len(x), -1, -1, -1)], 1))
+        conditions = self.input_norm(x * self.mask) * self.mask
+        h = self.input_conv(torch.cat([conditions, -conditions, self.mask.expand(len(x), -1, -1, -1)], 1))
         for block in self.blocks:
             h = block(h)
         log_scale, shift = self.output_conv(F.relu(self.output_norm(h))).chunk(2, 1)

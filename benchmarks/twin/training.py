@@ -78,7 +78,7 @@ class Trainer:
 
         # The head passes the adversary's gradient on to the decoder and receives none itself.
         self.model.flow.requires_grad_(False)
-        fake = 2.0 * self.model.dequantization.seen(self.sample(tuple(images.shape[1:]), adversary_noise)) - 1.0
+        fake = 2.0 * self.model.dequantization.critic_view(self.sample(tuple(images.shape[1:]), adversary_noise)) - 1.0
         real = 2.0 * dequantize(images, critic_noise) - 1.0
         cross_entropy, penalty = self._critic_step(real, fake.detach(), adversary_noise)
 

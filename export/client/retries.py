@@ -88,11 +88,11 @@ def with_retries(attempt: Callable[[float], Answer], timeout: float, max_attempt
     deadline = time.monotonic() + timeout
     pause = _FIRST_PAUSE
     for number in itertools.count(1):
-        left = deadline - time.monotonic()
-        if left <= 0.0:
+        seconds_left = deadline - time.monotonic()
+        if seconds_left <= 0.0:
             break
         try:
-            return attempt(left)
+            return attempt(seconds_left)
         except ServingError as error:
             wait = pause * random.uniform(0.5, 1.0)
             if not _passes(error, number, max_attempts) or time.monotonic() + wait > deadline:

@@ -104,11 +104,11 @@ class Batcher:
 
     async def _fill(self) -> None:
         """Waits for a full batch, or until the oldest request has waited long enough."""
-        left = self._waiting[0].arrived + self._timeout - asyncio.get_running_loop().time()
-        if self._rows() < self._max_batch_size and left > 0.0:
+        seconds_left = self._waiting[0].arrived + self._timeout - asyncio.get_running_loop().time()
+        if self._rows() < self._max_batch_size and seconds_left > 0.0:
             self._full.clear()
             try:
-                await asyncio.wait_for(self._full.wait(), left)
+                await asyncio.wait_for(self._full.wait(), seconds_left)
             except (asyncio.TimeoutError, TimeoutError):
                 return
 

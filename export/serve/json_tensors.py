@@ -126,10 +126,10 @@ def _object(names: Any, values: Any) -> str:
 def _columns_of_rows(rows: Any, specs: Mapping[str, TensorSpec]) -> Any:
     if not isinstance(rows, list):
         raise invalid('"instances" must be a list, one element a row.')
-    named = [isinstance(row, dict) and set(row) != {"b64"} for row in rows]
-    if not any(named):
+    are_objects = [isinstance(row, dict) and set(row) != {"b64"} for row in rows]
+    if not any(are_objects):
         return rows if len(specs) == 1 else None
-    if not all(named) or any(set(row) != set(rows[0]) for row in rows):
+    if not all(are_objects) or any(set(row) != set(rows[0]) for row in rows):
         raise invalid('all elements of "instances" must have the same keys.')
     return {name: [row[name] for row in rows] for name in rows[0]}
 
@@ -167,16 +167,16 @@ def _string(name: str, element: Any) -> bytes:
 
 
 def _numbers(name: str, elements: list, spec: TensorSpec) -> np.ndarray:
-    wanted = np.dtype(spec.dtype)
-    if not set(map(type, elements)) <= ({int} if wanted.kind in "iu" else {int, float}):
+    dtype = np.dtype(spec.dtype)
+    if not set(map(type, elements)) <= ({int} if dtype.kind in "iu" else {int, float}):
         raise invalid(f"input {name!r} must be {spec}; got lists or values of another type.")
-    if wanted.kind == "f":
+    if dtype.kind == "f":
         try:
             with np.errstate(over="ignore"):  # Numbers beyond float32 become infinite, which the caller refuses.
-                return np.array(elements, np.float64).astype(wanted)
+                return np.array(elements, np.float64).astype(dtype)
         except OverflowError as error:
             raise invalid(f"input {name!r} must be finite; got a number beyond float64.") from error
-    limits = np.iinfo(wanted)
+    limits = np.iinfo(dtype)
     if min(elements) < limits.min or max(elements) > limits.max:
         raise invalid(f"input {name!r} must be {spec}, in [{limits.min}, {limits.max}].")
-    return np.array(elements, wanted)
+    return np.array(elements, dtype)

@@ -90,8 +90,8 @@ def arrays_from_protos(
 
 def _array(name: str, proto: TensorProto, spec: TensorSpec, max_rows: int) -> np.ndarray:
     if proto.dtype != tf.as_dtype(spec.dtype).as_datatype_enum:
-        known = types_pb2.DataType.values()
-        kind = types_pb2.DataType.Name(proto.dtype) if proto.dtype in known else str(proto.dtype)
+        values = types_pb2.DataType.values()
+        kind = types_pb2.DataType.Name(proto.dtype) if proto.dtype in values else str(proto.dtype)
         raise invalid(f"input {name!r} must be {spec}; got the type {kind}.")
     if proto.tensor_shape.unknown_rank:
         raise invalid(f"input {name!r} must be {spec}; got no shape.")

@@ -114,17 +114,17 @@ def one_line_a_minute() -> Callable[[asyncio.AbstractEventLoop, dict], None]:
     return handle
 
 
-def _max_connections(wanted: int) -> int:
+def _max_connections(requested: int) -> int:
     """How many each port may hold, so that some descriptors are always left.
 
     Raises:
       UserError: hardly any.
     """
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    possible = (allowed - _OTHER_FILES - len(os.listdir("/dev/fd"))) // 2 if allowed > 0 else wanted
+    possible = (allowed - _OTHER_FILES - len(os.listdir("/dev/fd"))) // 2 if allowed > 0 else requested
     if possible < 8:
         raise UserError(f"this process may open {allowed} files, too few for a server: raise it (ulimit -n).")
-    return min(wanted, possible)
+    return min(requested, possible)
 
 
 def _batcher_factory(

@@ -44,15 +44,15 @@ class FixedNoise:
 
         An index beyond the last gets the last one's numbers.
         """
-        chosen = copy.copy(self)
-        chosen._samples = tf.minimum(samples, self._num_streams - 1)
-        return chosen
+        noise = copy.copy(self)
+        noise._samples = tf.minimum(samples, self._num_streams - 1)
+        return noise
 
     def fold_in(self, tag: str | int | tf.Tensor) -> "FixedNoise":
         """Another stream, as `RowNoise.fold_in`."""
-        chosen = copy.copy(self)
-        chosen._tags = (*self._tags, tag)
-        return chosen
+        noise = copy.copy(self)
+        noise._tags = (*self._tags, tag)
+        return noise
 
     def normal(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
         """Standard normal noise, float32 [B, *shape], all rows alike."""

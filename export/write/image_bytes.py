@@ -38,10 +38,10 @@ def _decode(contents: tf.Tensor, image_shape: Shape) -> tf.Tensor:
     is_png = tf.strings.length(contents) >= 33
     is_png = tf.logical_and(is_png, tf.equal(tf.strings.substr(contents, 0, 8), _PNG_SIGNATURE))
     is_jpeg = tf.equal(tf.strings.substr(contents, 0, 3), _JPEG_SIGNATURE)
-    known = tf.debugging.Assert(
+    is_known = tf.debugging.Assert(
         tf.logical_or(is_png, is_jpeg), ["image_bytes: every string must be a whole PNG or JPEG file"]
     )
-    with tf.control_dependencies([known]):
+    with tf.control_dependencies([is_known]):
         header = tf.cond(is_png, lambda: _check_png(contents, image_shape), lambda: _check_jpeg(contents, image_shape))
     with tf.control_dependencies([header]):
         pixels = tf.io.decode_image(contents, channels=image_shape[-1], expand_animations=False)
@@ -64,14 +64,15 @@ def _check_jpeg(contents: tf.Tensor, image_shape: Shape) -> tf.Tensor:
 
 
 def _check_header(height: tf.Tensor, width: tf.Tensor, channels: tf.Tensor, image_shape: Shape) -> tf.Tensor:
-    found = tf.stack([height, width, channels])
-    right = tf.reduce_all(tf.equal(found, list(image_shape)))
-    wanted = f"an image of {image_shape[0]} rows, {image_shape[1]} columns and {image_shape[2]} channels of 8 bits"
+    shape = tf.stack([height, width, channels])
+    is_expected = tf.reduce_all(tf.equal(shape, list(image_shape)))
+    expected = f"an image of {image_shape[0]} rows, {image_shape[1]} columns and {image_shape[2]} channels of 8 bits"
     check = tf.debugging.Assert(
-        right, [f"image_bytes: every file must hold {wanted}; got rows, columns, channels (-1: another kind):", found]
+        is_expected,
+        [f"image_bytes: every file must hold {expected}; got rows, columns, channels (-1: another kind):", shape],
     )
     with tf.control_dependencies([check]):
-        return tf.identity(right)
+        return tf.identity(is_expected)
 
 
 def _big_endian(four_bytes: tf.Tensor) -> tf.Tensor:

@@ -66,8 +66,8 @@ def signatures(model: PiVAE, options: Options) -> dict[str, tf.types.experimenta
 
 def _trace(function, specs):
     """A concrete function whose inputs go by the names and in the order of `specs`."""
-    named = {name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in specs.items()}
-    return tf.function(lambda **inputs: function(**inputs), autograph=False).get_concrete_function(**named)
+    arguments = {name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in specs.items()}
+    return tf.function(lambda **inputs: function(**inputs), autograph=False).get_concrete_function(**arguments)
 
 
 class _Graph:
@@ -140,8 +140,8 @@ class _Graph:
         images = _not_empty(tf.ensure_shape(images, [None, *model.image_shape]))
         if model.num_bins == 256:
             return images
-        below = tf.reduce_all(images < tf.constant(model.num_bins, tf.uint8))
-        return _require(below, f"images: pixels must lie in [0, {model.num_bins})", images)
+        in_range = tf.reduce_all(images < tf.constant(model.num_bins, tf.uint8))
+        return _require(in_range, f"images: pixels must lie in [0, {model.num_bins})", images)
 
     def _checked_labels(self, labels, rows):
         if labels is None:
@@ -156,8 +156,8 @@ def _not_empty(rows):
 
 
 def _as_many(name, values, rows):
-    same = tf.equal(tf.shape(values)[0], tf.shape(rows)[0])
-    return _require(same, f"{name}: must have as many rows as the other inputs", values)
+    is_equal = tf.equal(tf.shape(values)[0], tf.shape(rows)[0])
+    return _require(is_equal, f"{name}: must have as many rows as the other inputs", values)
 
 
 def _finite(name, latents):

@@ -10,7 +10,7 @@ from tf_pivae.layers.weight_norm import (
     WeightNormConv2DTranspose,
     WeightNormDense,
     data_dependent_initialization,
-    kernels_kept,
+    fixed_kernels,
 )
 
 FILTERS = 4
@@ -163,7 +163,9 @@ def test_an_affine_map_becomes_part_of_the_kernel(name, randomize):
     x = _noise([2, *shape])
     scale = tf.constant([0.5, -2.0, 1.0, 3.0])
     offset = tf.constant([1.0, 0.0, -0.3, 2.0])
-    np.testing.assert_allclose(layer(x, then=lambda: (scale, offset)), layer(x) * scale + offset, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        layer(x, affine=lambda: (scale, offset)), layer(x) * scale + offset, rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("num_classes", [0, 3])
@@ -176,7 +178,7 @@ def test_kept_kernels_give_the_same_and_leave_no_norm_in_the_graph(name, num_cla
 
     uses = [{}, {"channels": [(0, 1), (2, 4)]}, *([] if num_classes else [{"then": then}])]
     expected = [layer(x, **labels, **use) for use in uses]
-    with kernels_kept() as kept:
+    with fixed_kernels() as kept:
         functions = [tf.function(lambda x, use=use: layer(x, **labels, **use)).get_concrete_function(x) for use in uses]
     assert len(kept) == (1 if num_classes else 2)  # The chosen channels are taken from the whole.
     for function, value in zip(functions, expected, strict=True):

@@ -82,8 +82,8 @@ def test_the_critic_sees_images_as_people_do():
     v = tf.constant([-0.05, 0.0, 0.4, 1.0, 1.05])
     with tf.GradientTape() as tape:
         tape.watch(v)
-        seen = EdgeBins(LEVELS, logit).seen(v)
+        seen = EdgeBins(LEVELS, logit).critic_view(v)
         total = tf.reduce_sum(seen)
     np.testing.assert_array_equal(seen, np.float32([0.0, 0.0, 0.4, 1.0, 1.0]))
     np.testing.assert_array_equal(tape.gradient(total, v).numpy()[[0, 2, 4]], [0.0, 1.0, 0.0])
-    np.testing.assert_array_equal(UniformDequantization(LEVELS, logit).seen(v), v)
+    np.testing.assert_array_equal(UniformDequantization(LEVELS, logit).critic_view(v), v)

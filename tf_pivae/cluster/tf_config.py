@@ -76,7 +76,7 @@ def expand_hosts(text: str) -> list[str]:
     for part in re.findall(_HOST, text):
         pieces = re.split(r"\[([^\[\]]*)\]", part)
         choices = [[piece] if i % 2 == 0 else _expand_range(piece, text) for i, piece in enumerate(pieces)]
-        hosts += ["".join(chosen) for chosen in itertools.product(*choices)]
+        hosts += ["".join(parts) for parts in itertools.product(*choices)]
     return hosts
 
 

@@ -14,20 +14,22 @@ def text() -> str:
     return gin.config_str(max_line_length=110)
 
 
-def explain(error: Exception, where: str, line: int | None = None) -> str:
-    """The line for an exception of gin's parser, met with in `where`, after its statement at `line`."""
-    said = str(error).strip()
-    name = re.search(r"No configurable matching (?:reference )?'@?(?:[\w.]*/)*([\w.]+?)(?:\(\))?'", said)
+def explain(error: Exception, origin: str, line: int | None = None) -> str:
+    """The line for an exception of gin's parser, met with in `origin`, after its statement at `line`."""
+    message = str(error).strip()
+    name = re.search(r"No configurable matching (?:reference )?'@?(?:[\w.]*/)*([\w.]+?)(?:\(\))?'", message)
     if name:
         return unknown(name[1])
-    parameter = re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '([\w.]+)'", said)
+    parameter = re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '([\w.]+)'", message)
     if parameter:
         return f"{parameter[1]} has no parameter {parameter[2]!r}{did_you_mean(parameter[2], parameters(parameter[1]))}"
-    said = re.sub(
-        r"malformed node or string.*", "it is not a value: neither a number, a text, a list nor @NAME or %NAME.", said
+    message = re.sub(
+        r"malformed node or string.*",
+        "it is not a value: neither a number, a text, a list nor @NAME or %NAME.",
+        message,
     )
-    lines = [part.strip() for part in said.splitlines() if part.strip()] or [type(error).__name__]
-    return f"the configuration cannot be read: {where}: {' '.join(lines[:3])}"
+    lines = [part.strip() for part in message.splitlines() if part.strip()] or [type(error).__name__]
+    return f"the configuration cannot be read: {origin}: {' '.join(lines[:3])}"
 
 
 def unknown(name: str) -> str:
@@ -47,12 +49,12 @@ def macro(name: str, used: set[str]) -> str:
     if owners:
         return f"{name} is not a setting by itself: write {' or '.join(f'{owner}.{name}' for owner in owners)}."
     settings = {parameter: owner for owner in configurable_names() for parameter in parameters(owner)}
-    near = [
+    matches = [
         [word] if word in used else [f"{owner}.{word}" for owner in _owners(word)]
         for word in difflib.get_close_matches(name, {**settings, **dict.fromkeys(used)}, n=2, cutoff=0.7)
     ]
-    near = list(dict.fromkeys(word for words in near for word in words))[:3]
-    hint = f"; did you mean {' or '.join(near)}?" if near else did_you_mean(name, sorted(used))
+    matches = list(dict.fromkeys(word for words in matches for word in words))[:3]
+    hint = f"; did you mean {' or '.join(matches)}?" if matches else did_you_mean(name, sorted(used))
     return f"nothing uses the macro {name!r}{hint}"
 
 
@@ -77,7 +79,7 @@ def _owners(parameter: str) -> list[str]:
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """The end of a sentence: what was meant, or what there is."""
     names = list(names)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
+    matches = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if matches:
+        return f"; did you mean {' or '.join(matches)}?"
     return f"; there are {', '.join(names[:12])}." if names else "."

@@ -73,18 +73,18 @@ def read_parameter(parameter: str) -> None:
     read(_binding(parameter), f"--gin_param={_short(parameter)}")
 
 
-def statements(source: str, where: str) -> Iterator[tuple]:
+def statements(source: str, origin: str) -> Iterator[tuple]:
     """The statements of gin text, as gin's parser gives them.
 
     Args:
       source: gin text.
-      where: for messages: what the text is.
+      origin: for messages: what the text is.
 
     Raises:
       UserError: it cannot be parsed; says where.
     """
     if len(source) > _LARGEST:
-        raise UserError(f"{where} has {len(source):,} characters: no configuration is so long.")
+        raise UserError(f"{origin} has {len(source):,} characters: no configuration is so long.")
     line = None
     try:
         for statement in config_parser.ConfigParser(source, gin.config.ParserDelegate()):
@@ -93,15 +93,15 @@ def statements(source: str, where: str) -> Iterator[tuple]:
     except (UserError, RecursionError):
         raise
     except Exception as error:  # Text may hold anything, and gin's parser raises what it likes.
-        raise UserError(messages.explain(error, where, line)) from error
+        raise UserError(messages.explain(error, origin, line)) from error
 
 
-def read(source: str, where: str, depth: int | None = None) -> set[str]:
+def read(source: str, origin: str, depth: int | None = None) -> set[str]:
     """Binds what gin text says.
 
     Args:
       source: gin text.
-      where: for messages.
+      origin: for messages.
       depth: number of files that include this one; None: nothing may be included.
 
     Returns:
@@ -112,7 +112,7 @@ def read(source: str, where: str, depth: int | None = None) -> set[str]:
     """
     macros: set[str] = set()
     try:
-        for statement in statements(source, where):
+        for statement in statements(source, origin):
             match statement:
                 case config_parser.BindingStatement(scope, selector, name, value, _):
                     macro = (f"{scope}/{selector}" if scope else selector, "gin.macro", "value")
@@ -124,19 +124,19 @@ def read(source: str, where: str, depth: int | None = None) -> set[str]:
                 case config_parser.IncludeStatement(name, _) if depth is not None:
                     macros |= _read_file(name, depth + 1)
                 case config_parser.IncludeStatement():
-                    raise UserError(f"{where}: nothing is included from here: give the file as a --gin_file.")
+                    raise UserError(f"{origin}: nothing is included from here: give the file as a --gin_file.")
                 case config_parser.ImportStatement():
-                    said = statement.format()
+                    line = statement.location.line_num
                     raise UserError(
-                        f"{where}, line {statement.location.line_num}: `{said}` would run code, which no configuration "
+                        f"{origin}, line {line}: `{statement.format()}` would run code, which no configuration "
                         f"may: remove the line{_instead(statement.module)}."
                     )
     except RecursionError as error:
-        raise UserError(f"{where} is nested too deeply.") from error
+        raise UserError(f"{origin} is nested too deeply.") from error
     except UserError:
         raise
     except Exception as error:
-        raise UserError(messages.explain(error, where)) from error
+        raise UserError(messages.explain(error, origin)) from error
     return macros
 
 

@@ -72,7 +72,7 @@ class Snapshot:
                 raise KeyError(binding) from None
         return self._configured(value) if callable(value) else value
 
-    def made(self, kind: Callable[[], T]) -> T:
+    def build(self, kind: Callable[[], T]) -> T:
         """What `kind()`, a dataclass, is in this configuration; its functions work with it, whenever called."""
         with self.active():
             whole: Any = kind()
@@ -128,6 +128,6 @@ def of_text(source: str, path: str | Path) -> Snapshot:
         try:
             checking.check(parsing.read(source, str(path)))
         except UserError as error:
-            said = str(error)
-            raise UserError(said if str(path) in said else f"{path}: {said}") from error
+            message = str(error)
+            raise UserError(message if str(path) in message else f"{path}: {message}") from error
         return Snapshot()

@@ -34,7 +34,7 @@ def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
 
 
 @contextlib.contextmanager
-def reading(what: object) -> Iterator[None]:
+def reading(subject: object) -> Iterator[None]:
     """Turns whatever a damaged file makes a library raise within into a `UserError` that names the file."""
     try:
         yield
@@ -43,7 +43,7 @@ def reading(what: object) -> Iterator[None]:
     except Exception as error:  # zipfile, zlib, gzip and NumPy have ten kinds between them.
         ends = "it ends early" if isinstance(error, EOFError) else type(error).__name__
         reason = getattr(error, "strerror", None) or str(error).strip() or ends
-        raise UserError(f"cannot read {printable(what)}: {printable(reason.splitlines()[0])}") from error
+        raise UserError(f"cannot read {printable(subject)}: {printable(reason.splitlines()[0])}") from error
 
 
 Stream: TypeAlias = IO[bytes] | io.BufferedReader | gzip.GzipFile
@@ -176,10 +176,10 @@ def image_source(
     Raises:
       UserError: the arrays hold no images, or images of two shapes.
     """
-    shape, other = (preprocess.output_shape(*side.images.image_shape) for side in (train, test))
-    if shape != other:
+    shape, tested = (preprocess.output_shape(*side.images.image_shape) for side in (train, test))
+    if shape != tested:
         raise UserError(
-            f"{train.images.name} makes images of {list(shape)} but {test.images.name} of {list(other)}: they must "
+            f"{train.images.name} makes images of {list(shape)} but {test.images.name} of {list(tested)}: they must "
             "have one shape"
         )
     num_classes = arrays.count_classes((train.labels, test.labels), class_names)
@@ -195,12 +195,12 @@ def _split(part: Part, preprocess: Preprocess, shape: tuple[int, int, int], num_
         for slab in images.slabs(start):
             rows = slice(row, row + len(slab))
             row += len(slab)
-            chosen = slice(None) if keep is None else keep[rows]
-            slab = slab.reshape(len(slab), *images.image_shape)[chosen]
+            usable = slice(None) if keep is None else keep[rows]
+            slab = slab.reshape(len(slab), *images.image_shape)[usable]
             finished = preprocess(slab) if len(slab) else np.zeros((0, *shape), np.uint8)
             if num_bins < 256 and finished.max(initial=0) >= num_bins:
                 raise UserError(f"{images.name} has num_bins = {num_bins}, but its pixels go beyond {num_bins - 1}")
-            yield sources.Chunk(rows.stop - rows.start, finished, None if labels is None else labels[rows][chosen])
+            yield sources.Chunk(rows.stop - rows.start, finished, None if labels is None else labels[rows][usable])
 
     return sources.SplitSource(read, images.shape[0], images.shape[0] if keep is None else int(keep.sum()))
 

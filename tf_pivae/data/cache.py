@@ -186,8 +186,8 @@ def describe(dataset: arrays.ImageDataset) -> str:
       A string of four lines.
     """
     height, width, channels = dataset.image_shape
-    shown = dataset.class_names[:_NAMED_CLASSES]
-    names = printable(", ".join(shown)) + ", ..." * (len(shown) < len(dataset.class_names))
+    first_names = dataset.class_names[:_NAMED_CLASSES]
+    names = printable(", ".join(first_names)) + ", ..." * (len(first_names) < len(dataset.class_names))
     classes = f"{dataset.num_classes} classes" if dataset.num_classes else "no labels"
     depth = f"{channels} channel{'s' * (channels > 1)}"
     if dataset.num_bins != 256:
@@ -254,8 +254,8 @@ def _check_disk(
     name: str, cache_dir: pathlib.Path, source: sources.ImageSource, limits: arrays.Limits, progress: dict[str, Any]
 ) -> None:
     """Says how much space the data set takes; raises UserError where the disk has less."""
-    done = (progress.get(split, {}).get("images", 0) for split in _SPLITS)
-    images = sum(max(0, (count or 0) - n) for count, n in zip(expected(source, limits), done, strict=True))
+    prepared = (progress.get(split, {}).get("images", 0) for split in _SPLITS)
+    images = sum(max(0, (count or 0) - n) for count, n in zip(expected(source, limits), prepared, strict=True))
     needed = images * (math.prod(source.image_shape) + 8)
     free = shutil.disk_usage(cache_dir).free
     _log.info("%s: preparing %.1f MB in %s (%.1f MB free)", name, needed / 1e6, cache_dir, free / 1e6)

@@ -156,12 +156,14 @@ def _usable(name: str, folder: str, files: list[ImageFile], skipped: list[str]) 
         try:
             usable.append((file, image_files.read_header(file.path)))
         except image_files.UnusableImage as error:
-            skipped.append(image_files.named(file.relative, error))
-    shown = ", ".join(skipped[:_NAMED]) + (", ..." if len(skipped) > _NAMED else "")
+            skipped.append(image_files.with_reason(file.relative, error))
+    reasons = ", ".join(skipped[:_NAMED]) + (", ..." if len(skipped) > _NAMED else "")
     if not usable:
-        raise UserError(f"no image in {printable(folder)}" + (f"; skipped {len(skipped)}: {shown}" if skipped else ""))
+        raise UserError(
+            f"no image in {printable(folder)}" + (f"; skipped {len(skipped)}: {reasons}" if skipped else "")
+        )
     if skipped:
-        _log.warning("%s: skipped %d of %d files: %s", name, len(skipped), len(usable) + len(skipped), shown)
+        _log.warning("%s: skipped %d of %d files: %s", name, len(skipped), len(usable) + len(skipped), reasons)
     return usable
 
 
@@ -200,7 +202,7 @@ def _split(
             except image_files.UnusableImage as error:
                 empty = np.zeros((0, *cutter.shape, channels), np.uint8)
                 labels = np.zeros(0, np.int64) if classes else None
-                yield sources.Chunk(1, empty, labels, (image_files.named(file.relative, error),))
+                yield sources.Chunk(1, empty, labels, (image_files.with_reason(file.relative, error),))
                 continue
             labels = None
             if classes:
@@ -279,13 +281,13 @@ class _Cutter:
 
     def _whole(self, image: np.ndarray) -> np.ndarray:
         try:
-            made = self.preprocess(image)
+            resized = self.preprocess(image)
         except UserError as error:
             raise image_files.UnusableImage(str(error)) from error
-        if made.shape[:2] != self.shape:
-            height, width = made.shape[:2]
+        if resized.shape[:2] != self.shape:
+            height, width = resized.shape[:2]
             high, wide = self.shape
             raise image_files.UnusableImage(
                 f"{height}x{width}, where most are {high}x{wide}: set image_folder.image_size, or pad_to"
             )
-        return made
+        return resized

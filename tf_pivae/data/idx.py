@@ -63,9 +63,11 @@ def idx_images(
         cache.declared(name, shape, class_names, arrays.check_num_examples(num_examples))
     train = _part(train_images, train_labels)
     test = _part(test_images, test_labels)
-    found = train.images.image_shape
-    if raw_shape is not None and found != tuple(raw_shape):
-        raise UserError(f"{train.images.name} holds images of {list(found)}: set idx_images.raw_shape = {found}")
+    image_shape = train.images.image_shape
+    if raw_shape is not None and image_shape != tuple(raw_shape):
+        raise UserError(
+            f"{train.images.name} holds images of {list(image_shape)}: set idx_images.raw_shape = {image_shape}"
+        )
     source = array_file.image_source(train, test, preprocess, class_names)
     files = [path for path in (train_images, test_images, train_labels, test_labels) if path is not None]
     facts = [cache.file_facts(array_file.absolute(path)) for path in files]

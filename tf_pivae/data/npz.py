@@ -184,15 +184,17 @@ class _NpzFile:
         with array_file.reading(name), _member(self._path, member.filename, 0) as stream:
             header = io.BytesIO(stream.read(_MAX_HEADER_BYTES))
             version = np.lib.format.read_magic(header)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran_order, dtype = read(header)
+            read_header = (
+                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            )
+            shape, fortran_order, dtype = read_header(header)
         if dtype.hasobject:
             raise UserError(f"{name} holds pickled Python objects, which are not loaded: save uint8 arrays")
         if fortran_order and len(shape) > 1:
             raise UserError(f"{name} is in Fortran order: save np.ascontiguousarray of it")
         stored = min(member.compress_size, self._bytes)
-        behind = functools.partial(_member, self._path, member.filename, header.tell())
-        array = ArrayFile(name, shape or (1,), dtype, stored, behind)
+        open_data = functools.partial(_member, self._path, member.filename, header.tell())
+        array = ArrayFile(name, shape or (1,), dtype, stored, open_data)
         if member.file_size != header.tell() + array.nbytes:
             raise UserError(
                 f"{name} claims {dtype} {list(shape)}, {array.nbytes:,} bytes, but has "

@@ -63,9 +63,9 @@ def _operation_flops(operation):
         # What slides is the kernel; it slides over what has the channels that it makes.
         kernel = {"Conv2D": 1, "Conv2DBackpropInput": 1, "Conv2DBackpropFilter": None}[operation.type]
         kernel = operation.outputs[0] if kernel is None else operation.inputs[kernel]
-        made = operation.outputs[0] if operation.type == "Conv2D" else operation.inputs[2]
+        output = operation.outputs[0] if operation.type == "Conv2D" else operation.inputs[2]
         height, width, channels, _ = kernel.shape
-        return 2 * math.prod(made.shape) * height * width * channels
+        return 2 * math.prod(output.shape) * height * width * channels
     if operation.type in _PRODUCTS:
         transposed = operation.get_attr("transpose_a" if operation.type == "MatMul" else "adj_x")
         return 2 * math.prod(operation.outputs[0].shape) * operation.inputs[0].shape[-2 if transposed else -1]

@@ -144,15 +144,15 @@ def _watch(run_dir: str, settings: "image_metrics.Settings") -> None:
     from tf_pivae.runs.checkpoints import Checkpoints
 
     log = Path(run_dir) / "evaluations.jsonl"
-    done = {record["step"] for record in read_records(log)}
+    evaluated = {record["step"] for record in read_records(log)}
     writer = tf.summary.create_file_writer(str(Path(run_dir) / "tensorboard" / "evaluation"))
     if not (Path(run_dir) / "config.gin").exists():
         print(f"waiting for a training to begin in {run_dir}", flush=True)  # Or for ever: the name may be misspelt.
     while not (Path(run_dir) / "config.gin").exists():
         time.sleep(_POLL_SECONDS.value)
     last = loading.recipe_of(run_dir).num_steps
-    while last not in done:
-        waiting = [step for step in Checkpoints(Path(run_dir) / "checkpoints").steps() if step not in done]
+    while last not in evaluated:
+        waiting = [step for step in Checkpoints(Path(run_dir) / "checkpoints").steps() if step not in evaluated]
         if not waiting:
             time.sleep(_POLL_SECONDS.value)
             continue
@@ -169,7 +169,7 @@ def _watch(run_dir: str, settings: "image_metrics.Settings") -> None:
             for row in result.rows:
                 tf.summary.scalar(f"evaluation/{row.metric.strip()}", row.value)
         writer.flush()
-        done.add(result.step)
+        evaluated.add(result.step)
         if result.refused:
             raise UserError("; ".join(result.refused))
 

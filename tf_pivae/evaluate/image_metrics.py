@@ -89,8 +89,8 @@ def folder_rows(images: str | Path, reference_images: str | Path | None, setting
     Raises:
       UserError: none of the settings' metrics can be had of images alone.
     """
-    wanted = [name for name in settings.metrics if name in IMAGE_METRICS]
-    if not wanted:
+    metric_names = [name for name in settings.metrics if name in IMAGE_METRICS]
+    if not metric_names:
         raise UserError(f"--images can be scored by {', '.join(IMAGE_METRICS)}: name some with --metrics.")
     samples = metrics.images_from_folder(images)
     network = feature_network(settings, samples[:1])
@@ -98,7 +98,7 @@ def folder_rows(images: str | Path, reference_images: str | Path | None, setting
         samples,
         reference_images,
         network,
-        wanted,
+        metric_names,
         reference_name=reference_images or "",
         shuffle_seed=settings.seed,  # Files are often named by class: a split of the score needs them all.
         allow_rank_deficient=settings.allow_rank_deficient,

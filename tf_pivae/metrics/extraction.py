@@ -178,11 +178,11 @@ class _State:
         self.logits = [arrays["logits"]] if "logits" in arrays else []
 
 
-def restored(path: str | os.PathLike, fingerprint: str, what: str) -> dict[str, np.ndarray]:
+def restored(path: str | os.PathLike, fingerprint: str, kind: str) -> dict[str, np.ndarray]:
     """The arrays of a state that `save_atomically` wrote with a fingerprint, JSON of an object.
 
     Raises:
-      UserError: it cannot be read, or is the state of another `what`; says how that differs.
+      UserError: it cannot be read, or is the state of another `kind`; says how that differs.
     """
     try:
         arrays = load_saved(path)
@@ -191,9 +191,9 @@ def restored(path: str | os.PathLike, fingerprint: str, what: str) -> dict[str, 
         new = json.loads(fingerprint)
         changed = ", ".join(name for name in new if old.get(name) != new[name])
     except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is not a readable state of a {what} ({error}): delete it to start again") from error
+        raise UserError(f"{path} is not a readable state of a {kind} ({error}): delete it to start again") from error
     if saved != fingerprint:
-        raise UserError(f"{path} is the state of another {what} ({changed} differ): delete it, or use another path")
+        raise UserError(f"{path} is the state of another {kind} ({changed} differ): delete it, or use another path")
     return arrays
 
 
@@ -248,9 +248,9 @@ def _batches(images: Any, start: int, batch_size: int) -> Iterator[np.ndarray]:
             for first in range(0, cut, batch_size):
                 yield ready[first : first + batch_size]
             pending = [ready[cut:]]
-    rest = np.concatenate(pending) if pending else np.zeros(0)
-    if len(rest):
-        yield rest
+    remainder = np.concatenate(pending) if pending else np.zeros(0)
+    if len(remainder):
+        yield remainder
 
 
 def _probe(images: np.ndarray) -> str:

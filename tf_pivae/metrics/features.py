@@ -97,9 +97,9 @@ def callable_network(
         return Features(np.asarray(pool), None if logits is None else np.asarray(logits))
 
     pool, logits = call(np.asarray(example)[:1])
-    for which, array in (("features", pool), ("logits", logits)):
+    for title, array in (("features", pool), ("logits", logits)):
         if array is not None and array.ndim != 2:
-            raise UserError(f"feature network '{name}' gives {which} of shape {array.shape}; a matrix [B, D] is needed")
+            raise UserError(f"feature network '{name}' gives {title} of shape {array.shape}; a matrix [B, D] is needed")
     return FeatureNetwork(name, checksum, pool.shape[1], logits is not None, resize, call)
 
 

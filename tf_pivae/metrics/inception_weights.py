@@ -34,9 +34,9 @@ def find_weights(weights: str | os.PathLike | None = None) -> Path:
 
     The package is located, not imported. Raises UserError, saying where to get weights, when there are none.
     """
-    asked = weights or os.environ.get(ENVIRONMENT)
-    if asked:
-        path = Path(asked).expanduser()
+    location = weights or os.environ.get(ENVIRONMENT)
+    if location:
+        path = Path(location).expanduser()
         if not path.is_file():
             origin = "weights" if weights else ENVIRONMENT
             raise UserError(f"{origin}={path} is not a file: {HELP}")
@@ -90,9 +90,9 @@ def _from_torchscript(path: Path) -> InceptionWeights:
     tensors = read_tensors(path)
 
     def convolution(name: str) -> ConvolutionWeights:
-        block, *rest = name.split("/")
+        block, *branch = name.split("/")
         # The archive's last two blocks have flat attribute names: mixed_9.tower_1_mixed_conv.
-        inner = "_".join(rest) if block in ("mixed_9", "mixed_10") else ".".join(rest)
+        inner = "_".join(branch) if block in ("mixed_9", "mixed_10") else ".".join(branch)
         prefix = f"net.layers.{block}.{inner}" if inner else f"net.layers.{block}"
         try:
             kernel, beta, mean, variance = (tensors[f"{prefix}.{field}"] for field in ("weight", "beta", "mean", "var"))

@@ -33,9 +33,9 @@ def nearest_images(
         part = np.asarray(others[start : start + block]).reshape(-1, queries.shape[1]).astype(np.float64)
         # Without |a|^2, which is the same for all of them.
         squared = np.sum(part * part, 1) - 2.0 * queries @ part.T
-        where = np.broadcast_to(np.arange(start, start + len(part)), squared.shape)
+        part_indices = np.broadcast_to(np.arange(start, start + len(part)), squared.shape)
         distances = np.concatenate([distances, squared], 1)
-        indices = np.concatenate([indices, where], 1)
+        indices = np.concatenate([indices, part_indices], 1)
         order = np.argsort(distances, 1, kind="stable")[:, :count]
         distances = np.take_along_axis(distances, order, 1)
         indices = np.take_along_axis(indices, order, 1)

@@ -275,8 +275,8 @@ def check_possible(
     """
     _check_metrics([metric], network, num_reference)
     if metric == "fid":
-        for which, count in (("first", num_samples), ("second", num_reference)):
-            frechet.check_count(which, count, network.feature_dim, allow_rank_deficient)
+        for label, count in (("first", num_samples), ("second", num_reference)):
+            frechet.check_count(label, count, network.feature_dim, allow_rank_deficient)
     elif metric == "kid":
         kernel.check_counts(num_samples, num_reference)
     elif metric in NEIGHBOURS:

@@ -188,7 +188,7 @@ class TopDownLayers(Composite):
         channels = None if names is None else self.splitter.ranges(names)
         return self.splitter(self.conv(tf.nn.elu(x), labels=labels, channels=channels), names)
 
-    def below(self, x: tf.Tensor, features: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
+    def next_features(self, x: tf.Tensor, features: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
         """What the next block sees, from this one's input and its features with the latents beside them."""
         if not self.residual:
             return features

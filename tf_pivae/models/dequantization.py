@@ -61,7 +61,7 @@ class UniformDequantization(Composite):
             tf.fill([count], -dimensions * math.log(self._num_bins)),
         )
 
-    def seen(self, v: tf.Tensor) -> tf.Tensor:
+    def critic_view(self, v: tf.Tensor) -> tf.Tensor:
         """What the critic sees of samples v: all of them."""
         return v
 
@@ -128,7 +128,7 @@ class EdgeBins(Composite):
         log_derivative = tf.math.log(unit) + log_scale + tf.math.log_sigmoid(raw)
         return tf.where(low, lower - distance, upper + distance), log_u + log_rest - log_derivative
 
-    def seen(self, v: tf.Tensor) -> tf.Tensor:
+    def critic_view(self, v: tf.Tensor) -> tf.Tensor:
         """What the critic sees of samples v: images as people get them. What is clipped gets no gradient."""
         return tf.clip_by_value(v, 0.0, 1.0)
 

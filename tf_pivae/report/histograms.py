@@ -80,10 +80,10 @@ def _ridges(index: int, run: Run, likelihoods: Likelihoods, edges: np.ndarray) -
                tag("p", "bits per dimension", class_="unit"), class_="ridges")  # fmt: skip
 
 
-def counted(given: Any, title: str, run_name: str, index: int) -> Html | None:
+def counted(histogram: Any, title: str, run_name: str, index: int) -> Html | None:
     """A histogram that comes as {"edges": [N + 1 ascending numbers], "counts": [N numbers]}; None for anything else."""
     try:
-        edges, counts = (np.asarray(given[key], np.float64) for key in ("edges", "counts"))
+        edges, counts = (np.asarray(histogram[key], np.float64) for key in ("edges", "counts"))
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     if edges.ndim != 1 or counts.shape != (len(edges) - 1,) or not 1 <= len(counts) <= _MOST_BINS:

@@ -96,8 +96,8 @@ def _terms(model: PiVAE, images: np.ndarray, labels: np.ndarray | None, seed: in
     parts = []
     for start in range(0, len(images), _BATCH):
         stop = start + _BATCH
-        chosen = None if labels is None else labels[start:stop]
-        parts.append(model.bound_terms(images[start:stop], seed, chosen, first_row=start))
+        part_labels = None if labels is None else labels[start:stop]
+        parts.append(model.bound_terms(images[start:stop], seed, part_labels, first_row=start))
     return {name: scale * np.concatenate([part[name] for part in parts]).astype(np.float64) for name in parts[0]}
 
 

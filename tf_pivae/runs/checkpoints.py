@@ -117,8 +117,8 @@ class Checkpoints:
         steps = self.steps()
         if step is not None:
             if step not in steps:
-                there = f"there are {', '.join(map(str, steps))}" if steps else "there is none"
-                raise UserError(f"no checkpoint of step {step} in {self.directory}: {there}.")
+                available = f"there are {', '.join(map(str, steps))}" if steps else "there is none"
+                raise UserError(f"no checkpoint of step {step} in {self.directory}: {available}.")
             steps = [step]
         for candidate in reversed(steps):
             damage = self._damage(candidate)
@@ -189,11 +189,11 @@ def _checkpoint(groups: dict[str, list[keras.Variable]]) -> tf.train.Checkpoint:
 
     TensorFlow's own walk through Keras 3 objects leaves out layers that are kept in lists, hence the explicit names.
     """
-    named = {
+    by_name = {
         group: {f"{i:04d} {variable.path}": variable.value for i, variable in enumerate(variables)}
         for group, variables in groups.items()
     }
-    return tf.train.Checkpoint(**named)
+    return tf.train.Checkpoint(**by_name)
 
 
 def _difference(path: Path, groups: dict[str, list[keras.Variable]]) -> str | None:

@@ -128,13 +128,13 @@ def _initialize(recipe: Recipe, trainer: Trainer, data: ImageDataset, strategy: 
         trainer.initialize(data.train.images[first], labels, weights=recipe.initial_run is None)
 
 
-def _jit_compile(strategy: tf.distribute.Strategy, wanted: bool | None) -> bool:
+def _jit_compile(strategy: tf.distribute.Strategy, setting: bool | None) -> bool:
     """Whether XLA compiles the step: what is wanted, or where that is None what is right for the devices."""
     replicas = strategy.num_replicas_in_sync
-    if wanted and replicas > 1:
+    if setting and replicas > 1:
         raise UserError(f"jit_compile = True is for one replica, here are {replicas}: leave it unset.")
-    if wanted is not None:
-        return wanted
+    if setting is not None:
+        return setting
     return replicas == 1 and "GPU" in strategy.extended.worker_devices[0]
 
 
@@ -192,9 +192,9 @@ class _Loop:
             if logs or saves or len(pending) >= _DRAIN_EVERY:
                 self._drain(pending, step, logs)
             if recipe.sample_every and step % recipe.sample_every == 0:
-                self.recorder.draw_samples(step, self._shown)
+                self.recorder.draw_samples(step, self._averaged)
             if self.validation is not None and (step % self.validation.every == 0 or step == recipe.num_steps):
-                self.recorder.validate(step, self.trainer.state, self._shown, self.validation)
+                self.recorder.validate(step, self.trainer.state, self._averaged, self.validation)
             if saves:  # Last: what comes before it is done again after a kill.
                 self.recorder.save(step, self.trainer.state)
                 saved_step = step
@@ -207,7 +207,7 @@ class _Loop:
         return step
 
     @property
-    def _shown(self) -> PiVAE:
+    def _averaged(self) -> PiVAE:
         """The model that is evaluated and loaded."""
         return self.trainer.moving_average or self.trainer.pivae
 

@@ -57,15 +57,15 @@ class Monitor:
         self._clock = now
         self._clock_step = step
         self.write(step, metrics)
-        shown = [f"{short} {metrics[name]:.3f}" for name, short in _ON_THE_BAR if name in metrics]
+        values = [f"{short} {metrics[name]:.3f}" for name, short in _ON_THE_BAR if name in metrics]
         if self._terminal:
-            self._bar.set_postfix_str(", ".join(shown))
+            self._bar.set_postfix_str(", ".join(values))
         else:
-            done = step - self._first[1]
-            left = (now - self._first[0]) / max(done, 1) * (self._num_steps - step)
+            num_steps = step - self._first[1]
+            seconds_left = (now - self._first[0]) / max(num_steps, 1) * (self._num_steps - step)
             self.say(
-                f"step {step}/{self._num_steps}  {'  '.join(shown)}  {metrics['images_per_second']:.0f} images/s  "
-                f"{left / 60:.1f} min left"
+                f"step {step}/{self._num_steps}  {'  '.join(values)}  {metrics['images_per_second']:.0f} images/s  "
+                f"{seconds_left / 60:.1f} min left"
             )
 
     def write(self, step: int, metrics: dict[str, float]) -> None:

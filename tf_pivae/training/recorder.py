@@ -133,8 +133,8 @@ class Recorder:
         started = time.monotonic()
         scores = validation(model)
         best = not self._best.steps() or scores[validation.best] < min(earlier, default=math.inf)
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-        self.say(f"step {step}  validation: {shown}{', the best so far' if best else ''}")
+        values = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        self.say(f"step {step}  validation: {values}{', the best so far' if best else ''}")
         if best:
             self._best.save(step, {name: state[name] for name in ("pivae", "moving_average") if name in state})
         seconds = {f"{PREFIX}seconds": time.monotonic() - started}
@@ -214,8 +214,8 @@ def _bits_per_dim(model: PiVAE, images: np.ndarray, k: int, labels: np.ndarray |
     with tqdm.tqdm(total=len(images), desc=f"held-out bits/dim, K = {k}", unit="img", leave=False, disable=None) as bar:
         for start in range(0, len(images), _BATCH):
             rows = slice(start, start + _BATCH)
-            chosen = None if labels is None else labels[rows]
-            parts.append(model.bits_per_dim(images[rows], k, labels=chosen, batch_size=_BATCH, first_row=start))
+            batch_labels = None if labels is None else labels[rows]
+            parts.append(model.bits_per_dim(images[rows], k, labels=batch_labels, batch_size=_BATCH, first_row=start))
             bar.update(len(parts[-1]))
     return np.concatenate(parts).astype(np.float64)
 

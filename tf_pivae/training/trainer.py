@@ -261,8 +261,8 @@ class Trainer(KerasMethods):
         fake = samples.images
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(fake)
-            seen = self._augmented(fake, noise.fold_in("augment/generator"))
-            quality = losses.quality_loss(self.critic(seen, labels=labels))
+            augmented = self._augmented(fake, noise.fold_in("augment/generator"))
+            quality = losses.quality_loss(self.critic(augmented, labels=labels))
         upstream = tape.gradient(quality, fake)
         pairs = zip(self.generator_variables, self.outside_the_head, strict=True)
         variables = [variable for variable, passes in pairs if passes]
@@ -277,7 +277,7 @@ class Trainer(KerasMethods):
         with tf.GradientTape() as tape:
             mean = self.pivae.vae.sample_mean(noise, labels=labels)
             v = self.pivae.observe(mean, noise)
-            return Samples(critic_scale(self.pivae.dequantization.seen(v)), mean, tape)
+            return Samples(critic_scale(self.pivae.dequantization.critic_view(v)), mean, tape)
 
     def _judge(
         self, images: tf.Tensor, fake: tf.Tensor, labels: tf.Tensor | None, noise: RowNoise, critic_noise: RowNoise

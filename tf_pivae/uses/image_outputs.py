@@ -126,10 +126,10 @@ class _Folder:
     def __init__(self, path: Path, num_bins: int) -> None:
         self._path = path
         self._num_bins = num_bins
-        self._there = set(os.listdir(path)) - {SETTINGS}
+        self._files = set(os.listdir(path)) - {SETTINGS}
 
     def has(self, first: int, names: Sequence[str]) -> bool:
-        return self._there.issuperset(names)
+        return self._files.issuperset(names)
 
     def add(self, first: int, names: Sequence[str], images: np.ndarray) -> None:
         for name, image in zip(names, figures.full_scale(images, self._num_bins), strict=True):

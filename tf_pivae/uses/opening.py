@@ -125,7 +125,7 @@ def _exported(folder, batch_size):
         card = read_json(path)
         facts = card["data"]
         settings = configuration.of_text(card["configuration"], path)
-        made = {"step": card["step"], "exported": card["exported"], **card["export_options"]}
+        identity = {"step": card["step"], "exported": card["exported"], **card["export_options"]}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: export the run again.") from error
 
@@ -133,4 +133,4 @@ def _exported(folder, batch_size):
         log_prob = model.log_prob(images, labels).log_prob.astype(np.float64)
         return log_prob, np.full(len(log_prob), np.nan)
 
-    return Density(measure, preparation(facts["image_shape"], facts["num_bins"], settings), facts, made, None)
+    return Density(measure, preparation(facts["image_shape"], facts["num_bins"], settings), facts, identity, None)

@@ -152,5 +152,5 @@ def batches(
             labels.append(label if entry.label is None else entry.label)
             if num_classes and not 0 <= labels[-1] < num_classes:
                 raise UserError(f"{entry.name} has the class {labels[-1]}: the model's are 0 to {num_classes - 1}.")
-        chosen = np.asarray(labels, np.int64) if num_classes else None
-        yield Batch([entry.name for entry in some], problems, np.concatenate(images), chosen)
+        batch_labels = np.asarray(labels, np.int64) if num_classes else None
+        yield Batch([entry.name for entry in some], problems, np.concatenate(images), batch_labels)
