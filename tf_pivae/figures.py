@@ -69,7 +69,6 @@ def class_rows(count: int, num_classes: int, columns: int | None = None) -> tupl
 
     Args:
       count: int, number of images.
-      num_classes: int.
       columns: int; None gives every class a row if `count` suffices, and else makes the grid about square.
 
     Returns:

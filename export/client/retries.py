@@ -79,7 +79,6 @@ def with_retries(attempt: Callable[[float], Answer], timeout: float, max_attempt
     Args:
       attempt: function of a float.
       timeout: seconds for all attempts together.
-      max_attempts: int.
       address: for messages.
 
     Raises:

@@ -22,7 +22,6 @@ class FixedNoise:
     Args:
       num_rows: B, scalar integer tensor.
       num_streams: K, the indices that `samples` may be given are 0 ... K - 1.
-      seed: int.
 
     Raises:
       ValueError: the constants of one tag take more than `MAX_BYTES`.

@@ -40,10 +40,6 @@ def signatures(model: PiVAE, options: Options) -> dict[str, tf.types.experimenta
     A class-conditional model's take `labels`, int64 [N], too. The noise of all but `sample` is that of the model's own
     methods for a single image and seed 0.
 
-    Args:
-      model: a `PiVAE`.
-      options: `Options`.
-
     Returns:
       dict of name -> `tf.types.experimental.ConcreteFunction`.
     """

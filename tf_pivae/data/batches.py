@@ -133,7 +133,6 @@ def eval_batches(
     """Yields a split in order, once.
 
     Args:
-      split: an `ImageSplit`.
       batch_size: images a batch; the last one may be smaller.
       num_examples: stop after this many images; default all.
       with_labels: give the labels too.
@@ -164,7 +163,6 @@ def flip_mask(positions: tf.Tensor, seed: int) -> tf.Tensor:
 
     Args:
       positions: int64 `[b]`.
-      seed: int.
 
     Returns:
       bool tensor `[b]`, a pure function of the seed and each position.

@@ -179,9 +179,6 @@ def location(dataset: arrays.ImageDataset) -> pathlib.Path | None:
 def describe(dataset: arrays.ImageDataset) -> str:
     """A few lines for people: what the data set is, how large, and where.
 
-    Args:
-      dataset: an `ImageDataset`.
-
     Returns:
       A string of four lines.
     """

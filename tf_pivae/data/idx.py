@@ -51,9 +51,6 @@ def idx_images(
       name: the data set's name.
       cache_dir: where a data set of more than 256 MiB is unpacked; default as in `cache.prepare`.
 
-    Returns:
-      An `ImageDataset`.
-
     Raises:
       UserError: if a file is missing, damaged, claims more than it holds, or is of another kind.
     """

@@ -129,9 +129,6 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     Args:
       path: an image file.
 
-    Returns:
-      A `Header`.
-
     Raises:
       UnusableImage: if the file is empty, no image, or larger than `MAX_PIXELS`.
     """

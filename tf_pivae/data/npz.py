@@ -52,9 +52,6 @@ def npz_images(
       cache_dir: where a data set of more than 256 MiB is unpacked; default as in `cache.prepare`.
       name: the data set's name; default the file's name.
 
-    Returns:
-      An `ImageDataset`.
-
     Raises:
       UserError: if the file is missing, damaged, claims more than it holds, lacks a key or holds something else.
     """
@@ -104,7 +101,6 @@ def save_npz(path: str | os.PathLike[str], dataset: arrays.ImageDataset) -> None
 
     Args:
       path: the file to write; an existing one is replaced.
-      dataset: the `ImageDataset`.
     """
     members = {"train_images": dataset.train.images, "test_images": dataset.test.images}
     if dataset.num_bins != 256:

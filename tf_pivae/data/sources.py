@@ -63,11 +63,7 @@ def collect(name: str, source: ImageSource, num_examples: arrays.Limits | None =
 
     Args:
       name: the data set's name.
-      source: an `ImageSource`.
       num_examples: as in `ImageDataset.take`.
-
-    Returns:
-      An `ImageDataset`.
     """
     splits: list[arrays.ImageSplit] = []
     for split, limit in zip((source.train, source.test), arrays.check_num_examples(num_examples), strict=True):

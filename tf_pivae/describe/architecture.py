@@ -83,9 +83,6 @@ def measure(trainer: Trainer, data: Specification, batch_size: int) -> Architect
       trainer: `Trainer`, built.
       data: `Specification` of its images.
       batch_size: int, of the training step.
-
-    Returns:
-      `Architecture`.
     """
     pivae = trainer.pivae
     critic = trainer.critic

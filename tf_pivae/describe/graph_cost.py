@@ -43,9 +43,6 @@ def flops(operations: Iterable[tf.Operation]) -> int:
 
     Args:
       operations: `tf.Operation`s with static shapes.
-
-    Returns:
-      int.
     """
     return sum(_operation_flops(operation) for operation in operations)
 
@@ -82,9 +79,6 @@ def peak_bytes(graph: tf.Graph) -> int:
 
     Args:
       graph: `tf.Graph` with static shapes.
-
-    Returns:
-      int.
     """
     operations = graph.get_operations()
     buffers = {}

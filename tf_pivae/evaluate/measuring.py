@@ -38,8 +38,6 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None
 
     Args:
       run_dir: folder of the run.
-      settings: `Settings`.
-      step: int, or None.
 
     Returns:
       `Evaluation`. A metric that this model or machine cannot give does not keep the others from being computed.
@@ -231,7 +229,6 @@ def sampler(
     """A function of the number of samples already drawn that yields the rest in batches, for `metrics.extract`.
 
     Args:
-      model: `PiVAE`.
       count: int, samples in all.
       seed: int; sample i is a function of it and of i.
       labels: int [count] for a class-conditional model.

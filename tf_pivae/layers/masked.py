@@ -18,7 +18,6 @@ def autoregressive_mask(kernel_size: int, groups_in: np.ndarray, groups_out: np.
     Args:
       kernel_size: odd int.
       groups_in, groups_out: int arrays [I] and [O], the latent channel that each channel stands for.
-      strict: bool.
 
     Returns:
       float32 [kernel_size, kernel_size, I, O].

@@ -56,9 +56,6 @@ def bits_per_dim(
       progress: show a bar.
       state_path: file for the state, written every 20 batches and removed at the end; an interrupted pass goes on.
       key: names model and images; a state under another key is ignored.
-
-    Returns:
-      `BitsPerDim`.
     """
     dimensions = math.prod(images.shape[1:])
     fingerprint = f"{key} K={num_importance_samples} N={len(images)} {hashlib.sha256(images[0].tobytes()).hexdigest()}"

@@ -68,7 +68,6 @@ def kernel_distance_subsets(
 
     Args:
       features_a, features_b: float [N, D] and [M, D].
-      num_subsets, subset_size, seed: ints.
       degree, gamma, coef0: the kernel's, as for `kernel_distance`.
 
     Raises:

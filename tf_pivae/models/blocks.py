@@ -63,7 +63,6 @@ class BottomUpBlock(Composite):
     gives as it is.
 
     Args:
-      filters: int.
       downsample: bool, halves the resolution.
       latent_channels: 0 for a block whose resolution carries no latents.
       context_channels: how much context the block gives, as the posterior wants it.

@@ -100,9 +100,6 @@ class HierarchicalVAE(keras.Model):
           y: float32 [B, H, W, C].
           noise: `RowNoise` of B rows.
           labels: int [B] for a class-conditional model.
-
-        Returns:
-          `VAEBound`.
         """
         groups, mean = self.infer(y, noise, labels)
         return VAEBound(self.log_likelihood(y, mean), [_sum_over_space(group.kl) for group in groups], mean)

@@ -26,7 +26,6 @@ def draw(title: str, labelled_runs: Sequence[tuple[str, Path]], stem: str | Path
     """Writes STEM_samples.png, STEM_neighbours.png, STEM_reconstructions.png and STEM_curves.png.
 
     Args:
-      title: str.
       labelled_runs: list of pairs (row's label, run directory), all of one data set's images.
       stem: path of the pictures without their endings.
 
@@ -73,7 +72,6 @@ def neighbours(title: str, models: Sequence[tuple], data: ImageDataset) -> Image
     """Samples beside the training images that are nearest to them in pixels, and held-out images as a measure.
 
     Args:
-      title: str.
       models: list of pairs (row's label, `PiVAE`).
       data: the `ImageDataset` that they were trained on.
 

@@ -97,7 +97,6 @@ class RowRun:
     Args:
       row: `published.Row`.
       preset: name of a `Preset`.
-      seed: int.
       output_dir: DIR of the module's docstring.
       extra_files, gin_params: further gin files, after the preset's, and bindings, of all trainings.
       evaluation: further flags of the evaluate command.

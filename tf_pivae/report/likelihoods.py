@@ -40,9 +40,6 @@ def gather(model: PiVAE, data: ImageDataset, facts: dict[str, Any], count: int, 
       count: images of each set; fewer where a split has fewer.
       seed: int, of all noise, and of the images that are made up.
       other: `ImageDataset`, another one; None is Fashion-MNIST, for other data than that.
-
-    Returns:
-      `Likelihoods`.
     """
     sets: dict[str, np.ndarray] = {}
     terms: dict[str, np.ndarray] = {}

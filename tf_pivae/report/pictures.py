@@ -90,7 +90,6 @@ def sample_frames(
     """The sample pictures of a run, evenly thinned out to at most `max_frames`, the first and the last among them.
 
     Args:
-      run: `Run`.
       newest: step and PNG of what the model draws, for where the run has no file of this step.
       max_frames: at least 2.
 

@@ -48,7 +48,6 @@ def gather(run: Run, num_examples: int, seed: int, progress: Callable[[str], Non
     """Loads a run's newest checkpoint and its data, and looks at them.
 
     Args:
-      run: `Run`.
       num_examples: images of each set for the likelihoods.
       seed: of all noise.
       progress: a function that is told, in two words, what comes next.

@@ -60,7 +60,6 @@ class Checkpoints:
         """Saves variables under `step`.
 
         Args:
-          step: int.
           groups: dict of a name ("pivae", "critic_optimizer", ...) -> list of Keras variables, in a fixed order.
 
         Raises:
@@ -106,7 +105,6 @@ class Checkpoints:
 
         Args:
           groups: as for `save`; a checkpoint may hold others as well.
-          step: int, or None.
 
         Returns:
           Its step, or None if there is none.

@@ -42,7 +42,6 @@ def local_environments(parallel: int, num_gpus: int = 0, threads: int | None = N
     """Environment variables of each of `parallel` trials at a time: its share of the cores, and of the GPUs.
 
     Args:
-      parallel: int.
       num_gpus: GPUs of this machine.
       threads: int, of each trial; None is its share of the cores that this process may use.
     """

@@ -44,7 +44,6 @@ def axis(title: str, values: Sequence) -> Axis:
     the axis.
 
     Args:
-      title: str.
       values: list of numbers or str, not empty.
     """
     numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)

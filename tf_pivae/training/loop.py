@@ -52,9 +52,6 @@ def train(
       recorder: a function of `run_dir`, `keep_checkpoints` and `loggers` that returns what writes the run down:
         `Recorder`, or `tf_pivae.train.dry_run.Rehearsal`, which writes nothing and ends before the first step.
 
-    Returns:
-      `Outcome`.
-
     Raises:
       UserError: data, configuration, disk, or `recipe.max_consecutive_skips`.
     """

@@ -160,7 +160,6 @@ class Recorder:
           step: int, that of the weights.
           model: `PiVAE`.
           test: `ImageSplit`.
-          importance_samples: int.
 
         Returns:
           Mean and standard error over images at K = 1.

@@ -22,7 +22,6 @@ class LinearSchedule(keras.optimizers.schedules.LearningRateSchedule):
       rate: float, the learning rate between warm-up and decay.
       warmup_steps: int; 0 is off.
       decay_start: int, at most `num_steps`; 0 decays all the way.
-      end: float.
     """
 
     def __init__(

@@ -61,7 +61,6 @@ class Trainer(KerasMethods):
       generator_optimizer, critic_optimizer: None, or a function that returns another one of
         `tf_pivae.training.optimizer`.
       moving_average_decay: float, the average's memory.
-      seed: int.
     """
 
     def __init__(

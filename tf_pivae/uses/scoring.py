@@ -69,9 +69,6 @@ def score(
       label: the class of images without one, for a class-conditional model.
       batch_size: images computed at a time.
 
-    Returns:
-      `Scores`.
-
     Raises:
       UserError: no such model, no such images, no held-out ones, a place that cannot be written.
     """
