@@ -81,7 +81,9 @@ class RestClient(ModelClient):
 
     def _send(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         columns = {
-            name: [_b64(value) for value in array] if array.dtype == object else array.tolist()
+            name: [{"b64": base64.b64encode(value).decode()} for value in array]
+            if array.dtype == object
+            else array.tolist()
             for name, array in inputs.items()
         }
         body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
@@ -114,10 +116,6 @@ class RestClient(ModelClient):
                 raise ServingError("INTERNAL", self.url, f"the answer is not JSON ({error})") from error
 
         return with_retries(attempt, self.timeout, self.max_attempts, self.url)
-
-
-def _b64(value: bytes) -> dict[str, str]:
-    return {"b64": base64.b64encode(value).decode()}
 
 
 def _reason(error: urllib.error.HTTPError) -> str:

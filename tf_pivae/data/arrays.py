@@ -50,7 +50,9 @@ class ImageSplit:
 
     def take(self, count: int | None) -> "ImageSplit":
         """The first `count` images (all of them where `count` is None or larger), as a view."""
-        return self if count is None else ImageSplit(self.images[:count], _take(self.labels, count))
+        if count is None:
+            return self
+        return ImageSplit(self.images[:count], None if self.labels is None else self.labels[:count])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +157,3 @@ def count_classes(labels: Sequence[np.ndarray | None], class_names: Sequence[str
     if labels[0] is None:
         return 0
     return len(class_names) or 1 + max(int(part.max()) for part in labels if part is not None)
-
-
-def _take(labels: np.ndarray | None, count: int) -> np.ndarray | None:
-    return None if labels is None else labels[:count]

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import math
@@ -213,24 +214,16 @@ def _split(
     return sources.SplitSource(read, len(usable), num_images)
 
 
+@dataclasses.dataclass(frozen=True)
 class _Cutter:
     """Makes the images of one file, [k, *shape, C]."""
 
-    def __init__(
-        self,
-        shape: tuple[int, int],
-        preprocess: image_ops.Preprocess,
-        crop: str,
-        factors: tuple[int, ...],
-        limit: int | None,
-        seed: int,
-    ) -> None:
-        self.shape = shape
-        self.preprocess = preprocess
-        self.crop = crop
-        self.factors = factors
-        self.limit = limit
-        self.seed = seed
+    shape: tuple[int, int]
+    preprocess: image_ops.Preprocess
+    crop: str
+    factors: tuple[int, ...]
+    limit: int | None
+    seed: int
 
     def _grid(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """Top left corners `(factor, row, column)` of the centred grid, in the pixels of each downscaled image."""

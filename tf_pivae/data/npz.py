@@ -16,6 +16,7 @@ import numpy as np
 from tf_pivae.data import array_file, arrays, cache, image_ops
 from tf_pivae.data.array_file import ArrayFile
 from tf_pivae.errors import UserError, printable
+from tf_pivae.files import replacing
 
 _MAX_DIRECTORY_BYTES = 1 << 20  # Of a zip archive: some ten thousand members, for each of which zipfile builds objects.
 _MAX_HEADER_BYTES = 1 << 14  # NumPy takes 10,000 characters.
@@ -101,6 +102,9 @@ def save_npz(path: str | os.PathLike[str], dataset: arrays.ImageDataset) -> None
 
     Args:
       path: the file to write; an existing one is replaced.
+
+    Raises:
+      UserError: it cannot be written.
     """
     members = {"train_images": dataset.train.images, "test_images": dataset.test.images}
     if dataset.num_bins != 256:
@@ -110,13 +114,8 @@ def save_npz(path: str | os.PathLike[str], dataset: arrays.ImageDataset) -> None
             members[key] = labels
     if dataset.class_names:
         members["class_names"] = np.array(dataset.class_names)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **members)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with replacing(path, shared=True) as partial, open(partial, "xb") as file:
+        np.savez_compressed(file, allow_pickle=False, **members)
 
 
 def _held_out(count: int, fraction: float, seed: int) -> np.ndarray:

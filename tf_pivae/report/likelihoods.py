@@ -66,17 +66,13 @@ def image_sets(data: ImageDataset, count: int, seed: int,
     shuffled = np.stack([rng.permutation(image) for image in pixels]).reshape(held_out.shape)
     yield "held-out images, pixels shuffled", shuffled, test.labels
     if other is None and "fashion_mnist" not in data.name:
-        other = _fashion_mnist(data.image_shape[0])
+        side = data.image_shape[0]
+        other = dataclasses.replace(bundled(side if side in (16, 28, 32) else 32), name="Fashion-MNIST")
     if other is not None:
         others = _in_shape_of(data, other, len(held_out))
         name = f"{other.name}{OTHER_DATA}"
         yield name, others, None if test.labels is None else test.labels[: len(others)]
     yield "uniform noise", rng.integers(0, data.num_bins, held_out.shape, np.uint8), test.labels
-
-
-def _fashion_mnist(side: int) -> ImageDataset:
-    """The bundled images, at this size if they come in it."""
-    return dataclasses.replace(bundled(side if side in (16, 28, 32) else 32), name="Fashion-MNIST")
 
 
 def _in_shape_of(data: ImageDataset, other: ImageDataset, count: int) -> np.ndarray:

@@ -93,7 +93,7 @@ def compare(before: str, now: str, origin: str) -> Changes:
     new = _Configuration(now, "the new configuration")
     macros = {name for name in {*old.macros, *new.macros} if old.macros.get(name) != new.macros.get(name)}
     changes = Changes({}, {})
-    loggers = {name for one in (old, new) for name in _references(one.value_of("train.loggers"))}
+    loggers = {name for one in (old, new) for name in re.findall(r"@([\w./]+)", one.value_of("train.loggers") or "")}
     for name in sorted({*old.bindings, *new.bindings}):
         is_same = old.bindings.get(name) == new.bindings.get(name)
         if is_same and not macros & (old.macros_of(name) | new.macros_of(name)):
@@ -112,10 +112,6 @@ def is_place(name: str) -> bool:
     """Whether a setting says where images lie."""
     owner, _, key = name.rpartition(".")
     return key in PLACES.get(owner.rpartition("/")[2], ())
-
-
-def _references(text: str | None) -> list[str]:
-    return re.findall(r"@([\w./]+)", text or "")
 
 
 def _is_larger(before: str | None, now: str | None) -> bool:

@@ -1,5 +1,6 @@
 """The training loop: data and step in, checkpoints, metrics and pictures out."""
 
+import dataclasses
 import math
 import signal
 from collections.abc import Callable, Iterator
@@ -143,29 +144,19 @@ def _check_levels(data: ImageDataset, pivae: PiVAE) -> None:
         )
 
 
+@dataclasses.dataclass
 class _Loop:
     """The steps of one process between start and end."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        strategy: tf.distribute.Strategy,
-        workers: Workers,
-        trainer: Trainer,
-        data: ImageDataset,
-        recorder: Recorder | NoRecorder,
-        stopping: Stopping,
-        validation: Validation | None = None,
-    ) -> None:
-        self.recipe = recipe
-        self.strategy = strategy
-        self.workers = workers
-        self.trainer = trainer
-        self.data = data
-        self.recorder = recorder
-        self.stopping = stopping
-        self.validation = validation
-        self._consecutive_skips = 0
+    recipe: Recipe
+    strategy: tf.distribute.Strategy
+    workers: Workers
+    trainer: Trainer
+    data: ImageDataset
+    recorder: Recorder | NoRecorder
+    stopping: Stopping
+    validation: Validation | None
+    consecutive_skips: int = 0
 
     def run(self, start_step: int) -> int:
         """Trains up to `num_steps`, or until SIGTERM or SIGINT; returns the last step."""
@@ -240,9 +231,9 @@ class _Loop:
     def _judge(self, step: int, values: dict[str, float]) -> None:
         """Counts skipped steps; ends the run when too many come in a row, or when no later one can be better."""
         if not any(values.get(name) for name in ("skipped_generator", "skipped_critic")):
-            self._consecutive_skips = 0
+            self.consecutive_skips = 0
             return
-        self._consecutive_skips += 1
+        self.consecutive_skips += 1
         terms = [name for name, value in values.items() if not math.isfinite(value)]
         term = terms[0] if terms else "gradient_norm"
         self.recorder.say(f"step {step} skipped: {term} is not finite.")
@@ -252,8 +243,8 @@ class _Loop:
                 f"step {step} was skipped because {bad}; it was not saved. The same command goes on from the last "
                 "checkpoint; lower Trainer.learning_rate or Trainer.adversarial_weight if it happens again."
             )
-        if self._consecutive_skips >= self.recipe.max_consecutive_skips:
+        if self.consecutive_skips >= self.recipe.max_consecutive_skips:
             raise UserError(
-                f"{self._consecutive_skips} steps in a row were not finite, the last at step {step} in {term}; none "
+                f"{self.consecutive_skips} steps in a row were not finite, the last at step {step} in {term}; none "
                 "of them was saved. Lower Trainer.learning_rate or Trainer.adversarial_weight, or look at the data."
             )

@@ -55,17 +55,14 @@ def density(run_dir: str | Path, importance_samples: int | None = None, seed: in
     from tf_pivae.runs.pretrained import resolve
 
     folder = resolve(run_dir)
-    if not (folder / "config.gin").exists() and (list(folder.glob("*/saved_model.pb")) or _is_version(folder)):
+    models = [*folder.glob("saved_model.pb"), *folder.glob("*/saved_model.pb")]
+    if models and not (folder / "config.gin").exists():
         if (importance_samples, seed, step) != (None, 0, None):
             raise UserError(
                 f"{run_dir} is an export, whose importance samples, seed and step are its own: leave them out."
             )
         return _exported(folder, batch_size)
     return _of_run(folder, run_dir, importance_samples or IMPORTANCE_SAMPLES, seed, step, batch_size)
-
-
-def _is_version(folder):
-    return (folder / "saved_model.pb").exists()
 
 
 def _of_run(folder, run_dir, importance_samples, seed, step, batch_size):
