@@ -752,7 +752,7 @@ def main() -> None:
         print(*(f"{m.mistake} | {m.file} | {m.tests}" for m in chosen), f"{len(chosen)} mutations", sep="\n")
         return
     began = time.monotonic()
-    known = _known()
+    recorded = _recorded()
     _import_what_takes_long()
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
@@ -761,14 +761,14 @@ def main() -> None:
         _check_that_the_copy_is_tested(tree)
         healthy = True
         for file in sorted({mutation.tests for mutation in chosen}):
-            tests = {known.get(mutation.mistake, file) for mutation in chosen if mutation.tests == file}
+            tests = {recorded.get(mutation.mistake, file) for mutation in chosen if mutation.tests == file}
             failed = _first_failure(tree, {file} if file in tests else tests)
             healthy &= failed is None
             print(f"unchanged | {file} | {failed or 'passes'}", flush=True)
         results = []
         for mutation in chosen:
             started = time.monotonic()
-            results.append((mutation, _noticed(tree, mutation, known.get(mutation.mistake))))
+            results.append((mutation, _noticed(tree, mutation, recorded.get(mutation.mistake))))
             print(f"{mutation.mistake} | {results[-1][1]} | {time.monotonic() - started:.0f} s", flush=True)
     if not options.only:
         _write(Path(options.output), results)
@@ -787,12 +787,12 @@ def _environment(tree: Path) -> dict[str, str]:
 def _check_that_the_copy_is_tested(tree: Path) -> None:
     program = "import tf_pivae.export; print(tf_pivae.__file__, tf_pivae.export.__file__, sep='\\n')"
     script = [sys.executable, "-c", program]
-    found = subprocess.run(script, cwd=tree, env=_environment(tree), check=True, capture_output=True, text=True).stdout
-    if any(Path(file).resolve().parent.parent != tree.resolve() for file in found.splitlines()):
-        sys.exit(f"error: the copy in {tree} is not what Python imports, but {found.strip()}")
+    result = subprocess.run(script, cwd=tree, env=_environment(tree), check=True, capture_output=True, text=True).stdout
+    if any(Path(file).resolve().parent.parent != tree.resolve() for file in result.splitlines()):
+        sys.exit(f"error: the copy in {tree} is not what Python imports, but {result.strip()}")
 
 
-def _known() -> dict[str, str]:
+def _recorded() -> dict[str, str]:
     """The test that noticed each mistake last time."""
     return dict(re.findall(r"^\| (.+?) \| `[^`]+` \| `([^`]+)` \|$", RECORD.read_text(), flags=re.MULTILINE))
 
@@ -805,7 +805,7 @@ def _import_what_takes_long() -> None:
     del os.environ["KERAS_HOME"]
 
 
-def _noticed(tree: Path, mutation: Mutation, known: str | None) -> str | None:
+def _noticed(tree: Path, mutation: Mutation, recorded: str | None) -> str | None:
     """A test that fails under a mutation, the known one or the first, or None."""
     path = tree / mutation.file
     text = path.read_text()
@@ -813,7 +813,7 @@ def _noticed(tree: Path, mutation: Mutation, known: str | None) -> str | None:
         sys.exit(f"error: {mutation.file} has {mutation.right!r} {text.count(mutation.right)} times, not once")
     path.write_text(text.replace(mutation.right, mutation.wrong))
     try:
-        return (known and _first_failure(tree, [known])) or _first_failure(tree, [mutation.tests])
+        return (recorded and _first_failure(tree, [recorded])) or _first_failure(tree, [mutation.tests])
     finally:
         path.write_text(text)
 
@@ -821,11 +821,11 @@ def _noticed(tree: Path, mutation: Mutation, known: str | None) -> str | None:
 def _first_failure(tree: Path, tests: Iterable[str]) -> str | None:
     """Name of the first test that fails (or cannot be set up), None if all pass or are not there any more."""
     tests = sorted(tests)
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as log:
         child = os.fork()
         if not child:
             for stream in (1, 2):
-                os.dup2(said.fileno(), stream)
+                os.dup2(log.fileno(), stream)
             os.environ.update(_environment(tree))
             os.chdir(tree)
             sys.path[:0] = [str(tree)]
@@ -833,8 +833,8 @@ def _first_failure(tree: Path, tests: Iterable[str]) -> str | None:
             sys.stdout.flush()
             os._exit(status)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        said.seek(0)
-        output = said.read()
+        log.seek(0)
+        output = log.read()
     if status == 0 or (status in _NO_SUCH_TEST and "::" in tests[0]):
         return None
     failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", output, flags=re.MULTILINE)

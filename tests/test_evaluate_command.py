@@ -296,8 +296,8 @@ def test_a_mistake_does_not_take_earlier_numbers_away(finished, tmp_path, evalua
 
 def test_what_cannot_be_had_is_refused_before_samples_are_drawn(finished, network, monkeypatch):
     monkeypatch.setattr(measuring, "sampler", None)
-    wanted = ("fid", "kid", "inception_score")
-    settings = image_metrics.Settings(metrics=wanted, feature_network=str(network), num_samples=7, progress=False)
+    metrics = ("fid", "kid", "inception_score")
+    settings = image_metrics.Settings(metrics=metrics, feature_network=str(network), num_samples=7, progress=False)
     result = measuring.evaluate_run(finished[0], settings)
     assert not result.rows
     reasons = ["fid: the first set has 7 samples", "kid: KID draws subsets of 1000", "inception_score: .* needs logits"]

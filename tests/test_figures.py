@@ -27,8 +27,8 @@ def test_one_to_four_channels(channels):
 
 
 def test_few_levels_span_black_to_white():
-    shown = figures.to_display(np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1), num_bins=4)
-    assert shown[:, 0, 0, 0].tolist() == [0, 85, 170, 255]
+    display = figures.to_display(np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1), num_bins=4)
+    assert display[:, 0, 0, 0].tolist() == [0, 85, 170, 255]
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def test_few_levels_span_black_to_white():
     ],
 )
 def test_one_class_a_row(count, num_classes, columns, rows):
-    labels, found = figures.class_rows(count, num_classes)
-    assert found == columns
+    labels, result = figures.class_rows(count, num_classes)
+    assert result == columns
     assert labels.tolist() == [label for row in rows for label in row]
     assert figures.class_rows(4, 2, columns=1)[0].tolist() == [0, 1, 0, 1]
 

@@ -28,12 +28,12 @@ ROOMS = {
 
 def _modules():
     """Name -> file of every module."""
-    found = {}
+    results = {}
     for folder, package in (("tf_pivae", "tf_pivae"), ("export", "tf_pivae.export")):
         for path in (ROOT / folder).rglob("*.py"):
             parts = path.relative_to(ROOT / folder).with_suffix("").parts
-            found[".".join([package, *parts]).removesuffix(".__init__")] = path
-    return found
+            results[".".join([package, *parts]).removesuffix(".__init__")] = path
+    return results
 
 
 MODULES = _modules()

@@ -140,8 +140,8 @@ def test_numbers_are_those_of_philox_at_the_seed_and_the_place(seed):
     key = int(fold_in(noise._root_key(), "tag"))
     rows = np.arange(3, 8, dtype=np.uint64)
     counters = np.stack([2 * rows, np.broadcast_to(np.uint64(seed % 2**64), rows.shape)])
-    wanted = _as_uniform(_philox(key, counters)).T
-    np.testing.assert_array_equal(RowNoise(seed, 5, 3).uniform("tag", [5])[:, :4], wanted)
+    expected = _as_uniform(_philox(key, counters)).T
+    np.testing.assert_array_equal(RowNoise(seed, 5, 3).uniform("tag", [5])[:, :4], expected)
     seeded = SeededRowNoise(tf.constant([seed, 1], tf.int64)).uniform("tag", [4])
     np.testing.assert_array_equal(seeded[0], RowNoise(seed, 1).uniform("tag", [4])[0])
 

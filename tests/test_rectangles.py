@@ -126,8 +126,8 @@ def test_both_vaes(vae, randomize):
     model = randomize(PiVAE(SHAPE, vae=VAES[vae]), scale=0.05)
     images = ramps(3, 0)
     assert model.reconstruct(images).shape == model.sample(3, seed=0).shape == (3, *SHAPE)
-    found = model.log_prob(images)
-    assert len(set(found)) == 3
+    result = model.log_prob(images)
+    assert len(set(result)) == 3
     latents = [tuple(group.z.shape[1:3]) for group in model.vae.infer(tf.zeros([3, *SHAPE]), RowNoise(0, 3))[0]]
     assert latents[1:] == ([(6, 10), (12, 20)] if vae == "plain" else [(3, 5), (6, 10), (12, 20)])
 

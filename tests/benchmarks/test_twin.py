@@ -190,9 +190,9 @@ def _assert_same_variables(pair, clear=None):
         expected = load.converted(name, variable, pair.twin.model, pair.twin.critic)
         actual = tensors[name].detach().numpy()
         if name in moments:
-            kept = np.abs(moments[name]) > clear * layers[name.rpartition(".")[0]]
-            actual = actual[kept]
-            expected = expected[kept]
+            is_clear = np.abs(moments[name]) > clear * layers[name.rpartition(".")[0]]
+            actual = actual[is_clear]
+            expected = expected[is_clear]
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5, err_msg=name)
 
 

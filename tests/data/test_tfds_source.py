@@ -74,8 +74,8 @@ def test_data_sets_of_the_paper_on_mock_data(row, tmp_path, configure):
     # The splits that it names, in the real data set's.
     bound = gin.get_bindings("tfds_images")
     infos = tfds.core.SplitDict([_split_info(*split, tmp_path) for split in splits.items()])
-    named = bound.get("train_split", "train"), bound.get("test_split", "test")
-    assert tuple(infos[split].num_examples for split in named) == counts
+    expressions = bound.get("train_split", "train"), bound.get("test_split", "test")
+    assert tuple(infos[split].num_examples for split in expressions) == counts
 
 
 def _split_info(name, size, folder):

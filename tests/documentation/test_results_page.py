@@ -39,8 +39,8 @@ def test_a_table_is_what_its_command_prints(command, copy):
         assert (copy / table).with_suffix(suffix).read_text() == (pages.ROOT / table).with_suffix(suffix).read_text()
     on_the_page = (DOCS / "results.md").read_text().splitlines()
     printed = _lines_of_a_table(result.stdout)
-    kept = _lines_of_a_table((copy / table).with_suffix(".md").read_text())
-    assert printed == kept
+    recorded = _lines_of_a_table((copy / table).with_suffix(".md").read_text())
+    assert printed == recorded
     rows = json.loads((copy / table).with_suffix(".json").read_text())["rows"]
     assert rows
     assert sum(line.startswith("|") for line in printed) == 2 + len(rows)

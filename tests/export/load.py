@@ -92,12 +92,12 @@ async def _one(send: Any, truth: dict, rng: np.random.Generator) -> str:
     if kind == 0:  # Bad: one dimension too many.
         chosen = {key: value[..., None] for key, value in chosen.items()}
     try:
-        found = await asyncio.wait_for(send(name, chosen), 0.01 if kind == 1 else 60.0)
+        result = await asyncio.wait_for(send(name, chosen), 0.01 if kind == 1 else 60.0)
     except (asyncio.TimeoutError, TimeoutError):
         return "given up" if kind == 1 else "failed"
-    if found is None:
+    if result is None:
         return "refused" if kind == 0 else "failed"
-    right = kind != 0 and all(same(np.array(found[key], out.dtype), out[rows]) for key, out in outputs.items())
+    right = kind != 0 and all(same(np.array(result[key], out.dtype), out[rows]) for key, out in outputs.items())
     return "right" if right else "wrong"
 
 

@@ -87,8 +87,8 @@ def test_a_compressed_message_is_not_unpacked(watched):
     ],
 )
 def test_content_encodings(quiet, encoding, body, status, reason):
-    found, answer = attacks.post(quiet, body, {"Content-Encoding": encoding})
-    assert found == status
+    result, answer = attacks.post(quiet, body, {"Content-Encoding": encoding})
+    assert result == status
     assert reason in answer
 
 

@@ -59,15 +59,17 @@ def test_png_and_palette_files_are_the_pixels_they_hold(grey, run, conditional, 
         buffer = io.BytesIO()
         palette.save(buffer, "PNG")
         contents[-1] = buffer.getvalue()
-    found = run_conditional("image_bytes", image_bytes=files(*contents), labels=labels)["log_prob"]
-    np.testing.assert_allclose(found, run_conditional("log_prob", images=colours, labels=labels)["log_prob"], rtol=1e-6)
+    actual = run_conditional("image_bytes", image_bytes=files(*contents), labels=labels)["log_prob"]
+    np.testing.assert_allclose(
+        actual, run_conditional("log_prob", images=colours, labels=labels)["log_prob"], rtol=1e-6
+    )
 
 
 def test_jpeg_files_are_what_tensorflow_decodes(grey, run):
     contents = [encoded(x[..., 0], "JPEG", quality=95) for x in grey.images[:3]]
     decoded = np.stack([tf.io.decode_jpeg(file).numpy() for file in contents])
-    found = run("image_bytes", image_bytes=files(*contents))["log_prob"]
-    np.testing.assert_allclose(found, run("log_prob", images=decoded)["log_prob"], rtol=1e-6)
+    result = run("image_bytes", image_bytes=files(*contents))["log_prob"]
+    np.testing.assert_allclose(result, run("log_prob", images=decoded)["log_prob"], rtol=1e-6)
 
 
 GREY = np.arange(64, dtype=np.uint8).reshape(8, 8)

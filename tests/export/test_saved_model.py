@@ -189,12 +189,12 @@ def test_warmup_requests_of_a_class_conditional_model(conditional, graph_session
     images = conditional.images[:3]
     labels = conditional.labels[:3]
     write_warmup_requests(tmp_path, "name", conditional.functions, images, labels)
-    seen = set()
+    signatures = set()
     for record in tf.data.TFRecordDataset(str(tmp_path / "assets.extra/tf_serving_warmup_requests")):
         request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
         inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
         outputs = run(request.model_spec.signature_name, **inputs)
         assert len({len(array) for array in [*inputs.values(), *outputs.values()]}) == 1
         np.testing.assert_array_equal(inputs["labels"], np.resize(labels, len(inputs["labels"])))
-        seen.add(request.model_spec.signature_name)
-    assert seen == set(run.signatures) - {"__saved_model_init_op"}
+        signatures.add(request.model_spec.signature_name)
+    assert signatures == set(run.signatures) - {"__saved_model_init_op"}

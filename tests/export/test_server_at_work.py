@@ -63,11 +63,11 @@ def test_load_with_a_new_version_in_the_middle(server, published, export_dir):
                     enough.set()
                 swapped = bool(after)
                 try:
-                    found, expected = one_call(client, tables[0], rng)
+                    actual, expected = one_call(client, tables[0], rng)
                 except Exception as error:  # Whatever it is, the test fails with it.
                     errors.append(error)
                     continue
-                right = [same(found, expected(table)) for table in tables]
+                right = [same(actual, expected(table)) for table in tables]
                 answered[1 if right[1] else 0] += 1
                 if not any(right) or (swapped and not right[1]):
                     wrong.append(number)

@@ -38,8 +38,8 @@ def poisoned(monkeypatch):
         return tf.where(data, v + first, v)
 
     def of_the_likelihood(self, *arguments, **options):
-        found = features(self, *arguments, **options)
-        return found._replace(y=with_one_pixel(found.y))
+        result = features(self, *arguments, **options)
+        return result._replace(y=with_one_pixel(result.y))
 
     def of_the_critic(self, *arguments):
         return with_one_pixel(dequantize(self, *arguments))
@@ -71,8 +71,8 @@ def test_a_bad_batch_and_a_bad_gradient_are_skipped_and_the_training_goes_on(tmp
         poisoned[1].assign(step + 1 == 6)
 
     train(tmp_path / "run", after_step=after)
-    said = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
-    assert said == [
+    messages = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
+    assert messages == [
         "step 3 skipped: bits_per_dim is not finite.",
         "step 4 skipped: bits_per_dim is not finite.",
         "step 6 skipped: gradient_norm is not finite.",

@@ -124,13 +124,13 @@ def test_gradient_penalty_differentiates_twice(bfloat16):
     for a, b in zip(critics[0].variables, critics[1].variables, strict=True):
         b.assign(a)
     real, fake = (tf.random.stateless_normal([4, 8, 8, 3], [i, 2]) for i in range(2))
-    found = []
+    results = []
     for critic in critics:
         with tf.GradientTape() as tape:
             penalty = GradientPenalty(1.0)(critic, real, fake, RowNoise(0, 4))
         gradients = tape.gradient(penalty, [v for v in critic.trainable_variables if v.path.endswith("kernel")])
         assert {x.dtype for x in (penalty, critic(real), *gradients)} == {tf.float32}
-        found.append(np.concatenate([np.reshape(g, -1) for g in gradients]))
-    rounded, exact = found
+        results.append(np.concatenate([np.reshape(g, -1) for g in gradients]))
+    rounded, exact = results
     error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
     assert 1e-5 < error < 5e-2

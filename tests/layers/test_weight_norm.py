@@ -150,10 +150,10 @@ def test_chosen_channels_are_those_of_the_whole(name, num_classes, randomize):
     layer, x, labels = _randomized(name, num_classes, randomize)
     whole = layer(x, **labels).numpy()
     for ranges in ([(0, 1)], [(1, 4)], [(0, 1), (2, 4)]):
-        wanted = np.concatenate([whole[..., start:stop] for start, stop in ranges], -1)
+        expected = np.concatenate([whole[..., start:stop] for start, stop in ranges], -1)
         chosen = layer(x, channels=ranges, **labels)
-        assert chosen.shape[-1] == wanted.shape[-1]
-        np.testing.assert_allclose(chosen, wanted, rtol=1e-5, atol=1e-5)
+        assert chosen.shape[-1] == expected.shape[-1]
+        np.testing.assert_allclose(chosen, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -178,9 +178,9 @@ def test_kept_kernels_give_the_same_and_leave_no_norm_in_the_graph(name, num_cla
 
     uses = [{}, {"channels": [(0, 1), (2, 4)]}, *([] if num_classes else [{"then": then}])]
     expected = [layer(x, **labels, **use) for use in uses]
-    with fixed_kernels() as kept:
+    with fixed_kernels() as kernels:
         functions = [tf.function(lambda x, use=use: layer(x, **labels, **use)).get_concrete_function(x) for use in uses]
-    assert len(kept) == (1 if num_classes else 2)  # The chosen channels are taken from the whole.
+    assert len(kernels) == (1 if num_classes else 2)  # The chosen channels are taken from the whole.
     for function, value in zip(functions, expected, strict=True):
         np.testing.assert_allclose(function(x), value, rtol=1e-6, atol=1e-6)
         assert not {"Square", "Sqrt"} & {op.type for op in function.graph.get_operations()}

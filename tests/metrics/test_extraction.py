@@ -76,9 +76,9 @@ def test_the_reservoir_is_a_uniform_sample():
     net = callable_network(lambda x: x.reshape(len(x), 1), "value", example=images)
     counts = np.zeros(60)
     for seed in range(400):
-        kept = extract(images, net, batch_size=7, keep_features=20, seed=seed, progress=False).features[:, 0]
-        assert len(set(kept)) == 20
-        counts[kept.astype(int)] += 1
+        sample = extract(images, net, batch_size=7, keep_features=20, seed=seed, progress=False).features[:, 0]
+        assert len(set(sample)) == 20
+        counts[sample.astype(int)] += 1
     expected = 400 * 20 / 60
     assert ((counts - expected) ** 2 / (expected * (2 / 3))).sum() < 100  # chi-squared, 59 degrees; P < 1e-3
 

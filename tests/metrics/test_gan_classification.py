@@ -107,7 +107,7 @@ def test_augmentation_shifts_and_flips():
     assert result.shape == images.shape
     assert result.dtype == np.uint8
     padded = np.pad(images, [(0, 0), (2, 2), (2, 2), (0, 0)])
-    seen = set()
+    ways = set()
     for image, source in zip(result, padded, strict=True):
         matches = [
             (row, column, flip)
@@ -117,8 +117,8 @@ def test_augmentation_shifts_and_flips():
             if np.array_equal(image, source[row : row + 5, column : column + 6][:, ::flip])
         ]
         assert len(matches) == 1
-        seen.add(matches[0])
-    assert len(seen) > 40  # of 50 ways
+        ways.add(matches[0])
+    assert len(ways) > 40  # of 50 ways
     np.testing.assert_array_equal(augmented(images, 0, False, random), images)
 
 

@@ -106,11 +106,11 @@ def test_scores_say_how_many_neighbours_and_images(fashion_network):
 
     samples = gaussian(0, 90).astype(np.float32)
     real = gaussian(1, 80).astype(np.float32)
-    wanted = ["coverage", "precision", "density", "recall"]
-    scores = image_scores(extraction(samples), extraction(real), fashion_network, wanted)
+    metrics = ["coverage", "precision", "density", "recall"]
+    scores = image_scores(extraction(samples), extraction(real), fashion_network, metrics)
     three = manifold_scores(samples, real, 3)
     five = manifold_scores(samples, real, 5)
-    assert [score.name for score in scores] == [f"{name.capitalize()}[fashion]" for name in wanted]
+    assert [score.name for score in scores] == [f"{name.capitalize()}[fashion]" for name in metrics]
     assert [score.value for score in scores] == [five.coverage, three.precision, five.density, three.recall]
     assert scores[0].protocol.detail == "5 nearest neighbours among 90 and 80"
     with pytest.raises(UserError, match="precision: there is no reference"):

@@ -270,8 +270,8 @@ def test_every_variable_that_is_read_is_tracked(model):
     with tf.GradientTape() as tape:
         model.bound(_images(2), RowNoise(0, 2), training=True)
         model.sample_continuous(RowNoise(0, 2))
-    seen = {id(v) for v in tape.watched_variables()}
-    assert seen == {id(v.value) for v in model.trainable_variables}
+    watched = {id(v) for v in tape.watched_variables()}
+    assert watched == {id(v.value) for v in model.trainable_variables}
     assert {id(v) for v in model.flow_variables} <= {id(v) for v in model.trainable_variables}
 
 

@@ -103,9 +103,9 @@ class Browser:
     def press(self, key):
         """Presses and releases a key of the keyboard."""
         text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
-        named = dict(key=key, windowsVirtualKeyCode=_KEY_CODES[key], **({} if text else {"code": key}))
-        self.call("Input.dispatchKeyEvent", type="keyDown", **named, **text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", **named)
+        event = dict(key=key, windowsVirtualKeyCode=_KEY_CODES[key], **({} if text else {"code": key}))
+        self.call("Input.dispatchKeyEvent", type="keyDown", **event, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def drag(self, selector, start, end):
         """Drags over an element from one place to another, both fractions of its width, at half of its height."""
@@ -118,8 +118,8 @@ class Browser:
         moves += [("mouseMoved", places[2], 1), ("mouseReleased", places[2], 0)]
         for kind, (at_x, at_y), buttons in moves:
             button = "none" if (kind, buttons) == ("mouseMoved", 0) else "left"
-            held = dict(button=button, buttons=buttons, clickCount=1)
-            self.call("Input.dispatchMouseEvent", type=kind, x=at_x, y=at_y, **held)
+            event = dict(button=button, buttons=buttons, clickCount=1)
+            self.call("Input.dispatchMouseEvent", type=kind, x=at_x, y=at_y, **event)
 
     def screenshot(self, path):
         """Writes the whole page as a PNG."""

@@ -34,25 +34,25 @@ def _pixels(png):
 
 
 def test_a_published_model_is_shown_as_what_it_is(published):
-    run, found = published
+    run, actual = published
     assert (run.metrics, list(run.path.glob("*.png"))) == ([], [])
-    assert run.state(found.step) == f"finished, {run.num_steps:,} steps"
-    step, png = found.samples
-    assert step == found.step == run.num_steps
+    assert run.state(actual.step) == f"finished, {run.num_steps:,} steps"
+    step, png = actual.samples
+    assert step == actual.step == run.num_steps
     expected = figures.image_grid(tf_pivae.load(str(run.path)).sample(36), 6)
     np.testing.assert_array_equal(_pixels(png), np.asarray(expected))
-    assert len(found.reconstructions) == 2
-    assert "among 8,000 training images" in found.neighbours[0].caption, "those that come with the package"
+    assert len(actual.reconstructions) == 2
+    assert "among 8,000 training images" in actual.neighbours[0].caption, "those that come with the package"
 
 
 def test_latent_groups_without_information_are_apart(published):
     """Those that the published evaluation of 2,000 images finds empty: less than a bit for 1,024 numbers."""
-    run, found = published
+    run, result = published
     kl = {row["metric"].strip(): 1024 * row["value"] for row in run.evaluation["rows"] if "kl/" in row["metric"]}
     unused = [name.removeprefix("kl/") for name, bits in kl.items() if bits < 1.0]
     assert 0 < len(unused) < len(kl)
-    sentence, picture = found.unused
-    groups = found.traversals[-1]
+    sentence, picture = result.unused
+    groups = result.traversals[-1]
     assert f"({', '.join(unused)})" in picture.caption
     assert not any(name in groups.caption for name in unused)
     assert f"{len(kl) - len(unused)} of {len(kl)} latent groups" in sentence
@@ -67,11 +67,11 @@ def test_latent_groups_without_information_are_apart(published):
 def test_without_any_data_the_samples_are_there_and_the_evaluated_terms(published):
     run, _ = published
     facts = {**run.facts, "name": "something else"}
-    found = views.gather(dataclasses.replace(run, facts=facts), num_examples=8, seed=0)
-    assert found.samples[0] == run.num_steps
-    assert "/nowhere/" in found.neighbours == found.reconstructions == found.likelihoods
-    assert found.terms.total.mean == next(r["value"] for r in run.evaluation["rows"] if r["metric"] == "bits/dim, K=1")
-    assert "2000 test images" in found.terms.images
+    result = views.gather(dataclasses.replace(run, facts=facts), num_examples=8, seed=0)
+    assert result.samples[0] == run.num_steps
+    assert "/nowhere/" in result.neighbours == result.reconstructions == result.likelihoods
+    assert result.terms.total.mean == next(r["value"] for r in run.evaluation["rows"] if r["metric"] == "bits/dim, K=1")
+    assert "2000 test images" in result.terms.images
 
 
 def test_neighbours_of_training_images_are_themselves():

@@ -117,9 +117,9 @@ def test_a_folder_belongs_to_one_configuration_and_one_sweep(swept, plain):
     ],
 )
 def test_mistakes_are_found_before_the_first_trial_starts(arguments, expected, tmp_path, plain):
-    given = {"axes": [], "sweep_dir": tmp_path / "sweep", **arguments}
+    options = {"axes": [], "sweep_dir": tmp_path / "sweep", **arguments}
     with pytest.raises(UserError, match=expected) as caught:
-        command.sweep([plain], [], given.pop("axes"), **given)
+        command.sweep([plain], [], options.pop("axes"), **options)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("sweep/*/*"))
 

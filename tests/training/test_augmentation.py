@@ -56,11 +56,11 @@ def test_translation_shifts_each_image_as_a_whole():
     result = augmentation.translation(_images(), _noise()).numpy()
     padded = np.pad(images, [[0, 0], [REACH, REACH], [REACH, REACH], [0, 0]])
     shifts = range(2 * REACH + 1)
-    found = []
+    results = []
     for before, after in zip(padded, result, strict=True):
-        found += [(r, c) for r in shifts for c in shifts if np.array_equal(before[r : r + SIDE, c : c + SIDE], after)]
-    assert len(found) == COUNT  # Exactly one shift explains each image ...
-    assert len(set(found)) == len(shifts) ** 2  # ... and all of them occur.
+        results += [(r, c) for r in shifts for c in shifts if np.array_equal(before[r : r + SIDE, c : c + SIDE], after)]
+    assert len(results) == COUNT  # Exactly one shift explains each image ...
+    assert len(set(results)) == len(shifts) ** 2  # ... and all of them occur.
 
 
 def test_cutout_clears_one_square():
@@ -92,8 +92,8 @@ def test_cutout_hits_opposite_edges_alike(side, places):
     expected = ((np.arange(side) >= first) & (np.arange(side) < first + hole)).mean(0)
     np.testing.assert_array_equal(expected, expected[::-1])
     for axis in (1, 2):
-        found = cleared.any(axis).mean(0)
-        np.testing.assert_allclose(found, expected, atol=4 * np.sqrt(0.25 / count))
+        actual = cleared.any(axis).mean(0)
+        np.testing.assert_allclose(actual, expected, atol=4 * np.sqrt(0.25 / count))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

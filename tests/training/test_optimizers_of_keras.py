@@ -33,12 +33,12 @@ def test_a_step_is_keras_own_and_a_bad_one_is_none(name, replicas):
     bad = np.full([5, 3], np.nan, np.float32)
     strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
     with strategy.scope():
-        found, counts = _after(
+        actual, counts = _after(
             OPTIMIZERS[name](learning_rate=0.1), [bad, *GRADIENTS[:2], bad, bad, *GRADIENTS[2:]], strategy
         )
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
     assert counts == [4, 7]
-    assert np.abs(found - START).max() > 1e-4
+    assert np.abs(actual - START).max() > 1e-4
 
 
 @pytest.mark.parametrize("kind", [Adamax, OPTIMIZERS["SGD"]])

@@ -122,10 +122,10 @@ def test_a_lazy_regulariser_is_stronger_and_rarer(randomize, trainer):
         for name, group in lazy.state.items():
             for variable, value in zip(eager.state[name], group, strict=True):
                 variable.assign(value)
-        found = _step(lazy, step)
+        actual = _step(lazy, step)
         expected = _step(eager, step)
-        assert (found["critic_regularization"] > 0.0) == (weight > 0.0)
-        np.testing.assert_allclose(found["critic_regularization"], expected["critic_regularization"], rtol=1e-4)
+        assert (actual["critic_regularization"] > 0.0) == (weight > 0.0)
+        np.testing.assert_allclose(actual["critic_regularization"], expected["critic_regularization"], rtol=1e-4)
         assert_same(values_of(lazy.critic.variables), values_of(eager.critic.variables), rtol=1e-4, atol=2e-4)
 
 

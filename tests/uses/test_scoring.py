@@ -56,8 +56,8 @@ def folder(tmp_path_factory, test_images):
 def scored(folder, tmp_path_factory, packaged, options):
     """The table of these files."""
     output = tmp_path_factory.mktemp("scores") / "scores.csv"
-    found = score(RUN, folder, output, **options)
-    assert found == (COUNT, 0, {})
+    result = score(RUN, folder, output, **options)
+    assert result == (COUNT, 0, {})
     assert [path.name for path in output.parent.iterdir()] == ["scores.csv"], "nothing else is left"
     return output
 
@@ -95,8 +95,8 @@ def test_bits_over_a_png_are_those_beyond_its_data_chunk(scored, test_images, tm
             place = place + 12 + size
         over.append(8 * packed / 1024)
     np.testing.assert_allclose(png_bits(test_images[100 : 100 + COUNT]), over)
-    found = numbers(scored, "bits_per_dim") - numbers(scored, "bits_over_png")
-    np.testing.assert_allclose(found, over, rtol=1e-5)
+    result = numbers(scored, "bits_per_dim") - numbers(scored, "bits_over_png")
+    np.testing.assert_allclose(result, over, rtol=1e-5)
 
 
 def test_standard_error_is_the_spread_of_repeated_estimates():
@@ -116,8 +116,8 @@ def test_damaged_files_are_listed_and_skipped(folder, tmp_path, scored, options)
     (own / "link.png").symlink_to(folder / "00.png")
     Image.new("L", (64, 40)).save(own / "wide.png")
     output = tmp_path / "scores.csv"
-    found = score(RUN, own, output, **options)
-    assert (found.scored, found.skipped) == (3, 4)
+    result = score(RUN, own, output, **options)
+    assert (result.scored, result.skipped) == (3, 4)
     problems = {row["file"]: row["problem"] for row in rows(output)}
     assert set(problems) == {"'-2.png", "'=1+1.png", "a\\nb.png", "broken.png", "link.png", "notes.txt", "wide.png"}
     assert problems["link.png"] == "a link"
@@ -133,11 +133,11 @@ def test_what_was_cut_off_goes_on_and_ends_alike(folder, tmp_path, scored, monke
     measured = []
     whole = scoring.columns
 
-    def cut_off(log_prob, error, images, known):
+    def cut_off(log_prob, error, images, usual):
         measured.append(len(images))
         if len(measured) == 3:
             raise InterruptedError
-        return whole(log_prob, error, images, known)
+        return whole(log_prob, error, images, usual)
 
     output = tmp_path / "scores.csv"
     monkeypatch.setattr(scoring, "columns", cut_off)
@@ -158,11 +158,11 @@ def test_what_was_cut_off_goes_on_and_ends_alike(folder, tmp_path, scored, monke
 def test_against_others(folder, tmp_path, test_images, scored, options):
     np.savez(tmp_path / "noise.npz", images=np.random.default_rng(0).integers(0, 256, [9, 32, 32, 1], np.uint8))
     output = tmp_path / "scores.csv"
-    found = score(RUN, folder, output, tmp_path / "noise.npz", **options)
-    assert found.scored == COUNT + 9
+    result = score(RUN, folder, output, tmp_path / "noise.npz", **options)
+    assert result.scored == COUNT + 9
     assert [row["file"] for row in rows(output)][-1] == "noise.npz[8]"
     assert [row["set"] for row in rows(output)] == ["images"] * COUNT + ["against"] * 9
-    assert found.separations["log_prob"].auroc == (1.0, 1.0, 1.0), "noise is told from clothes"
+    assert result.separations["log_prob"].auroc == (1.0, 1.0, 1.0), "noise is told from clothes"
     with open(tmp_path / "scores.auroc.csv", newline="") as file:
         table = {row["column"]: row for row in csv.DictReader(file)}
     assert table["bits_per_dim"] | {"column": ""} == {"column": "", **dict.fromkeys(
