@@ -143,3 +143,22 @@ def test_one_assignment_a_line():
         "a, b = (1, 2)",
         "self.f, self.g = (f, g)",
     ]
+
+
+def unended(tree):
+    """Messages of a `UserError` that end in a word: each is a sentence, however commands put it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "UserError":
+            parts = node.args[0].values if isinstance(node.args[0], ast.JoinedStr) else node.args
+            if isinstance(parts[-1], ast.Constant) and not parts[-1].value.endswith((".", "?")):
+                yield parts[-1].value
+
+
+def test_messages_end_alike():
+    assert not {
+        name: texts for name, path in MODULES.items() if (texts := [*unended(ast.parse(path.read_text("utf-8")))])
+    }
+    texts = (
+        "raise UserError('a.')\nraise UserError(f'{b}?')\nraise UserError(f'{c} is not')\nraise UserError('d' f'{e}')"
+    )
+    assert [*unended(ast.parse(texts))] == [" is not"]

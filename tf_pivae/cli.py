@@ -101,7 +101,7 @@ def _import_extensions() -> None:
             if os.environ.get("TF_PIVAE_DEBUG"):
                 raise
             raise UserError(
-                f"--import={name}: {type(error).__name__}: {first_line(error)} (TF_PIVAE_DEBUG=1 shows where)"
+                f"--import={name}: {type(error).__name__}: {first_line(error)} (TF_PIVAE_DEBUG=1 shows where)."
             ) from error
 
 

@@ -184,7 +184,9 @@ def load_dataset(run_dir: str | Path) -> ImageDataset:
         if place is None:
             raise
         line = first_line(error)
-        raise UserError(f"{line} (if it lies elsewhere on this machine, say where: --gin_param={place}=...)") from error
+        raise UserError(
+            f"{line} (if it lies elsewhere on this machine, say where: --gin_param={place}=...)."
+        ) from error
 
 
 def recipe_of(run_dir: str | Path) -> Recipe:

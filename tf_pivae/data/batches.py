@@ -88,7 +88,7 @@ def train_batches(
 
     local = num_replicas if num_local_replicas is None else num_local_replicas
     if batch_size < 1 or batch_size % num_replicas:
-        raise UserError(f"batch_size {batch_size} does not divide by {num_replicas} replicas: use a multiple of it")
+        raise UserError(f"batch_size {batch_size} does not divide by {num_replicas} replicas: use a multiple of it.")
     if not 0 <= first_replica <= first_replica + local <= num_replicas or local < 1:
         raise ValueError(f"replicas {first_replica} to {first_replica + local - 1} are not among {num_replicas}")
     _check_labels(split, with_labels)
@@ -145,7 +145,7 @@ def eval_batches(
     """
     _check_labels(split, with_labels)
     if batch_size < 1:
-        raise UserError(f"batch_size must be positive, got {batch_size}")
+        raise UserError(f"batch_size must be positive, got {batch_size}.")
     end = len(split) if num_examples is None else min(num_examples, len(split))
     return _eval_batches(split, batch_size, end, with_labels)
 
@@ -218,4 +218,4 @@ def _uint64(value: int) -> tf.Tensor:
 
 def _check_labels(split: ImageSplit, with_labels: bool) -> None:
     if with_labels and split.labels is None:
-        raise UserError("this data set has no labels: use one that has, or an unconditional model")
+        raise UserError("this data set has no labels: use one that has, or an unconditional model.")

@@ -166,7 +166,7 @@ def prepare(
             _write(name, folder, open_source(), limits)
         dataset = _open(name, folder)
         if dataset is None:
-            raise UserError(f"{folder} was damaged while it was written: run the same command again")
+            raise UserError(f"{folder} was damaged while it was written: run the same command again.")
         return dataset
 
 
@@ -259,7 +259,7 @@ def _check_disk(
     if needed > free:
         raise UserError(
             f"preparing {name} needs {needed / 1e9:.2f} GB in {cache_dir} but {free / 1e9:.2f} GB are free: "
-            "make room, or set TF_PIVAE_CACHE to a folder on a larger disk"
+            "make room, or set TF_PIVAE_CACHE to a folder on a larger disk."
         )
 
 
@@ -273,7 +273,7 @@ def _make(folder: pathlib.Path) -> None:
 def _cannot_write(path: object, error: OSError) -> str:
     return (
         f"cannot write to {printable(path)} ({error.strerror}): set TF_PIVAE_CACHE or cache_dir to a folder that can "
-        "be written"
+        "be written."
     )
 
 
@@ -298,7 +298,7 @@ def _disk_errors(cache_dir: pathlib.Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
                 f"the disk of {cache_dir} is full: make room and start again (it will continue), or set "
-                "TF_PIVAE_CACHE to a folder on a larger disk"
+                "TF_PIVAE_CACHE to a folder on a larger disk."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise UserError(_cannot_write(error.filename or cache_dir, error)) from error

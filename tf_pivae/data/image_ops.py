@@ -39,7 +39,7 @@ def check_size(name: str, value: object) -> Size:
         return value[0], value[1]
     if isinstance(value, int) and _is_side(value):
         return value
-    raise UserError(f"{name} must be a number of pixels from 1 to {_MAX_SIZE}, or a pair (H, W), got {value!r}")
+    raise UserError(f"{name} must be a number of pixels from 1 to {_MAX_SIZE}, or a pair (H, W), got {value!r}.")
 
 
 def _is_side(value: object) -> bool:
@@ -58,7 +58,7 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
         return images.astype(np.uint8) * np.uint8(255)
     if images.dtype == np.uint16:
         return _in_strips(images, lambda strip: ((strip.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    raise UserError(f"images must be uint8 or uint16, got {images.dtype}: save them as uint8 (0 to 255) first")
+    raise UserError(f"images must be uint8 or uint16, got {images.dtype}: save them as uint8 (0 to 255) first.")
 
 
 def central_crop(images: np.ndarray, size: Size) -> np.ndarray:
@@ -71,7 +71,7 @@ def central_crop(images: np.ndarray, size: Size) -> np.ndarray:
     rows, columns = sides(size)
     if rows > height or columns > width:
         most = (min(rows, height), min(columns, width)) if isinstance(size, tuple) else min(height, width)
-        raise UserError(f"cannot crop {rows}x{columns} out of a {height}x{width} image: use a crop of at most {most}")
+        raise UserError(f"cannot crop {rows}x{columns} out of a {height}x{width} image: use a crop of at most {most}.")
     top = (height - rows) // 2
     left = (width - columns) // 2
     return images[..., top : top + rows, left : left + columns, :]
@@ -95,7 +95,7 @@ def pad(images: np.ndarray, size: Size) -> np.ndarray:
     rows, columns = sides(size)
     if height > rows or width > columns:
         least = (max(rows, height), max(columns, width)) if isinstance(size, tuple) else max(height, width)
-        raise UserError(f"cannot pad a {height}x{width} image to {rows}x{columns}: use pad_to of at least {least}")
+        raise UserError(f"cannot pad a {height}x{width} image to {rows}x{columns}: use pad_to of at least {least}.")
     top = (rows - height) // 2
     left = (columns - width) // 2
     pads = [(0, 0)] * (images.ndim - 3) + [(top, rows - height - top), (left, columns - width - left), (0, 0)]
@@ -214,7 +214,7 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if isinstance(self.crop, str) and self.crop not in ("none", "central"):
-            raise UserError(f"crop must be 'none', 'central', a number of pixels or a pair (H, W), got {self.crop!r}")
+            raise UserError(f"crop must be 'none', 'central', a number of pixels or a pair (H, W), got {self.crop!r}.")
         for name in ("crop", "pad_to", "image_size"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
@@ -222,7 +222,7 @@ class Preprocess:
             elif isinstance(value, str) and name != "crop":
                 check_size(name, value)
         if self.channels not in (None, 1, 2, 3, 4):
-            raise UserError(f"channels must be 1, 2, 3 or 4, got {self.channels!r}")
+            raise UserError(f"channels must be 1, 2, 3 or 4, got {self.channels!r}.")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Maps uint8 or uint16 `[..., H, W, C]` to uint8 `[..., H', W', C']`; raises UserError where it cannot."""
@@ -255,5 +255,5 @@ def preprocess_array(preprocess: Preprocess, images: np.ndarray, rows: int = 102
       UserError: no images.
     """
     if not len(images):
-        raise UserError("there are no images: the array or file is empty")
+        raise UserError("there are no images: the array or file is empty.")
     return np.concatenate([preprocess(images[i : i + rows]) for i in range(0, len(images), rows)])

@@ -67,7 +67,7 @@ def npz_images(
         parts = [both._replace(keep=keep) for keep in (~held_out, held_out)]
     else:
         has = printable(", ".join(file.keys[:20])) or "none"
-        raise UserError(f"{file.name} has the arrays {has}; it needs train_images and test_images, or images")
+        raise UserError(f"{file.name} has the arrays {has}; it needs train_images and test_images, or images.")
     num_bins = file.num_bins()
     train, test = parts
     source = array_file.image_source(train, test, preprocess, file.class_names(), num_bins)
@@ -94,7 +94,7 @@ def stored_images(path: str | os.PathLike[str]) -> tuple[array_file.Part, int]:
     for images, labels in (("images", "labels"), ("test_images", "test_labels"), ("arr_0", "arr_1")):
         if images in file.keys:
             return file.part(images, labels), file.num_bins()
-    raise UserError(f"{file.name} has the arrays {printable(', '.join(file.keys[:20])) or 'none'}; it needs images")
+    raise UserError(f"{file.name} has the arrays {printable(', '.join(file.keys[:20])) or 'none'}; it needs images.")
 
 
 def save_npz(path: str | os.PathLike[str], dataset: arrays.ImageDataset) -> None:
@@ -121,9 +121,9 @@ def save_npz(path: str | os.PathLike[str], dataset: arrays.ImageDataset) -> None
 def _held_out(count: int, fraction: float, seed: int) -> np.ndarray:
     """A mask of a random `fraction` of the rows, at least one and never all."""
     if not 0 < fraction < 1:
-        raise UserError(f"test_fraction must lie between 0 and 1, got {fraction}")
+        raise UserError(f"test_fraction must lie between 0 and 1, got {fraction}.")
     if count < 2:
-        raise UserError(f"images holds {count} images: at least two are needed, one of them for the test split")
+        raise UserError(f"images holds {count} images: at least two are needed, one of them for the test split.")
     mask = np.zeros(count, bool)
     mask[np.random.default_rng(seed).permutation(count)[: min(count - 1, max(1, round(count * fraction)))]] = True
     return mask
@@ -142,7 +142,7 @@ class _NpzFile:
         self.keys = sorted(self._members)
         if len(members) > len(self.keys):
             ((twice, _),) = Counter(member.filename for member in members).most_common(1)
-            raise UserError(f"{self.name} has {printable(twice)} more than once: save the file again")
+            raise UserError(f"{self.name} has {printable(twice)} more than once: save the file again.")
 
     def part(self, images_key: str, labels_key: str) -> array_file.Part:
         """Images, and their labels where there are any."""
@@ -156,7 +156,7 @@ class _NpzFile:
         array = self._array("num_bins")
         num_bins = int(array.read()[0]) if array.shape == (1,) and array.dtype.kind in "iu" else 0
         if not 2 <= num_bins <= 256:
-            raise UserError(f"{array.name} must be an integer from 2 to 256")
+            raise UserError(f"{array.name} must be an integer from 2 to 256.")
         return num_bins
 
     def class_names(self) -> tuple[str, ...]:
@@ -165,9 +165,9 @@ class _NpzFile:
             return ()
         array = self._array("class_names")
         if len(array.shape) != 1 or array.dtype.kind not in "US":
-            raise UserError(f"{array.name} is {array.dtype} {list(array.shape)}; it must be strings [classes]")
+            raise UserError(f"{array.name} is {array.dtype} {list(array.shape)}; it must be strings [classes].")
         if array.shape[0] > arrays.MAX_CLASSES or array.nbytes > array_file.SLAB_BYTES:
-            raise UserError(f"{array.name} holds {array.shape[0]:,} names: there are at most {arrays.MAX_CLASSES:,}")
+            raise UserError(f"{array.name} holds {array.shape[0]:,} names: there are at most {arrays.MAX_CLASSES:,}.")
         with array_file.reading(array.name):
             return tuple(array.read().astype(str).tolist())
 
@@ -175,7 +175,7 @@ class _NpzFile:
         name = f"{printable(key)} of {self.name}"
         member = self._members[key]
         if member.compress_type not in _PACKINGS or member.flag_bits & _ENCRYPTED:
-            raise UserError(f"{name} is encrypted, or packed as np.savez_compressed does not: save the file again")
+            raise UserError(f"{name} is encrypted, or packed as np.savez_compressed does not: save the file again.")
         with array_file.reading(name), _member(self._path, member.filename, 0) as stream:
             header = io.BytesIO(stream.read(_MAX_HEADER_BYTES))
             version = np.lib.format.read_magic(header)
@@ -184,16 +184,16 @@ class _NpzFile:
             )
             shape, fortran_order, dtype = read_header(header)
         if dtype.hasobject:
-            raise UserError(f"{name} holds pickled Python objects, which are not loaded: save uint8 arrays")
+            raise UserError(f"{name} holds pickled Python objects, which are not loaded: save uint8 arrays.")
         if fortran_order and len(shape) > 1:
-            raise UserError(f"{name} is in Fortran order: save np.ascontiguousarray of it")
+            raise UserError(f"{name} is in Fortran order: save np.ascontiguousarray of it.")
         stored = min(member.compress_size, self._bytes)
         open_data = functools.partial(_member, self._path, member.filename, header.tell())
         array = ArrayFile(name, shape or (1,), dtype, stored, open_data)
         if member.file_size != header.tell() + array.nbytes:
             raise UserError(
                 f"{name} claims {dtype} {list(shape)}, {array.nbytes:,} bytes, but has "
-                f"{member.file_size - header.tell():,}: it is damaged"
+                f"{member.file_size - header.tell():,}: it is damaged."
             )
         return array
 

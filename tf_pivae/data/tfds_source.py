@@ -108,11 +108,11 @@ def _builder(name: str, data_dir: str | None) -> Any:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise UserError(f"cannot import tensorflow_datasets ({error}): pip install tensorflow-datasets") from error
+        raise UserError(f"cannot import tensorflow_datasets ({error}): pip install tensorflow-datasets.") from error
     try:
         return tfds.builder(name, data_dir=data_dir)
     except ImportError as error:
-        raise UserError(f"TFDS needs the package {error.name} for {name}: pip install {error.name}") from error
+        raise UserError(f"TFDS needs the package {error.name} for {name}: pip install {error.name}.") from error
     except Exception as error:  # TFDS raises several kinds, with pages of names
         base, _, config = name.split(":")[0].partition("/")
         names = tfds.list_builders(with_community_datasets=False)
@@ -122,9 +122,9 @@ def _builder(name: str, data_dir: str | None) -> Any:
             subject = f"{base!r} with configuration {config!r}"
             choices = list(tfds.builder_cls(base).builder_configs)
         elif base in names:
-            raise UserError(f"TFDS cannot open {name!r}: {_first_line(error)}") from error
+            raise UserError(f"TFDS cannot open {name!r}: {_first_line(error).rstrip('.')}.") from error
         matches = difflib.get_close_matches(config or base if choices is not names else base, choices, 3, 0.5)
-        hint = f"; did you mean {' or '.join(matches)}?" if matches else ""
+        hint = f"; did you mean {' or '.join(matches)}?" if matches else "."
         raise UserError(f"TFDS has no {subject}{hint}") from error
 
 
@@ -132,7 +132,9 @@ def _feature(builder: Any, key: str) -> Any:
     feature = builder.info.features
     for part in key.split("/"):
         if not hasattr(feature, "keys") or part not in feature:
-            raise UserError(f"{builder.name} of TFDS has no feature {key!r}; it has {', '.join(builder.info.features)}")
+            raise UserError(
+                f"{builder.name} of TFDS has no feature {key!r}; it has {', '.join(builder.info.features)}."
+            )
         feature = feature[part]
     return feature
 
@@ -143,13 +145,13 @@ def _image_shape(name: str, key: str, feature: Any, preprocess: image_ops.Prepro
 
     if not isinstance(feature, tfds.features.Image):
         raise UserError(
-            f"feature {key!r} of {name} is {type(feature).__name__}, not an image: set tfds_images.image_key"
+            f"feature {key!r} of {name} is {type(feature).__name__}, not an image: set tfds_images.image_key."
         )
     height, width, channels = preprocess.output_shape(*feature.shape)
     if height is None or width is None:
-        raise UserError(f"the images of {name} differ in size: set tfds_images.image_size (and crop = 'central')")
+        raise UserError(f"the images of {name} differ in size: set tfds_images.image_size (and crop = 'central').")
     if channels is None:
-        raise UserError(f"the images of {name} differ in channels: set tfds_images.channels to 1 or 3")
+        raise UserError(f"the images of {name} differ in channels: set tfds_images.channels to 1 or 3.")
     return (height, width, channels)
 
 
@@ -183,14 +185,14 @@ def _download(builder: Any, name: str, cache_size: str) -> None:
         with _impatient_downloads(), contextlib.nullcontext() if online else _quietly():
             builder.download_and_prepare()
     except ModuleNotFoundError as error:
-        raise UserError(f"TFDS needs the package {error.name} to prepare {name}: pip install {error.name}") from error
+        raise UserError(f"TFDS needs the package {error.name} to prepare {name}: pip install {error.name}.") from error
     except Exception as error:  # network, disk, manual download: all of them end here for the user
         reason = _first_line(error) if online else "no network"
         raise UserError(
             f"cannot download {name} through TFDS ({reason}). Without a network, use local files: data "
             "that TFDS prepared elsewhere with --gin_param=\"tfds_images.data_dir='DIR'\", or other files with "
             '--gin_param="train.dataset=@npz_images" --gin_param="npz_images.path=\'FILE\'" (likewise '
-            "@image_folder and @idx_images)"
+            "@image_folder and @idx_images)."
         ) from error
 
 
@@ -281,7 +283,7 @@ def _split(
             count = builder.info.splits[split].num_examples
         except Exception as error:  # a ValueError or KeyError, by the kind of mistake in the expression
             raise UserError(
-                f"{name} of TFDS has no split {split!r}; it has {', '.join(builder.info.splits)}"
+                f"{name} of TFDS has no split {split!r}; it has {', '.join(builder.info.splits)}."
             ) from error
     image_feature = _feature(builder, keys[0])
     fixed = None not in image_feature.shape
@@ -306,7 +308,7 @@ def _split(
         for images, labels in dataset.prefetch(2).as_numpy_iterator():
             images = preprocess(images)
             if images.shape[1:] != shape:
-                raise UserError(f"{name}: an image became {list(images.shape[1:])}, not {list(shape)}")
+                raise UserError(f"{name}: an image became {list(images.shape[1:])}, not {list(shape)}.")
             yield sources.Chunk(len(images), images, labels if keys[1] else None)
 
     return sources.SplitSource(read, count, count)

@@ -77,12 +77,12 @@ def extract(
     if batch_size < 1 or keep_features < 0 or save_every < 1:
         raise UserError(
             f"batch_size and save_every must be positive, keep_features not negative; got {batch_size}, "
-            f"{save_every}, {keep_features}"
+            f"{save_every}, {keep_features}."
         )
     if keep_logits and not network.has_logits:
         raise UserError(
             f"feature network '{network.name}' has no logits, which the Inception Score needs: "
-            "use weights that have them (inception-2015-12-05.tgz)"
+            "use weights that have them (inception-2015-12-05.tgz)."
         )
     if hasattr(images, "shape"):
         total = len(images)  # type: ignore[arg-type]
@@ -112,7 +112,7 @@ def extract(
             if state_path is not None and number % save_every == 0:
                 state.save(state_path, fingerprint)
     if not state.moments.count:
-        raise UserError("there are no images to take features of")
+        raise UserError("there are no images to take features of.")
     if state_path is not None:
         Path(state_path).unlink(missing_ok=True)
     return Extraction(
@@ -174,7 +174,7 @@ class _State:
             self.moments = StreamingMoments.from_state(arrays)
             self.features = arrays["features"]
         except (KeyError, TypeError) as error:
-            raise UserError(f"{path} lacks an array ({error}): delete it to start again") from error
+            raise UserError(f"{path} lacks an array ({error}): delete it to start again.") from error
         self.logits = [arrays["logits"]] if "logits" in arrays else []
 
 
@@ -191,9 +191,9 @@ def restored(path: str | os.PathLike, fingerprint: str, kind: str) -> dict[str, 
         new = json.loads(fingerprint)
         changed = ", ".join(name for name in new if old.get(name) != new[name])
     except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is not a readable state of a {kind} ({error}): delete it to start again") from error
+        raise UserError(f"{path} is not a readable state of a {kind} ({error}): delete it to start again.") from error
     if saved != fingerprint:
-        raise UserError(f"{path} is the state of another {kind} ({changed} differ): delete it, or use another path")
+        raise UserError(f"{path} is the state of another {kind} ({changed} differ): delete it, or use another path.")
     return arrays
 
 
@@ -236,9 +236,11 @@ def _batches(images: Any, start: int, batch_size: int) -> Iterator[np.ndarray]:
     for batch in images(start) if callable(images) else images:
         batch = np.asarray(batch)
         if batch.ndim != 4:
-            raise UserError(f"images must come in batches [B, H, W, C]; got shape {batch.shape}")
+            raise UserError(f"images must come in batches [B, H, W, C]; got shape {batch.shape}.")
         if pending and batch.shape[1:] != pending[-1].shape[1:]:
-            raise UserError(f"images of mixed sizes: {pending[-1].shape[1:]} and {batch.shape[1:]}; make them one size")
+            raise UserError(
+                f"images of mixed sizes: {pending[-1].shape[1:]} and {batch.shape[1:]}; make them one size."
+            )
         skipped = min(skip, len(batch))
         skip -= skipped
         pending.append(batch[skipped:])

@@ -75,7 +75,7 @@ def kernel_distance_subsets(
     """
     a, b = _pair(features_a, features_b)
     if num_subsets < 1 or subset_size < 2:
-        raise UserError(f"KID needs num_subsets >= 1 and subset_size >= 2; got {num_subsets} and {subset_size}")
+        raise UserError(f"KID needs num_subsets >= 1 and subset_size >= 2; got {num_subsets} and {subset_size}.")
     check_counts(len(a), len(b), subset_size)
     random = np.random.RandomState(seed)
     distances = [
@@ -97,10 +97,10 @@ def _pair(features_a: np.ndarray, features_b: np.ndarray) -> tuple[np.ndarray, n
     if a.shape[1] != b.shape[1]:
         raise UserError(
             f"the two sets have features of {a.shape[1]} and {b.shape[1]} dimensions: "
-            "extract both with the same network"
+            "extract both with the same network."
         )
     if min(len(a), len(b)) < 2:
-        raise UserError(f"a kernel distance needs at least 2 samples of each set; got {len(a)} and {len(b)}")
+        raise UserError(f"a kernel distance needs at least 2 samples of each set; got {len(a)} and {len(b)}.")
     return a, b
 
 
@@ -120,5 +120,5 @@ def check_counts(count_a: int, count_b: int, subset_size: int = SUBSET_SIZE) -> 
     if min(count_a, count_b) < subset_size:
         raise UserError(
             f"KID draws subsets of {subset_size} from samples and from the reference, which have {count_a} and "
-            f"{count_b} images: use more (or, in Python, a smaller subset_size)"
+            f"{count_b} images: use more (or, in Python, a smaller subset_size)."
         )

@@ -107,11 +107,11 @@ def write_results(sweep_dir: str | Path, trials: list[Trial]) -> list[dict]:
     rows = [results.row(trial) for trial in trials]
     results.write_csv(Path(sweep_dir) / results.RESULTS, rows)
     results.write_hparams(sweep_dir, trials, rows)
-    picture = draw(rows, [name for name, _ in trials[0].settings])
-    if picture is None:
+    image = draw(rows, [name for name, _ in trials[0].settings])
+    if image is None:
         (Path(sweep_dir) / "sweep.png").unlink(missing_ok=True)
     else:
-        figures.save_png(picture, Path(sweep_dir) / "sweep.png")
+        figures.save_png(image, Path(sweep_dir) / "sweep.png")
     return rows
 
 

@@ -59,7 +59,7 @@ class Preparation:
             resized = pixels if (height, width) == self.image_shape[:2] else self.preprocess(pixels)
             image = to_channels(to_uint8(resized), self.image_shape[2])
         except UserError as error:
-            raise UnusableImage(str(error)) from error
+            raise UnusableImage(str(error).rstrip(".")) from error
         if image.shape != self.image_shape:
             raise UnusableImage(f"{height}x{width} becomes {image.shape[0]}x{image.shape[1]}, not {size}")
         if num_bins == 256 and self.num_bins < 256:
