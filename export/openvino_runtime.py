@@ -76,7 +76,7 @@ class OpenVINORuntime:
         except RuntimeError as error:
             raise RequestError("INTERNAL", f"OpenVINO: {str(error).strip().splitlines()[-1][:300]}") from error
         outputs = {port_name: value for port, value in results.items() for port_name in port.get_names()}
-        # What goes out under the name of an input gets a number.
+        # An output with the name of an input gets a number.
         return {key: np.array(outputs.get(key, outputs.get(f"{key}_1"))) for key in self.signatures[name].outputs}
 
     def _compile(self, name: str) -> openvino.CompiledModel:

@@ -67,7 +67,7 @@ class ServedModel:
         """
         specs = self._specs(signature)
         check_names(inputs, specs, signature)
-        try:  # Of another type they would change those that they are joined with.
+        try:  # Another type would change that of the whole batch.
             arrays = {name: as_array(name, inputs[name], spec) for name, spec in specs.items()}
         except (ValueError, TypeError) as error:
             raise invalid(str(error)) from error

@@ -21,7 +21,7 @@ class RequestError(Exception):
     """A request that gets no answer: a canonical status code and one line that says why."""
 
     def __init__(self, code: str, message: str):
-        super().__init__(code, message)  # Both: another process makes it anew from what is here.
+        super().__init__(code, message)  # Both: pickle makes it again from these arguments.
         self.code = code
 
     def __str__(self) -> str:

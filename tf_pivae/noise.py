@@ -89,7 +89,7 @@ UNIFORM = tf.raw_ops.StatelessRandomUniformV2, _uniform_of_bits
 
 
 class NormalNoise(Protocol):
-    """What latents are drawn with."""
+    """Noise that latents are drawn with."""
 
     def normal(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
         """Standard normal noise, float32 [B, *shape]."""
@@ -103,7 +103,7 @@ class Noise(NormalNoise, Protocol):
 
 
 class NoiseStreams(Noise, Protocol):
-    """What several samples of the same rows can be drawn with."""
+    """Noise that several samples of the same rows can be drawn with."""
 
     @property
     def num_rows(self) -> int | tf.Tensor:

@@ -85,7 +85,7 @@ class ModelClient(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Lets go of the connection."""
+        """Closes the connection."""
 
     @abc.abstractmethod
     def _send(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -131,7 +131,7 @@ def _converted(name: str, array: np.ndarray, spec: TensorSpec) -> np.ndarray:
     whole = dtype.kind in "iu"
     if array.dtype.kind not in ("iu" if whole else "iuf"):
         raise ValueError(f"`{name}` must be {_described(spec)}; got {array.dtype} {list(array.shape)}.")
-    with np.errstate(over="ignore"):  # What is beyond float32 becomes infinite.
+    with np.errstate(over="ignore"):  # Values beyond float32 become infinite.
         converted = array.astype(dtype)
     if not (np.array_equal(converted, array) if whole else np.isfinite(converted).all()):
         raise ValueError(f"`{name}` must be {_described(spec)}; got numbers beyond {spec.dtype}, NaN or infinity.")

@@ -17,7 +17,7 @@ _LONGEST_PAUSE = 0.5
 
 
 class _Cause(NamedTuple):
-    """What is behind a status, as far as the server's words tell."""
+    """The cause of a status, as the server's message names it."""
 
     code: str
     words: str  # a regular expression that is found in the reason

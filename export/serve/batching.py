@@ -61,7 +61,7 @@ class Batcher:
         self._join = join
         self._waiting: collections.deque[_Request] = collections.deque()
         self._full = asyncio.Event()
-        self._tasks: set[asyncio.Task] = set()  # What makes up batches, while requests wait, and those that run.
+        self._tasks: set[asyncio.Task] = set()  # The task that makes batches, and those that run them.
         self._scheduling = False
 
     async def submit(self, inputs: Inputs, rows: int) -> Outputs:
@@ -91,7 +91,7 @@ class Batcher:
         task.add_done_callback(self._tasks.discard)
 
     async def _schedule(self) -> None:
-        """Makes up batches while there is anything to make them of."""
+        """Makes batches while requests wait."""
         while self._waiting:
             await self._fill()
             await self._slots.acquire()  # The batch grows on while the model is busy.
@@ -145,7 +145,7 @@ class Batcher:
             outputs = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, joined)
         except RequestError:
             raise
-        except Exception as error:  # Whatever it is, clients wait for an answer and the server lives on.
+        except Exception as error:  # Clients need an answer, whatever failed.
             raise RequestError("INTERNAL", f"{type(error).__name__}: {error}") from error
         start = 0
         for request in batch:

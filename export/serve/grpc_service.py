@@ -65,7 +65,7 @@ class GrpcService:
                 except RequestError as error:
                     outcome.code = error.code
                     message = str(error)
-                except Exception as error:  # The server lives on.
+                except Exception as error:  # The server keeps running.
                     outcome.code = "INTERNAL"
                     message = f"{type(error).__name__}: {error}"
             return await context.abort(grpc.StatusCode[outcome.code], message)

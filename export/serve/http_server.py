@@ -11,7 +11,7 @@ from tf_pivae.export.serve.json_tensors import too_large
 
 _LINGER_SECONDS = 2.0  # How long a refused body is read on, so that its sender gets to the answer.
 _silent = logging.getLogger("tf_pivae.export.serve.http_server")
-_silent.disabled = True  # Broken requests are their senders' affair: aiohttp would write a traceback for each.
+_silent.disabled = True  # aiohttp would log a traceback for each malformed request.
 
 
 class HttpServer(web.Server):

@@ -42,7 +42,7 @@ def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
 
 def too_large(max_bytes: int) -> RequestError:
-    """What a body gets that has more bytes than the model can need."""
+    """The error for a body of more bytes than the model can need."""
     return RequestError("RESOURCE_EXHAUSTED", f"the body has more than {max_bytes} bytes: send smaller batches.")
 
 

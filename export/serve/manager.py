@@ -100,7 +100,7 @@ class ModelManager:
                 logging.log_every_n_seconds(logging.WARNING, "cannot read %s: %s", 60, self._export_dir, error)
 
     async def _update(self) -> None:
-        """Goes over to the highest version that can be loaded."""
+        """Switches to the highest version that can be loaded."""
         present = versions(self._export_dir)
         self._failed = {version: reason for version, reason in self._failed.items() if version in present}
         for version in reversed(present):

@@ -55,7 +55,7 @@ class RestService:
             except RequestError as error:
                 outcome.code = error.code
                 message = str(error)
-            except Exception as error:  # The server lives on.
+            except Exception as error:  # The server keeps running.
                 outcome.code = "INTERNAL"
                 message = f"{type(error).__name__}: {error}"
         return _json({"error": message}, HTTP_STATUS[outcome.code])

@@ -162,6 +162,6 @@ def _finite(name, latents):
 
 
 def _require(condition, message, value):
-    """`value`, once `condition` has been seen to hold."""
+    """`value`, after a check that `condition` holds."""
     with tf.control_dependencies([tf.debugging.Assert(condition, [message], summarize=1)]):
         return tf.identity(value)

@@ -64,7 +64,7 @@ def parse(files: Sequence[str] = (), parameters: Iterable[str] = ()) -> None:
         mentioned |= _read_file(name, 0)
     for parameter in parameters:
         read_parameter(parameter)
-        mentioned.discard(parameter.partition("=")[0].strip())  # What is said here has to matter.
+        mentioned.discard(parameter.partition("=")[0].strip())  # Such a macro has to be used by the configuration.
     checking.check(mentioned)
 
 

@@ -199,7 +199,7 @@ class _NpzFile:
 
 
 class _File(io.BufferedReader):
-    """A file that hands out no endless table of contents."""
+    """A file that refuses to read a table of contents beyond a limit."""
 
     opening = True
 

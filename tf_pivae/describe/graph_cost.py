@@ -57,7 +57,7 @@ def _operation_flops(operation):
         turns = tf.get_static_value(operation.inputs[1])  # `maximum_iterations`; -1 if it is unknown.
         return max(1, int(turns or 1)) * flops(executed(_body(operation)))
     if operation.type in _CONVOLUTIONS:
-        # What slides is the kernel; it slides over what has the channels that it makes.
+        # Multiplications: those of the kernel at each place of the output (for a transposed one, of its input).
         kernel = {"Conv2D": 1, "Conv2DBackpropInput": 1, "Conv2DBackpropFilter": None}[operation.type]
         kernel = operation.outputs[0] if kernel is None else operation.inputs[kernel]
         output = operation.outputs[0] if operation.type == "Conv2D" else operation.inputs[2]

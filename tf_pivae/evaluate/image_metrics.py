@@ -21,7 +21,7 @@ METRICS = ("bits_per_dim", *IMAGE_METRICS, *CLASSIFIER_METRICS)
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What an evaluation is asked for."""
+    """The settings of an evaluation."""
 
     metrics: tuple[str, ...]
     split: str = "test"  # of the bits per dimension

@@ -28,7 +28,7 @@ class Row:
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation came to."""
+    """The results of an evaluation."""
 
     step: int
     rows: list[Row]

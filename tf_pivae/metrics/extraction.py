@@ -27,7 +27,7 @@ PROBES = 64  # images of an array that its fingerprint looks at
 
 @dataclass(frozen=True)
 class Extraction:
-    """What one pass leaves of N images."""
+    """The statistics of one pass over N images."""
 
     moments: Moments  # of all N features
     features: np.ndarray  # [min(N, keep_features), D], float32: all, or a uniform sample without replacement

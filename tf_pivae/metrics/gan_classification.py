@@ -72,7 +72,7 @@ class GanTrainTest:
     config: ClassifierConfig
 
     def standard_error(self, accuracy: float, count: int) -> float:
-        """Of an accuracy over `count` images: sqrt(p (1 - p) / n)."""
+        """That of an accuracy over `count` images: sqrt(p (1 - p) / n)."""
         return float(np.sqrt(accuracy * (1 - accuracy) / count))
 
 

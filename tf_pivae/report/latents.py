@@ -115,7 +115,7 @@ def through_top_channels(
     channels = noise["latents/top"].shape[-1]
 
     def images(indices: np.ndarray, values: Any) -> np.ndarray:
-        """[len(chosen), len(values), H, W, C]"""
+        """[len(indices), len(values), H, W, C]"""
         at = tf.one_hot(np.repeat(indices, len(values)), channels)
         at = tf.reshape(at, [len(at), *[1] * (len(noise["latents/top"].shape) - 2), channels])
         value = tf.reshape(tf.tile(tf.cast(values, tf.float32), [len(indices)]), [-1, *[1] * (len(at.shape) - 1)])

@@ -52,7 +52,7 @@ class RunDirectory:
             ) from error
 
     def close(self) -> None:
-        """Lets go of the lock."""
+        """Releases the lock."""
         os.close(self._lock)
 
     def claim(self, config: str, facts: dict, start_step: int, changes: Changes) -> None:

@@ -36,7 +36,7 @@ _LONGEST_NAME = 120  # Characters of a folder's name; file systems take 255 byte
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What became of a trial so far."""
+    """The state of a trial."""
 
     status: str = WAITING
     done: tuple[str, ...] = ()  # names of the stages that ended well

@@ -36,7 +36,7 @@ class GradientBalance:
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """What a later step depends on."""
+        """The variables that a later step depends on."""
         return [self._log_ratio, self._count]
 
     def log_ratio(self, likelihood_slope: tf.Tensor, quality_slope: tf.Tensor) -> tf.Tensor:

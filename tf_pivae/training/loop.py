@@ -29,7 +29,7 @@ _DRAIN_EVERY = 20  # Steps between looks at the metrics: each look waits for the
 
 
 class Outcome(NamedTuple):
-    """What a training came to."""
+    """The result of a training."""
 
     step: int  # the last step taken
     signal: int | None  # the signal that stopped it before the end, or None

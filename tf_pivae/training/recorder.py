@@ -106,7 +106,7 @@ class Recorder:
         """Writes the metrics of a step down, and shows them to the callback."""
         self._monitor.report(step, metrics)
         if self._callback is not None and self._callback(step, metrics):
-            signal.raise_signal(signal.SIGTERM)  # Which `Stopping` has an eye on.
+            signal.raise_signal(signal.SIGTERM)  # `Stopping` handles it.
 
     def save(self, step: int, state: dict[str, list]) -> None:
         """Writes a checkpoint."""
@@ -141,7 +141,7 @@ class Recorder:
         self._monitor.write(step, {PREFIX + name: value for name, value in scores.items()} | seconds)
 
     def close(self) -> None:
-        """Lets go of everything."""
+        """Closes the loggers, and releases the run directory."""
         if self._monitor is not None:
             self._monitor.close()
         self._directory.close()
@@ -220,7 +220,7 @@ def _bits_per_dim(model: PiVAE, images: np.ndarray, k: int, labels: np.ndarray |
 
 
 class NoRecorder:
-    """A worker's that is not the chief: it leaves nothing behind."""
+    """The recorder of a worker that is not the chief: it writes nothing."""
 
     def _nothing(self, *_: Any, **__: Any) -> Any:
         return None
@@ -229,9 +229,9 @@ class NoRecorder:
     draw_samples = draw_final_pictures = validate = _nothing
 
     def start(self, *_: Any, **__: Any) -> bool:
-        """The steps are everyone's."""
+        """True: every worker takes the steps."""
         return True
 
     def evaluate(self, *_: object) -> tuple[None, None]:
-        """The chief's business."""
+        """(None, None): only the chief evaluates."""
         return None, None

@@ -149,7 +149,7 @@ class Trainer(KerasMethods):
 
     @property
     def generator_variables(self) -> list[keras.Variable]:
-        """What the generator's optimiser moves."""
+        """The variables that the generator's optimiser updates."""
         return self.pivae.inference_variables if self.inference_only else self.pivae.trainable_variables
 
     @property
@@ -206,20 +206,20 @@ class Trainer(KerasMethods):
             skipped = 0.0
             for i in range(self.critic_steps):
                 draw = f"adversary/{i}"
-                of_critic, judged, samples = self._critic_gradients(images, labels, noise, draw)
-                norm, now = self._apply(self.critic_optimizer, self.critic.trainable_variables, of_critic)
+                critic_gradients, critic_metrics, samples = self._critic_gradients(images, labels, noise, draw)
+                norm, skips = self._apply(self.critic_optimizer, self.critic.trainable_variables, critic_gradients)
                 self.critic.update_normalization()
-                skipped = tf.maximum(now, skipped)  # Any of them counts.
-            metrics |= {**judged, "critic_gradient_norm": norm, "skipped_critic": skipped}
+                skipped = tf.maximum(skips, skipped)  # 1 where any of them was skipped.
+            metrics |= {**critic_metrics, "critic_gradient_norm": norm, "skipped_critic": skipped}
             # The samples of the last critic step serve the generator too.
-            of_quality, answered = self._quality_gradients(samples, labels, noise.fold_in(draw))
-            metrics |= answered
+            quality_gradients, quality_metrics = self._quality_gradients(samples, labels, noise.fold_in(draw))
+            metrics |= quality_metrics
             if self.balance is not None:
                 log_ratio = self.balance.log_ratio(metrics["likelihood_slope"], metrics["quality_slope"])
                 weight = self._ramp() * self.balance.weight(self.adversarial_weight, log_ratio)
-                of_quality = scaled(weight, of_quality)
+                quality_gradients = scaled(weight, quality_gradients)
                 metrics["adversarial_weight"] = weight
-            gradients = add(gradients, spread(of_quality, self.outside_the_head))
+            gradients = add(gradients, spread(quality_gradients, self.outside_the_head))
         norm, skipped = self._apply(self.generator_optimizer, variables, gradients)
         if log_ratio is not None:
             self.balance.update(log_ratio, skipped)
@@ -236,7 +236,7 @@ class Trainer(KerasMethods):
     def _likelihood_gradients(
         self, images: tf.Tensor, labels: tf.Tensor | None, noise: RowNoise
     ) -> tuple[Gradients, dict[str, tf.Tensor]]:
-        """Of L_C, for `generator_variables`."""
+        """Gradients of L_C for `generator_variables`, and metrics."""
         with tf.GradientTape() as tape:
             bound = self.pivae.bound(images, noise.fold_in("likelihood"), self._training, labels)
             loss = self._coverage_loss(bound)
@@ -245,7 +245,7 @@ class Trainer(KerasMethods):
     def _critic_gradients(
         self, images: tf.Tensor, labels: tf.Tensor | None, noise: RowNoise, draw: str
     ) -> tuple[Gradients, dict[str, tf.Tensor], "Samples | None"]:
-        """Of the critic's loss on real images and fresh samples, which are returned for the generator.
+        """Gradients of the critic's loss on real images and fresh samples, which are returned for the generator.
 
         Args:
           draw: names the stream of noise of the samples.
@@ -256,7 +256,7 @@ class Trainer(KerasMethods):
     def _quality_gradients(
         self, samples: "Samples | None", labels: tf.Tensor | None, noise: RowNoise
     ) -> tuple[Gradients, dict[str, tf.Tensor]]:
-        """Of L_Q, for the variables outside of the head, times the weight where that is known beforehand."""
+        """Gradients of L_Q for the variables outside of the head, times the weight where that is known beforehand."""
         fake = samples.images
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(fake)

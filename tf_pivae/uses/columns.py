@@ -28,7 +28,7 @@ class Reference(NamedTuple):
 
 
 def reference(bits: np.ndarray) -> Reference:
-    """Of bits per dimension, float [N]."""
+    """The `Reference` of bits per dimension, float [N]."""
     mean = float(np.mean(bits))
     return Reference(np.sort(np.asarray(bits, np.float64)), mean, np.sort(np.abs(bits - mean)))
 

@@ -17,7 +17,7 @@ class Area(NamedTuple):
 
 
 class Separation(NamedTuple):
-    """How well unusual images are told from usual ones."""
+    """How well unusual images are distinguished from usual ones."""
 
     auroc: Area
     aupr: Area  # The area under the precision-recall curve by chance is the share of unusual images.
