@@ -1,6 +1,5 @@
 """Every picture that the program draws."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -235,7 +234,5 @@ def save_png(picture: Image.Image, path: str | Path) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    encoded = io.BytesIO()
-    picture.save(encoded, format="PNG")
     with replacing(path) as partial:
-        partial.write_bytes(encoded.getvalue())
+        picture.save(partial, format="PNG")

@@ -179,7 +179,7 @@ def _calls(whole: keras.layers.Layer, inside: keras.layers.Layer | None = None) 
         def recorded(*arguments, **keywords):
             nonlocal depth
             before = len(graph.get_operations())
-            depth = depth + 1
+            depth += 1
             try:
                 output = call(*arguments, **keywords)
             finally:

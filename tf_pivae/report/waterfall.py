@@ -111,8 +111,8 @@ def fold_groups(changes: Sequence[dict[str, Estimate]], unused: Sequence[str]) -
     merged = []
     for terms in changes:
         used = {key: value for key, value in terms.items() if key not in unused}
-        folded = [value.mean for key, value in terms.items() if key in unused]
-        merged.append({**used, name: Estimate(sum(folded), None)} if folded else used)
+        means = [value.mean for key, value in terms.items() if key in unused]
+        merged.append({**used, name: Estimate(sum(means), None)} if means else used)
     return merged
 
 

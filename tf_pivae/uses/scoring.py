@@ -201,8 +201,8 @@ def _whole_lines(path: Path) -> tuple[int, list[str]]:
     with open(path, "r+b") as file:
         for line in file:
             if line.endswith(b"\n"):
-                number = number + 1
-                end = end + len(line)
+                number += 1
+                end += len(line)
                 last = line
         file.truncate(end)
     return number, next(csv.reader([last.decode()]), [])[:2]
@@ -227,7 +227,7 @@ def _separate(folder: Path, output: Path, table: dict[str, np.ndarray]) -> dict[
     """The areas under the curves and the histograms, beside the output."""
     other = table["set"]
     if other.all() or not other.any():
-        raise UserError("one of the two sets has no usable image: see the reasons in " + str(folder / "rows.csv"))
+        raise UserError(f"one of the two sets has no usable image: see the reasons in {folder / 'rows.csv'}.")
     names = [name for name in UNUSUAL if np.isfinite(table[name]).all()]
     separations = {}
     for name in progress_bar(names, desc="areas under the curves", leave=False):
