@@ -90,6 +90,20 @@ MUTATIONS = [
         "tests/metrics/test_manifold.py",
     ),
     Mutation(
+        "the fast network under the name of the other",
+        "tf_pivae/metrics/inception.py",
+        "name = FAST_NAME if fast else NAME",
+        "name = NAME",
+        "tests/metrics/test_inception_network.py",
+    ),
+    Mutation(
+        "the fast network rounds pixels",
+        "tf_pivae/metrics/inception.py",
+        '_Graph(folded, "float32")',
+        "_Graph(folded, dtype)",
+        "tests/metrics/test_inception_network.py",
+    ),
+    Mutation(
         "precision and recall the wrong way round",
         "tf_pivae/metrics/manifold.py",
         "precise |= inside_real.any(axis=0)",
