@@ -104,6 +104,20 @@ MUTATIONS = [
         "tests/metrics/test_inception_network.py",
     ),
     Mutation(
+        "early refusal: macros that files define count as used",
+        "tf_pivae/configuration/early.py",
+        "sorted(reader.defined - reader.used)",
+        "sorted(reader.used - reader.defined)",
+        "tests/configurations/test_early.py",
+    ),
+    Mutation(
+        "early refusal: TensorFlow is imported first",
+        "tf_pivae/loading.py",
+        "        early.refuse_wrong_names(files, parameters)\n    register()\n",
+        "        register()\n        early.refuse_wrong_names(files, parameters)\n    register()\n",
+        "tests/configurations/test_early.py",
+    ),
+    Mutation(
         "precision and recall the wrong way round",
         "tf_pivae/metrics/manifold.py",
         "precise |= inside_real.any(axis=0)",
