@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import sys
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_pivae import configuration
-from tf_pivae.configuration import parsing
+from tf_pivae.configuration import early, parsing
 from tf_pivae.errors import UserError, first_line
 from tf_pivae.runs.changes import PLACES, is_place
 from tf_pivae.runs.pretrained import resolve
@@ -75,6 +76,8 @@ def parse_gin(files: Sequence[str], parameters: Sequence[str] = (), required: bo
     if required and not files:
         names = ", ".join(parsing.shipped_files()[:6])
         raise UserError(f"give a configuration: --gin_file=NAME, one of {names}, ...")
+    if "tensorflow" not in sys.modules:  # A mistake need not wait for its import.
+        early.refuse_wrong_names(files, parameters)
     register()
     parsing.parse(files, parameters)
 

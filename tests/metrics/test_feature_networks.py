@@ -4,7 +4,7 @@ import pytest
 
 from tf_pivae.errors import UserError
 from tf_pivae.metrics import callable_network, frechet_distance, image_scores, keras_network
-from tf_pivae.metrics.inception_layout import NAME
+from tf_pivae.metrics.inception_layout import FAST_NAME, NAME
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
 
@@ -74,6 +74,7 @@ def test_a_function_serves_too():
     ("make", "message"),
     [
         (lambda path: callable_network(lambda x: x, NAME, example=IMAGES), "stands for the FID Inception"),
+        (lambda path: callable_network(lambda x: x, FAST_NAME, example=IMAGES), "stands for the FID Inception"),
         (lambda path: callable_network(lambda x: x, "images", example=IMAGES), "a matrix"),
         (lambda path: keras_network(path / "absent.keras", example=IMAGES), "neither a model file nor"),
         (lambda path: keras_network(lenet(), example=IMAGES, feature_layer="pool"), "no layer 'pool'.*penultimate"),

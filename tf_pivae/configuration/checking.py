@@ -36,7 +36,7 @@ def check(mentioned: set[str]) -> None:
     used = macros(gin.config._CONFIG)
     defined = {scope for scope, selector in gin.config._CONFIG if selector == _MACRO}
     for name in sorted(defined - used - mentioned):
-        raise UserError(messages.macro(name, used))
+        raise UserError(messages.macro(name, used, messages.registered(), messages.configured_names()))
     for name in sorted(used - defined):
         raise UserError(f"the macro {name!r} has no value: add --gin_param={name}=...")
     resolved: dict[str, Any] = {}

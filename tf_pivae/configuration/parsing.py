@@ -18,8 +18,8 @@ from tf_pivae.configuration import checking, messages
 from tf_pivae.errors import UserError
 from tf_pivae.files import read_text
 
-_LARGEST = 1 << 17  # Characters: ten times what the largest of the paper's runs has.
-_MAX_INCLUDES = 20  # Files within files.
+LARGEST = 1 << 17  # Characters: ten times what the largest of the paper's runs has.
+MAX_INCLUDES = 20  # Files within files.
 
 
 def search_paths() -> list[str]:
@@ -47,6 +47,14 @@ def _find(name: str) -> str | None:
     return next((path for path in paths if "\0" not in path and os.path.isfile(path)), None)
 
 
+def path_of(name: str) -> str:
+    """The path of a gin file; UserError where there is none."""
+    path = _find(name)
+    if path is None:
+        raise UserError(f"no gin file {name!r}{messages.did_you_mean(name, shipped_files())}")
+    return path
+
+
 def parse(files: Sequence[str] = (), parameters: Iterable[str] = ()) -> None:
     """Reads gin files and bindings into gin's configuration, in place of what was there.
 
@@ -70,24 +78,30 @@ def parse(files: Sequence[str] = (), parameters: Iterable[str] = ()) -> None:
 
 def read_parameter(parameter: str) -> None:
     """Binds what a --gin_param says; UserError as for `parse`."""
-    read(_binding(parameter), f"--gin_param={_short(parameter)}")
+    read(*parameter_text(parameter))
 
 
-def statements(source: str, origin: str) -> Iterator[tuple]:
+def parameter_text(parameter: str) -> tuple[str, str]:
+    """A --gin_param as gin text, and what messages call it; UserError for one that binds nothing."""
+    return _binding(parameter), f"--gin_param={_short(parameter)}"
+
+
+def statements(source: str, origin: str, delegate: config_parser.ParserDelegate | None = None) -> Iterator[tuple]:
     """The statements of gin text, as gin's parser gives them.
 
     Args:
       source: gin text.
       origin: for messages: what the text is.
+      delegate: makes the values that stand for references and macros; gin's own by default.
 
     Raises:
       UserError: it cannot be parsed; says where.
     """
-    if len(source) > _LARGEST:
+    if len(source) > LARGEST:
         raise UserError(f"{origin} has {len(source):,} characters: no configuration is so long.")
     line = None
     try:
-        for statement in config_parser.ConfigParser(source, gin.config.ParserDelegate()):
+        for statement in config_parser.ConfigParser(source, delegate or gin.config.ParserDelegate()):
             line = statement.location.line_num
             yield statement
     except (UserError, RecursionError):
@@ -145,12 +159,10 @@ def _instead(module: str) -> str:
 
 
 def _read_file(name: str, depth: int) -> set[str]:
-    path = _find(name)
-    if path is None:
-        raise UserError(f"no gin file {name!r}{messages.did_you_mean(name, shipped_files())}")
-    if depth > _MAX_INCLUDES:
-        raise UserError(f"{name} is included by itself, or by more than {_MAX_INCLUDES} files.")
-    return read(read_text(path, 4 * _LARGEST), name, depth)
+    path = path_of(name)
+    if depth > MAX_INCLUDES:
+        raise UserError(f"{name} is included by itself, or by more than {MAX_INCLUDES} files.")
+    return read(read_text(path, 4 * LARGEST), name, depth)
 
 
 def _short(parameter: str) -> str:

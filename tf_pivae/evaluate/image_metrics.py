@@ -33,6 +33,7 @@ class Settings:
     inception_weights: str | None = None
     feature_network: str | None = None
     allow_rank_deficient: bool = False
+    fast: bool = False  # the Inception's convolutions in bfloat16
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -42,13 +43,15 @@ class Settings:
         for split in (self.split, self.reference_split):
             if split not in ("train", "test"):
                 raise UserError(f"unknown split {split!r}: choose train or test.")
+        if self.fast and self.feature_network:
+            raise UserError("--fast is about the Inception of FID: leave it out with --feature_network.")
 
 
 def feature_network(settings: Settings, example: np.ndarray) -> metrics.FeatureNetwork:
     """The Inception network of FID, or the network that the settings name."""
     if settings.feature_network:
         return metrics.keras_network(settings.feature_network, example=example)
-    return metrics.inception_network(settings.inception_weights)
+    return metrics.inception_network(settings.inception_weights, fast=settings.fast)
 
 
 def full_scale(data: ImageDataset) -> ImageDataset:

@@ -54,7 +54,7 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None
     requested = [name for name in settings.metrics if name in IMAGE_METRICS]
     if requested and not settings.feature_network:  # Reported before the other metrics, which take minutes.
         try:
-            network = metrics.inception_network(settings.inception_weights)
+            network = metrics.inception_network(settings.inception_weights, fast=settings.fast)
         except UserError as error:
             refused.append(f"{', '.join(requested)}: {error}")
             settings = dataclasses.replace(settings, metrics=tuple(n for n in settings.metrics if n not in requested))
@@ -161,7 +161,8 @@ def _image_rows(subject: _Subject, requested: list[str], rows: list[Row], refuse
         statistics = metrics.reference_statistics(
             reference.images, network, key, keep_features=keep, progress=settings.progress
         )
-    pass_name = f"{subject.step}-{settings.seed}-{count}-{settings.reference_split}-{network.checksum[:8]}-{keep}"
+    network_name = network.checksum[:8] + "-fast" * settings.fast
+    pass_name = f"{subject.step}-{settings.seed}-{count}-{settings.reference_split}-{network_name}-{keep}"
     samples = metrics.extract(
         sampler(model, count, settings.seed, _class_labels(model, reference, count)),
         network,

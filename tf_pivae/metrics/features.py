@@ -47,7 +47,7 @@ class FeatureNetwork:
 
     @property
     def is_inception(self) -> bool:
-        return self.name == inception_layout.NAME
+        return self.name in (inception_layout.NAME, inception_layout.FAST_NAME)
 
     def title(self, metric: str) -> str:
         """'FID' and the like for the Inception network, 'Frechet[name]' and the like for any other."""
@@ -221,5 +221,5 @@ def _keras_call(model: keras.Model, feature_layer: str | None) -> Callable:
 
 
 def _check_name(name: str) -> None:
-    if not name or name == inception_layout.NAME:
+    if not name or name in (inception_layout.NAME, inception_layout.FAST_NAME):
         raise UserError(f"a feature network cannot be named {name!r}: that name stands for the FID Inception network.")

@@ -9,6 +9,7 @@ import numpy as np
 from tf_pivae.errors import UserError
 
 NAME = "inception-2015-12-05"
+FAST_NAME = f"{NAME} with bfloat16 convolutions"  # its features are others: a network of its own
 FEATURE_DIM = 2048
 NUM_LOGITS = 1008  # 1000 ImageNet classes and 8 unused outputs; the Inception Score takes the softmax of all
 BATCH_NORM_EPSILON = 1e-3
