@@ -37,11 +37,12 @@ def main() -> None:
     model = density(_RUN_DIR.value, _IMPORTANCE_SAMPLES.value)
     side = model.facts["image_shape"][0]
     test = np.asarray(bundled(side).test.images)
-    held_out, usual = test[-_NUM_HELD_OUT.value :], test[: _NUM_IMAGES.value]
-    known = reference(bits_per_dim(model.measure(held_out, None)[0], held_out))
+    held_out = test[-_NUM_HELD_OUT.value :]
+    usual = test[: _NUM_IMAGES.value]
+    usual_bits = reference(bits_per_dim(model.measure(held_out, None)[0], held_out))
 
     def measured(images: np.ndarray) -> dict[str, np.ndarray]:
-        return columns(*model.measure(images, None), images, known)
+        return columns(*model.measure(images, None), images, usual_bits)
 
     print(f"AUROC, {len(usual)} images of each set (95 % bootstrap interval)\n")
     print("| held-out images against | " + " | ".join(f"`{name}`" for name in _SHOWN) + " |")

@@ -5,7 +5,10 @@ from typing import Any, NamedTuple
 
 KINDS = ("table1", "iaf_res")
 TASKS = ("train", "log_prob", "log_prob_16", "sample", "reconstruct")
-FULL, SMALL, TINY = 1.0, 0.25, 0.0625  # Factors on the widths of the paper; SMALL is `gin/presets/small.gin`.
+# Factors on the widths of the paper; SMALL is `gin/presets/small.gin`.
+FULL = 1.0
+SMALL = 0.25
+TINY = 0.0625
 REPEATS = 8  # Operations in a call of the task "operation".
 _HEAD = 35  # The width of `gin/models/flow.gin`; narrower heads are in multiples of 8, as in `gin/presets/small.gin`.
 

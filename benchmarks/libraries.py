@@ -23,7 +23,8 @@ def prepare(system: str, case: dict) -> tuple[Callable[[], Any], Callable[[], in
     transform = (_normflows if system == "normflows" else _nflows)(cases.head_options(case))
     if case["task"] == "flow":
         return density_gradient(transform, case), None
-    y, transform = torch.randn(case["batch"], 3, case["side"], case["side"]), transform.eval()
+    y = torch.randn(case["batch"], 3, case["side"], case["side"])
+    transform = transform.eval()
     return torch.no_grad()(lambda: transform.inverse(y)[0].numpy()), None
 
 
@@ -53,9 +54,9 @@ def _normflows(options):
     import normflows
 
     def coupling(mode):
-        seen = 2 if mode == "channel" else 1  # Chunks of three channels: two and one.
+        num_inputs = 2 if mode == "channel" else 1  # Chunks of three channels: two and one.
         net = normflows.nets.resnet.ConvResidualNet(
-            seen, 2 * (3 - seen), options["width"], num_blocks=options["num_blocks"], use_batch_norm=True
+            num_inputs, 2 * (3 - num_inputs), options["width"], num_blocks=options["num_blocks"], use_batch_norm=True
         )
         return normflows.flows.AffineCouplingBlock(net, split_mode=mode)
 

@@ -36,8 +36,8 @@ def setup(system: str, threads: int, logical_cpus: int) -> None:
     """Memory and threads as the commands have them; logical devices, before TensorFlow starts them."""
     del system
     memory.keep_freed_memory()
-    within, between, _ = thread_variables(threads).values()
-    tf.config.threading.set_intra_op_parallelism_threads(int(within))
+    intra_op, between, _ = thread_variables(threads).values()
+    tf.config.threading.set_intra_op_parallelism_threads(int(intra_op))
     tf.config.threading.set_inter_op_parallelism_threads(int(between))
     if logical_cpus > 1:
         parts = [tf.config.LogicalDeviceConfiguration()] * logical_cpus
@@ -83,9 +83,9 @@ def profile(call: Callable[[], Any], calls: int) -> dict[str, float]:
         for line in plane.lines:
             for event in line.events:
                 # A kernel's event is called NAME:TYPE; those of the runtime are not, or have no operation's name.
-                found = re.fullmatch(r"[\w/.-]+:([A-Z_]\w+)(#.*)?", plane.event_metadata[event.metadata_id].name)
-                if found:
-                    seconds[found[1]] += event.duration_ps / 1e12 / calls
+                match = re.fullmatch(r"[\w/.-]+:([A-Z_]\w+)(#.*)?", plane.event_metadata[event.metadata_id].name)
+                if match:
+                    seconds[match[1]] += event.duration_ps / 1e12 / calls
     return dict(seconds)
 
 
@@ -153,7 +153,8 @@ def _input(case):
 
 
 def _log_prob(case):
-    model, images = model_of(case), images_of(case)
+    model = model_of(case)
+    images = images_of(case)
     samples = case.get("importance_samples", 16 if case["task"] == "log_prob_16" else 1)
     return lambda: model.log_prob(images, samples, batch_size=case["batch"]), _uncounted
 
@@ -164,7 +165,8 @@ def _sample(case):
 
 
 def _reconstruct(case):
-    model, images = model_of(case), images_of(case)
+    model = model_of(case)
+    images = images_of(case)
     return lambda: model.reconstruct(images, batch_size=case["batch"]), _uncounted
 
 
@@ -203,7 +205,8 @@ def _flow_inverse(case):
 
 def _iaf(case):
     """The gradient of the mean log q of an IAF posterior whose latents are [side, side, latents]."""
-    latents, width = case["latents"], case["width"]
+    latents = case["latents"]
+    width = case["width"]
     posterior = IAFPosterior(latents, width)
     shape = [case["batch"], case["side"], case["side"]]
     epsilon, mean, scale = (tf.random.stateless_normal([*shape, latents], [0, i]) for i in range(3))
@@ -226,7 +229,9 @@ def _iaf(case):
 
 def _convolution(case):
     """3x3 convolutions of `channels` to `channels`, `repeats` one after the other; as many chains as threads."""
-    channels, repeats, chains = case["channels"], 8, tf.config.threading.get_inter_op_parallelism_threads()
+    channels = case["channels"]
+    repeats = 8
+    chains = tf.config.threading.get_inter_op_parallelism_threads()
     shape = [case["batch"], case["side"], case["side"], channels]
     inputs = [tf.random.stateless_normal(shape, [0, seed]) for seed in range(chains)]
     kernel = 0.01 * tf.random.stateless_normal([3, 3, channels, channels], [1, 0])

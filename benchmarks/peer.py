@@ -45,14 +45,16 @@ def _images(case):
 
 
 def _model(case):
-    size, side = cases.size(case["kind"], case["factor"], case.get("latents")), case["side"]
+    size = cases.size(case["kind"], case["factor"], case.get("latents"))
+    side = case["side"]
     stem = size.stem if size.residual else None
     net = vae.VAE(side, side, size.widths, stem, size.top, size.latents, iaf=size.residual)
     return model.PiVAE(flow.RealNVP(side, side, **cases.head_options(case)), net)
 
 
 def _critic(case):
-    size, side = cases.size(case["kind"], case["factor"]), case["side"]
+    size = cases.size(case["kind"], case["factor"])
+    side = case["side"]
     if size.residual:
         return critic.ResidualCritic(size.stem, size.widths)
     return critic.PlainCritic(side, side, size.widths)
@@ -60,7 +62,10 @@ def _critic(case):
 
 def _train(case, compiled):
     """The penalty's critic stays eager: compiled functions have no second derivative."""
-    pivae, judge, images, noise = _model(case), _critic(case), _images(case), Noise(case["batch"])
+    pivae = _model(case)
+    judge = _critic(case)
+    images = _images(case)
+    noise = Noise(case["batch"])
     trainer = training.Trainer(
         pivae,
         judge,
@@ -72,20 +77,26 @@ def _train(case, compiled):
 
 
 def _log_prob(case, compiled):
-    pivae, images, noise = _model(case).eval(), _images(case), Noise(case["batch"])
+    pivae = _model(case).eval()
+    images = _images(case)
+    noise = Noise(case["batch"])
     samples = case.get("importance_samples", 16 if case["task"] == "log_prob_16" else 1)
     bound = compiled(pivae.forward)
     return torch.no_grad()(lambda: pivae.log_prob(images, samples, noise, bound).numpy())
 
 
 def _sample(case, compiled):
-    pivae, noise, shape = _model(case).eval(), Noise(case["batch"]), (3, case["side"], case["side"])
+    pivae = _model(case).eval()
+    noise = Noise(case["batch"])
+    shape = (3, case["side"], case["side"])
     sample = compiled(lambda: model.to_uint8(pivae.sample_continuous(shape, noise)))
     return torch.no_grad()(lambda: sample().numpy())
 
 
 def _reconstruct(case, compiled):
-    pivae, images, noise = _model(case).eval(), _images(case), Noise(case["batch"])
+    pivae = _model(case).eval()
+    images = _images(case)
+    noise = Noise(case["batch"])
     reconstruct = compiled(lambda: model.to_uint8(pivae.reconstruct(images, noise)))
     return torch.no_grad()(lambda: reconstruct().numpy())
 
@@ -116,7 +127,8 @@ def density_gradient(transform: Any, case: dict) -> Callable[[], Any]:
 
 def _flow_inverse(case, compiled):
     head = flow.RealNVP(case["side"], case["side"], **cases.head_options(case)).eval()
-    y, inverse = torch.randn(case["batch"], 3, case["side"], case["side"]), compiled(head.inverse)
+    y = torch.randn(case["batch"], 3, case["side"], case["side"])
+    inverse = compiled(head.inverse)
     return torch.no_grad()(lambda: inverse(y).numpy())
 
 

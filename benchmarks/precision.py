@@ -33,8 +33,10 @@ def main() -> None:
 
     cli.import_tensorflow_quietly()
     data = loading.load_dataset(_RUN_DIR.value).test.take(_NUM_EXAMPLES.value)
-    images, labels = np.asarray(data.images), data.labels
-    exact, samples = None, (1, _IMPORTANCE_SAMPLES.value)
+    images = np.asarray(data.images)
+    labels = data.labels
+    exact = None
+    samples = (1, _IMPORTANCE_SAMPLES.value)
     print(f"{len(images)} held-out images; difference from float32 in bits/dim: mean +- standard error, largest")
     print(_line("convolutions", *(f"K = {k}" for k in samples), "head, there and back"))
     for name, dtypes in _PRECISIONS.items():
@@ -60,10 +62,10 @@ def _load(run_dir, dtype, head_dtype):
     if not loading.load_facts(run_dir)["likelihood"]:
         raise UserError(f"{run_dir} was not trained by likelihood: it has no bits per dimension.")
     model = loading.load(run_dir)
-    for part, chosen in ((model.vae, dtype), (model.flow, head_dtype)):
+    for part, part_dtype in ((model.vae, dtype), (model.flow, head_dtype)):
         for layer in [] if part is None else part._flatten_layers():
             if hasattr(layer, "precision"):
-                layer.precision = ConvolutionPrecision(chosen)
+                layer.precision = ConvolutionPrecision(part_dtype)
     return model
 
 

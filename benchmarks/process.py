@@ -104,7 +104,7 @@ class Pool:
 
     def discard(self, worker: Worker) -> None:
         """Ends a worker."""
-        self._workers = {key: kept for key, kept in self._workers.items() if kept is not worker}
+        self._workers = {key: other for key, other in self._workers.items() if other is not worker}
         worker.close()
 
     def close(self) -> None:
@@ -159,7 +159,8 @@ def compare(pool: Pool, competitors: dict, rounds: int, budget: float) -> dict:
     Returns:
       dict of a name -> `Timing`, or the message of a competitor that failed.
     """
-    workers, calls = {}, {}
+    workers = {}
+    calls = {}
     results: dict[str, Any] = {}
     for name, (system, case, logical_cpus, copy) in competitors.items():
         worker = pool.worker(system, logical_cpus, copy)
@@ -174,7 +175,8 @@ def compare(pool: Pool, competitors: dict, rounds: int, budget: float) -> dict:
             pool.discard(worker)
             results[name] = str(failure)
             continue
-        workers[name], calls[name] = worker, max(1, math.ceil(_VISIT_SECONDS / max(once, 1e-6)))
+        workers[name] = worker
+        calls[name] = max(1, math.ceil(_VISIT_SECONDS / max(once, 1e-6)))
         if budget == 0:
             calls[name] = 1
         results[name] = Timing([], first, since_start, memory["bytes"], memory["libraries"])

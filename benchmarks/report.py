@@ -36,9 +36,9 @@ def worst_of(
     """
     if not measured:
         return []
-    value, where = (min if at_least else max)(measured)
+    value, place = (min if at_least else max)(measured)
     met = value >= limit if at_least else value <= limit
-    return [Target(wanted, f"{value:.3g}{unit} ({where})", met)]
+    return [Target(wanted, f"{value:.3g}{unit} ({place})", met)]
 
 
 class Section(NamedTuple):
@@ -106,8 +106,8 @@ def how_measured(options: Any, load_before: float | None) -> str:
       load_before: load average before the first measurement, None where the system does not tell.
     """
     threads = f"{options.threads} core{'s' if options.threads > 1 else ''}, as many threads"
-    chosen = f"With `{options.arguments}`" if options.arguments else "As it is without options"
-    line = f"{chosen}, {time.strftime('%Y-%m-%d')}: {_processor()}, {threads}."
+    options_text = f"With `{options.arguments}`" if options.arguments else "As it is without options"
+    line = f"{options_text}, {time.strftime('%Y-%m-%d')}: {_processor()}, {threads}."
     if load_before is not None and load_before > 0.3 * (os.cpu_count() or 1):
         line += f" **The machine was busy before the start (load {load_before:.1f}).**"
     return line

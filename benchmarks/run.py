@@ -69,10 +69,11 @@ def main(arguments: Sequence[str]) -> int:
     """
     options, parts, output = _parse(arguments)
     load = load_average()
-    pool, status = Pool(options.threads), 0
+    pool = Pool(options.threads)
+    status = 0
     output.parent.mkdir(parents=True, exist_ok=True)
-    kept = output.with_suffix(".json")
-    measured = load_sections(kept) if kept.exists() else {}
+    record = output.with_suffix(".json")
+    measured = load_sections(record) if record.exists() else {}
     try:
         for part in parts:
             options.say(f"== {part}")
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
             if not options.quick:
                 pool.close()
             # After every part: an hour of measuring is not lost with the last one.
-            save_sections(measured, kept)
+            save_sections(measured, record)
     finally:
         pool.close()
     output.write_text(render([measured[part] for part in PARTS if part in measured], options), encoding="utf-8")
@@ -108,46 +109,46 @@ def _parse(arguments):
     parser.add_argument("--rounds", type=int, help="turns of each system; default 7")
     parser.add_argument("--budget", type=float, default=15.0, help="seconds of a comparison; 3 rounds at least")
     parser.add_argument("--output", type=Path, help="default docs/performance.md (quick: runs/performance.md)")
-    chosen = parser.parse_args(arguments)
+    values = parser.parse_args(arguments)
 
-    def names(text, known, what):
-        found = tuple(text.split(","))
-        for name in found:
-            if name not in known:
-                parser.error(f"no {what} {name!r}; there are {', '.join(known)}.")
-        return found
+    def names(text, choices, kind):
+        result = tuple(text.split(","))
+        for name in result:
+            if name not in choices:
+                parser.error(f"no {kind} {name!r}; there are {', '.join(choices)}.")
+        return result
 
-    def numbers(text, kind, what):
+    def numbers(text, kind, option):
         try:
-            found = tuple(kind(number) for number in text.split(","))
+            result = tuple(kind(number) for number in text.split(","))
         except ValueError:
-            parser.error(f"--{what} must be numbers with commas between them; got {text!r}.")
-        if min(found) <= 0:
-            parser.error(f"--{what} must be positive; got {text!r}.")
-        return found
+            parser.error(f"--{option} must be numbers with commas between them; got {text!r}.")
+        if min(result) <= 0:
+            parser.error(f"--{option} must be positive; got {text!r}.")
+        return result
 
-    quick = chosen.quick
-    if chosen.threads < 1 or (chosen.rounds is not None and chosen.rounds < 1):
+    quick = values.quick
+    if values.threads < 1 or (values.rounds is not None and values.rounds < 1):
         parser.error("--threads and --rounds must be at least 1.")
-    parts = () if chosen.parts == "none" else names(chosen.parts, PARTS, "part")
+    parts = () if values.parts == "none" else names(values.parts, PARTS, "part")
     if not importlib.util.find_spec("torch") and _WITH_PEERS & set(parts):
-        named = ", ".join(name for name in PARTS if name in _WITH_PEERS)
-        parser.error(f"the parts {named} need PyTorch: pip install -c constraints.txt -e .[bench]")
+        part_names = ", ".join(name for name in PARTS if name in _WITH_PEERS)
+        parser.error(f"the parts {part_names} need PyTorch: pip install -c constraints.txt -e .[bench]")
     options = Options(
         arguments=" ".join(arguments),
         quick=quick,
-        threads=chosen.threads,
-        rounds=chosen.rounds or (1 if quick else 7),
-        budget=0.0 if quick else chosen.budget,
-        kinds=names(chosen.kinds, cases.KINDS, "kind"),
-        factors=numbers(chosen.factors or (f"{cases.TINY}" if quick else "0.25,1"), float, "factors"),
-        batches=numbers(chosen.batches or ("2" if quick else "1,16,64"), int, "batches"),
+        threads=values.threads,
+        rounds=values.rounds or (1 if quick else 7),
+        budget=0.0 if quick else values.budget,
+        kinds=names(values.kinds, cases.KINDS, "kind"),
+        factors=numbers(values.factors or (f"{cases.TINY}" if quick else "0.25,1"), float, "factors"),
+        batches=numbers(values.batches or ("2" if quick else "1,16,64"), int, "batches"),
         side=16 if quick else 32,
-        tasks=names(chosen.tasks, cases.TASKS, "task"),
-        compile_batches=numbers(chosen.compile_batches, int, "compile_batches"),
-        peers=names(chosen.peers or ("eager" if quick else ",".join(PEERS)), PEERS, "peer"),
+        tasks=names(values.tasks, cases.TASKS, "task"),
+        compile_batches=numbers(values.compile_batches, int, "compile_batches"),
+        peers=names(values.peers or ("eager" if quick else ",".join(PEERS)), PEERS, "peer"),
     )
-    return options, parts, chosen.output or ROOT / ("runs" if quick else "docs") / "performance.md"
+    return options, parts, values.output or ROOT / ("runs" if quick else "docs") / "performance.md"
 
 
 if __name__ == "__main__":

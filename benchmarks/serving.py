@@ -27,7 +27,9 @@ _SIGNATURES = flags.DEFINE_list("signatures", ["log_prob", "sample", "reconstruc
 
 
 def main(_: Any) -> None:
-    kind, cores, load = platform.machine(), os.cpu_count(), os.getloadavg()[0]
+    kind = platform.machine()
+    cores = os.cpu_count()
+    load = os.getloadavg()[0]
     print(f"{cores} cores ({kind}), load average {load:.1f} before the start; {_CLIENTS.value} clients over gRPC")
     print(f"{'signature':12} {'batching':>8} {'p50 ms':>8} {'p99 ms':>8} {'images/s':>9} {'rows/run':>8}")
     for batching in (True, False):
@@ -58,7 +60,8 @@ async def _measure(address, signature):
 
     with GrpcClient(address) as client:
         request = _request(predict_pb2.PredictRequest(), client, signature)
-    body, seconds = request.SerializeToString(), []
+    body = request.SerializeToString()
+    seconds = []
     async with grpc.aio.insecure_channel(address, [("grpc.max_receive_message_length", -1)]) as channel:
         predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
         await asyncio.gather(*(predict(body) for _ in range(_CLIENTS.value)))  # Warm.
@@ -66,9 +69,9 @@ async def _measure(address, signature):
 
         async def work():
             while time.perf_counter() < start + _SECONDS.value:
-                sent = time.perf_counter()
+                sending_time = time.perf_counter()
                 await predict(body)
-                seconds.append(time.perf_counter() - sent)
+                seconds.append(time.perf_counter() - sending_time)
 
         await asyncio.gather(*(work() for _ in range(_CLIENTS.value)))
     return seconds, time.perf_counter() - start
@@ -78,14 +81,17 @@ def _rows_and_runs(url, signature):
     """Rows and runs of the model so far, float64 [2], as the server counts them."""
     with urllib.request.urlopen(f"{url}/monitoring/prometheus/metrics") as response:
         text = response.read().decode()
-    found = [re.search(rf'pivae_batch_rows_{part}{{signature="{signature}"}} (\S+)', text) for part in ("sum", "count")]
-    return np.array([0.0 if match is None else float(match[1]) for match in found])
+    matches = [
+        re.search(rf'pivae_batch_rows_{part}{{signature="{signature}"}} (\S+)', text) for part in ("sum", "count")
+    ]
+    return np.array([0.0 if match is None else float(match[1]) for match in matches])
 
 
 def _request(request, client, signature):
     import tensorflow as tf
 
-    request.model_spec.name, request.model_spec.signature_name = client.model_name, signature
+    request.model_spec.name = client.model_name
+    request.model_spec.signature_name = signature
     rng = np.random.default_rng(0)
     for name, spec in client.signatures[signature].inputs.items():
         values = rng.integers(0, 2, [_ROWS.value, *spec.shape]).astype(spec.dtype)

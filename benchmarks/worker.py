@@ -78,12 +78,12 @@ def _reset_peak():
         pass
 
 
-def _memory(which):
+def _memory(column):
     """The resident size in bytes, now ("VmRSS") or the highest ("VmHWM"); None where the system does not tell."""
     try:
         with open("/proc/self/status") as file:
             lines = dict(line.split(":", 1) for line in file)
-        return 1024 * int(lines[which].split()[0])
+        return 1024 * int(lines[column].split()[0])
     except (OSError, KeyError):
         return None
 

@@ -122,13 +122,13 @@ def _notebook(text: str) -> str:
 
 def modules() -> dict[str, Path]:
     """The public modules, a package before what is in it. In a clone, tf_pivae.export is the folder export/."""
-    found = {}
+    files = {}
     for path in [*(ROOT / "tf_pivae").rglob("*.py"), *(ROOT / "export").rglob("*.py")]:
         name = re.sub(r"^export\b", "tf_pivae.export", ".".join(path.relative_to(ROOT).with_suffix("").parts))
         name = name.removesuffix(".__init__")
         if not re.search(r"\._", name):
-            found[name] = path
-    return dict(sorted(found.items()))
+            files[name] = path
+    return dict(sorted(files.items()))
 
 
 def page_of(module: str, path: Path) -> str:

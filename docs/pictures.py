@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from tf_pivae.models.pivae import PiVAE
 
 OUTPUT = Path(__file__).resolve().parent / "pictures" / "overview.png"
-_ROWS, _STEPS, _CELL = 6, 6, 64
+_ROWS = 6
+_STEPS = 6
+_CELL = 64
 
 
 def overview(model: PiVAE, images: np.ndarray) -> Image.Image:
@@ -29,9 +31,9 @@ def overview(model: PiVAE, images: np.ndarray) -> Image.Image:
     Returns:
       `PIL.Image`, RGB.
     """
-    shown = images[: 3 * _ROWS]
+    originals = images[: 3 * _ROWS]
     walks = model.interpolate(images[0 : 2 * _ROWS : 2], images[1 : 2 * _ROWS : 2], _STEPS)
-    pairs = np.stack([shown, model.reconstruct(shown)], 1).reshape(-1, *images.shape[1:])
+    pairs = np.stack([originals, model.reconstruct(originals)], 1).reshape(-1, *images.shape[1:])
     panels = {
         "held-out image | its reconstruction": pairs,
         "samples": model.sample(_ROWS * _STEPS, seed=0),

@@ -33,9 +33,9 @@ def main() -> None:
     with progress_bar(total=PARTS, desc="export", unit="part") as bar:
         parts = itertools.count()
 
-        def progress(what: str) -> None:
+        def progress(text: str) -> None:
             bar.update(next(parts) - bar.n)  # Those before this one are done.
-            bar.set_postfix_str(what)
+            bar.set_postfix_str(text)
 
         version, step = export_run(_RUN_DIR.value, _EXPORT_DIR.value, options, _STEP.value, progress)
         bar.update()

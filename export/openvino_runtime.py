@@ -52,11 +52,13 @@ class OpenVINORuntime:
     """
 
     def __init__(self, folder: Path, precision: str = "f32"):
-        self._folder, self._precision = folder, precision
+        self._folder = folder
+        self._precision = precision
         self._saved = _read(folder)
         entries = self._saved.graphs[0].signatures
         self.signatures = {e.name: _signature(e.value) for e in entries if not e.name.startswith("__")}
-        self._core, self._lock = openvino.Core(), threading.Lock()
+        self._core = openvino.Core()
+        self._lock = threading.Lock()
         self._compiled: dict[str, openvino.CompiledModel | RequestError] = {}
         self._requests = threading.local()  # OpenVINO's, one for each thread and signature
 
@@ -73,9 +75,9 @@ class OpenVINORuntime:
             results = requests[name].infer({key: np.ascontiguousarray(value) for key, value in inputs.items()})
         except RuntimeError as error:
             raise RequestError("INTERNAL", f"OpenVINO: {str(error).strip().splitlines()[-1][:300]}") from error
-        found = {port_name: value for port, value in results.items() for port_name in port.get_names()}
-        # What goes out under the name of an input gets a number.
-        return {key: np.array(found.get(key, found.get(f"{key}_1"))) for key in self.signatures[name].outputs}
+        outputs = {port_name: value for port, value in results.items() for port_name in port.get_names()}
+        # An output with the name of an input gets a number.
+        return {key: np.array(outputs.get(key, outputs.get(f"{key}_1"))) for key in self.signatures[name].outputs}
 
     def _compile(self, name: str) -> openvino.CompiledModel:
         with self._lock:

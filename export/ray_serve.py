@@ -67,7 +67,7 @@ class ServedModel:
         """
         specs = self._specs(signature)
         check_names(inputs, specs, signature)
-        try:  # Of another type they would change those that they are joined with.
+        try:  # Another type would change that of the whole batch.
             arrays = {name: as_array(name, inputs[name], spec) for name, spec in specs.items()}
         except (ValueError, TypeError) as error:
             raise invalid(str(error)) from error
@@ -83,7 +83,8 @@ class ServedModel:
     async def __call__(self, request: Request) -> Response:
         """A request over HTTP."""
         try:
-            encoding, body = request.headers.get("content-encoding", ""), await request.body()
+            encoding = request.headers.get("content-encoding", "")
+            body = await request.body()
             name, inputs, by_rows = await asyncio.to_thread(self._parse, body, encoding)
             text = await asyncio.to_thread(json_from_arrays, await self.predict(name, inputs), by_rows)
             return Response(text, media_type="application/json")
@@ -91,9 +92,9 @@ class ServedModel:
             return Response(f"{error}\n", HTTP_STATUS[error.code], media_type="text/plain")
 
     def _parse(self, body: bytes, encoding: str) -> tuple[str, Outputs, bool]:
-        asked = parse_body(unpack(body, encoding, self._limits.json_bytes), self._limits.json_values)
-        name = str(asked.get("signature_name") or "serving_default")
-        return name, *arrays_from_json(asked, self._specs(name), name, self._limits)
+        message = parse_body(unpack(body, encoding, self._limits.json_bytes), self._limits.json_values)
+        name = str(message.get("signature_name") or "serving_default")
+        return name, *arrays_from_json(message, self._specs(name), name, self._limits)
 
 
 def app(arguments: dict[str, Any]) -> serve.Application:

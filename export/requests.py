@@ -21,7 +21,7 @@ class RequestError(Exception):
     """A request that gets no answer: a canonical status code and one line that says why."""
 
     def __init__(self, code: str, message: str):
-        super().__init__(code, message)  # Both: another process makes it anew from what is here.
+        super().__init__(code, message)  # Both: pickle makes it again from these arguments.
         self.code = code
 
     def __str__(self) -> str:
@@ -69,16 +69,17 @@ def check_shape(name: str, shape: Sequence[int], spec: TensorSpec, max_rows: int
         raise invalid(f"input {name!r} has {shape[0]} rows, this server takes {max_rows}: send smaller batches.")
 
 
-def check_names(given: Collection[str], specs: Mapping[str, TensorSpec], signature: str) -> None:
+def check_names(names: Collection[str], specs: Mapping[str, TensorSpec], signature: str) -> None:
     """Refuses missing and unknown inputs.
 
     Raises:
       RequestError: INVALID_ARGUMENT.
     """
-    missing, unknown = sorted(set(specs) - set(given)), sorted(set(given) - set(specs))
+    missing = sorted(set(specs) - set(names))
+    unknown = sorted(set(names) - set(specs))
     if missing or unknown:
-        what = f"lacks {', '.join(missing)}" if missing else f"has no input {unknown[0][:80]!r}"
-        raise invalid(f"signature {signature!r} takes {', '.join(sorted(specs))}; the request {what}.")
+        problem = f"lacks {', '.join(missing)}" if missing else f"has no input {unknown[0][:80]!r}"
+        raise invalid(f"signature {signature!r} takes {', '.join(sorted(specs))}; the request {problem}.")
 
 
 def check_rows(inputs: Inputs) -> int:

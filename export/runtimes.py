@@ -80,7 +80,8 @@ class LocalModel(ModelClient):
     """
 
     def __init__(self, folder: Path, runtime: Runtime, batch_size: int = 64):
-        self.folder, self._runtime = folder, runtime
+        self.folder = folder
+        self._runtime = runtime
         super().__init__(batch_size)
 
     def bits_per_dim(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:

@@ -35,11 +35,10 @@ class TensorFlowRuntime:
 
 def _signature(function: tf.types.experimental.ConcreteFunction) -> Signature:
     sides = function.structured_input_signature[1], function.structured_outputs
-    return Signature(*({name: _spec(spec) for name, spec in side.items()} for side in sides))
-
-
-def _spec(spec: tf.TensorSpec) -> TensorSpec:
-    return TensorSpec(spec.dtype.name, tuple(spec.shape[1:]))
+    specs = (
+        {name: TensorSpec(spec.dtype.name, tuple(spec.shape[1:])) for name, spec in side.items()} for side in sides
+    )
+    return Signature(*specs)
 
 
 def _reason(error: tf.errors.OpError) -> str:

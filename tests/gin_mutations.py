@@ -56,11 +56,11 @@ def write(folder, seed):
 
 def _included(folder, entry):
     """The files that an entry file consists of."""
-    found = [entry]
-    for path in found:
+    results = [entry]
+    for path in results:
         names = re.findall(r'^include "(.+)"', path.read_text(), flags=re.MULTILINE)
-        found += [folder / name for name in names if folder / name not in found]
-    return found
+        results += [folder / name for name in names if folder / name not in results]
+    return results
 
 
 def _delete_character(line, rng):

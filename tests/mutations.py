@@ -64,14 +64,14 @@ MUTATIONS = [
     Mutation(
         "kernels kept for an export: one for both uses of a layer",
         "tf_pivae/layers/weight_norm.py",
-        "key = id(self), then is not None",
+        "key = id(self), affine is not None",
         "key = id(self), False",
         "tests/layers/test_weight_norm.py",
     ),
     Mutation(
         "what is made of the best checkpoint looks for it among the newest",
         "tf_pivae/uses/claims.py",
-        "of_run(run_dir, wanted).manifest(step)",
+        "of_run(run_dir, requested).manifest(step)",
         "of_run(run_dir, step).manifest(step)",
         "tests/uses/test_best.py",
     ),
@@ -88,6 +88,34 @@ MUTATIONS = [
         "distances[own, start + own] = np.inf",
         "distances[own, start + own] = 0.0",
         "tests/metrics/test_manifold.py",
+    ),
+    Mutation(
+        "the fast network under the name of the other",
+        "tf_pivae/metrics/inception.py",
+        "name = FAST_NAME if fast else NAME",
+        "name = NAME",
+        "tests/metrics/test_inception_network.py",
+    ),
+    Mutation(
+        "the fast network rounds pixels",
+        "tf_pivae/metrics/inception.py",
+        '_Graph(folded, "float32")',
+        "_Graph(folded, dtype)",
+        "tests/metrics/test_inception_network.py",
+    ),
+    Mutation(
+        "early refusal: macros that files define count as used",
+        "tf_pivae/configuration/early.py",
+        "sorted(reader.defined - reader.used)",
+        "sorted(reader.used - reader.defined)",
+        "tests/configurations/test_early.py",
+    ),
+    Mutation(
+        "early refusal: TensorFlow is imported first",
+        "tf_pivae/loading.py",
+        "        early.refuse_wrong_names(files, parameters)\n    register()\n",
+        "        register()\n        early.refuse_wrong_names(files, parameters)\n    register()\n",
+        "tests/configurations/test_early.py",
     ),
     Mutation(
         "precision and recall the wrong way round",
@@ -135,7 +163,7 @@ MUTATIONS = [
     Mutation(
         "a configuration opens data while it is read",
         "tf_pivae/configuration/checking.py",
-        "reference.evaluate and made is not None and issubclass(made, ImageDataset)",
+        "reference.evaluate and result is not None and issubclass(result, ImageDataset)",
         "False",
         "tests/faults/test_trust.py",
     ),
@@ -335,8 +363,8 @@ MUTATIONS = [
     Mutation(
         "augmentation left out of the generator's step",
         "tf_pivae/training/trainer.py",
-        'seen = self._augmented(fake, noise.fold_in("augment/generator"))',
-        "seen = fake",
+        'augmented = self._augmented(fake, noise.fold_in("augment/generator"))',
+        "augmented = fake",
         "tests/training/test_critic_step.py",
     ),
     Mutation(
@@ -398,8 +426,8 @@ MUTATIONS = [
     Mutation(
         "nearest neighbours: the enlarged kernel to one side",
         "tf_pivae/layers/weight_norm.py",
-        "kernel = tf.pad(kernel, behind) + tf.pad(kernel, before)",
-        "kernel = tf.pad(kernel, behind) + tf.pad(kernel, behind)",
+        "kernel = tf.pad(kernel, after) + tf.pad(kernel, before)",
+        "kernel = tf.pad(kernel, after) + tf.pad(kernel, after)",
         "tests/layers/test_weight_norm.py",
     ),
     # The same step with less memory.
@@ -456,9 +484,16 @@ MUTATIONS = [
     Mutation(
         "IDX files: a declared shape not held against the files",
         "tf_pivae/data/idx.py",
-        "raw_shape is not None and found != tuple(raw_shape)",
+        "raw_shape is not None and image_shape != tuple(raw_shape)",
         "False",
         "tests/data/test_specification.py",
+    ),
+    Mutation(
+        "TFDS: requests keeps the timeout after the download",
+        "tf_pivae/data/tfds_source.py",
+        "        requests.Session.request = request\n",
+        "        pass\n",
+        "tests/data/test_tfds_source.py",
     ),
     Mutation(
         "a small configuration is read from its data set's pixels",
@@ -745,7 +780,7 @@ def main() -> None:
         print(*(f"{m.mistake} | {m.file} | {m.tests}" for m in chosen), f"{len(chosen)} mutations", sep="\n")
         return
     began = time.monotonic()
-    known = _known()
+    recorded = _recorded()
     _import_what_takes_long()
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
@@ -754,14 +789,14 @@ def main() -> None:
         _check_that_the_copy_is_tested(tree)
         healthy = True
         for file in sorted({mutation.tests for mutation in chosen}):
-            tests = {known.get(mutation.mistake, file) for mutation in chosen if mutation.tests == file}
+            tests = {recorded.get(mutation.mistake, file) for mutation in chosen if mutation.tests == file}
             failed = _first_failure(tree, {file} if file in tests else tests)
             healthy &= failed is None
             print(f"unchanged | {file} | {failed or 'passes'}", flush=True)
         results = []
         for mutation in chosen:
             started = time.monotonic()
-            results.append((mutation, _noticed(tree, mutation, known.get(mutation.mistake))))
+            results.append((mutation, _noticed(tree, mutation, recorded.get(mutation.mistake))))
             print(f"{mutation.mistake} | {results[-1][1]} | {time.monotonic() - started:.0f} s", flush=True)
     if not options.only:
         _write(Path(options.output), results)
@@ -780,12 +815,12 @@ def _environment(tree: Path) -> dict[str, str]:
 def _check_that_the_copy_is_tested(tree: Path) -> None:
     program = "import tf_pivae.export; print(tf_pivae.__file__, tf_pivae.export.__file__, sep='\\n')"
     script = [sys.executable, "-c", program]
-    found = subprocess.run(script, cwd=tree, env=_environment(tree), check=True, capture_output=True, text=True).stdout
-    if any(Path(file).resolve().parent.parent != tree.resolve() for file in found.splitlines()):
-        sys.exit(f"error: the copy in {tree} is not what Python imports, but {found.strip()}")
+    result = subprocess.run(script, cwd=tree, env=_environment(tree), check=True, capture_output=True, text=True).stdout
+    if any(Path(file).resolve().parent.parent != tree.resolve() for file in result.splitlines()):
+        sys.exit(f"error: the copy in {tree} is not what Python imports, but {result.strip()}")
 
 
-def _known() -> dict[str, str]:
+def _recorded() -> dict[str, str]:
     """The test that noticed each mistake last time."""
     return dict(re.findall(r"^\| (.+?) \| `[^`]+` \| `([^`]+)` \|$", RECORD.read_text(), flags=re.MULTILINE))
 
@@ -798,7 +833,7 @@ def _import_what_takes_long() -> None:
     del os.environ["KERAS_HOME"]
 
 
-def _noticed(tree: Path, mutation: Mutation, known: str | None) -> str | None:
+def _noticed(tree: Path, mutation: Mutation, recorded: str | None) -> str | None:
     """A test that fails under a mutation, the known one or the first, or None."""
     path = tree / mutation.file
     text = path.read_text()
@@ -806,7 +841,7 @@ def _noticed(tree: Path, mutation: Mutation, known: str | None) -> str | None:
         sys.exit(f"error: {mutation.file} has {mutation.right!r} {text.count(mutation.right)} times, not once")
     path.write_text(text.replace(mutation.right, mutation.wrong))
     try:
-        return (known and _first_failure(tree, [known])) or _first_failure(tree, [mutation.tests])
+        return (recorded and _first_failure(tree, [recorded])) or _first_failure(tree, [mutation.tests])
     finally:
         path.write_text(text)
 
@@ -814,11 +849,11 @@ def _noticed(tree: Path, mutation: Mutation, known: str | None) -> str | None:
 def _first_failure(tree: Path, tests: Iterable[str]) -> str | None:
     """Name of the first test that fails (or cannot be set up), None if all pass or are not there any more."""
     tests = sorted(tests)
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as log:
         child = os.fork()
         if not child:
             for stream in (1, 2):
-                os.dup2(said.fileno(), stream)
+                os.dup2(log.fileno(), stream)
             os.environ.update(_environment(tree))
             os.chdir(tree)
             sys.path[:0] = [str(tree)]
@@ -826,8 +861,8 @@ def _first_failure(tree: Path, tests: Iterable[str]) -> str | None:
             sys.stdout.flush()
             os._exit(status)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        said.seek(0)
-        output = said.read()
+        log.seek(0)
+        output = log.read()
     if status == 0 or (status in _NO_SUCH_TEST and "::" in tests[0]):
         return None
     failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", output, flags=re.MULTILINE)

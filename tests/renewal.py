@@ -44,7 +44,8 @@ def _run_tests(items: dict[str, pytest.Item], line: Connection) -> None:
     goes_on = True
     while goes_on:
         name, next_name = line.recv()
-        item, following = items[name], items.get(next_name)
+        item = items[name]
+        following = items.get(next_name)
         if following is not None and following.path != item.path and usage.held() > RENEW_BYTES:
             following = None
         goes_on = following is not None
@@ -80,7 +81,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         status = _end()
         how = signal.Signals(-status).name if status < 0 else f"status {status}"
         call = pytest.CallInfo.from_call(lambda: pytest.fail(f"the process ended: {how}", pytrace=False), "call")
-        reports, goes_on = [pytest.TestReport.from_item_and_call(item, call)], True
+        reports = [pytest.TestReport.from_item_and_call(item, call)]
+        goes_on = True
     else:
         usage.saw(item.location[0], peak)
         reports = [hook.pytest_report_from_serializable(config=item.config, data=data) for data in reports]

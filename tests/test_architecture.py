@@ -30,7 +30,8 @@ def _profiled(graph):
 
 def test_flops_are_those_of_tensorflows_profiler():
     """Forward and backward, a transposed convolution and a matrix product among them."""
-    kernel, transposed = tf.Variable(tf.ones([3, 3, 2, 5])), tf.Variable(tf.ones([4, 4, 3, 5]))
+    kernel = tf.Variable(tf.ones([3, 3, 2, 5]))
+    transposed = tf.Variable(tf.ones([4, 4, 3, 5]))
     dense = tf.Variable(tf.ones([3 * 64, 7]))
 
     def step(x):
@@ -47,7 +48,8 @@ def test_flops_are_those_of_tensorflows_profiler():
 
 
 def test_what_leads_nowhere_is_not_executed():
-    variable, other = tf.Variable(tf.ones([2, 3])), tf.Variable(tf.ones([3, 4]))
+    variable = tf.Variable(tf.ones([2, 3]))
+    other = tf.Variable(tf.ones([3, 4]))
 
     def step(x):
         tf.matmul(tf.ones([7, 7]), tf.ones([7, 7]))  # for nothing
@@ -124,36 +126,36 @@ def measured(request):
 
 
 def test_blocks_add_up_to_the_model(measured):
-    trainer, found = measured
-    parts = {part: sum(b.parameters for b in found.blocks if b.part == part) for part in ("head", "VAE", "critic")}
-    parameters = found.parameters
+    trainer, result = measured
+    parts = {part: sum(b.parameters for b in result.blocks if b.part == part) for part in ("head", "VAE", "critic")}
+    parameters = result.parameters
     assert parts["head"] == parameters.head
     assert parts["VAE"] == parameters.vae - 1  # log sigma belongs to no block
     assert parts["critic"] == parameters.critic
     total = sum(variable.value.shape.num_elements() for variable in trainer.pivae.trainable_variables)
     assert parameters.vae + parameters.head == total
-    assert sum(b.flops for b in found.blocks if b.part != "critic") == found.bound_flops
+    assert sum(b.flops for b in result.blocks if b.part != "critic") == result.bound_flops
 
 
 def test_latents_and_shapes(measured):
-    trainer, found = measured
-    height, width, channels = found.data.image_shape
-    assert list(found.latents) == trainer.pivae.vae.group_names
-    assert found.latents["top"] == tuple(trainer.pivae.vae.top.latent_shape)
-    shapes = {block.name: block.shape for block in found.blocks if block.part == "VAE"}
+    trainer, result = measured
+    height, width, channels = result.data.image_shape
+    assert list(result.latents) == trainer.pivae.vae.group_names
+    assert result.latents["top"] == tuple(trainer.pivae.vae.top.latent_shape)
+    shapes = {block.name: block.shape for block in result.blocks if block.part == "VAE"}
     assert shapes["output"] == (height, width, channels)
     assert shapes["bottom_up_1"][:2] == (height // 2, width // 2)
-    assert found.step_flops > found.batch_size * found.sample_flops
-    assert found.state_bytes == sum(v.numpy().nbytes for group in trainer.state.values() for v in group)
+    assert result.step_flops > result.batch_size * result.sample_flops
+    assert result.state_bytes == sum(v.numpy().nbytes for group in trainer.state.values() for v in group)
 
 
 def test_text_has_every_block_and_latent(measured):
-    _, found = measured
-    text = architecture_text.describe(found, "NAME")
-    for block in found.blocks:
+    _, result = measured
+    text = architecture_text.describe(result, "NAME")
+    for block in result.blocks:
         assert f"{block.name} " in text
         assert f"{block.parameters:,}" in text
-    for name, shape in found.latents.items():
+    for name, shape in result.latents.items():
         assert f"{name} " in text
         assert "x".join(map(str, shape)) in text
 

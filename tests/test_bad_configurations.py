@@ -67,21 +67,23 @@ def peak_before():
 def mutants(request, tmp_path_factory, peak_before):
     """Of each mutated configuration: its entry file, a description, the outcome."""
     strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
-    folder, here = tmp_path_factory.mktemp("mutants"), Path.cwd()
-    kept, handler = recorder.Checkpoints, signal.signal(signal.SIGALRM, _hangs)
+    folder = tmp_path_factory.mktemp("mutants")
+    here = Path.cwd()
+    original = recorder.Checkpoints
+    handler = signal.signal(signal.SIGALRM, _hangs)
     recorder.Checkpoints = _NoTraining
-    found = []
+    results = []
     try:
         for seed in range(request.param):
             entry, description = gin_mutations.write(folder / f"{seed}", seed)
             os.chdir(entry.parent)
-            found.append((entry, description, outcome(entry, folder / f"run{seed}", strategy)))
+            results.append((entry, description, outcome(entry, folder / f"run{seed}", strategy)))
     finally:
         os.chdir(here)
-        recorder.Checkpoints = kept
+        recorder.Checkpoints = original
         signal.signal(signal.SIGALRM, handler)
         gin.clear_config()
-    return found
+    return results
 
 
 def test_mutated_files_give_a_line_or_a_model(mutants, peak_before):

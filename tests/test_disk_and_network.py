@@ -97,28 +97,29 @@ def keyword(node, name):
 
 def violations(file, tree):
     """What a file does that it must not; a list of str."""
-    allowed, found = _ALLOWED.get(file, set()), []
-    found += [f"imports {name}" for name in imports(tree) if name in (_PICKLES | _NETWORK) - allowed]
+    allowed = _ALLOWED.get(file, set())
+    results = []
+    results += [f"imports {name}" for name in imports(tree) if name in (_PICKLES | _NETWORK) - allowed]
     for name, node in calls(tree):
         if name in ("eval", "exec", "compile", "__import__", "builtins.eval", "builtins.exec"):
-            found.append(f"calls {name}")
+            results.append(f"calls {name}")
         if name in ("np.load", "numpy.load") and keyword(node, "allow_pickle") is not False:
-            found.append(f"{name} without allow_pickle=False")
+            results.append(f"{name} without allow_pickle=False")
         if name.endswith("load_model") and keyword(node, "safe_mode") is not True:
-            found.append(f"{name} without safe_mode=True")
+            results.append(f"{name} without safe_mode=True")
         if name.endswith(("pickle.load", "pickle.loads", "read_pickle", "enable_unsafe_deserialization", "get_file")):
-            found.append(f"calls {name}")
+            results.append(f"calls {name}")
         if name.startswith("subprocess.") and keyword(node, "shell"):
-            found.append(f"{name} with a shell")
+            results.append(f"{name} with a shell")
         if name in ("os.system", "os.popen"):
-            found.append(f"calls {name}")
-    return found
+            results.append(f"calls {name}")
+    return results
 
 
 def test_no_file_of_the_program_breaks_the_rules():
     assert len(SOURCES) > 60
-    found = {file: violations(file, tree) for file, tree in trees()}
-    assert not {file: list_ for file, list_ in found.items() if list_}
+    results = {file: violations(file, tree) for file, tree in trees()}
+    assert not {file: list_ for file, list_ in results.items() if list_}
 
 
 def test_the_allowances_are_needed():

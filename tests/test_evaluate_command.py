@@ -193,7 +193,8 @@ def test_a_gan_gets_its_bound_in_square_brackets(tmp_path, evaluate, run_command
     assert "gan_bits_per_dim.gin" in result.stderr
     second_stage = f"--run_dir={tmp_path / 'bound'}"
     train("--gin_file=gan_bits_per_dim.gin", f"--gin_param=initial_run={tmp_path / 'gan'}", second_stage)
-    before, after = tf_pivae.load(tmp_path / "gan"), tf_pivae.load(tmp_path / "bound")
+    before = tf_pivae.load(tmp_path / "gan")
+    after = tf_pivae.load(tmp_path / "bound")
     np.testing.assert_array_equal(before.sample(8, sample_noise=0.0), after.sample(8, sample_noise=0.0))
     assert before.vae.log_sigma.numpy() != after.vae.log_sigma.numpy()
     assert (before.vae.stem.v.numpy() != after.vae.stem.v.numpy()).any()
@@ -209,7 +210,8 @@ def test_few_levels_are_compared_on_one_scale(network, tmp_path):
     levels = np.asarray(data.test.images)
 
     class Perfect:
-        num_bins, num_classes = 32, 0
+        num_bins = 32
+        num_classes = 0
 
         def sample(self, count, seed, labels, batch_size, first_row):
             return levels[first_row : first_row + count]
@@ -260,6 +262,7 @@ def test_two_folders_without_a_run(tmp_path, network, evaluate):
         (["--real_subsets=64", "--gin_file=models/no_flow.gin"], "add --gin_param=train.dataset=@bundled"),
         (["--images=nowhere", "--metrics=fid"], "nowhere"),
         (["--images=nowhere", "--run_dir=runs/demo"], "give one of them"),
+        (["--fast", "--feature_network=x", "--run_dir=x"], "--fast is about the Inception"),
     ],
 )
 def test_errors_are_one_line(arguments, expected, evaluate):
@@ -294,8 +297,8 @@ def test_a_mistake_does_not_take_earlier_numbers_away(finished, tmp_path, evalua
 
 def test_what_cannot_be_had_is_refused_before_samples_are_drawn(finished, network, monkeypatch):
     monkeypatch.setattr(measuring, "sampler", None)
-    wanted = ("fid", "kid", "inception_score")
-    settings = image_metrics.Settings(metrics=wanted, feature_network=str(network), num_samples=7, progress=False)
+    metrics = ("fid", "kid", "inception_score")
+    settings = image_metrics.Settings(metrics=metrics, feature_network=str(network), num_samples=7, progress=False)
     result = measuring.evaluate_run(finished[0], settings)
     assert not result.rows
     reasons = ["fid: the first set has 7 samples", "kid: KID draws subsets of 1000", "inception_score: .* needs logits"]

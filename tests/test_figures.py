@@ -27,8 +27,8 @@ def test_one_to_four_channels(channels):
 
 
 def test_few_levels_span_black_to_white():
-    shown = figures.to_display(np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1), num_bins=4)
-    assert shown[:, 0, 0, 0].tolist() == [0, 85, 170, 255]
+    display = figures.to_display(np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1), num_bins=4)
+    assert display[:, 0, 0, 0].tolist() == [0, 85, 170, 255]
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def test_few_levels_span_black_to_white():
     ],
 )
 def test_one_class_a_row(count, num_classes, columns, rows):
-    labels, found = figures.class_rows(count, num_classes)
-    assert found == columns
+    labels, result = figures.class_rows(count, num_classes)
+    assert result == columns
     assert labels.tolist() == [label for row in rows for label in row]
     assert figures.class_rows(4, 2, columns=1)[0].tolist() == [0, 1, 0, 1]
 
@@ -58,7 +58,8 @@ def test_neighbours_stand_in_the_row_of_their_image():
     images = np.arange(2, dtype=np.uint8).reshape(2, 1, 1, 1).repeat(8, 1).repeat(8, 2)
     others = np.stack([images + 10, images + 20, images + 30], 1)
     grid = np.asarray(figures.neighbour_grid(images, others))[:, :, 0]
-    tile, gap = 64, 2
+    tile = 64
+    gap = 2
     columns = [0] + [tile + figures._NEIGHBOUR_GAP + (tile + gap) * i for i in range(3)]
     assert grid.shape == (2 * tile + gap, columns[-1] + tile)
     for row in range(2):

@@ -28,12 +28,12 @@ ROOMS = {
 
 def _modules():
     """Name -> file of every module."""
-    found = {}
+    results = {}
     for folder, package in (("tf_pivae", "tf_pivae"), ("export", "tf_pivae.export")):
         for path in (ROOT / folder).rglob("*.py"):
             parts = path.relative_to(ROOT / folder).with_suffix("").parts
-            found[".".join([package, *parts]).removesuffix(".__init__")] = path
-    return found
+            results[".".join([package, *parts]).removesuffix(".__init__")] = path
+    return results
 
 
 MODULES = _modules()
@@ -122,3 +122,43 @@ def test_lines_are_counted_folder_by_folder():
     assert int(counts.pop("tf_pivae/bijectors/")) == sum(len(text.splitlines()) for text in bijectors)
     together = int(counts.pop("together"))
     assert together == sum(len(path.read_text("utf-8").splitlines()) for path in MODULES.values())
+
+
+def joined(tree):
+    """Assignments that put one tuple of values into one of names, where each could have a line of its own."""
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Tuple)
+            and isinstance(node.targets[0], ast.Tuple)
+        ):
+            yield ast.unparse(node)
+
+
+def test_one_assignment_a_line():
+    assert not {
+        name: lines for name, path in MODULES.items() if (lines := [*joined(ast.parse(path.read_text("utf-8")))])
+    }
+    assert [*joined(ast.parse("a, b = 1, 2\nc, d = e\nself.f, self.g = f, g"))] == [
+        "a, b = (1, 2)",
+        "self.f, self.g = (f, g)",
+    ]
+
+
+def unended(tree):
+    """Messages of a `UserError` that end in a word: each is a sentence, however commands put it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "UserError":
+            parts = node.args[0].values if isinstance(node.args[0], ast.JoinedStr) else node.args
+            if isinstance(parts[-1], ast.Constant) and not parts[-1].value.endswith((".", "?")):
+                yield parts[-1].value
+
+
+def test_messages_end_alike():
+    assert not {
+        name: texts for name, path in MODULES.items() if (texts := [*unended(ast.parse(path.read_text("utf-8")))])
+    }
+    texts = (
+        "raise UserError('a.')\nraise UserError(f'{b}?')\nraise UserError(f'{c} is not')\nraise UserError('d' f'{e}')"
+    )
+    assert [*unended(ast.parse(texts))] == [" is not"]

@@ -113,11 +113,13 @@ def test_tags_give_different_keys():
 
 def _philox(key, counter):
     """Philox 4x32 of ten rounds (Salmon et al. 2011): uint64 [2, ...] counters -> uint32 [4, ...]."""
-    low32, words = np.uint64(0xFFFFFFFF), [counter[0], counter[0] >> 32, counter[1], counter[1] >> 32]
+    low32 = np.uint64(0xFFFFFFFF)
+    words = [counter[0], counter[0] >> 32, counter[1], counter[1] >> 32]
     words = [np.asarray(word, np.uint64) & low32 for word in words]
     keys = [np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32)]
     for _ in range(10):
-        first, second = words[0] * np.uint64(0xD2511F53), words[2] * np.uint64(0xCD9E8D57)
+        first = words[0] * np.uint64(0xD2511F53)
+        second = words[2] * np.uint64(0xCD9E8D57)
         words = [
             (second >> np.uint64(32)) ^ words[1] ^ keys[0],
             second & low32,
@@ -138,8 +140,8 @@ def test_numbers_are_those_of_philox_at_the_seed_and_the_place(seed):
     key = int(fold_in(noise._root_key(), "tag"))
     rows = np.arange(3, 8, dtype=np.uint64)
     counters = np.stack([2 * rows, np.broadcast_to(np.uint64(seed % 2**64), rows.shape)])
-    wanted = _as_uniform(_philox(key, counters)).T
-    np.testing.assert_array_equal(RowNoise(seed, 5, 3).uniform("tag", [5])[:, :4], wanted)
+    expected = _as_uniform(_philox(key, counters)).T
+    np.testing.assert_array_equal(RowNoise(seed, 5, 3).uniform("tag", [5])[:, :4], expected)
     seeded = SeededRowNoise(tf.constant([seed, 1], tf.int64)).uniform("tag", [4])
     np.testing.assert_array_equal(seeded[0], RowNoise(seed, 1).uniform("tag", [4])[0])
 
@@ -192,7 +194,8 @@ def test_seeded_rows_differ_by_seed_and_tag(draw):
 def test_seeded_noise_is_distributed_like_the_other():
     rows = SeededRowNoise(tf.range(300, dtype=tf.int64) - 150)
     normal, uniform = tf.function(lambda: (rows.normal("tag", [50]), rows.uniform("tag", [50])))()
-    normal, uniform = normal.numpy(), uniform.numpy()
+    normal = normal.numpy()
+    uniform = uniform.numpy()
     assert scipy.stats.kstest(normal.ravel(), "norm").pvalue > 1e-3
     assert scipy.stats.kstest(uniform.ravel(), "uniform").pvalue > 1e-3
     correlations = np.corrcoef(normal[:-1].ravel(), normal[1:].ravel())[0, 1]

@@ -90,7 +90,8 @@ TOGETHER = [option for option in OPTIONS if option != "r1"] + ["r1"]
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_fragment_binds_what_it_is_about_and_nothing_else(option):
-    before, after = {}, {}
+    before = {}
+    after = {}
     for bindings, files in ((before, ["demo.gin"]), (after, ["demo.gin", f"options/{option}.gin"])):
         loading.parse_gin(files, [DATASET])
         for line in gin.config_str(max_line_length=1000).splitlines():
@@ -100,9 +101,9 @@ def test_a_fragment_binds_what_it_is_about_and_nothing_else(option):
     gin.clear_config()
     changed = {name: value for name, value in after.items() if name not in before or repr(before[name]) != repr(value)}
     changed.pop("DifferentiableAugmentation.transformations", None)  # All of them, as by default.
-    shown = {name: str(value) if repr(value).startswith(("@", "%")) else value for name, value in changed.items()}
-    assert shown.items() <= BINDS[option].items()
-    assert BINDS[option].keys() - shown.keys() <= {"train.moving_average", "PiVAE.dequantization"}  # The demo has them.
+    texts = {name: str(value) if repr(value).startswith(("@", "%")) else value for name, value in changed.items()}
+    assert texts.items() <= BINDS[option].items()
+    assert BINDS[option].keys() - texts.keys() <= {"train.moving_average", "PiVAE.dequantization"}  # The demo has them.
 
 
 def test_every_option_is_tested():
@@ -169,9 +170,10 @@ def test_a_run_with_all_options_is_continued_bitwise(together, tmp_path):
         shutil.rmtree(continued / "checkpoints" / f"{step:08d}")
     result = train(continued)
     assert result.returncode == 0, result.stderr
-    expected, found = _variables(run_dir, 12), _variables(continued, 12)
-    assert expected.keys() == found.keys()
-    assert not [name for name in expected if expected[name].tobytes() != found[name].tobytes()]
+    expected = _variables(run_dir, 12)
+    actual = _variables(continued, 12)
+    assert expected.keys() == actual.keys()
+    assert not [name for name in expected if expected[name].tobytes() != actual[name].tobytes()]
     vectors = [name for name in expected if name.startswith("critic/") and re.search(r"[./S]u/", name)]
     assert vectors, [name for name in expected if name.startswith("critic/")]
     first = _variables(run_dir, 4)

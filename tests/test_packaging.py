@@ -101,8 +101,8 @@ def test_description_is_the_readme_without_links_into_the_tree(wheel):
     assert all(target.startswith("https://") for target in targets)
     assert "(its model card, `tf_pivae/pretrained/fashion_mnist/model_card.md`" in text
     assert "| `docs/commands.md` |" in text
-    kept = [line for line in (ROOT / "README.md").read_text().splitlines() if "](" not in line]
-    assert kept == [line for line in text.splitlines() if line in kept]
+    lines = [line for line in (ROOT / "README.md").read_text().splitlines() if "](" not in line]
+    assert lines == [line for line in text.splitlines() if line in lines]
 
 
 def test_twine_is_content(sdist, wheel):
@@ -166,10 +166,10 @@ def test_every_requirement_is_pinned():
 
 
 def test_makefile_has_the_targets_that_the_readme_names():
-    named = re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    in_readme = re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    assert {"demo", "test"} <= set(named)
-    assert set(named) <= set(targets)
+    assert {"demo", "test"} <= set(in_readme)
+    assert set(in_readme) <= set(targets)
 
 
 # The file BUILD.
@@ -194,6 +194,6 @@ def test_every_source_file_is_in_a_build_rule():
     assert len(python) > 250
     assert not python - globbed
     assert {ROOT / name for name in (*BUNDLED, *ASSETS, *PRETRAINED, "gin/demo.gin", "tests/tiny.gin")} <= globbed
-    named = {keyword.value.value for keyword in ast.walk(tree) if isinstance(keyword, ast.keyword) and
+    mains = {keyword.value.value for keyword in ast.walk(tree) if isinstance(keyword, ast.keyword) and
              keyword.arg == "main" and keyword.value.value.startswith("tf_pivae")}  # fmt: skip
-    assert named == {"tf_pivae/__main__.py"}
+    assert mains == {"tf_pivae/__main__.py"}

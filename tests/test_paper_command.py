@@ -34,7 +34,8 @@ def table(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("tables")
     metrics = folder / "runs/gan/seed_0/bound/metrics.jsonl"
-    before, reached = "", 0
+    before = ""
+    reached = 0
     for number in (signal.SIGTERM, signal.SIGKILL):
         streams = dict(stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         process = forking.Popen("paper", *_arguments(folder), **streams)
@@ -44,10 +45,11 @@ def table(tmp_path_factory):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(number)
-        said, _ = process.communicate(timeout=900)  # The pipe ends when the training, which holds it too, has ended.
+        output, _ = process.communicate(timeout=900)  # The pipe ends when the training, which holds it too, has ended.
         assert process.returncode == (128 + number if number == signal.SIGTERM else -number)
-        assert "stopped by SIGTERM and saved" in said
-        before, reached = before + said, _last_step(metrics)
+        assert "stopped by SIGTERM and saved" in output
+        before = before + output
+        reached = _last_step(metrics)
     assert not list(folder.glob("table_1.*"))
     model = {path: path.stat().st_mtime_ns for path in (folder / "runs/gan/seed_0/model").rglob("*") if path.is_file()}
     assert model
@@ -124,7 +126,7 @@ def test_minutes_are_those_of_all_stages_and_known_without_the_runs(commands, tm
 def test_further_gin_files_come_after_the_preset(commands, tmp_path):
     row_runs.RowRun(_find("1", "vae"), "small", 0, tmp_path, ["a.gin", "b.gin"], ["c=1"], say=_quiet).run()
     expected = ["--gin_file=paper/vae.gin", "--gin_file=presets/small.gin", "--gin_file=a.gin", "--gin_file=b.gin"]
-    assert commands.seen[0][1:7] == [*expected, "--gin_param=seed=0", "--gin_param=c=1"]
+    assert commands.commands[0][1:7] == [*expected, "--gin_param=seed=0", "--gin_param=c=1"]
 
 
 def test_a_misspelt_binding_is_refused_before_anything_is_trained(tmp_path, run_command):
@@ -158,10 +160,13 @@ class _Commands:
     """Stands in for the train and evaluate commands."""
 
     def __init__(self, rows=(), refused=(), error=None):
-        self.rows, self.refused, self.error, self.seen = rows, list(refused), error, []
+        self.rows = rows
+        self.refused = list(refused)
+        self.error = error
+        self.commands = []
 
     def __call__(self, command):
-        self.seen.append(command)
+        self.commands.append(command)
         if command[0] == "tf_pivae.evaluate" and not self.error:
             run_dir = next(a for a in command if a.startswith("--run_dir=")).removeprefix("--run_dir=")
             text = json.dumps({"rows": self.rows, "refused": self.refused})
@@ -171,7 +176,7 @@ class _Commands:
         return self.error
 
     def stages(self):
-        return [a.rsplit("/", 1)[1] for c in self.seen for a in c if a.startswith("--run_dir=")]
+        return [a.rsplit("/", 1)[1] for c in self.commands for a in c if a.startswith("--run_dir=")]
 
 
 @pytest.fixture
@@ -203,18 +208,18 @@ def test_what_cannot_be_had_is_named_and_not_tried_again_unless_asked(commands, 
     assert run() == expected
     assert commands.stages() == ["model", "model"]  # trained, evaluated
     assert run() == expected
-    assert len(commands.seen) == 2
+    assert len(commands.commands) == 2
     commands.rows.append(_row("Inception Score", 8.0))
     commands.refused.clear()
     assert run(retry=True) == {**expected, "inception_score": {**result, "value": 8.0}}
-    assert commands.seen[2][-1] == "--metrics=inception_score"
+    assert commands.commands[2][-1] == "--metrics=inception_score"
 
 
 def test_other_weights_evaluate_again_and_do_not_train_again(commands, tmp_path):
     for weights in ("a", "b"):
         flags = [f"--inception_weights={weights}"]
         row_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, evaluation=flags, say=_quiet).run()
-    assert [command[0] for command in commands.seen] == ["tf_pivae.train", *2 * ["tf_pivae.evaluate"]]
+    assert [command[0] for command in commands.commands] == ["tf_pivae.train", *2 * ["tf_pivae.evaluate"]]
 
 
 def test_a_bar_of_a_part_stays_a_bar(tmp_path, monkeypatch, capfd):
@@ -229,11 +234,11 @@ def test_stages(commands, tmp_path):
     row_runs.RowRun(_find("1", "gan"), "small", 0, tmp_path, say=_quiet).run()
     row_runs.RowRun(_find("8", "cqfg_2_2"), "small", 0, tmp_path, say=_quiet).run()
     assert commands.stages() == ["model", "model", "bound", "bound", "likelihood", "model", "model"]
-    assert "--gin_file=presets/small_gan.gin" in commands.seen[0]
-    assert "--gin_file=gan_bits_per_dim.gin" in commands.seen[2]
-    assert f"--gin_param=initial_run='{tmp_path}/runs/gan/seed_0/model'" in commands.seen[2]
-    assert "--gin_param=train.critic=None" in commands.seen[4]
-    assert f"--gin_param=train.initial_run='{tmp_path}/runs/cqfg_2_2/seed_0/likelihood'" in commands.seen[5]
+    assert "--gin_file=presets/small_gan.gin" in commands.commands[0]
+    assert "--gin_file=gan_bits_per_dim.gin" in commands.commands[2]
+    assert f"--gin_param=initial_run='{tmp_path}/runs/gan/seed_0/model'" in commands.commands[2]
+    assert "--gin_param=train.critic=None" in commands.commands[4]
+    assert f"--gin_param=train.initial_run='{tmp_path}/runs/cqfg_2_2/seed_0/likelihood'" in commands.commands[5]
 
 
 def test_a_preset_with_its_own_data_shares_runs(commands, tmp_path):
@@ -242,7 +247,7 @@ def test_a_preset_with_its_own_data_shares_runs(commands, tmp_path):
         row.run()
         assert row.directory == tmp_path / "runs/cqfg_large_d/seed_1"
         assert row_runs.RowRun(_find("4", name), "full", 1, tmp_path).directory == tmp_path / f"runs/{name}/seed_1"
-    assert [command[0] for command in commands.seen].count("tf_pivae.train") == 1
+    assert [command[0] for command in commands.commands].count("tf_pivae.train") == 1
 
 
 def test_a_row_that_cannot_be_trained_says_why(commands, tmp_path):
@@ -260,9 +265,9 @@ def test_a_row_that_cannot_be_trained_says_why(commands, tmp_path):
 
 def test_mean_and_standard_deviation_over_seeds():
     values = [3.5, 3.75, 3.0]
-    found = comparison.cell(3.5, [{"value": value, "protocol": "how"} for value in values])
-    assert found.text == f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
-    assert found.as_dict()["sd"] == pytest.approx(0.38188, abs=1e-5)  # sqrt(((1/12)^2 + (1/3)^2 + (5/12)^2) / 2)
+    result = comparison.cell(3.5, [{"value": value, "protocol": "how"} for value in values])
+    assert result.text == f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+    assert result.as_dict()["sd"] == pytest.approx(0.38188, abs=1e-5)  # sqrt(((1/12)^2 + (1/3)^2 + (5/12)^2) / 2)
     assert comparison.cell(3.5, [{"value": 3.0, "protocol": "how"}]).text == "3.00"
     assert comparison.cell(7.0, [{"value": 3.0, "protocol": "how"}], approximate=True).text == "[3.00]"
     assert comparison.cell(None, []).text == "-"

@@ -7,7 +7,8 @@ from tf_pivae import figures
 from tf_pivae.data.arrays import ImageDataset, ImageSplit
 from tf_pivae.paper import pictures
 
-_TILE, _ROW = 64, 66
+_TILE = 64
+_ROW = 66
 
 
 class _Parrot:
@@ -16,7 +17,8 @@ class _Parrot:
     num_classes = 3
 
     def __init__(self, images):
-        self.images, self.labels = images, None
+        self.images = images
+        self.labels = None
 
     def sample(self, count, labels):
         self.labels = labels.tolist()

@@ -66,7 +66,7 @@ def test_space_is_told_before_a_progress_bar_starts(tmp_path, images):
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, env=environment, timeout=120)
     os.close(follower)
     assert result.returncode == 0
-    shown = ""
+    output = ""
     while True:
         try:
             part = os.read(leader, 1 << 16)
@@ -74,13 +74,14 @@ def test_space_is_told_before_a_progress_bar_starts(tmp_path, images):
             break
         if not part:
             break
-        shown += part.decode()
+        output += part.decode()
     os.close(leader)
     needed = 6 * (16 * 16 * 3 + 8) / 1e6
-    space, bar = shown.index(f"preparing {needed:.1f} MB in {tmp_path / 'cache'}"), shown.index("photos train:")
+    space = output.index(f"preparing {needed:.1f} MB in {tmp_path / 'cache'}")
+    bar = output.index("photos train:")
     assert space < bar
-    assert "MB free" in shown[space:bar]
-    assert "3/3" in shown[bar:]
+    assert "MB free" in output[space:bar]
+    assert "3/3" in output[bar:]
 
 
 def test_a_download_is_announced_with_its_space(tmp_path, monkeypatch, caplog):

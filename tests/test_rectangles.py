@@ -92,7 +92,8 @@ def test_files_of_samples_and_their_scores(run_dir, tmp_path):
     np.testing.assert_array_equal(samples, model.sample(6, seed=0))
     assert samples.shape == (6, *SHAPE)
     Image.fromarray(samples[0, :, :, 0].T).save(tmp_path / "samples/turned.png")
-    files, few = f"--images={tmp_path}/samples", ("--num_held_out=8", "--importance_samples=2")
+    files = f"--images={tmp_path}/samples"
+    few = ("--num_held_out=8", "--importance_samples=2")
     ok("score", f"--run_dir={run_dir}", files, *few, f"--output={tmp_path}/scores.csv")
     with open(tmp_path / "scores.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -125,8 +126,8 @@ def test_both_vaes(vae, randomize):
     model = randomize(PiVAE(SHAPE, vae=VAES[vae]), scale=0.05)
     images = ramps(3, 0)
     assert model.reconstruct(images).shape == model.sample(3, seed=0).shape == (3, *SHAPE)
-    found = model.log_prob(images)
-    assert len(set(found)) == 3
+    result = model.log_prob(images)
+    assert len(set(result)) == 3
     latents = [tuple(group.z.shape[1:3]) for group in model.vae.infer(tf.zeros([3, *SHAPE]), RowNoise(0, 3))[0]]
     assert latents[1:] == ([(6, 10), (12, 20)] if vae == "plain" else [(3, 5), (6, 10), (12, 20)])
 
@@ -147,7 +148,8 @@ def test_inputs_of_inception():
         side = values.shape[axis]
         places = np.arange(299) * side / 299
         low = places.astype(int)
-        high, part = np.minimum(low + 1, side - 1), places - low
+        high = np.minimum(low + 1, side - 1)
+        part = places - low
         shape = [-1 if i == axis else 1 for i in range(4)]
         part = part.reshape(shape)
         return np.take(values, low, axis) * (1 - part) + np.take(values, high, axis) * part

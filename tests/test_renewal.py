@@ -46,27 +46,31 @@ def run(tmp_path_factory):
         environment |= {"PYTHONPATH": str(Path(__file__).parent), "RENEWED": renewed, "RECORD": str(folder / "record")}
         command = [sys.executable, "-m", "pytest", "-q", "-n", "1", "--dist", "loadfile", "-p", "no:cacheprovider"]
         result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        seen = {}
+        processes = {}
         for line in (folder / "record").read_text().splitlines():
             name, process = line.split()
-            seen.setdefault(name, []).append(process)
-        return result.stdout, seen
+            processes.setdefault(name, []).append(process)
+        return result.stdout, processes
 
     return run
 
 
 def test_a_file_begins_in_a_new_process_where_much_is_held(run):
-    printed, seen = run("yes")
+    printed, processes = run("yes")
     assert re.search("2 failed, 3 passed", printed), printed
-    assert seen["test_a0"] == seen["test_a1"] != seen["test_b0"], "a file's tests share their fixtures"
-    assert seen["test_b0"] != seen["test_b1"] != seen["test_c0"]
-    assert set(seen["ended"]) == {*seen["test_a1"], *seen["test_b1"], *seen["test_c0"]}, "fixtures end with it"
+    assert processes["test_a0"] == processes["test_a1"] != processes["test_b0"], "a file's tests share their fixtures"
+    assert processes["test_b0"] != processes["test_b1"] != processes["test_c0"]
+    assert set(processes["ended"]) == {*processes["test_a1"], *processes["test_b1"], *processes["test_c0"]}, (
+        "fixtures end with it"
+    )
 
 
 def test_a_crash_and_a_failure_are_reported_and_the_others_go_on(run):
-    printed, seen = run("no")
+    printed, processes = run("no")
     assert re.search("2 failed, 3 passed", printed), printed
     assert "the process ended: SIGKILL" in printed
     assert "one is not two" in printed
-    assert seen["test_a1"] == seen["test_b0"] != seen["test_b1"] == seen["test_c0"], "nothing was to be renewed"
+    assert processes["test_a1"] == processes["test_b0"] != processes["test_b1"] == processes["test_c0"], (
+        "nothing was to be renewed"
+    )
     assert re.search(r"gw0: 0\.\d\d GB at most", printed), printed

@@ -37,7 +37,8 @@ def variables(run_dir, step):
 
 
 def assert_bitwise_equal(run_a, run_b, step):
-    a, b = variables(run_a, step), variables(run_b, step)
+    a = variables(run_a, step)
+    b = variables(run_b, step)
     assert a.keys() == b.keys()
     different = [name for name in a if a[name].tobytes() != b[name].tobytes()]
     assert not different

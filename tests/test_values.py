@@ -90,7 +90,9 @@ class Thing:
     """One to configure."""
 
     def __init__(self, given: int, size: Count = 3, name="thing"):
-        self.given, self.size, self.name = given, size, name
+        self.given = given
+        self.size = size
+        self.name = name
 
 
 def test_a_call_is_checked_and_its_signature_kept():
@@ -115,8 +117,8 @@ def test_every_setting_says_what_it_may_be():
         wrapped = gin.config._REGISTRY[selector].wrapped
         if not selector.startswith("tf_pivae.") and "tf_pivae" not in getattr(wrapped, "__module__", ""):
             continue
-        known = values.hints(wrapped)
+        hints = values.hints(wrapped)
         for name, parameter in inspect.signature(wrapped).parameters.items():
-            if parameter.default is not parameter.empty and name not in known and name != "name":
+            if parameter.default is not parameter.empty and name not in hints and name != "name":
                 bare.append(f"{selector}.{name}")
     assert not [name for name in bare if ".data." not in name]

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-MOST_BYTES, MOST_BYTES_OTHERWISE = 2.5e9, 5.5e9
+MOST_BYTES = 2.5e9
+MOST_BYTES_OTHERWISE = 5.5e9
 _costs: dict[str, str] = {}
 _peaks: dict[str, float] = {}
 _highest: tuple[int, str] = (0, "")
@@ -64,7 +65,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_testnodedown(node: Any) -> None:
     """pytest-xdist: a worker has ended."""
     output = getattr(node, "workeroutput", {})
-    _costs[node.gateway.id], _peaks[node.gateway.id] = output.get("cost", "broke off"), output.get("peak", 0)
+    _costs[node.gateway.id] = output.get("cost", "broke off")
+    _peaks[node.gateway.id] = output.get("peak", 0)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -43,9 +43,9 @@ def main() -> None:
     elif name in COMMANDS:
         _run(program, name, arguments)
     else:
-        near = [command for command in COMMANDS if name in command.split(".")]
-        near += difflib.get_close_matches(name, COMMANDS)
-        hint = f"did you mean {near[0]}?" if near else f"{program} --help lists them."
+        matches = [command for command in COMMANDS if name in command.split(".")]
+        matches += difflib.get_close_matches(name, COMMANDS)
+        hint = f"did you mean {matches[0]}?" if matches else f"{program} --help lists them."
         print(f"error: no command {name!r}; {hint}", file=sys.stderr)
         sys.exit(UserError.exit_status)
 

@@ -20,23 +20,24 @@ def whole_numbers(low: int, high: int | None = None, **values: object) -> None:
             raise ValueError(f"`{name}` must be at most {high}; got {value}.")
 
 
-def divisible_sides(image_shape: Sequence[int], halvings: int, what: str) -> tuple[int, int]:
+def divisible_sides(image_shape: Sequence[int], halvings: int, remedy: str) -> tuple[int, int]:
     """(H, W) after so many halvings of images of `image_shape`, (H, W, ...).
 
     Args:
       image_shape: of the images.
       halvings: how often both sides are halved.
-      what: the settings that say how often, for the message.
+      remedy: the settings that say how often, for the message.
 
     Raises:
       ValueError: a side is odd before it is halved; says what size would do.
     """
-    (height, width), stride = image_shape[:2], 2**halvings
+    height, width = image_shape[:2]
+    stride = 2**halvings
     if height % stride or width % stride:
         size = tuple(-(-side // stride) * stride for side in (height, width))
         raise ValueError(
             f"images of {height}x{width} cannot be halved {halvings} times: {stride} must divide both sides. Set "
-            f"pad_to = {size} of the data set, or a crop or image_size that {stride} divides, or {what}."
+            f"pad_to = {size} of the data set, or a crop or image_size that {stride} divides, or {remedy}."
         )
     return height // stride, width // stride
 

@@ -64,9 +64,11 @@ class _StepParser(flags.ArgumentParser):
         return int(text)
 
 
-def define_step_flag(what: str) -> flags.FlagHolder:
-    """Defines --step, whose value is an int, "best" or None, for a command that does `what` with a checkpoint."""
-    about = f"The checkpoint to {what}: a step, or best for the one that train.validation chose; the newest by default."
+def define_step_flag(purpose: str) -> flags.FlagHolder:
+    """Defines --step, whose value is an int, "best" or None, for a command that does `purpose` with a checkpoint."""
+    about = (
+        f"The checkpoint to {purpose}: a step, or best for the one that train.validation chose; the newest by default."
+    )
     return flags.DEFINE(_StepParser(), "step", None, about)
 
 
@@ -99,7 +101,7 @@ def _import_extensions() -> None:
             if os.environ.get("TF_PIVAE_DEBUG"):
                 raise
             raise UserError(
-                f"--import={name}: {type(error).__name__}: {first_line(error)} (TF_PIVAE_DEBUG=1 shows where)"
+                f"--import={name}: {type(error).__name__}: {first_line(error)} (TF_PIVAE_DEBUG=1 shows where)."
             ) from error
 
 
@@ -200,9 +202,9 @@ def one_line(error: BaseException) -> str | None:
     if missing:
         return missing
     # gin marks what went wrong in a configured call: a value in the configuration, most of the time.
-    where = re.search(r"In call to configurable '(\w+)'", str(error))
-    if isinstance(error, (ValueError, TypeError)) and where:
-        return f"{where[1]}: {line} (TF_PIVAE_DEBUG=1 shows where)"
+    match = re.search(r"In call to configurable '(\w+)'", str(error))
+    if isinstance(error, (ValueError, TypeError)) and match:
+        return f"{match[1]}: {line} (TF_PIVAE_DEBUG=1 shows where)"
     return None
 
 

@@ -71,4 +71,4 @@ def _checked(function: Callable, owner: str) -> Callable:
 
 def impossible(name: str, value: Any, hint: Any) -> str:
     """The message for a setting whose value does not fit its annotation."""
-    return f"{name} = {values.shown(value)} is not possible: it takes {values.words(hint)}."
+    return f"{name} = {values.brief(value)} is not possible: it takes {values.words(hint)}."

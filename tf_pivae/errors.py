@@ -67,7 +67,8 @@ def check_output(path: str | Path) -> None:
 def disk_message(error: BaseException) -> str | None:
     """The message for an exception of Python's or TensorFlow's that comes from the disk, or None for any other."""
     if isinstance(error, OSError):
-        number, path = error.errno, error.filename
+        number = error.errno
+        path = error.filename
         if number not in _HINTS or (path is None and _HINTS[number] == _WRITABLE):  # A port fails with the same error.
             return None
     else:
@@ -75,7 +76,8 @@ def disk_message(error: BaseException) -> str | None:
         match = re.search(rf"(\S+); ({'|'.join(reasons)})", str(error))  # The form of TensorFlow's messages.
         if not match:
             return None
-        number, path = reasons[match[2]], match[1]
+        number = reasons[match[2]]
+        path = match[1]
     return f"cannot use {path or 'the disk'}: {os.strerror(number)}; {_HINTS[number]}."
 
 

@@ -1,6 +1,5 @@
 """Every picture that the program draws."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,7 +54,8 @@ def image_grid(
     rows = -(-count // columns)
     factor = max(1, (cell or 64) // max(height, width))
     pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
-    height, width = height * factor, width * factor
+    height = height * factor
+    width = width * factor
     canvas = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), _BACKGROUND)
     for i, image in enumerate(pixels):
         row, column = divmod(i, columns)
@@ -68,7 +68,6 @@ def class_rows(count: int, num_classes: int, columns: int | None = None) -> tupl
 
     Args:
       count: int, number of images.
-      num_classes: int.
       columns: int; None gives every class a row if `count` suffices, and else makes the grid about square.
 
     Returns:
@@ -215,9 +214,11 @@ def line_chart(
 
 def _ticks(values):
     """About six round numbers at equal distances, from below the smallest value to above the largest."""
-    low, high = min(values), max(values)
+    low = min(values)
+    high = max(values)
     step = round_step((high - low) / 5 or 1.0)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
     return [step * i for i in range(first, max(last, first + 1) + 1)]
 
 
@@ -233,7 +234,5 @@ def save_png(picture: Image.Image, path: str | Path) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    encoded = io.BytesIO()
-    picture.save(encoded, format="PNG")
     with replacing(path) as partial:
-        partial.write_bytes(encoded.getvalue())
+        picture.save(partial, format="PNG")

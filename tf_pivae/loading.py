@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import sys
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_pivae import configuration
-from tf_pivae.configuration import parsing
+from tf_pivae.configuration import early, parsing
 from tf_pivae.errors import UserError, first_line
 from tf_pivae.runs.changes import PLACES, is_place
 from tf_pivae.runs.pretrained import resolve
@@ -75,6 +76,8 @@ def parse_gin(files: Sequence[str], parameters: Sequence[str] = (), required: bo
     if required and not files:
         names = ", ".join(parsing.shipped_files()[:6])
         raise UserError(f"give a configuration: --gin_file=NAME, one of {names}, ...")
+    if "tensorflow" not in sys.modules:  # A mistake need not wait for its import.
+        early.refuse_wrong_names(files, parameters)
     register()
     parsing.parse(files, parameters)
 
@@ -121,15 +124,15 @@ def load_with_step(
     facts = load_facts(run_dir)
     path = resolve(run_dir) / "config.gin"
     recipe = recipe_of(run_dir)
-    what = f"{path} describes no model for images of {facts['image_shape']}"
+    problem = f"{path} describes no model for images of {facts['image_shape']}"
     limit = min(physical_memory(), _SLACK + 2 * of_run(path.parent, step).most_bytes())
-    with _named(path), explained(what), bounded_variables(limit, "twice what its checkpoints hold"):
+    with _naming(path), explained(problem), bounded_variables(limit, "twice what its checkpoints hold"):
         model = recipe.model(image_shape=facts["image_shape"], num_classes=facts["num_classes"])
     return model, restore_model(run_dir, model, step, moving_average)
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _naming(path: Path) -> Iterator[None]:
     """Has a `UserError` from within name the file."""
     try:
         yield
@@ -184,7 +187,9 @@ def load_dataset(run_dir: str | Path) -> ImageDataset:
         if place is None:
             raise
         line = first_line(error)
-        raise UserError(f"{line} (if it lies elsewhere on this machine, say where: --gin_param={place}=...)") from error
+        raise UserError(
+            f"{line} (if it lies elsewhere on this machine, say where: --gin_param={place}=...)."
+        ) from error
 
 
 def recipe_of(run_dir: str | Path) -> Recipe:
@@ -195,7 +200,7 @@ def recipe_of(run_dir: str | Path) -> Recipe:
     """
     register()
     path = resolve(run_dir) / "config.gin"
-    with _named(path):
+    with _naming(path):
         settings = configuration.of_run(path)
     return _recipe(settings, path)
 
@@ -204,5 +209,5 @@ def _recipe(settings: configuration.Snapshot, path: Path) -> Recipe:
     from tf_pivae.training.building import explained
     from tf_pivae.training.recipe import Recipe
 
-    with _named(path), explained("it describes no run"):
-        return settings.made(Recipe)
+    with _naming(path), explained("it describes no run"):
+        return settings.build(Recipe)

@@ -27,7 +27,8 @@ from tf_pivae import arguments
 _PHILOX = 1  # tf.random.Algorithm.PHILOX: the counter-based generator that CPU, GPU and XLA share.
 _PER_COUNTER = 4  # One Philox counter yields four float32 numbers, uniform or normal.
 _ROOT_KEY = 0x02461E293EC8F720  # Of the streams before any tag; any constant serves.
-_MANTISSA, _ONE = 0x007FFFFF, 0x3F800000  # float32: the bits of the fraction, and those of 1.0.
+_MANTISSA = 0x007FFFFF  # the bits of a float32's fraction
+_ONE = 0x3F800000  # 1.0 as a float32
 _SMALLEST_UNIFORM = 1e-7  # TensorFlow takes the logarithm of at least this.
 
 
@@ -88,7 +89,7 @@ UNIFORM = tf.raw_ops.StatelessRandomUniformV2, _uniform_of_bits
 
 
 class NormalNoise(Protocol):
-    """What latents are drawn with."""
+    """Noise that latents are drawn with."""
 
     def normal(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
         """Standard normal noise, float32 [B, *shape]."""
@@ -102,7 +103,7 @@ class Noise(NormalNoise, Protocol):
 
 
 class NoiseStreams(Noise, Protocol):
-    """What several samples of the same rows can be drawn with."""
+    """Noise that several samples of the same rows can be drawn with."""
 
     @property
     def num_rows(self) -> int | tf.Tensor:
@@ -195,7 +196,8 @@ class NoiseOfSamples:
     """
 
     def __init__(self, noise: RowNoise, samples: tf.Tensor) -> None:
-        self._noise, self._samples = noise, samples
+        self._noise = noise
+        self._samples = samples
 
     @property
     def num_rows(self) -> tf.Tensor:
@@ -210,12 +212,12 @@ class NoiseOfSamples:
         return self._draw("uniform", tag, shape)
 
     def _draw(self, kind, tag, shape):
-        drawn = tf.map_fn(
+        values = tf.map_fn(
             lambda k: getattr(self._noise.fold_in(k), kind)(tag, shape),
             self._samples,
             fn_output_signature=tf.TensorSpec([None, *shape], tf.float32),
         )
-        return tf.reshape(drawn, [-1, *shape])
+        return tf.reshape(values, [-1, *shape])
 
 
 class SeededRowNoise:

@@ -38,7 +38,7 @@ def main() -> None:
     check_output(_OUTPUT.value)
     cli.import_tensorflow_quietly()
     with loading.data_at(*_GIN_PARAM.value):
-        found = uses.score(
+        result = uses.score(
             _RUN_DIR.value,
             _IMAGES.value,
             _OUTPUT.value,
@@ -51,9 +51,9 @@ def main() -> None:
             _LABEL.value,
             _BATCH_SIZE.value,
         )
-    skipped = f", {found.skipped} skipped (see the column `problem`)" if found.skipped else ""
-    print(f"{found.scored} images scored{skipped}: {_OUTPUT.value}")
-    for column, areas in found.separations.items():
+    skipped = f", {result.skipped} skipped (see the column `problem`)" if result.skipped else ""
+    print(f"{result.scored} images scored{skipped}: {_OUTPUT.value}")
+    for column, areas in result.separations.items():
         (roc, low, high), (pr, pr_low, pr_high) = areas
         print(f"{column:<16} AUROC {roc:.3f} ({low:.3f} to {high:.3f})   AUPR {pr:.3f} ({pr_low:.3f} to {pr_high:.3f})")
 

@@ -56,13 +56,14 @@ class Within(NamedTuple):
 class Result:
     """What a function will return, in place of a value that is not there yet."""
 
-    made: type | None  # None: unknown, which fits everything
+    kind: type | None  # None: unknown, which fits everything
 
 
 def fits(hint: Any, value: Any) -> bool:
     """Whether `value`, or a `Result`, is what the annotation `hint` says."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if isinstance(value, Result) and value.made is None:
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
+    if isinstance(value, Result) and value.kind is None:
         return True
     if origin is typing.Annotated:
         if not fits(arguments[0], value):
@@ -81,7 +82,7 @@ def fits(hint: Any, value: Any) -> bool:
     if hint is Any or not inspect.isclass(hint) or origin is not None:
         return True
     if isinstance(value, Result):
-        return issubclass(value.made, hint)
+        return issubclass(value.kind, hint)
     if hint in (int, float):
         kind = Integral if hint is int else Real
         return isinstance(value, kind) and not isinstance(value, bool) and (hint is int or math.isfinite(value))
@@ -100,20 +101,20 @@ def _elements_fit(origin: type, arguments: tuple, value: tuple | list) -> bool:
 
 def _calls_fit(arguments: tuple, value: Any) -> bool:
     """Whether a value can be called and, as far as is known, returns the last of a Callable's arguments."""
-    wanted = arguments[-1] if arguments else Any
-    made = value.made if isinstance(value, Result) else None
+    result = arguments[-1] if arguments else Any
+    kind = value.kind if isinstance(value, Result) else None
     if isinstance(value, Result):
-        return any("__call__" in base.__dict__ for base in made.__mro__)
-    made = makes(value)
-    return callable(value) and (made is None or fits(wanted, Result(made)))
+        return any("__call__" in base.__dict__ for base in kind.__mro__)
+    kind = makes(value)
+    return callable(value) and (kind is None or fits(result, Result(kind)))
 
 
 def makes(function: Any) -> type | None:
     """The class of what a function returns, or a class itself; None where it is not known."""
     if inspect.isclass(function):
         return function
-    made = hints(function).get("return") if inspect.isroutine(function) else None
-    return made if inspect.isclass(made) and made is not Any and typing.get_origin(made) is None else None
+    kind = hints(function).get("return") if inspect.isroutine(function) else None
+    return kind if inspect.isclass(kind) and kind is not Any and typing.get_origin(kind) is None else None
 
 
 @functools.cache
@@ -142,13 +143,14 @@ def _hints(function: Callable) -> dict[str, Any]:
 
 def words(hint: Any) -> str:
     """What an annotation admits, such as "a whole number from 1 to 8"."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
     if origin is typing.Annotated:
-        said = words(arguments[0])
+        text = words(arguments[0])
         ranges = _ranges(arguments)
         if any(isinstance(extra, Long) for extra in ranges):
-            return said.replace("a list,", f"a list {ranges[0]},")
-        return " ".join([said, *map(str, ranges)])
+            return text.replace("a list,", f"a list {ranges[0]},")
+        return " ".join([text, *map(str, ranges)])
     if origin in (typing.Union, types.UnionType):
         return " or ".join(words(argument) for argument in arguments)
     if origin is typing.Literal:
@@ -157,15 +159,15 @@ def words(hint: Any) -> str:
         kinds = dict.fromkeys(words(argument) for argument in arguments if argument is not Ellipsis)
         return f"({', '.join(words(a) for a in arguments)})" if len(kinds) > 1 else f"a list, each {next(iter(kinds))}"
     if origin is collections.abc.Callable:
-        made = arguments[-1] if arguments else Any
-        of_what = f", that returns {words(made)}" if inspect.isclass(made) else ""
+        result = arguments[-1] if arguments else Any
+        of_what = f", that returns {words(result)}" if inspect.isclass(result) else ""
         return f"a function, as @NAME{of_what}"
     names = {bool: "True or False", int: "a whole number", float: "a number", str: "a string", type(None): "None"}
     name = getattr(hint, "__name__", "value")
     return names.get(hint) or f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
-def shown(value: Any) -> str:
+def brief(value: Any) -> str:
     """A value for a message: short, on one line."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."

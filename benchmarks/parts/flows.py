@@ -24,7 +24,8 @@ def run(pool: Pool, options: Options) -> Section:
     """A table of tasks by batch sizes."""
     libraries = [name for name in ("normflows", "nflows") if importlib.util.find_spec(name)]
     peers = [*options.peers, *libraries]
-    rows, notes = [], []
+    rows = []
+    notes = []
     for factor in options.factors:
         for batch in options.batches:
             for task in NAMES:
@@ -35,8 +36,8 @@ def run(pool: Pool, options: Options) -> Section:
                 competitors = {name: Competitor(name, case) for name in systems}
                 results = compare(pool, competitors, options.rounds, options.budget)
                 ours = results["ours"]
-                shown = "failed" if isinstance(ours, str) else milliseconds(ours.median)
-                rows.append([NAMES[task], f"{factor:g}", str(batch), shown, *against(results, "ours", peers)])
+                median = "failed" if isinstance(ours, str) else milliseconds(ours.median)
+                rows.append([NAMES[task], f"{factor:g}", str(batch), median, *against(results, "ours", peers)])
                 notes += failures(results)
                 options.say(" | ".join(rows[-1]))
     text = (

@@ -45,7 +45,7 @@ def run(kind: str, pool: Pool, options: Options) -> Section:
 def run_alone(kind: str, pool: Pool, options: Options) -> Section:
     """The same of what needs no training: systems start anew for every task, too."""
     tasks = [task for task in options.tasks if task != "train"]
-    rows, notes, measured = _measure(kind, pool, options, tasks, alone=True)
+    rows, notes, measured = _measure(kind, pool, options, tasks, new_processes=True)
     text = (
         "As above, but every row in processes that do nothing else, as one that serves or filters images does. It "
         "matters to PyTorch, which leaves its memory to the C library: that gives a tensor's pages back to the system "
@@ -63,14 +63,16 @@ def _header(options):
     return [*header, "s to first result: ours, " + ", ".join(options.peers)]
 
 
-def _measure(kind, pool, options, tasks, alone=False):
-    """Rows of the table, notes below it, and pairs of a case and its timings; `alone`: each task in new processes."""
-    rows, notes, measured = [], [], []
+def _measure(kind, pool, options, tasks, new_processes=False):
+    """Rows of the table, notes below it, and pairs of a case and its timings; each task in new processes, or not."""
+    rows = []
+    notes = []
+    measured = []
     for factor in options.factors:
         for batch in options.batches:
             systems = ("ours", *options.peers_at(factor, batch))
             for i, task in enumerate(tasks):
-                if not options.quick and (alone or i == 0):
+                if not options.quick and (new_processes or i == 0):
                     pool.close()
                 case = cases.case(task, kind, factor, batch, options.side)
                 competitors = {system: Competitor(system, case) for system in systems}
@@ -87,7 +89,7 @@ def _targets(kind, measured):
 
     def ratios(tasks, peers):
         return [
-            (ratio(results[peer], results["ours"]).median, _where(case, peer))
+            (ratio(results[peer], results["ours"]).median, _label(case, peer))
             for case, results in measured
             for peer in peers
             if case["task"] in tasks and {peer, "ours"} <= set(results)
@@ -95,7 +97,7 @@ def _targets(kind, measured):
 
     def memory(of):
         return [
-            (of(results["ours"]) / of(results["eager"]), _where(case, "eager"))
+            (of(results["ours"]) / of(results["eager"]), _label(case, "eager"))
             for case, results in measured
             if case["task"] == "train" and {"eager", "ours"} <= set(results) and results["ours"].peak_bytes
         ]
@@ -113,7 +115,7 @@ def _targets(kind, measured):
     )
 
 
-def _where(case, peer):
+def _label(case, peer):
     return f"width {case['factor']:g}, batch {case['batch']}, {NAMES[case['task']]}, {peer}"
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def replicas(pool: Pool, options: Options) -> Section:
     """Two logical replicas beside one at the same global batch, and beside two steps of half of the batch."""
-    rows, ratios = [], []
+    rows = []
+    ratios = []
     for factor, batch in itertools.product(options.factors, [batch for batch in options.batches if batch > 1]):
         pool.close()  # TensorFlow takes the collectives of a process's models for the same; these have other shapes.
         case = cases.case("train", factor=factor, batch=batch, side=options.side)
@@ -56,7 +57,8 @@ def xla(pool: Pool, options: Options) -> Section:
             "xla": Competitor("ours", case | {"xla": True}, copy=1),
         }
         results = compare_all(pool, competitors, options.rounds, options.budget)
-        compiled, graph = results["xla"], results["graph"]
+        compiled = results["xla"]
+        graph = results["graph"]
         rows.append([str(batch), milliseconds(graph.median), str(ratio(compiled, graph)), f"{compiled.first:.1f}"])
         options.say(" | ".join(rows[-1]))
     text = (
@@ -69,7 +71,8 @@ def xla(pool: Pool, options: Options) -> Section:
 
 def input_pipeline(pool: Pool, options: Options) -> Section:
     """Training from the pipeline beside training on one batch over and over."""
-    rows, ratios = [], []
+    rows = []
+    ratios = []
     for batch in options.batches:
         case = cases.case("train", factor=options.factors[0], batch=batch, side=options.side)
         results = compare_all(
@@ -83,14 +86,14 @@ def input_pipeline(pool: Pool, options: Options) -> Section:
         )
         step = results["fixed"].median
         ratios.append((ratio(results["input"], results["fixed"]).median, f"batch {batch}"))
-        alone = Competitor("ours", case | {"task": "input"})
-        alone = compare_all(pool, {"alone": alone}, options.rounds, options.budget)["alone"]
+        input_only = Competitor("ours", case | {"task": "input"})
+        input_only = compare_all(pool, {"alone": input_only}, options.rounds, options.budget)["alone"]
         rows.append(
             [
                 str(batch),
                 milliseconds(step),
                 str(ratio(results["input"], results["fixed"])),
-                f"{100.0 * alone.median / step:.2f} %",
+                f"{100.0 * input_only.median / step:.2f} %",
             ]
         )
         options.say(" | ".join(rows[-1]))

@@ -18,7 +18,8 @@ CONVOLUTIONS = ((64, 32, 64), (64, 16, 128), (64, 8, 256))
 
 def run(pool: Pool, options: Options) -> Section:
     """One row for each model and batch; the roof is measured before each."""
-    rows, fractions = [], []
+    rows = []
+    fractions = []
     for kind in options.kinds:
         for factor in options.factors:
             for batch in options.batches:

@@ -38,7 +38,8 @@ for case in json.loads(sys.argv[1]):
 
 def run(pool: Pool, options: Options) -> Section:
     """Start, memory, latency, throughput and difference for each K and batch size; a process for each."""
-    rows, notes = [], []
+    rows = []
+    notes = []
     systems = [name for name in SYSTEMS if name != "eager" or name in options.peers]
     with tempfile.TemporaryDirectory() as folder:
         model = dict(kind="iaf_res", factor=min(options.factors), side=16)
@@ -80,8 +81,8 @@ def _row(samples, batch, name, timing, values, exact):
     row = [str(samples), str(batch), SYSTEMS[name]]
     if not isinstance(timing, Timing):
         return [*row, *["failed"] * 5]
-    known = name != "tensorflow" and values is not None and exact is not None
-    difference = f"{np.max(np.abs(values / exact - 1.0)):.0e}" if known else "-"
+    is_comparable = name != "tensorflow" and values is not None and exact is not None
+    difference = f"{np.max(np.abs(values / exact - 1.0)):.0e}" if is_comparable else "-"
     memory = "-" if timing.peak_bytes is None else f"{timing.peak_bytes / 1e6:.0f}"
     numbers = [f"{timing.since_start:.1f}", memory, milliseconds(timing.median), f"{batch / timing.median:.0f}"]
     return [*row, *numbers, difference]

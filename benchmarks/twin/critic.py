@@ -24,7 +24,8 @@ class PlainCritic(nn.Module):
 
     def __init__(self, height: int, width: int, widths: Sequence[int]) -> None:
         super().__init__()
-        convs, inputs = [], 3
+        convs = []
+        inputs = 3
         for i, filters in enumerate(widths):
             convs.append(SameConv(inputs, filters, 3))
             if i < len(widths) - 1:
@@ -44,7 +45,8 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, filters: int, down: bool) -> None:
         super().__init__()
         self.down = down
-        self.conv_0, self.conv_1 = SameConv(inputs, filters, 3), SameConv(filters, filters, 3)
+        self.conv_0 = SameConv(inputs, filters, 3)
+        self.conv_1 = SameConv(filters, filters, 3)
         self.shortcut = SameConv(inputs, filters, 1) if down or inputs != filters else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ class Uniform(nn.Module):
         t, log_det = logit(dequantize(images, noise))
         return t, log_det, torch.full_like(log_det, -images[0].numel() * math.log(256.0))
 
-    def seen(self, v: torch.Tensor) -> torch.Tensor:
+    def critic_view(self, v: torch.Tensor) -> torch.Tensor:
         """The critic sees samples as they are."""
         return v
 
@@ -49,17 +49,18 @@ class EdgeBins(nn.Module):
         )
         inner = torch.ones_like(t)
         for i, (level, edge, sign) in enumerate([(0.0, edges[1], -1.0), (255.0, edges[2], 1.0)]):
-            here = levels == level
+            is_level = levels == level
             logistic = torch.logit(u)
             raw = self.location[i] + self.log_scale[i].exp() * logistic
             tail = edge + sign * unit * F.softplus(raw)
             # Change of variables from the logistic e to t, whose derivative is c s sigmoid(m + s e).
             log_tail = density.log_prob(logistic) - self.log_scale[i] - unit.log() - F.logsigmoid(raw)
-            t, log_q = torch.where(here, tail, t), torch.where(here, log_tail, log_q)
-            inner = torch.where(here, 0.0, inner)
+            t = torch.where(is_level, tail, t)
+            log_q = torch.where(is_level, log_tail, log_q)
+            inner = torch.where(is_level, 0.0, inner)
         return t, (inner * elementwise).sum([1, 2, 3]), -log_q.sum([1, 2, 3])
 
-    def seen(self, v: torch.Tensor) -> torch.Tensor:
+    def critic_view(self, v: torch.Tensor) -> torch.Tensor:
         """The critic sees samples as images are shown."""
         return v.clamp(0.0, 1.0)
 

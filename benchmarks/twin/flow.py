@@ -29,8 +29,10 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm_0, self.conv_0 = BatchNorm(width), Conv(width, width)
-        self.norm_1, self.conv_1 = BatchNorm(width), Conv(width, width)
+        self.norm_0 = BatchNorm(width)
+        self.conv_0 = Conv(width, width)
+        self.norm_1 = BatchNorm(width)
+        self.conv_1 = Conv(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.conv_1(F.relu(self.norm_1(self.conv_0(F.relu(self.norm_0(x))))))
@@ -51,8 +53,8 @@ class Coupling(nn.Module):
         self.log_scale_bound = nn.Parameter(torch.ones(channels))
 
     def _log_scale_and_shift(self, x):
-        seen = self.input_norm(x * self.mask) * self.mask
-        h = self.input_conv(torch.cat([seen, -seen, self.mask.expand(len(x), -1, -1, -1)], 1))
+        conditions = self.input_norm(x * self.mask) * self.mask
+        h = self.input_conv(torch.cat([conditions, -conditions, self.mask.expand(len(x), -1, -1, -1)], 1))
         for block in self.blocks:
             h = block(h)
         log_scale, shift = self.output_conv(F.relu(self.output_norm(h))).chunk(2, 1)

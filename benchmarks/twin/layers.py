@@ -132,7 +132,8 @@ class BatchNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return F.batch_norm(x, self.mean, self.variance, self.gamma, self.beta, eps=self.epsilon)
-        mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
+        mean = torch.zeros_like(self.mean)
+        variance = torch.zeros_like(self.variance)
         out = F.batch_norm(x, mean, variance, self.gamma, self.beta, training=True, momentum=1.0, eps=self.epsilon)
         count = x.numel() // x.shape[1]
         with torch.no_grad():

@@ -38,7 +38,9 @@ class PiVAE(nn.Module):
 
     def __init__(self, flow: RealNVP | None, vae: VAE, dequantization: nn.Module | None = None) -> None:
         super().__init__()
-        self.flow, self.vae, self.dequantization = flow, vae, dequantization or Uniform()
+        self.flow = flow
+        self.vae = vae
+        self.dequantization = dequantization or Uniform()
 
     def bound(self, images: torch.Tensor, noise: Noise) -> Bound:
         """One-sample `Bound`; batch statistics in training mode."""

@@ -42,5 +42,5 @@ class GivenNoise:
 
     @staticmethod
     def _converted(draw: Callable, tag: str, shape: Sequence[int]) -> torch.Tensor:
-        drawn = np.asarray(draw(tag, [*shape[1:], shape[0]] if len(shape) == 3 else list(shape)))
-        return torch.from_numpy(np.moveaxis(drawn, -1, 1).copy() if len(shape) == 3 else drawn.copy())
+        values = np.asarray(draw(tag, [*shape[1:], shape[0]] if len(shape) == 3 else list(shape)))
+        return torch.from_numpy(np.moveaxis(values, -1, 1).copy() if len(shape) == 3 else values.copy())

@@ -57,8 +57,11 @@ class Trainer:
         sample: Callable | None = None,
         judge: Callable | None = None,
     ) -> None:
-        self.model, self.critic, self.adversarial_weight = model, critic, adversarial_weight
-        self.bound, self.judge = bound or model, judge or critic
+        self.model = model
+        self.critic = critic
+        self.adversarial_weight = adversarial_weight
+        self.bound = bound or model
+        self.judge = judge or critic
         self.sample = sample or model.sample_continuous
         options = dict(lr=learning_rate, betas=(0.9, 0.999), eps=1e-7)
         self.generator_optimizer = torch.optim.Adamax(model.parameters(), **options)
@@ -75,7 +78,7 @@ class Trainer:
 
         # The head passes the adversary's gradient on to the decoder and receives none itself.
         self.model.flow.requires_grad_(False)
-        fake = 2.0 * self.model.dequantization.seen(self.sample(tuple(images.shape[1:]), adversary_noise)) - 1.0
+        fake = 2.0 * self.model.dequantization.critic_view(self.sample(tuple(images.shape[1:]), adversary_noise)) - 1.0
         real = 2.0 * dequantize(images, critic_noise) - 1.0
         cross_entropy, penalty = self._critic_step(real, fake.detach(), adversary_noise)
 

@@ -44,7 +44,8 @@ class TopDown(nn.Module):
         self, inputs: int, filters: int, up: type[nn.Module] | None, latents: int, iaf: bool, residual: bool
     ) -> None:
         super().__init__()
-        self.latents, self.up = latents, up is not None
+        self.latents = latents
+        self.up = up is not None
         features = filters if residual else filters - latents  # A plain block's latents are some of its maps.
         self.sizes = [latents] * 4 + [filters if iaf else 0, features]
         widen = up or Conv
@@ -70,7 +71,8 @@ class TopDown(nn.Module):
         prior_log_scale = clamped(prior_log_scale)
         epsilon = normal((self.latents, *features.shape[2:]))
         if evidence is None:
-            z, kl = prior_mean + temperature * prior_log_scale.exp() * epsilon, None
+            z = prior_mean + temperature * prior_log_scale.exp() * epsilon
+            kl = None
         else:
             z, log_q = draw_posterior(
                 mean + evidence[0], log_scale + evidence[1], epsilon, self.iaf, context + evidence[2]
@@ -111,10 +113,12 @@ class VAE(nn.Module):
         up: type[nn.Module] = Deconv,
     ) -> None:
         super().__init__()
-        residual, count = stem is not None, len(widths)
+        residual = stem is not None
+        count = len(widths)
         lowest = (height >> count - 1, width >> count - 1)
         self.stem = Conv(3, stem, 3) if residual else nn.Identity()
-        self.bottom_up, self.top_down = nn.ModuleList(), nn.ModuleList()
+        self.bottom_up = nn.ModuleList()
+        self.top_down = nn.ModuleList()
         inputs = stem if residual else 3
         places = [(i, j) for i in range(count) for j in range(blocks)]
         for i, j in places:
@@ -132,18 +136,23 @@ class VAE(nn.Module):
         self.residual = residual
         self.top_shape: tuple[int, ...]
         if residual:
-            self.top_shape, self.map_shape = (top, *lowest), None
-            self.posterior, self.decoder = Conv(widths[-1], 2 * top), Conv(top, widths[-1])
+            self.top_shape = (top, *lowest)
+            self.map_shape = None
+            self.posterior = Conv(widths[-1], 2 * top)
+            self.decoder = Conv(top, widths[-1])
         else:
-            self.top_shape, self.map_shape = (top,), (widths[-1], *lowest)
+            self.top_shape = (top,)
+            self.map_shape = (widths[-1], *lowest)
             flat = widths[-1] * lowest[0] * lowest[1]
-            self.posterior, self.decoder = Dense(flat, 2 * top), Dense(top, flat)
+            self.posterior = Dense(flat, 2 * top)
+            self.decoder = Dense(top, flat)
         self.output = Conv(widths[0], 3)
         self.log_sigma = nn.Parameter(torch.zeros([]))
 
     def infer(self, y: torch.Tensor, noise: Noise) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """mu(z) of a sample z of q(z|y), and the groups' log q - log p, [B] each, the top first."""
-        features, evidence = self.stem(y), []
+        features = self.stem(y)
+        evidence = []
         for block in self.bottom_up:
             features, part = block(features)
             if part[0].shape[1]:

@@ -47,7 +47,10 @@ class GrpcClient(ModelClient):
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
     ) -> None:
-        self.address, self.model_name, self.timeout, self.max_attempts = address, model_name, timeout, max_attempts
+        self.address = address
+        self.model_name = model_name
+        self.timeout = timeout
+        self.max_attempts = max_attempts
         if token is not None:
             if credentials is None:
                 raise ValueError("a `token` must not travel in the clear: give `credentials`.")

@@ -13,8 +13,8 @@ def signatures_of(definitions: get_model_metadata_pb2.SignatureDefMap) -> dict[s
     TensorFlow's own, whose names begin with two underscores, are left out: the outputs of `__saved_model_init_op` have
     no type.
     """
-    known = definitions.signature_def.items()
-    return {name: signature_of(definition) for name, definition in known if not name.startswith("__")}
+    signatures = definitions.signature_def.items()
+    return {name: signature_of(definition) for name, definition in signatures if not name.startswith("__")}
 
 
 def signature_of(definition: meta_graph_pb2.SignatureDef) -> Signature:

@@ -37,27 +37,27 @@ class ModelClient(abc.ABC):
 
     def log_prob(self, images: ArrayLike, labels: ArrayLike | None = None) -> LogProb:
         """Images uint8 [N, H, W, C] -> `LogProb`."""
-        return LogProb(**self.predict("log_prob", _given(images=images, labels=labels)))
+        return LogProb(**self.predict("log_prob", _present(images=images, labels=labels)))
 
     def log_prob_of_files(self, files: Sequence[bytes], labels: ArrayLike | None = None) -> LogProb:
         """PNG or JPEG files, bytes, as a list -> `LogProb`."""
-        return LogProb(**self.predict("image_bytes", _given(image_bytes=files, labels=labels)))
+        return LogProb(**self.predict("image_bytes", _present(image_bytes=files, labels=labels)))
 
     def sample(self, seeds: ArrayLike, labels: ArrayLike | None = None) -> np.ndarray:
         """Images drawn from the model, one a seed: integers [N] -> uint8 [N, H, W, C]."""
-        return self.predict("sample", _given(seeds=seeds, labels=labels))["images"]
+        return self.predict("sample", _present(seeds=seeds, labels=labels))["images"]
 
     def reconstruct(self, images: ArrayLike, labels: ArrayLike | None = None) -> np.ndarray:
         """Encodes and decodes: uint8 [N, H, W, C] -> uint8 [N, H, W, C]."""
-        return self.predict("reconstruct", _given(images=images, labels=labels))["images"]
+        return self.predict("reconstruct", _present(images=images, labels=labels))["images"]
 
     def encode(self, images: ArrayLike, labels: ArrayLike | None = None) -> dict[str, np.ndarray]:
         """Images uint8 [N, H, W, C] -> the latent groups, a dict of float32 arrays."""
-        return self.predict("encode", _given(images=images, labels=labels))
+        return self.predict("encode", _present(images=images, labels=labels))
 
     def decode(self, latents: Mapping[str, ArrayLike], labels: ArrayLike | None = None) -> np.ndarray:
         """The latent groups -> images, uint8 [N, H, W, C]."""
-        return self.predict("decode", _given(**latents, labels=labels))["images"]
+        return self.predict("decode", _present(**latents, labels=labels))["images"]
 
     def predict(self, signature: str, inputs: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
         """Any signature by its name: arrays by name -> arrays by name, all of N rows.
@@ -70,8 +70,9 @@ class ModelClient(abc.ABC):
             raise ValueError(f"this model has no signature {signature!r}; it has {', '.join(sorted(self.signatures))}.")
         specs = self.signatures[signature].inputs
         if set(inputs) != set(specs):
-            wanted, got = ", ".join(sorted(specs)), ", ".join(sorted(inputs))
-            raise ValueError(f"signature {signature!r} wants {wanted}; got {got}.")
+            expected = ", ".join(sorted(specs))
+            names = ", ".join(sorted(inputs))
+            raise ValueError(f"signature {signature!r} wants {expected}; got {names}.")
         arrays = {name: as_array(name, value, specs[name]) for name, value in inputs.items()}
         rows = {len(array) for array in arrays.values()}
         if len(rows) != 1:
@@ -84,7 +85,7 @@ class ModelClient(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Lets go of the connection."""
+        """Closes the connection."""
 
     @abc.abstractmethod
     def _send(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -101,7 +102,7 @@ class ModelClient(abc.ABC):
         self.close()
 
 
-def _given(**inputs: ArrayLike | None) -> dict[str, ArrayLike]:
+def _present(**inputs: ArrayLike | None) -> dict[str, ArrayLike]:
     return {name: value for name, value in inputs.items() if value is not None}
 
 
@@ -126,12 +127,12 @@ def as_array(name: str, value: Any, spec: TensorSpec) -> np.ndarray:
 
 
 def _converted(name: str, array: np.ndarray, spec: TensorSpec) -> np.ndarray:
-    wanted = np.dtype(spec.dtype)
-    whole = wanted.kind in "iu"
+    dtype = np.dtype(spec.dtype)
+    whole = dtype.kind in "iu"
     if array.dtype.kind not in ("iu" if whole else "iuf"):
         raise ValueError(f"`{name}` must be {_described(spec)}; got {array.dtype} {list(array.shape)}.")
-    with np.errstate(over="ignore"):  # What is beyond float32 becomes infinite.
-        converted = array.astype(wanted)
+    with np.errstate(over="ignore"):  # Values beyond float32 become infinite.
+        converted = array.astype(dtype)
     if not (np.array_equal(converted, array) if whole else np.isfinite(converted).all()):
         raise ValueError(f"`{name}` must be {_described(spec)}; got numbers beyond {spec.dtype}, NaN or infinity.")
     return converted

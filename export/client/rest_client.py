@@ -66,7 +66,9 @@ class RestClient(ModelClient):
     ) -> None:
         if token is not None and not url.startswith("https://"):
             raise ValueError("a `token` must not travel in the clear: give an https:// address.")
-        self.url, self.timeout, self.max_attempts = url.rstrip("/"), timeout, max_attempts
+        self.url = url.rstrip("/")
+        self.timeout = timeout
+        self.max_attempts = max_attempts
         self._model_url = f"{self.url}/v1/models/{model_name}"
         self._context = context
         self._headers = {"Content-Type": "application/json"}
@@ -79,7 +81,9 @@ class RestClient(ModelClient):
 
     def _send(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         columns = {
-            name: [_b64(value) for value in array] if array.dtype == object else array.tolist()
+            name: [{"b64": base64.b64encode(value).decode()} for value in array]
+            if array.dtype == object
+            else array.tolist()
             for name, array in inputs.items()
         }
         body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
@@ -112,10 +116,6 @@ class RestClient(ModelClient):
                 raise ServingError("INTERNAL", self.url, f"the answer is not JSON ({error})") from error
 
         return with_retries(attempt, self.timeout, self.max_attempts, self.url)
-
-
-def _b64(value: bytes) -> dict[str, str]:
-    return {"b64": base64.b64encode(value).decode()}
 
 
 def _reason(error: urllib.error.HTTPError) -> str:

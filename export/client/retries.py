@@ -11,11 +11,13 @@ from tf_pivae.errors import UserError
 
 Answer = TypeVar("Answer")
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds; doubled after every attempt
+# seconds; doubled after every attempt
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 0.5
 
 
 class _Cause(NamedTuple):
-    """What is behind a status, as far as the server's words tell."""
+    """The cause of a status, as the server's message names it."""
 
     code: str
     words: str  # a regular expression that is found in the reason
@@ -77,7 +79,6 @@ def with_retries(attempt: Callable[[float], Answer], timeout: float, max_attempt
     Args:
       attempt: function of a float.
       timeout: seconds for all attempts together.
-      max_attempts: int.
       address: for messages.
 
     Raises:
@@ -86,11 +87,11 @@ def with_retries(attempt: Callable[[float], Answer], timeout: float, max_attempt
     deadline = time.monotonic() + timeout
     pause = _FIRST_PAUSE
     for number in itertools.count(1):
-        left = deadline - time.monotonic()
-        if left <= 0.0:
+        seconds_left = deadline - time.monotonic()
+        if seconds_left <= 0.0:
             break
         try:
-            return attempt(left)
+            return attempt(seconds_left)
         except ServingError as error:
             wait = pause * random.uniform(0.5, 1.0)
             if not _passes(error, number, max_attempts) or time.monotonic() + wait > deadline:

@@ -34,7 +34,7 @@ _DRAIN_SECONDS = flags.DEFINE_float("drain_seconds", 30.0, "How long requests ma
 
 
 def main() -> None:
-    os.environ["GRPC_VERBOSITY"] = "NONE"  # A port that is taken is told in one line, by us.
+    os.environ["GRPC_VERBOSITY"] = "NONE"  # A port in use is reported in one line of our own.
     cli.import_tensorflow_quietly()
     require_extra("serving", "tensorflow_serving", "grpc", "aiohttp", "prometheus_client")
     import asyncio

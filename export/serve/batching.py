@@ -15,7 +15,8 @@ from tf_pivae.export.requests import Inputs, Outputs, RequestError
 
 class _Request:
     def __init__(self, inputs: Inputs, rows: int):
-        self.inputs, self.rows = inputs, rows
+        self.inputs = inputs
+        self.rows = rows
         loop = asyncio.get_running_loop()
         self.arrived = loop.time()
         self.outputs: asyncio.Future[Outputs] = loop.create_future()
@@ -50,12 +51,17 @@ class Batcher:
         max_waiting: int = 4096,
         join: bool = True,
     ):
-        self._run, self._executor, self._slots, self._observe = run, executor, slots, observe
-        self._max_batch_size, self._timeout, self._max_waiting = max_batch_size, timeout if join else 0.0, max_waiting
+        self._run = run
+        self._executor = executor
+        self._slots = slots
+        self._observe = observe
+        self._max_batch_size = max_batch_size
+        self._timeout = timeout if join else 0.0
+        self._max_waiting = max_waiting
         self._join = join
         self._waiting: collections.deque[_Request] = collections.deque()
         self._full = asyncio.Event()
-        self._tasks: set[asyncio.Task] = set()  # What makes up batches, while requests wait, and those that run.
+        self._tasks: set[asyncio.Task] = set()  # The task that makes batches, and those that run them.
         self._scheduling = False
 
     async def submit(self, inputs: Inputs, rows: int) -> Outputs:
@@ -85,7 +91,7 @@ class Batcher:
         task.add_done_callback(self._tasks.discard)
 
     async def _schedule(self) -> None:
-        """Makes up batches while there is anything to make them of."""
+        """Makes batches while requests wait."""
         while self._waiting:
             await self._fill()
             await self._slots.acquire()  # The batch grows on while the model is busy.
@@ -98,11 +104,11 @@ class Batcher:
 
     async def _fill(self) -> None:
         """Waits for a full batch, or until the oldest request has waited long enough."""
-        left = self._waiting[0].arrived + self._timeout - asyncio.get_running_loop().time()
-        if self._rows() < self._max_batch_size and left > 0.0:
+        seconds_left = self._waiting[0].arrived + self._timeout - asyncio.get_running_loop().time()
+        if self._rows() < self._max_batch_size and seconds_left > 0.0:
             self._full.clear()
             try:
-                await asyncio.wait_for(self._full.wait(), left)
+                await asyncio.wait_for(self._full.wait(), seconds_left)
             except (asyncio.TimeoutError, TimeoutError):
                 return
 
@@ -139,7 +145,7 @@ class Batcher:
             outputs = await asyncio.get_running_loop().run_in_executor(self._executor, self._run, joined)
         except RequestError:
             raise
-        except Exception as error:  # Whatever it is, clients wait for an answer and the server lives on.
+        except Exception as error:  # Clients need an answer, whatever failed.
             raise RequestError("INTERNAL", f"{type(error).__name__}: {error}") from error
         start = 0
         for request in batch:

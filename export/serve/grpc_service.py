@@ -39,7 +39,10 @@ class GrpcService:
     """
 
     def __init__(self, manager: ModelManager, model_name: str, limits: Limits, patience: float, metrics: ServerMetrics):
-        self._manager, self._model_name, self._limits, self._metrics = manager, model_name, limits, metrics
+        self._manager = manager
+        self._model_name = model_name
+        self._limits = limits
+        self._metrics = metrics
         self._patience = patience
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -60,9 +63,11 @@ class GrpcService:
                     outcome.code = "OK"
                     return response.SerializeToString()
                 except RequestError as error:
-                    outcome.code, message = error.code, str(error)
-                except Exception as error:  # The server lives on.
-                    outcome.code, message = "INTERNAL", f"{type(error).__name__}: {error}"
+                    outcome.code = error.code
+                    message = str(error)
+                except Exception as error:  # The server keeps running.
+                    outcome.code = "INTERNAL"
+                    message = f"{type(error).__name__}: {error}"
             return await context.abort(grpc.StatusCode[outcome.code], message)
 
         return grpc.stream_unary_rpc_method_handler(handle)  # One message is a stream of one.
@@ -129,7 +134,9 @@ class GrpcService:
         return spec.version.value if spec.HasField("version") else None
 
     def _describe(self, spec: model_pb2.ModelSpec, version: int, signature: str) -> None:
-        spec.name, spec.version.value, spec.signature_name = self._model_name, version, signature
+        spec.name = self._model_name
+        spec.version.value = version
+        spec.signature_name = signature
 
 
 def signature_def_map(servable: Servable) -> get_model_metadata_pb2.SignatureDefMap:
@@ -137,7 +144,8 @@ def signature_def_map(servable: Servable) -> get_model_metadata_pb2.SignatureDef
     message = get_model_metadata_pb2.SignatureDefMap()
     # TensorFlow adds one to every SavedModel, which TensorFlow Serving describes like the rest: its output has no type.
     init_op = message.signature_def["__saved_model_init_op"].outputs["__saved_model_init_op"]
-    init_op.name, init_op.tensor_shape.unknown_rank = "NoOp", True
+    init_op.name = "NoOp"
+    init_op.tensor_shape.unknown_rank = True
     for name, definition in servable.signature_defs.items():
         message.signature_def[name].CopyFrom(definition)
     return message

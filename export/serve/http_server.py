@@ -11,7 +11,7 @@ from tf_pivae.export.serve.json_tensors import too_large
 
 _LINGER_SECONDS = 2.0  # How long a refused body is read on, so that its sender gets to the answer.
 _silent = logging.getLogger("tf_pivae.export.serve.http_server")
-_silent.disabled = True  # Broken requests are their senders' affair: aiohttp would write a traceback for each.
+_silent.disabled = True  # aiohttp would log a traceback for each malformed request.
 
 
 class HttpServer(web.Server):
@@ -34,7 +34,9 @@ class HttpServer(web.Server):
     ):
         options = dict(access_log=None, logger=_silent, auto_decompress=False, lingering_time=_LINGER_SECONDS)
         super().__init__(self._respond, keepalive_timeout=patience, timeout_ceil_threshold=patience + 1.0, **options)
-        self._answer, self._max_connections, self._patience = answer, max_connections, patience
+        self._answer = answer
+        self._max_connections = max_connections
+        self._patience = patience
         self._busy: set[web_protocol.RequestHandler] = set()
 
     def connection_made(self, handler: web_protocol.RequestHandler, transport: asyncio.Transport) -> None:

@@ -42,7 +42,7 @@ def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
 
 def too_large(max_bytes: int) -> RequestError:
-    """What a body gets that has more bytes than the model can need."""
+    """The error for a body of more bytes than the model can need."""
     return RequestError("RESOURCE_EXHAUSTED", f"the body has more than {max_bytes} bytes: send smaller batches.")
 
 
@@ -126,10 +126,10 @@ def _object(names: Any, values: Any) -> str:
 def _columns_of_rows(rows: Any, specs: Mapping[str, TensorSpec]) -> Any:
     if not isinstance(rows, list):
         raise invalid('"instances" must be a list, one element a row.')
-    named = [isinstance(row, dict) and set(row) != {"b64"} for row in rows]
-    if not any(named):
+    are_objects = [isinstance(row, dict) and set(row) != {"b64"} for row in rows]
+    if not any(are_objects):
         return rows if len(specs) == 1 else None
-    if not all(named) or any(set(row) != set(rows[0]) for row in rows):
+    if not all(are_objects) or any(set(row) != set(rows[0]) for row in rows):
         raise invalid('all elements of "instances" must have the same keys.')
     return {name: [row[name] for row in rows] for name in rows[0]}
 
@@ -142,7 +142,8 @@ def _array(name: str, value: Any, spec: TensorSpec, max_rows: int) -> np.ndarray
         raise invalid(f"input {name!r} has no rows: the batch is empty; send at least one row.")
     if len(value) > max_rows:
         raise invalid(f"input {name!r} has {len(value)} rows, this server takes {max_rows}: send smaller batches.")
-    shape, elements = (len(value), *spec.shape), value
+    shape = (len(value), *spec.shape)
+    elements = value
     for size in spec.shape:
         if any(type(element) is not list or len(element) != size for element in elements):
             raise invalid(f"input {name!r} must be {spec}, lists in lists of this shape, N the number of rows.")
@@ -166,16 +167,16 @@ def _string(name: str, element: Any) -> bytes:
 
 
 def _numbers(name: str, elements: list, spec: TensorSpec) -> np.ndarray:
-    wanted = np.dtype(spec.dtype)
-    if not set(map(type, elements)) <= ({int} if wanted.kind in "iu" else {int, float}):
+    dtype = np.dtype(spec.dtype)
+    if not set(map(type, elements)) <= ({int} if dtype.kind in "iu" else {int, float}):
         raise invalid(f"input {name!r} must be {spec}; got lists or values of another type.")
-    if wanted.kind == "f":
+    if dtype.kind == "f":
         try:
             with np.errstate(over="ignore"):  # Numbers beyond float32 become infinite, which the caller refuses.
-                return np.array(elements, np.float64).astype(wanted)
+                return np.array(elements, np.float64).astype(dtype)
         except OverflowError as error:
             raise invalid(f"input {name!r} must be finite; got a number beyond float64.") from error
-    limits = np.iinfo(wanted)
+    limits = np.iinfo(dtype)
     if min(elements) < limits.min or max(elements) > limits.max:
         raise invalid(f"input {name!r} must be {spec}, in [{limits.min}, {limits.max}].")
-    return np.array(elements, wanted)
+    return np.array(elements, dtype)

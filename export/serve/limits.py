@@ -14,7 +14,7 @@ _SLACK = 1 << 14  # for names and shapes
 
 
 class Limits(NamedTuple):
-    """What the largest request takes that a model can need."""
+    """Limits that the largest request a model can need stays within."""
 
     rows: int
     proto_bytes: int  # of a message of gRPC

@@ -46,7 +46,9 @@ class ModelManager:
         make_batcher: Callable[[Servable, str], Batcher],
         poll_seconds: float = 1.0,
     ):
-        self._export_dir, self._load, self._make_batcher = export_dir, load, make_batcher
+        self._export_dir = export_dir
+        self._load = load
+        self._make_batcher = make_batcher
         self._poll_seconds = poll_seconds
         self._current: Version | None = None
         self._failed: dict[int, str] = {}
@@ -98,7 +100,7 @@ class ModelManager:
                 logging.log_every_n_seconds(logging.WARNING, "cannot read %s: %s", 60, self._export_dir, error)
 
     async def _update(self) -> None:
-        """Goes over to the highest version that can be loaded."""
+        """Switches to the highest version that can be loaded."""
         present = versions(self._export_dir)
         self._failed = {version: reason for version, reason in self._failed.items() if version in present}
         for version in reversed(present):

@@ -10,7 +10,11 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tf_pivae.export.requests import Outputs, TensorSpec, check_finite, check_names, check_shape, invalid
 
 # Field numbers of PredictRequest, of an entry of its `inputs`, and of TensorProto.
-_MODEL_SPEC, _INPUTS, _VALUE, _SHAPE, _MESSAGES = 1, 2, 2, 2, {14, 15}
+_MODEL_SPEC = 1
+_INPUTS = 2
+_VALUE = 2
+_SHAPE = 2
+_MESSAGES = {14, 15}
 _SMALL = 4096  # bytes of what holds no tensor
 _PARTS = 1024  # Fields of a message, its inputs and their tensors altogether, beside a field for each row
 
@@ -86,8 +90,8 @@ def arrays_from_protos(
 
 def _array(name: str, proto: TensorProto, spec: TensorSpec, max_rows: int) -> np.ndarray:
     if proto.dtype != tf.as_dtype(spec.dtype).as_datatype_enum:
-        known = types_pb2.DataType.values()
-        kind = types_pb2.DataType.Name(proto.dtype) if proto.dtype in known else str(proto.dtype)
+        values = types_pb2.DataType.values()
+        kind = types_pb2.DataType.Name(proto.dtype) if proto.dtype in values else str(proto.dtype)
         raise invalid(f"input {name!r} must be {spec}; got the type {kind}.")
     if proto.tensor_shape.unknown_rank:
         raise invalid(f"input {name!r} must be {spec}; got no shape.")

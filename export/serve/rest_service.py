@@ -39,7 +39,10 @@ class RestService:
     """
 
     def __init__(self, manager: ModelManager, model_name: str, limits: Limits, patience: float, metrics: ServerMetrics):
-        self._manager, self._model_name, self._limits, self._metrics = manager, model_name, limits, metrics
+        self._manager = manager
+        self._model_name = model_name
+        self._limits = limits
+        self._metrics = metrics
         self._patience = patience
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
@@ -50,26 +53,28 @@ class RestService:
                 outcome.code = "OK"
                 return response
             except RequestError as error:
-                outcome.code, message = error.code, str(error)
-            except Exception as error:  # The server lives on.
-                outcome.code, message = "INTERNAL", f"{type(error).__name__}: {error}"
+                outcome.code = error.code
+                message = str(error)
+            except Exception as error:  # The server keeps running.
+                outcome.code = "INTERNAL"
+                message = f"{type(error).__name__}: {error}"
         return _json({"error": message}, HTTP_STATUS[outcome.code])
 
     async def _route(self, request: web.BaseRequest, outcome: Outcome) -> web.Response:
         if (request.method, request.path) == ("GET", _METRICS):
             body = self._metrics.exposition(self._manager.version().number)
             return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
-        asked = _MODEL.fullmatch(request.path)
-        if asked is None or request.method != ("POST" if asked[3] == ":predict" else "GET"):
-            known = "GET /v1/models/NAME, GET /v1/models/NAME/metadata and POST /v1/models/NAME:predict"
-            raise RequestError("NOT_FOUND", f"there are {known}.")
-        if asked[1] != self._model_name:
-            raise RequestError("NOT_FOUND", f"no model {asked[1][:80]!r}; this server has {self._model_name!r}.")
-        version = None if asked[2] is None else int(asked[2])
-        if asked[3] == "":
+        match = _MODEL.fullmatch(request.path)
+        if match is None or request.method != ("POST" if match[3] == ":predict" else "GET"):
+            paths = "GET /v1/models/NAME, GET /v1/models/NAME/metadata and POST /v1/models/NAME:predict"
+            raise RequestError("NOT_FOUND", f"there are {paths}.")
+        if match[1] != self._model_name:
+            raise RequestError("NOT_FOUND", f"no model {match[1][:80]!r}; this server has {self._model_name!r}.")
+        version = None if match[2] is None else int(match[2])
+        if match[3] == "":
             return _json(_as_dict(model_status(self._manager, version), with_zeros=True))
         active = self._manager.version(version)
-        if asked[3] == "/metadata":
+        if match[3] == "/metadata":
             spec = {"name": self._model_name, "signature_name": "", "version": str(active.number)}
             signatures = _as_dict(signature_def_map(active.servable))
             return _json({"model_spec": spec, "metadata": {"signature_def": signatures}})

@@ -42,8 +42,8 @@ class Servable:
         try:
             return self.signatures[name or DEFAULT_SIGNATURE]
         except KeyError:
-            known = ", ".join(sorted(self.signatures))
-            raise invalid(f"no signature {name[:80]!r} in version {self.version}; there are {known}.") from None
+            names = ", ".join(sorted(self.signatures))
+            raise invalid(f"no signature {name[:80]!r} in version {self.version}; there are {names}.") from None
 
     def run(self, name: str, inputs: Inputs) -> Outputs:
         """Runs a signature.

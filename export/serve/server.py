@@ -62,7 +62,8 @@ async def serve(settings: Settings) -> None:
     Raises:
       UserError: nothing to serve, a port that is taken, or too few descriptors.
     """
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.set_exception_handler(one_line_a_minute())
@@ -113,17 +114,17 @@ def one_line_a_minute() -> Callable[[asyncio.AbstractEventLoop, dict], None]:
     return handle
 
 
-def _max_connections(wanted: int) -> int:
+def _max_connections(requested: int) -> int:
     """How many each port may hold, so that some descriptors are always left.
 
     Raises:
       UserError: hardly any.
     """
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    possible = (allowed - _OTHER_FILES - len(os.listdir("/dev/fd"))) // 2 if allowed > 0 else wanted
+    possible = (allowed - _OTHER_FILES - len(os.listdir("/dev/fd"))) // 2 if allowed > 0 else requested
     if possible < 8:
         raise UserError(f"this process may open {allowed} files, too few for a server: raise it (ulimit -n).")
-    return min(wanted, possible)
+    return min(requested, possible)
 
 
 def _batcher_factory(
@@ -149,7 +150,8 @@ def _batcher_factory(
 async def _start_grpc(
     settings: Settings, manager: ModelManager, limits: Limits, connections: int, metrics: ServerMetrics
 ) -> tuple[grpc.aio.Server, int]:
-    patience, calls = round(1e3 * settings.patience_seconds), 64 * settings.max_batch_size
+    patience = round(1e3 * settings.patience_seconds)
+    calls = 64 * settings.max_batch_size
     options = [
         ("grpc.max_receive_message_length", limits.proto_bytes),
         ("grpc.max_send_message_length", -1),

@@ -43,7 +43,8 @@ class ServerMetrics:
     @contextlib.contextmanager
     def request(self, protocol: str) -> Iterator[Outcome]:
         """Counts and times a request. The context's value is to be filled in."""
-        outcome, start = Outcome(), time.perf_counter()
+        outcome = Outcome()
+        start = time.perf_counter()
         try:
             yield outcome
         finally:

@@ -22,7 +22,6 @@ class FixedNoise:
     Args:
       num_rows: B, scalar integer tensor.
       num_streams: K, the indices that `samples` may be given are 0 ... K - 1.
-      seed: int.
 
     Raises:
       ValueError: the constants of one tag take more than `MAX_BYTES`.
@@ -44,15 +43,15 @@ class FixedNoise:
 
         An index beyond the last gets the last one's numbers.
         """
-        chosen = copy.copy(self)
-        chosen._samples = tf.minimum(samples, self._num_streams - 1)
-        return chosen
+        noise = copy.copy(self)
+        noise._samples = tf.minimum(samples, self._num_streams - 1)
+        return noise
 
     def fold_in(self, tag: str | int | tf.Tensor) -> "FixedNoise":
         """Another stream, as `RowNoise.fold_in`."""
-        chosen = copy.copy(self)
-        chosen._tags = (*self._tags, tag)
-        return chosen
+        noise = copy.copy(self)
+        noise._tags = (*self._tags, tag)
+        return noise
 
     def normal(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
         """Standard normal noise, float32 [B, *shape], all rows alike."""

@@ -38,11 +38,15 @@ def _decode(contents: tf.Tensor, image_shape: Shape) -> tf.Tensor:
     is_png = tf.strings.length(contents) >= 33
     is_png = tf.logical_and(is_png, tf.equal(tf.strings.substr(contents, 0, 8), _PNG_SIGNATURE))
     is_jpeg = tf.equal(tf.strings.substr(contents, 0, 3), _JPEG_SIGNATURE)
-    known = tf.debugging.Assert(
+    is_known = tf.debugging.Assert(
         tf.logical_or(is_png, is_jpeg), ["image_bytes: every string must be a whole PNG or JPEG file"]
     )
-    with tf.control_dependencies([known]):
-        header = tf.cond(is_png, lambda: _check_png(contents, image_shape), lambda: _check_jpeg(contents, image_shape))
+    with tf.control_dependencies([is_known]):
+        header = tf.cond(
+            is_png,
+            lambda: _check_png(contents, image_shape),
+            lambda: _check_header(tf.image.extract_jpeg_shape(contents), image_shape),
+        )
     with tf.control_dependencies([header]):
         pixels = tf.io.decode_image(contents, channels=image_shape[-1], expand_animations=False)
     return tf.ensure_shape(pixels, image_shape)
@@ -50,29 +54,20 @@ def _decode(contents: tf.Tensor, image_shape: Shape) -> tf.Tensor:
 
 def _check_png(contents: tf.Tensor, image_shape: Shape) -> tf.Tensor:
     """The fields of IHDR, which is the first chunk: width, height, bits a sample, colour type."""
-    width, height = (_big_endian(tf.strings.substr(contents, start, 4)) for start in (16, 20))
+    sides = tf.io.decode_raw(tf.strings.substr(contents, 16, 8), tf.int32, little_endian=False)
     bits, colour = (tf.io.decode_raw(tf.strings.substr(contents, start, 1), tf.uint8)[0] for start in (24, 25))
     colours = [tf.equal(colour, tf.constant(kind, tf.uint8)) for kind in _PNG_COLOUR_TYPES[image_shape[-1]]]
     right = tf.reduce_any(tf.stack(colours)) & (bits <= 8)
     channels = tf.where(right, image_shape[-1], -1)  # -1: another colour type.
-    return _check_header(height, width, channels, image_shape)
+    return _check_header(tf.stack([sides[1], sides[0], channels]), image_shape)
 
 
-def _check_jpeg(contents: tf.Tensor, image_shape: Shape) -> tf.Tensor:
-    height, width, channels = tf.unstack(tf.image.extract_jpeg_shape(contents))
-    return _check_header(height, width, channels, image_shape)
-
-
-def _check_header(height: tf.Tensor, width: tf.Tensor, channels: tf.Tensor, image_shape: Shape) -> tf.Tensor:
-    found = tf.stack([height, width, channels])
-    right = tf.reduce_all(tf.equal(found, list(image_shape)))
-    wanted = f"an image of {image_shape[0]} rows, {image_shape[1]} columns and {image_shape[2]} channels of 8 bits"
+def _check_header(shape: tf.Tensor, image_shape: Shape) -> tf.Tensor:
+    is_expected = tf.reduce_all(tf.equal(shape, list(image_shape)))
+    expected = f"an image of {image_shape[0]} rows, {image_shape[1]} columns and {image_shape[2]} channels of 8 bits"
     check = tf.debugging.Assert(
-        right, [f"image_bytes: every file must hold {wanted}; got rows, columns, channels (-1: another kind):", found]
+        is_expected,
+        [f"image_bytes: every file must hold {expected}; got rows, columns, channels (-1: another kind):", shape],
     )
     with tf.control_dependencies([check]):
-        return tf.identity(right)
-
-
-def _big_endian(four_bytes: tf.Tensor) -> tf.Tensor:
-    return tf.io.decode_raw(four_bytes, tf.int32, little_endian=False)[0]
+        return tf.identity(is_expected)

@@ -64,8 +64,8 @@ def write_model_card(folder: str | Path, card: dict[str, Any]) -> None:
 
 def _first(rows, prefix):
     """The last, tightest of the rows of a metric, or None: not measured."""
-    found = [row for row in rows if row["metric"].startswith(prefix)]
-    return found[-1] if found else None
+    matches = [row for row in rows if row["metric"].startswith(prefix)]
+    return matches[-1] if matches else None
 
 
 def _describe(function):

@@ -13,7 +13,7 @@ from tf_pivae.export.versions import new_version
 from tf_pivae.export.write.model_card import model_card, write_model_card
 from tf_pivae.export.write.signatures import Options, signatures
 from tf_pivae.export.write.warmup import write_warmup_requests
-from tf_pivae.layers.weight_norm import kernels_kept
+from tf_pivae.layers.weight_norm import fixed_kernels
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.runs.pretrained import resolve
 
@@ -36,9 +36,9 @@ def write_saved_model(
     Returns:
       dict of name -> concrete function: the signatures.
     """
-    with kernels_kept() as kept:
+    with fixed_kernels() as kernels:
         functions = signatures(model, options)
-    variables = itertools.chain((variable.value for variable in model.variables), *kept.values())
+    variables = itertools.chain((variable.value for variable in model.variables), *kernels.values())
     used = {id(tensor) for function in functions.values() for tensor in function.captured_inputs}
     module = tf.Module()
     module.model_variables = [variable for variable in variables if id(variable.handle) in used]
@@ -51,7 +51,7 @@ def export_run(
     export_dir: str | Path,
     options: Options = Options(),  # noqa: B008
     step: int | str | None = None,
-    progress: Callable[[str], None] = lambda what: None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> tuple[int, int]:
     """Exports a run's moving-average weights under the next version number.
 
@@ -110,14 +110,14 @@ def _compare(model, folder, options, images, labels):
     """Relative difference between the model's log_prob of single images and the written model's of a batch."""
     function = tf.saved_model.load(str(folder)).signatures["log_prob"]
     extra = {} if labels is None else {"labels": tf.constant(labels)}
-    written = function(images=tf.constant(images), **extra)
+    outputs = function(images=tf.constant(images), **extra)
     rows = [(images[i : i + 1], None if labels is None else labels[i : i + 1]) for i in range(len(images))]
-    alone = [model.log_prob(image, options.importance_samples, labels=label) for image, label in rows]
-    difference = np.abs(written["log_prob"].numpy() / np.concatenate(alone) - 1.0).max()
+    single = [model.log_prob(image, options.importance_samples, labels=label) for image, label in rows]
+    difference = np.abs(outputs["log_prob"].numpy() / np.concatenate(single) - 1.0).max()
     if not difference < _TOLERANCE:
         raise UserError(f"the written model's log_prob differs by {difference:.1e} relative: not published.")
     return {
         "images": len(images),
-        "bits_per_dim": float(np.mean(written["bits_per_dim"])),
+        "bits_per_dim": float(np.mean(outputs["bits_per_dim"])),
         "largest_relative_difference": float(difference),
     }

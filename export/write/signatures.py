@@ -40,10 +40,6 @@ def signatures(model: PiVAE, options: Options) -> dict[str, tf.types.experimenta
     A class-conditional model's take `labels`, int64 [N], too. The noise of all but `sample` is that of the model's own
     methods for a single image and seed 0.
 
-    Args:
-      model: a `PiVAE`.
-      options: `Options`.
-
     Returns:
       dict of name -> `tf.types.experimental.ConcreteFunction`.
     """
@@ -66,8 +62,8 @@ def signatures(model: PiVAE, options: Options) -> dict[str, tf.types.experimenta
 
 def _trace(function, specs):
     """A concrete function whose inputs go by the names and in the order of `specs`."""
-    named = {name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in specs.items()}
-    return tf.function(lambda **inputs: function(**inputs), autograph=False).get_concrete_function(**named)
+    arguments = {name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in specs.items()}
+    return tf.function(lambda **inputs: function(**inputs), autograph=False).get_concrete_function(**arguments)
 
 
 class _Graph:
@@ -102,7 +98,8 @@ class _Graph:
         return self.log_prob(decode_images(image_bytes, self._model.image_shape), labels)
 
     def sample(self, seeds, labels=None):
-        model, options = self._model, self._options
+        model = self._model
+        options = self._options
         seeds = _not_empty(seeds)
         labels = self._checked_labels(labels, seeds)
         v = model.sample_continuous(SeededRowNoise(seeds), options.temperature, options.sample_noise, labels)
@@ -139,8 +136,8 @@ class _Graph:
         images = _not_empty(tf.ensure_shape(images, [None, *model.image_shape]))
         if model.num_bins == 256:
             return images
-        below = tf.reduce_all(images < tf.constant(model.num_bins, tf.uint8))
-        return _require(below, f"images: pixels must lie in [0, {model.num_bins})", images)
+        in_range = tf.reduce_all(images < tf.constant(model.num_bins, tf.uint8))
+        return _require(in_range, f"images: pixels must lie in [0, {model.num_bins})", images)
 
     def _checked_labels(self, labels, rows):
         if labels is None:
@@ -155,8 +152,8 @@ def _not_empty(rows):
 
 
 def _as_many(name, values, rows):
-    same = tf.equal(tf.shape(values)[0], tf.shape(rows)[0])
-    return _require(same, f"{name}: must have as many rows as the other inputs", values)
+    is_equal = tf.equal(tf.shape(values)[0], tf.shape(rows)[0])
+    return _require(is_equal, f"{name}: must have as many rows as the other inputs", values)
 
 
 def _finite(name, latents):
@@ -165,6 +162,6 @@ def _finite(name, latents):
 
 
 def _require(condition, message, value):
-    """`value`, once `condition` has been seen to hold."""
+    """`value`, after a check that `condition` holds."""
     with tf.control_dependencies([tf.debugging.Assert(condition, [message], summarize=1)]):
         return tf.identity(value)

@@ -38,7 +38,8 @@ def test_a_step_of_ours_takes_as_much_arithmetic_as_the_twin_s(kind):
 def _left_out(case):
     """What the twin's samples compute for the posterior, and ours do not: a forward pass and both gradients."""
     vae = ours.model_of(case).vae
-    total, side = 0, case["side"] >> len(vae.bottom_up) - 1
+    total = 0
+    side = case["side"] >> len(vae.bottom_up) - 1
     for block in vae.top_down:
         channels = sum(b - a for a, b in block.splitter.ranges(("posterior_mean", "posterior_log_scale", "context")))
         kernel = block.conv.v.shape  # A deconvolution's has its outputs before its inputs.

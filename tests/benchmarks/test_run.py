@@ -23,8 +23,11 @@ def _needs_torch():
 class _Worker:
     """Answers at once, and writes down what it was asked."""
 
-    def __init__(self, asked, name, seconds, fails=False):
-        self.asked, self.name, self.seconds, self.fails = asked, name, list(seconds), fails
+    def __init__(self, requests, name, seconds, fails=False):
+        self.requests = requests
+        self.name = name
+        self.seconds = list(seconds)
+        self.fails = fails
 
     def prepare(self, case):
         if self.fails:
@@ -34,7 +37,7 @@ class _Worker:
     def ask(self, do, **request):
         if do == "peak":
             return {"bytes": 10**9, "libraries": 10**8}
-        self.asked.append((self.name, request["calls"]))
+        self.requests.append((self.name, request["calls"]))
         return {"seconds": request["calls"] * self.seconds.pop(0)}
 
 
@@ -50,16 +53,16 @@ class _Pool:
 
 
 def test_competitors_take_turns():
-    asked = []
+    requests = []
     pool = _Pool(
-        a=_Worker(asked, "a", [0.0, 0.25, 0.1, 0.2, 0.3]),
-        b=_Worker(asked, "b", [0.0, 2.0, 0.4, 0.4, 0.9]),
-        c=_Worker(asked, "c", [], fails=True),
+        a=_Worker(requests, "a", [0.0, 0.25, 0.1, 0.2, 0.3]),
+        b=_Worker(requests, "b", [0.0, 2.0, 0.4, 0.4, 0.9]),
+        c=_Worker(requests, "c", [], fails=True),
     )
     case = cases.case("train")
     results = compare(pool, {name: Competitor(name, case) for name in "abc"}, rounds=3, budget=100.0)
     # A quarter of a second a call: two make up a turn.
-    assert asked[4:] == [("a", 2), ("b", 1)] * 3
+    assert requests[4:] == [("a", 2), ("b", 1)] * 3
     assert results["a"].seconds == pytest.approx([0.1, 0.2, 0.3])
     assert results["a"].first == 5.0
     assert results["a"].since_start == 7.0
@@ -69,8 +72,8 @@ def test_competitors_take_turns():
 
 
 def test_a_long_comparison_ends_after_three_rounds():
-    asked = []
-    pool = _Pool(a=_Worker(asked, "a", [1.0] * 99))
+    requests = []
+    pool = _Pool(a=_Worker(requests, "a", [1.0] * 99))
     results = compare(pool, {"a": Competitor("a", {})}, rounds=20, budget=-1.0)
     assert len(results["a"].seconds) == 3
 
@@ -84,14 +87,14 @@ def test_a_target_is_judged_by_its_worst_case(at_least, worst, met):
 
 
 def test_a_competitor_that_fails_on_the_way_is_left_out():
-    asked = []
-    pool = _Pool(a=_Worker(asked, "a", [1.0] * 9), b=_Worker(asked, "b", [1.0] * 3))
+    requests = []
+    pool = _Pool(a=_Worker(requests, "a", [1.0] * 9), b=_Worker(requests, "b", [1.0] * 3))
     pool.workers["b"].ask = _failing_after(3, pool.workers["b"].ask)
     competitors = {name: Competitor(name, {}) for name in "ab"}
     results = compare(pool, competitors, rounds=5, budget=100.0)
     assert len(results["a"].seconds) == 5
     assert results["b"] == "b: killed"
-    pool.workers["b"] = _Worker(asked, "b", [], fails=True)
+    pool.workers["b"] = _Worker(requests, "b", [], fails=True)
     pool.workers["a"].seconds = [1.0] * 9
     with pytest.raises(process.WorkerFailed, match="b: out of memory"):
         process.compare_all(pool, competitors, rounds=1, budget=100.0)
@@ -200,7 +203,8 @@ def test_runtimes_of_an_export(tmp_path):
 
 def _tables(text):
     """Markdown tables as lists of rows, dicts by header."""
-    tables, header = [], None
+    tables = []
+    header = None
     for line in text.splitlines():
         if not line.startswith("|"):
             header = None

@@ -31,7 +31,9 @@ from benchmarks.twin import vae as twin_vae  # noqa: E402
 from benchmarks.twin.layers import Nearest  # noqa: E402
 from benchmarks.twin.noise import GivenNoise  # noqa: E402
 
-SIDE, BATCH, SEED = 8, 4, 3
+SIDE = 8
+BATCH = 4
+SEED = 3
 WEIGHT = 20.0  # Of the adversary.
 RATE = 5e-4  # Small: where a gradient vanishes, rounding says whether a weight moves by this much up or down.
 HEAD = dict(width=6, num_couplings=3, num_blocks=2)
@@ -91,7 +93,8 @@ def _pair(kind, randomize):
     pivae = PiVAE((SIDE, SIDE, 3), vae=parts["vae"], flow=head, dequantization=parts["dequantization"])
     trainer = Trainer(randomize(pivae, scale=0.1), parts["critic"](), adversarial_weight=WEIGHT, learning_rate=RATE)
     randomize(trainer.critic, 1, 0.1)
-    flow, vae = twin_flow.RealNVP(SIDE, SIDE, **HEAD), parts["twin_vae"](SIDE, SIDE)
+    flow = twin_flow.RealNVP(SIDE, SIDE, **HEAD)
+    vae = parts["twin_vae"](SIDE, SIDE)
     model = twin_model.PiVAE(flow, vae, parts["twin_dequantization"]())
     critic = parts["twin_critic"]()
     load.load(load.named_variables(pivae, trainer.critic), model, critic)
@@ -187,8 +190,9 @@ def _assert_same_variables(pair, clear=None):
         expected = load.converted(name, variable, pair.twin.model, pair.twin.critic)
         actual = tensors[name].detach().numpy()
         if name in moments:
-            kept = np.abs(moments[name]) > clear * layers[name.rpartition(".")[0]]
-            actual, expected = actual[kept], expected[kept]
+            is_clear = np.abs(moments[name]) > clear * layers[name.rpartition(".")[0]]
+            actual = actual[is_clear]
+            expected = expected[is_clear]
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
@@ -203,7 +207,8 @@ def _largest_in_layer(moments):
 
 def _first_moments(pair):
     """Of our Adamax, by the twin's name and in its layout: a tenth of the gradient after one step."""
-    trainer, moments = pair.trainer, {}
+    trainer = pair.trainer
+    moments = {}
     for name, variable in load.named_variables(trainer.pivae, trainer.critic).items():
         if variable.trainable:
             optimizer = trainer.critic_optimizer if name.startswith("critic.") else trainer.generator_optimizer

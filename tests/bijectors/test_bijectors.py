@@ -35,7 +35,8 @@ def _affine(channels):
 
 
 def _normalization(channels):
-    mean, variance = np.linspace(-2.0, 1.0, channels, dtype=np.float32), np.geomspace(0.2, 5.0, channels)
+    mean = np.linspace(-2.0, 1.0, channels, dtype=np.float32)
+    variance = np.geomspace(0.2, 5.0, channels)
     moments = tf.constant(mean), tf.constant(variance, tf.float32)
     return ChannelNormalization(lambda x: moments, lambda: moments, epsilon=0.05)
 
@@ -107,7 +108,9 @@ def test_inverse_and_both_log_dets(case):
     bijector = make()
     y = bijector.forward(x)
     log_det = _log_det(bijector, x)
-    other, y = make(), y + 0.0  # A new tensor: no cache knows it.
+    # A new tensor: no cache knows it.
+    other = make()
+    y = y + 0.0
     np.testing.assert_allclose(other.inverse(y), x, atol=2e-5)
     inverse = np.broadcast_to(other.inverse_log_det_jacobian(y, event_ndims=3), [3])
     np.testing.assert_allclose(inverse, -log_det, rtol=2e-6, atol=2e-5)
@@ -160,7 +163,8 @@ def test_squeeze_keeps_neighbours_together():
 
 
 def test_masks():
-    even, odd = checkerboard_mask(3, 4, 2, 0), checkerboard_mask(3, 4, 2, 1)
+    even = checkerboard_mask(3, 4, 2, 0)
+    odd = checkerboard_mask(3, 4, 2, 1)
     np.testing.assert_array_equal(even + odd, 1.0)
     np.testing.assert_array_equal(even[:, :, 0], [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0]])
     np.testing.assert_array_equal(channel_mask(1, 1, 4, 0)[0, 0], [1, 1, 0, 0])

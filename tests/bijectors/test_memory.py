@@ -35,7 +35,8 @@ def _head():
 @pytest.mark.parametrize("compiled", [True, False])
 def test_networks_and_graphs_go_with_their_last_user(make, bijector, compiled):
     def use():
-        network, graphs = make(), []
+        network = make()
+        graphs = []
 
         def both(x):
             used = bijector(network)

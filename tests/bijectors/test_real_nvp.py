@@ -83,12 +83,12 @@ def test_sides_that_cannot_be_halved():
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function])
 def test_running_moments_move_once_a_step(monkeypatch, num_scales, wrap):
     flow = _flow((4, 4, 1), num_scales=num_scales, num_couplings=2, num_blocks=0)
-    seen = []
+    updated = []
     call = RunningMoments.call
 
     def counted(self, x, training=False):
         if training:
-            seen.append(id(self))
+            updated.append(id(self))
         return call(self, x, training=training)
 
     monkeypatch.setattr(RunningMoments, "call", counted)
@@ -103,8 +103,8 @@ def test_running_moments_move_once_a_step(monkeypatch, num_scales, wrap):
     step(x)
     np.testing.assert_allclose(first.mean, 0.1 * x.numpy().mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(first.variance, 0.9 + 0.1 * x.numpy().var((0, 1, 2)), rtol=1e-5)
-    assert len(seen) == len(set(seen))
-    assert set(seen) >= {id(norm) for scale in flow.scales for stage in scale for norm in stage.norms}
+    assert len(updated) == len(set(updated))
+    assert set(updated) >= {id(norm) for scale in flow.scales for stage in scale for norm in stage.norms}
 
 
 @pytest.mark.parametrize("num_scales", [1, 2])

@@ -18,7 +18,8 @@ from tf_pivae.describe.graph_cost import peak_bytes  # noqa: E402
 
 tf.config.threading.set_inter_op_parallelism_threads(1)
 trainer, data, _ = architecture.configured()
-estimated, measured = [], []
+estimated = []
+measured = []
 for batch_size in (8, 64):
     images = tf.constant(np.random.default_rng(0).integers(0, 256, (batch_size, *data.image_shape)), tf.uint8)
     step = tf.function(trainer.train_step, autograph=False).get_concrete_function(images)

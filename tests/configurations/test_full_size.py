@@ -22,7 +22,7 @@ from tf_pivae.runs.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.slow
 _BATCH = 2
-_seen = set()
+_counted = set()
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +48,9 @@ def test_builds_trains_inverts_samples_and_is_saved(configuration, tmp_path):
     loading.parse_gin(files, bindings)
     trainer, data, _ = architecture.configured()
     key = gin.operative_config_str(), data.image_shape
-    if key in _seen:
+    if key in _counted:
         return
-    _seen.add(key)
+    _counted.add(key)
     images, labels = _random_data(trainer, data)
     trainer.initialize(images, labels, weights=not trainer.inference_only)
     _takes_a_step(trainer, images, labels)

@@ -18,7 +18,8 @@ class Member:
     """A member of a zip archive: its bytes as they are packed, and what the archive's directory says of them."""
 
     def __init__(self, name: str, data: bytes, **says: Any) -> None:
-        self.name, self.data = name, data
+        self.name = name
+        self.data = data
         self.says = {"compress_type": zipfile.ZIP_STORED, "file_size": len(data), "CRC": zlib.crc32(data)} | says
 
 

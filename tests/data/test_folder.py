@@ -49,7 +49,8 @@ def test_central_crops_split_by_file(tmp_path):
 
 
 def test_the_split_ignores_the_other_files_order_and_follows_the_seed(tmp_path):
-    one, two = make(tmp_path / "a", test_fraction=0.3), make(tmp_path / "b", test_fraction=0.3)
+    one = make(tmp_path / "a", test_fraction=0.3)
+    two = make(tmp_path / "b", test_fraction=0.3)
     np.testing.assert_array_equal(one.test.images, two.test.images)
     other = make(tmp_path / "a", test_fraction=0.3, seed=1)
     assert rows(other.test) != rows(one.test)
@@ -232,7 +233,9 @@ def decode(tmp_path, data, channels=3):
 
 
 def test_unusual_kinds_are_converted(tmp_path):
-    rgb, rgba, grey = noise(20, 30), noise(20, 30, 4), noise(20, 30, 1)
+    rgb = noise(20, 30)
+    rgba = noise(20, 30, 4)
+    grey = noise(20, 30, 1)
     assert (decode(tmp_path, encoded(rgb, "PNG")) == rgb).all()  # whatever the suffix
     assert (decode(tmp_path, encoded(grey, "PNG"), 1)[..., 0] == grey).all()
     assert (decode(tmp_path, encoded(grey, "PNG")) == grey[..., None]).all()

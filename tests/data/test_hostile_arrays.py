@@ -66,14 +66,15 @@ ARCHIVES: dict[str, tuple[tuple[Member, ...], str]] = {
 
 
 def archives(folder: Path) -> dict[Path, str]:
-    files = {npz(folder / f"{name}.npz", *members): said for name, (members, said) in ARCHIVES.items()}
+    files = {npz(folder / f"{name}.npz", *members): message for name, (members, message) in ARCHIVES.items()}
     many = npz(folder / "members.npz", *(Member(f"{i:06}", b"") for i in range(20_000)))
     return files | {many: "too many members"}
 
 
 def others(folder: Path) -> dict[Path, str]:
     """Files that are read as IDX."""
-    packed, fifo = folder / "packed.idx", folder / "fifo.idx"
+    packed = folder / "packed.idx"
+    fifo = folder / "fifo.idx"
     packed.write_bytes(gzipped_zeros(idx((3000, 1000, 1000)), 3 * 10**9 + 16))
     (folder / "claims.idx").write_bytes(idx((2**32 - 1,) * 3))
     (folder / "claims_packed.idx").write_bytes(gzipped_zeros(idx((2**32 - 1,) * 3), 10**4))
@@ -115,10 +116,10 @@ def test_one_line_soon_in_little_memory(tmp_path: Path, make: Callable[[Path], d
     result = subprocess.run(command, input=paths, capture_output=True, text=True, timeout=300)
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(lines) == len(files), (list(files)[len(lines)], result.stderr)
-    for (path, expected), (kind, said, seconds) in zip(files.items(), lines, strict=True):
-        assert kind == "UserError", (path, said)
-        assert expected in said, path
-        shown = str(path).encode("unicode_escape").decode()
-        assert shown in said, path
-        assert said.isprintable(), path
+    for (path, expected), (kind, message, seconds) in zip(files.items(), lines, strict=True):
+        assert kind == "UserError", (path, message)
+        assert expected in message, path
+        printable_path = str(path).encode("unicode_escape").decode()
+        assert printable_path in message, path
+        assert message.isprintable(), path
         assert seconds < 5, path

@@ -109,12 +109,12 @@ def test_files_that_claim_too_much_take_no_memory(tmp_path):
     bad = hostile()
     for name, data in bad.items():
         (folder / name).write_bytes(data)
-    count, peak, said = prepared(folder, tmp_path / "b")
+    count, peak, message = prepared(folder, tmp_path / "b")
     assert count == 4
     for name in bad:
-        assert f"{name} (" in said, name
+        assert f"{name} (" in message, name
     for name in ("claims.png", "claims.bmp", "claims.ppm", "claims.tiff", "claims.gif", "claims.jpg", "real.png"):
-        assert f"{name} (claims" in said, name
+        assert f"{name} (claims" in message, name
     assert peak - usual < 100_000, "kB"
 
 
@@ -140,14 +140,15 @@ def test_unusual_kinds_are_used_whatever_the_suffix(tmp_path, caplog):
     for name, data in files.items():
         (folder / name).write_bytes(data)
     data = image_folder(folder, 8, channels=3, test_fraction=0.2, cache_dir=tmp_path / "cache")
-    found = {tuple(image[4, 4]) for split in (data.train, data.test) for image in split.images}
-    assert found == {(255, 0, 0), (200, 200, 200), (0, 0, 255), (0, 255, 0)}
+    results = {tuple(image[4, 4]) for split in (data.train, data.test) for image in split.images}
+    assert results == {(255, 0, 0), (200, 200, 200), (0, 0, 255), (0, 255, 0)}
     assert len(data.train) + len(data.test) == len(files)
     assert "skipped" not in caplog.text
 
 
 def test_links_out_of_the_folder_are_not_followed(tmp_path, caplog):
-    outside, folder = tmp_path / "outside", tmp_path / "images"
+    outside = tmp_path / "outside"
+    folder = tmp_path / "images"
     for i in range(3):
         path = (folder if i else outside) / f"{i}.png"
         path.parent.mkdir(exist_ok=True)
@@ -180,13 +181,13 @@ def test_a_listing_that_changes_or_is_refused_is_named(tmp_path, caplog, monkeyp
     monkeypatch.setattr(os, "listdir", refusing)
     files, skipped = image_files.find_files(folder)
     assert [file.relative for file in files] == ["\x1b[31mred.png", "a.png", "b/c.png"]
-    named = ["gone.png (No such file or directory)", r"secret\n (cannot be listed: Permission denied)"]
-    assert sorted(skipped) == named
+    reasons = ["gone.png (No such file or directory)", r"secret\n (cannot be listed: Permission denied)"]
+    assert sorted(skipped) == reasons
     monkeypatch.setattr(os, "listdir", lambda path: listdir(path) if "secret" not in str(path) else refusing(path))
     (folder / "\x1b[31mred.png").write_bytes(b"")
     data = image_folder(folder, 8, test_fraction=0.5, cache_dir=tmp_path / "cache")
     assert len(data.train) + len(data.test) == 2
-    assert named[1] in caplog.text
+    assert reasons[1] in caplog.text
     assert r"\x1b[31mred.png (empty)" in caplog.text
 
 
@@ -222,7 +223,8 @@ def test_files_cut_anywhere_never_break_the_preparation(form, tmp_path):
     folder.mkdir()
     (folder / "good.png").write_bytes(encoded(Image.fromarray(noise(20, 20, seed=1)), "PNG"))
     (folder / "good2.png").write_bytes(encoded(Image.fromarray(noise(20, 20, seed=2)), "PNG"))
-    data, rng = encoded(Image.fromarray(noise(20, 20)), form), np.random.default_rng(0)
+    data = encoded(Image.fromarray(noise(20, 20)), form)
+    rng = np.random.default_rng(0)
     for i, at in enumerate(np.linspace(0, len(data) - 1, 25).astype(int)):
         (folder / f"cut{i}").write_bytes(data[:at])
         spoilt = bytearray(data)

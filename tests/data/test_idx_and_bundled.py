@@ -126,37 +126,40 @@ def test_bundled_images_are_debian_s_in_their_own_split(complete):
     for prefix, split in (("train", bundled(28).train), ("t10k", bundled(28).test)):
         raw = gzip.decompress((complete / f"{prefix}-images-idx3-ubyte.gz").read_bytes())
         labels = gzip.decompress((complete / f"{prefix}-labels-idx1-ubyte.gz").read_bytes())[8:]
-        known = {}
+        labels_of = {}
         for i, label in enumerate(labels):
-            known.setdefault(raw[16 + 784 * i : 16 + 784 * (i + 1)], set()).add(label)
-        assert all(label in known[image.tobytes()] for image, label in zip(split.images, split.labels, strict=True))
+            labels_of.setdefault(raw[16 + 784 * i : 16 + 784 * (i + 1)], set()).add(label)
+        assert all(label in labels_of[image.tobytes()] for image, label in zip(split.images, split.labels, strict=True))
         assert len({image.tobytes() for image in split.images}) >= 0.999 * len(split)
 
 
 def test_the_maker_reproduces_the_arrays(complete, tmp_path):
     make_fashion_mnist.make(complete, tmp_path / "made.npz")
-    with np.load(tmp_path / "made.npz", allow_pickle=False) as made, np.load(NPZ, allow_pickle=False) as kept:
-        assert made.files == kept.files
-        for key in kept.files:
-            np.testing.assert_array_equal(made[key], kept[key])
+    with np.load(tmp_path / "made.npz", allow_pickle=False) as made, np.load(NPZ, allow_pickle=False) as shipped:
+        assert made.files == shipped.files
+        for key in shipped.files:
+            np.testing.assert_array_equal(made[key], shipped[key])
 
 
 def test_the_maker_takes_as_many_of_each_class_at_random(tmp_path, monkeypatch):
     monkeypatch.setattr(make_fashion_mnist, "PER_CLASS", {"train": 3, "t10k": 1})
-    kept, rng = {}, np.random.default_rng(0)
+    originals = {}
+    rng = np.random.default_rng(0)
     for prefix, count in (("train", 60), ("t10k", 20)):
-        images, labels = rng.integers(0, 256, (count, 28, 28), np.uint8), np.arange(count, dtype=np.uint8) % 10
+        images = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        labels = np.arange(count, dtype=np.uint8) % 10
         write_idx(tmp_path / f"{prefix}-images-idx3-ubyte.gz", images)
         write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte.gz", labels)
-        kept[prefix] = {(image.tobytes(), label) for image, label in zip(images, labels, strict=True)}
+        originals[prefix] = {(image.tobytes(), label) for image, label in zip(images, labels, strict=True)}
     for name in ("made.npz", "again.npz"):
         make_fashion_mnist.make(tmp_path, tmp_path / name)
     assert (tmp_path / "made.npz").read_bytes() == (tmp_path / "again.npz").read_bytes()
     with np.load(tmp_path / "made.npz", allow_pickle=False) as made:
         for key, prefix, per_class in (("train", "train", 3), ("test", "t10k", 1)):
-            images, labels = made[f"{key}_images"], made[f"{key}_labels"]
+            images = made[f"{key}_images"]
+            labels = made[f"{key}_labels"]
             chosen = {(image.tobytes(), label) for image, label in zip(images, labels, strict=True)}
-            assert chosen <= kept[prefix]
+            assert chosen <= originals[prefix]
             assert len(chosen) == len(images) == 10 * per_class
             np.testing.assert_array_equal(np.bincount(labels), [per_class] * 10)
             assert np.any(np.diff(labels.astype(int)) < 0), "in random order"

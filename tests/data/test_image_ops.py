@@ -17,13 +17,17 @@ def random_images(*shape, seed=0):
 def exact_area_pixel(image, size, row, column):
     """One output pixel by summing overlaps in rational arithmetic, channel 0."""
     height, width = image.shape[:2]
-    total, area = fractions.Fraction(0), fractions.Fraction(0)
-    top, bottom = fractions.Fraction(row * height, size), fractions.Fraction((row + 1) * height, size)
-    left, right = fractions.Fraction(column * width, size), fractions.Fraction((column + 1) * width, size)
+    total = fractions.Fraction(0)
+    area = fractions.Fraction(0)
+    top = fractions.Fraction(row * height, size)
+    bottom = fractions.Fraction((row + 1) * height, size)
+    left = fractions.Fraction(column * width, size)
+    right = fractions.Fraction((column + 1) * width, size)
     for y in range(height):
         for x in range(width):
             part = max(0, min(bottom, y + 1) - max(top, y)) * max(0, min(right, x + 1) - max(left, x))
-            total, area = total + part * int(image[y, x, 0]), area + part
+            total = total + part * int(image[y, x, 0])
+            area = area + part
     return int(total / area + fractions.Fraction(1, 2))
 
 
@@ -82,7 +86,8 @@ def test_the_largest_part_of_given_proportions(height, width):
     assert abs(rows / columns - 12 / 20) < 1 / min(rows, columns)  # to the pixel
     image = random_images(height, width, 3)
     made = image_ops.Preprocess(crop="central", image_size=(12, 20))(image)
-    top, left = (height - rows) // 2, (width - columns) // 2
+    top = (height - rows) // 2
+    left = (width - columns) // 2
     part = image[None, top : top + rows, left : left + columns]
     assert np.abs(made - tf.image.resize(part, (12, 20), method="area").numpy()).max() < 0.501
 
@@ -96,7 +101,8 @@ def test_16_bits_become_8():
 
 def test_channels_agree_with_pil():
     rgba = random_images(20, 20, 4)
-    rgb, grey = rgba[..., :3], rgba[..., :1]
+    rgb = rgba[..., :3]
+    grey = rgba[..., :1]
     luma = np.asarray(Image.fromarray(rgb).convert("L")).astype(int)
     assert np.abs(image_ops.to_channels(rgb, 1)[..., 0] - luma).max() <= 1
     np.testing.assert_array_equal(image_ops.to_channels(grey, 3), np.repeat(grey, 3, -1))

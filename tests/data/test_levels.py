@@ -17,7 +17,8 @@ def _data(images=None):
 
 @pytest.mark.parametrize(("num_bins", "shift"), [(32, 3), (2, 7), (128, 1)])
 def test_powers_of_two_keep_the_upper_bits(num_bins, shift):
-    data, reduced = _data(), reduced_levels(_data, num_bins)
+    data = _data()
+    reduced = reduced_levels(_data, num_bins)
     np.testing.assert_array_equal(np.asarray(reduced.train.images), data.train.images >> shift)
     np.testing.assert_array_equal(np.asarray(reduced.test.images), data.test.images >> shift)
     assert reduced.num_bins == num_bins
@@ -36,7 +37,8 @@ def test_any_number_of_levels_has_bins_of_almost_equal_width():
 
 
 def test_batches_of_every_kind_are_reduced():
-    data, reduced = _data(), reduced_levels(_data)
+    data = _data()
+    reduced = reduced_levels(_data)
     for flip in (False, True):
         streams = [
             train_batches(split, 8, seed=3, flip=flip, with_labels=True).take(3).as_numpy_iterator()

@@ -165,8 +165,8 @@ def test_a_file_larger_than_memory(save, tmp_path):
     shape, labels, folder = json.loads(result.stdout)
     assert shape == [10000, 100, 100, 1]
     assert labels == 2 * len(images)
-    kept = np.load(Path(folder) / "train_images.npy", mmap_mode="r", allow_pickle=False)
-    assert (kept[:, 0, 0, 0] == images[:, 0, 0]).all()
-    assert (kept.reshape(-1)[10**6 :: 9973] == images.reshape(-1)[10**6 :: 9973]).all()
+    prepared = np.load(Path(folder) / "train_images.npy", mmap_mode="r", allow_pickle=False)
+    assert (prepared[:, 0, 0, 0] == images[:, 0, 0]).all()
+    assert (prepared.reshape(-1)[10**6 :: 9973] == images.reshape(-1)[10**6 :: 9973]).all()
     for path in (tmp_path / "x.npz", Path(folder) / "train_images.npy"):  # pytest keeps a test's folder for a while.
         path.unlink()

@@ -26,10 +26,10 @@ def _clean_gin():
 
 
 def _agrees(source, dataset):
-    found = specification(source)
-    assert found.image_shape == dataset.image_shape
-    assert found.num_classes == dataset.num_classes
-    return found
+    result = specification(source)
+    assert result.image_shape == dataset.image_shape
+    assert result.num_classes == dataset.num_classes
+    return result
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in GIN.glob("*.gin") if path.stem not in _LOCAL))

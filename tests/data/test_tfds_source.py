@@ -1,14 +1,17 @@
 """Every data set of the paper on its builder's own feature specification, and TFDS without a network."""
 
 import builtins
+import socket
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import gin
 import numpy as np
 import pytest
+import requests
 
-from tf_pivae.data import image_ops, tfds_images
+from tf_pivae.data import image_ops, tfds_images, tfds_source
 from tf_pivae.errors import UserError
 
 
@@ -71,8 +74,8 @@ def test_data_sets_of_the_paper_on_mock_data(row, tmp_path, configure):
     # The splits that it names, in the real data set's.
     bound = gin.get_bindings("tfds_images")
     infos = tfds.core.SplitDict([_split_info(*split, tmp_path) for split in splits.items()])
-    named = bound.get("train_split", "train"), bound.get("test_split", "test")
-    assert tuple(infos[split].num_examples for split in named) == counts
+    expressions = bound.get("train_split", "train"), bound.get("test_split", "test")
+    assert tuple(infos[split].num_examples for split in expressions) == counts
 
 
 def _split_info(name, size, folder):
@@ -159,7 +162,6 @@ def test_messages(tmp_path):
 
 def test_no_network_is_one_line_soon(tmp_path, monkeypatch, capfd):
     pytest.importorskip("importlib_resources")
-    import socket
 
     def no_network(*_, **__):
         raise socket.gaierror(-2, "Name or service not known")
@@ -172,6 +174,35 @@ def test_no_network_is_one_line_soon(tmp_path, monkeypatch, capfd):
     assert time.monotonic() - start < 20
     assert one_line(error)
     assert "Retrying" not in "".join(capfd.readouterr())
+
+
+def test_a_silent_server_is_one_line_soon(tmp_path, monkeypatch):
+    """It takes connections and never answers; TFDS would wait for ever."""
+    monkeypatch.setattr(tfds_source, "_READ_SECONDS", 0.2)
+    request = requests.Session.request
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        class SilentServer(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version("1.0.0")
+            url_infos: ClassVar = {}
+
+            def _info(self):
+                return tfds.core.DatasetInfo(
+                    builder=self, features=tfds.features.FeaturesDict({"image": tfds.features.Image(shape=(8, 8, 3))})
+                )
+
+            def _split_generators(self, dl_manager):
+                dl_manager.download(f"http://127.0.0.1:{server.getsockname()[1]}/images.zip")
+
+            def _generate_examples(self):
+                yield from ()
+
+        start = time.monotonic()
+        with pytest.raises(UserError, match=r"cannot download silent_server .*Read timed out") as error:
+            tfds_images("silent_server", data_dir=str(tmp_path / "tfds"), cache_dir=tmp_path / "cache")
+    assert time.monotonic() - start < 20
+    assert one_line(error)
+    assert requests.Session.request is request
 
 
 def test_a_prepared_data_set_needs_neither_tfds_nor_tensorflow(tmp_path, monkeypatch):

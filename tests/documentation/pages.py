@@ -24,27 +24,28 @@ def name(page):
 
 def blocks():
     """Every fenced block, in the order of pages and text."""
-    found = []
+    results = []
     for page in PAGES:
         for info, text in re.findall(r"^```([^\n]*)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
-            found.append(Block(name(page), info, text))
-    return found
+            results.append(Block(name(page), info, text))
+    return results
 
 
 def files():
     """Name -> text of the files that the pages tell the reader to write."""
-    named = [(re.fullmatch(r"\w+ file=(\S+)", block.info), block.text) for block in blocks()]
-    return {match[1]: text for match, text in named if match}
+    matches = [(re.fullmatch(r"\w+ file=(\S+)", block.info), block.text) for block in blocks()]
+    return {match[1]: text for match, text in matches if match}
 
 
 def python_blocks():
     """ "PAGE, python block I" -> program, of the blocks that are not files."""
-    found, counts = {}, {}
+    results = {}
+    counts = {}
     for block in blocks():
         if block.info == "python":
             number = counts[block.page] = counts.get(block.page, -1) + 1
-            found[f"{block.page}, python block {number}"] = block.text
-    return found
+            results[f"{block.page}, python block {number}"] = block.text
+    return results
 
 
 def block_commands():
@@ -59,11 +60,11 @@ def prose(page):
 
 def inline_commands():
     """(page, command) of `commands within a text`."""
-    found = []
+    results = []
     for page in PAGES:
         for command in re.findall(rf"(?<!`)`((?:[A-Z_]+=\S+\s)?(?:{_PROGRAMS})\s[^`]+)`", prose(page)):
-            found.append((name(page), plain(command)))
-    return found
+            results.append((name(page), plain(command)))
+    return results
 
 
 def split(text):

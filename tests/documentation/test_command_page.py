@@ -32,8 +32,8 @@ def ends(*arguments):
 
 def test_every_command_is_in_the_table():
     programs = [*(pages.ROOT / "tf_pivae").rglob("*.py"), *(pages.ROOT / "export").rglob("*.py")]
-    found = {path.relative_to(pages.ROOT) for path in programs if "cli.run(main)" in path.read_text("utf-8")}
-    names = {path.with_suffix("").as_posix().removeprefix("tf_pivae/").replace("/", ".") for path in found}
+    results = {path.relative_to(pages.ROOT) for path in programs if "cli.run(main)" in path.read_text("utf-8")}
+    names = {path.with_suffix("").as_posix().removeprefix("tf_pivae/").replace("/", ".") for path in results}
     assert {name.removesuffix(".__main__") for name in names} == COMMANDS.keys()
     table = PAGE.split("## Exit status")[0]
     assert re.findall(r"^\| `([\w.]+)` \| ([^|]+) \|", table, re.MULTILINE) == list(COMMANDS.items())
@@ -41,9 +41,9 @@ def test_every_command_is_in_the_table():
 
 def test_every_variable_is_in_the_table():
     programs = [path for folder in ("tf_pivae", "export") for path in (pages.ROOT / folder).rglob("*.py")]
-    found = {name for path in programs for name in re.findall(r"\bTF_PIVAE_[A-Z]+\b", path.read_text("utf-8"))}
+    results = {name for path in programs for name in re.findall(r"\bTF_PIVAE_[A-Z]+\b", path.read_text("utf-8"))}
     table = set(re.findall(r"^\| `(TF_PIVAE_\w+)` \|", PAGE, re.MULTILINE))
-    assert found - {"TF_PIVAE_PARENT"} == table  # A command's message to those that it starts, no setting.
+    assert results - {"TF_PIVAE_PARENT"} == table  # A command's message to those that it starts, no setting.
 
 
 def test_the_table_has_every_status():

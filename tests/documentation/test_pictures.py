@@ -17,7 +17,7 @@ SPECIFICATION.loader.exec_module(pictures)
 def test_picture_is_drawn_by_the_shipped_model():
     model = tf_pivae.load("fashion_mnist")
     drawn = np.asarray(pictures.overview(model, bundled(model.image_shape[0]).test.images), np.float64)
-    kept = np.asarray(Image.open(pictures.OUTPUT), np.float64)
-    assert drawn.shape == kept.shape, "run `make docs`"
+    shipped = np.asarray(Image.open(pictures.OUTPUT), np.float64)
+    assert drawn.shape == shipped.shape, "run `make docs`"
     # Another processor rounds differently: a level more or less here and there.
-    assert np.abs(drawn - kept).mean() < 0.5, "run `make docs`"
+    assert np.abs(drawn - shipped).mean() < 0.5, "run `make docs`"

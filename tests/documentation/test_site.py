@@ -55,7 +55,8 @@ def test_every_public_module_function_and_class_has_its_place(site):
 
 
 def test_every_page_can_be_reached_from_the_first(site):
-    reached, waiting = set(), [site / "index.html"]
+    reached = set()
+    waiting = [site / "index.html"]
     while waiting:
         page = waiting.pop()
         if page not in reached:

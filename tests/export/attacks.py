@@ -40,9 +40,11 @@ BODIES = {
 
 def field(number: int, content: bytes) -> bytes:
     """A field of bytes in the wire format."""
-    size, length = len(content), b""
+    size = len(content)
+    length = b""
     while size > 127:
-        length, size = length + bytes([size & 127 | 128]), size >> 7
+        length = length + bytes([size & 127 | 128])
+        size = size >> 7
     return bytes([number << 3 | 2]) + length + bytes([size]) + content
 
 
@@ -67,14 +69,16 @@ class Watch:
     """Memory of a server's process, and the latency of a neighbour who asks for a sample over and over."""
 
     def __init__(self, server: Server):
-        self._server, self._status = server, Path(f"/proc/{server.process.command_pid()}/status")
+        self._server = server
+        self._status = Path(f"/proc/{server.process.command_pid()}/status")
         self.latencies: list[float] = []
         self.peak = 0.0
 
     @contextlib.contextmanager
     def during(self) -> Iterator["Watch"]:
         """Watches while the context lasts; then `peak` (MiB, above what it held before) and `slowest` (s) are set."""
-        self.latencies, stop = [], threading.Event()
+        self.latencies = []
+        stop = threading.Event()
         before = self.resident()
         Path(self._status.with_name("clear_refs")).write_text("5")  # The highest resident size starts again.
         thread = threading.Thread(target=self._ask, args=[stop])
@@ -103,7 +107,8 @@ class Watch:
         """Over a connection of its own each time: a server out of descriptors is noticed."""
         body = json.dumps(by_rows("sample", 1)).encode()
         while not stop.is_set():
-            started, status = time.monotonic(), 0
+            started = time.monotonic()
+            status = 0
             while status != 200 and time.monotonic() - started < 60.0:
                 with contextlib.suppress(OSError, http.client.HTTPException):  # Then it tries again, as our clients do.
                     status, _ = post(self._server, body)

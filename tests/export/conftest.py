@@ -83,10 +83,8 @@ class GraphSession:
     @functools.cache  # noqa: B019  as many as signatures
     def _callable(self, name, inputs):
         signature = self.signatures[name]
-        feeds, fetches = (
-            [signature.inputs[key].name for key in inputs],
-            [out.name for out in signature.outputs.values()],
-        )
+        feeds = [signature.inputs[key].name for key in inputs]
+        fetches = [out.name for out in signature.outputs.values()]
         options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
         return self._session._make_callable_from_options(options)  # `run` would look at shapes before the graph does.
 
@@ -119,12 +117,16 @@ class Table(NamedTuple):
 def _table(folder):
     run = GraphSession(folder)
     rng = np.random.default_rng(4)
-    images, seeds = rng.integers(0, 256, [64, 4, 4, 1], dtype=np.uint8), rng.integers(-(2**63), 2**63 - 1, [64])
+    images = rng.integers(0, 256, [64, 4, 4, 1], dtype=np.uint8)
+    seeds = rng.integers(-(2**63), 2**63 - 1, [64])
     files = np.array([tf.io.encode_png(image).numpy() for image in images], object)
-    latents, sampled = run("encode", images=images), run("sample", seeds=seeds)["images"]
+    latents = run("encode", images=images)
+    sampled = run("sample", seeds=seeds)["images"]
     prior = {name: rng.normal(size=z.shape).astype(np.float32) for name, z in latents.items()}
-    bound, reconstructed = run("log_prob", images=images), run("reconstruct", images=images)["images"]
-    log_prob, bits_per_dim = bound["log_prob"], bound["bits_per_dim"]
+    bound = run("log_prob", images=images)
+    reconstructed = run("reconstruct", images=images)["images"]
+    log_prob = bound["log_prob"]
+    bits_per_dim = bound["bits_per_dim"]
     decoded = run("decode", **prior)["images"]
     return Table(images, files, seeds, latents, prior, log_prob, bits_per_dim, sampled, reconstructed, decoded)
 

@@ -43,7 +43,8 @@ def ask_all(server: servers.Server, requests: int, connections: int, signatures:
 
 def _truth(server: servers.Server, signatures: tuple) -> dict[str, tuple[dict, dict]]:
     """Inputs and outputs of `ROWS` rows of each signature, from requests of one row."""
-    rng, truth = np.random.default_rng(0), {}
+    rng = np.random.default_rng(0)
+    truth = {}
     with GrpcClient(server.address, batch_size=1) as client:
         for name in signatures:
             inputs = {key: _draw(rng, spec) for key, spec in client.signatures[name].inputs.items()}
@@ -62,8 +63,11 @@ def _draw(rng: np.random.Generator, spec: Any) -> np.ndarray:
 
 
 async def _ask_all(server: servers.Server, requests: int, connections: int, truth: dict) -> Result:
-    numbers, counts, memory = iter(range(requests)), collections.Counter(), []
-    watch, started = attacks.Watch(server), time.monotonic()
+    numbers = iter(range(requests))
+    counts = collections.Counter()
+    memory = []
+    watch = attacks.Watch(server)
+    started = time.monotonic()
 
     async def work(index: int) -> None:
         rng = np.random.default_rng(index)
@@ -83,16 +87,17 @@ async def _one(send: Any, truth: dict, rng: np.random.Generator) -> str:
     name = rng.choice(list(truth))
     inputs, outputs = truth[name]
     rows = rng.integers(ROWS, size=rng.integers(1, 5))
-    chosen, kind = {key: value[rows] for key, value in inputs.items()}, rng.choice(20)
+    chosen = {key: value[rows] for key, value in inputs.items()}
+    kind = rng.choice(20)
     if kind == 0:  # Bad: one dimension too many.
         chosen = {key: value[..., None] for key, value in chosen.items()}
     try:
-        found = await asyncio.wait_for(send(name, chosen), 0.01 if kind == 1 else 60.0)
+        result = await asyncio.wait_for(send(name, chosen), 0.01 if kind == 1 else 60.0)
     except (asyncio.TimeoutError, TimeoutError):
         return "given up" if kind == 1 else "failed"
-    if found is None:
+    if result is None:
         return "refused" if kind == 0 else "failed"
-    right = kind != 0 and all(same(np.array(found[key], out.dtype), out[rows]) for key, out in outputs.items())
+    right = kind != 0 and all(same(np.array(result[key], out.dtype), out[rows]) for key, out in outputs.items())
     return "right" if right else "wrong"
 
 

@@ -45,11 +45,15 @@ class Replica:
     """
 
     def __init__(self, run, threads=8, batch_threads=8, max_batch_size=64, queue=64):
-        self._run, self._max_batch_size = run, max_batch_size
-        self._threads, self._queue = threading.Semaphore(threads), threading.Semaphore(queue)
+        self._run = run
+        self._max_batch_size = max_batch_size
+        self._threads = threading.Semaphore(threads)
+        self._queue = threading.Semaphore(queue)
         self._batch_threads = threading.Semaphore(batch_threads)
         self._came = {name: threading.Event() for name in run.signatures}
-        self.gate, self.calls, self.refusals = threading.Event(), 0, 0
+        self.gate = threading.Event()
+        self.calls = 0
+        self.refusals = 0
         self.gate.set()
 
     def predict(self, name, signature, inputs):
@@ -115,7 +119,8 @@ class Replica:
             try:
                 return method(body).SerializeToString()
             except Refused as error:
-                code, message = grpc.StatusCode[error.code], str(error)
+                code = grpc.StatusCode[error.code]
+                message = str(error)
             finally:
                 self._threads.release()
             context.abort(code, message)
@@ -156,9 +161,11 @@ class _Rest(http.server.BaseHTTPRequestHandler):
 
     def _reply(self, answer):
         try:
-            status, content = 200, answer()
+            status = 200
+            content = answer()
         except Refused as error:
-            status, content = _HTTP[error.code], {"error": str(error)}
+            status = _HTTP[error.code]
+            content = {"error": str(error)}
         body = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -199,7 +206,9 @@ def serving(replica):
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Rest) as rest:
-        rest.replica, rest.daemon_threads, rest.block_on_close = replica, True, False
+        rest.replica = replica
+        rest.daemon_threads = True
+        rest.block_on_close = False
         threading.Thread(target=rest.serve_forever, args=[0.05]).start()
         yield Server(None, f"127.0.0.1:{port}", f"http://127.0.0.1:{rest.server_port}")
         replica.stop()

@@ -26,14 +26,15 @@ def connect(server, protocol, **options):
     return RestClient(server.url, **options)
 
 
-def same(found, expected):
+def same(actual, expected):
     """Within the rounding of the contract: one grey level, 1e-5."""
-    found, expected = np.asarray(found), np.asarray(expected)
-    assert found.shape == expected.shape
-    assert found.dtype == expected.dtype
-    if found.dtype == np.uint8:
-        return np.abs(found.astype(int) - expected).max() <= 1
-    return np.allclose(found, expected, rtol=1e-5, atol=1e-5)
+    actual = np.asarray(actual)
+    expected = np.asarray(expected)
+    assert actual.shape == expected.shape
+    assert actual.dtype == expected.dtype
+    if actual.dtype == np.uint8:
+        return np.abs(actual.astype(int) - expected).max() <= 1
+    return np.allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 def raw_predict(server):
@@ -43,7 +44,8 @@ def raw_predict(server):
 
 def request_bytes(signature="log_prob", name="pivae", output_filter=(), version=None, **inputs):
     request = predict_pb2.PredictRequest(output_filter=output_filter)
-    request.model_spec.name, request.model_spec.signature_name = name, signature
+    request.model_spec.name = name
+    request.model_spec.signature_name = signature
     if version is not None:
         request.model_spec.version.value = version
     for key, value in inputs.items():
@@ -84,8 +86,8 @@ LATENTS = {"top": (3,), "top_down_0": (4, 4, 2)}
 
 
 def latents(rows, value=0.0, **changed):
-    given = {name: np.full([rows, *shape], value, np.float32) for name, shape in LATENTS.items()}
-    return {**given, **changed}
+    groups = {name: np.full([rows, *shape], value, np.float32) for name, shape in LATENTS.items()}
+    return {**groups, **changed}
 
 
 def post(server, body, path="/v1/models/pivae:predict"):

@@ -87,8 +87,8 @@ def test_a_compressed_message_is_not_unpacked(watched):
     ],
 )
 def test_content_encodings(quiet, encoding, body, status, reason):
-    found, answer = attacks.post(quiet, body, {"Content-Encoding": encoding})
-    assert found == status
+    result, answer = attacks.post(quiet, body, {"Content-Encoding": encoding})
+    assert result == status
     assert reason in answer
 
 
@@ -141,7 +141,8 @@ def test_connections_over_grpc_that_do_nothing_are_closed(watched):
 def test_calls_over_grpc_without_a_message_end(watched):
     """They keep their connection from being idle, and a place among the calls at once."""
     with grpc.insecure_channel(watched.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-        started, over = time.monotonic(), threading.Event()
+        started = time.monotonic()
+        over = threading.Event()
         begin = channel.stream_unary(talking.PREDICT)
         calls = [begin.future(iter(over.wait, True), timeout=60) for _ in range(20)]
         other, predict = talking.raw_predict(watched)
@@ -195,7 +196,9 @@ def _read_to_the_end(connection):
 
 def test_few_descriptors(export_dir, tmp_path):
     """More connections than descriptors: neighbours are answered, the server lives, and its log stays short."""
-    allowed, errors, log = resource.getrlimit(resource.RLIMIT_NOFILE), os.dup(2), tmp_path / "log"
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    errors = os.dup(2)
+    log = tmp_path / "log"
     with log.open("wb") as file:
         os.dup2(file.fileno(), 2)
         resource.setrlimit(resource.RLIMIT_NOFILE, (250, allowed[1]))
@@ -228,7 +231,8 @@ def test_hardly_any_descriptors_are_a_users_mistake(monkeypatch):
 
 
 def test_the_event_loops_failures_are_one_line_a_minute(monkeypatch):
-    lines, now = [], [1000.0]
+    lines = []
+    now = [1000.0]
     monkeypatch.setattr(logging, "error", lambda text, *values: lines.append(text % values))
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     handle = one_line_a_minute()

@@ -141,7 +141,8 @@ def mutations(seeds, rng, count):
     for _ in range(count):
         data = bytearray(seeds[rng.integers(len(seeds))])
         for _ in range(rng.integers(1, 5)):
-            start, kind = int(rng.integers(len(data) + 1)), rng.integers(4)
+            start = int(rng.integers(len(data) + 1))
+            kind = rng.integers(4)
             length = int(rng.integers(1, 9))
             if kind == 0:
                 data[start : start + length] = rng.bytes(len(data[start : start + length]))

@@ -143,7 +143,9 @@ def test_a_busy_server_is_asked_until_the_timeout(server, failure):
         with pytest.raises(ServingError, match=r"fewer requests at once|no answer within") as error:
             client.sample([1])
         assert error.value.busy or error.value.code == "DEADLINE_EXCEEDED"  # The latter where the machine is busy too.
-        client.timeout, client.max_attempts, before = 30.0, 1, server.calls
+        client.timeout = 30.0
+        client.max_attempts = 1
+        before = server.calls
         with pytest.raises(ServingError, match="send fewer requests at once"):
             client.sample([1])
         assert server.calls == before + 1

@@ -84,18 +84,18 @@ def test_no_error_reaches_the_users_of_32_clients(serve, published, full):
     with contextlib.ExitStack() as stack, concurrent.futures.ThreadPoolExecutor(NUM_CLIENTS) as executor:
         stack.callback(lambda: [client.close() for client in clients])
         served.gate.clear()
-        found = executor.map(work, range(NUM_CLIENTS))
+        result = executor.map(work, range(NUM_CLIENTS))
         wait_for(lambda: served.refusals > 2 * NUM_CLIENTS)
         served.gate.set()
-        assert all(found)
+        assert all(result)
         # Without a second attempt there are errors.
         served.gate.clear()
         for client in clients:
             client.max_attempts = 1
-        asked = [executor.submit(client.sample, [1]) for client in clients]
-        concurrent.futures.wait(asked, timeout=60, return_when="FIRST_EXCEPTION")
+        futures = [executor.submit(client.sample, [1]) for client in clients]
+        concurrent.futures.wait(futures, timeout=60, return_when="FIRST_EXCEPTION")
         served.gate.set()
-        errors = [error for error in (future.exception() for future in asked) if error is not None]
+        errors = [error for error in (future.exception() for future in futures) if error is not None]
     assert all(isinstance(error, ServingError) and error.busy and advice in str(error) for error in errors)
     with pytest.raises(ServingError, match=says):
         raise errors[0]
@@ -107,10 +107,10 @@ def test_a_queue_that_is_full_over_rest(serve, published):
     client = RestClient(server.url, timeout=120.0)
     with concurrent.futures.ThreadPoolExecutor(8) as executor:
         served.gate.clear()
-        found = executor.map(lambda row: client.sample(table.seeds[row : row + 1]), range(24))
+        result = executor.map(lambda row: client.sample(table.seeds[row : row + 1]), range(24))
         wait_for(lambda: served.refusals > 8)
         served.gate.set()
-        assert same(np.concatenate(list(found)), table.sampled[:24])
+        assert same(np.concatenate(list(result)), table.sampled[:24])
 
 
 # What must not be sent.

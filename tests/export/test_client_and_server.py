@@ -34,9 +34,9 @@ def any_server(request, export_dir):
 def test_client_gets_the_models_rows(any_server, published, protocol):
     table = published.tables[0]
     with connect(any_server, protocol, batch_size=50) as client:  # Two requests for 64 rows.
-        for found in (client.log_prob(table.images), client.log_prob_of_files(list(table.files))):
-            assert same(found.log_prob, table.log_prob)
-            assert same(found.bits_per_dim, table.bits_per_dim)
+        for results in (client.log_prob(table.images), client.log_prob_of_files(list(table.files))):
+            assert same(results.log_prob, table.log_prob)
+            assert same(results.bits_per_dim, table.bits_per_dim)
         assert same(client.sample(table.seeds), table.sampled)
         assert same(client.reconstruct(table.images), table.reconstructed)
         latents = client.encode(table.images)

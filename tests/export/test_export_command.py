@@ -47,10 +47,10 @@ def test_moving_average_weights_of_the_step(exported):
     images = np.random.default_rng(0).integers(0, 256, [3, 16, 16, 1], dtype=np.uint8)
     for version, step, samples in ((1, None, 16), (2, 8, 3)):
         signatures = tf.saved_model.load(str(export_dir / str(version))).signatures
-        found = signatures["serving_default"](images=images)["log_prob"].numpy()
+        result = signatures["serving_default"](images=images)["log_prob"].numpy()
         averaged, last = (_own(run_dir, images, samples, step, moving) for moving in (True, False))
-        np.testing.assert_allclose(found, averaged, rtol=1e-5)
-        assert np.abs(found / last - 1.0).max() > 1e-4
+        np.testing.assert_allclose(result, averaged, rtol=1e-5)
+        assert np.abs(result / last - 1.0).max() > 1e-4
 
 
 def _own(run_dir, images, samples, step, moving_average):
@@ -81,7 +81,8 @@ def test_warmup_requests_are_real_ones_for_every_signature(exported):
 
 def test_model_card(exported):
     run_dir, export_dir = exported
-    first, second = _card(export_dir, 1), _card(export_dir, 2)
+    first = _card(export_dir, 1)
+    second = _card(export_dir, 2)
     assert (first["step"], second["step"]) == (12, 8)
     assert first["bits_per_dim"] is None
     assert first["fid"] is None
@@ -101,8 +102,8 @@ def test_checksums_cover_every_file(exported):
     sums = _card(exported[1], 1)["sha256"]
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "model_card.json"]
     assert {"saved_model.pb", "variables/variables.index"} <= set(sums)
-    found = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    assert found == sums
+    results = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    assert results == sums
 
 
 @pytest.mark.parametrize(
@@ -150,5 +151,5 @@ def test_without_its_data_a_model_is_compared_on_its_own_samples(exported, tmp_p
     log = prediction_log_pb2.PredictionLog.FromString(request.numpy())
     assert log.predict_log.request.model_spec.signature_name
     samples = loading.load(exported[0]).sample(8)
-    found = tf.saved_model.load(str(tmp_path / str(version))).signatures["log_prob"](images=tf.constant(samples))
-    np.testing.assert_allclose(found["log_prob"], _own(exported[0], samples, 16, None, True), rtol=1e-5)
+    result = tf.saved_model.load(str(tmp_path / str(version))).signatures["log_prob"](images=tf.constant(samples))
+    np.testing.assert_allclose(result["log_prob"], _own(exported[0], samples, 16, None, True), rtol=1e-5)

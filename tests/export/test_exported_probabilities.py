@@ -17,7 +17,9 @@ from tf_pivae.models.latents import IAFPosterior
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.noise import RowNoise
 
-SHAPE, LEVELS, SAMPLES = (2, 1, 1), 4, 2048
+SHAPE = (2, 1, 1)
+LEVELS = 4
+SAMPLES = 2048
 ALL_IMAGES = np.array(list(itertools.product(range(LEVELS), repeat=2)), np.uint8).reshape(16, *SHAPE)
 
 

@@ -49,7 +49,8 @@ def test_png_and_palette_files_are_the_pixels_they_hold(grey, run, conditional, 
     pixels = run("image_bytes", image_bytes=files(*(encoded(x[..., 0]) for x in grey.images[:5])))
     expected = run("log_prob", images=grey.images[:5])
     np.testing.assert_allclose(pixels["log_prob"], expected["log_prob"], rtol=1e-6)
-    colours, labels = conditional.images[:5] // 64 * 64, conditional.labels[:5]
+    colours = conditional.images[:5] // 64 * 64
+    labels = conditional.labels[:5]
     contents = [encoded(x) for x in colours[:3]]
     for x in colours[3:]:
         palette = Image.fromarray(x).quantize(256)
@@ -58,15 +59,17 @@ def test_png_and_palette_files_are_the_pixels_they_hold(grey, run, conditional, 
         buffer = io.BytesIO()
         palette.save(buffer, "PNG")
         contents[-1] = buffer.getvalue()
-    found = run_conditional("image_bytes", image_bytes=files(*contents), labels=labels)["log_prob"]
-    np.testing.assert_allclose(found, run_conditional("log_prob", images=colours, labels=labels)["log_prob"], rtol=1e-6)
+    actual = run_conditional("image_bytes", image_bytes=files(*contents), labels=labels)["log_prob"]
+    np.testing.assert_allclose(
+        actual, run_conditional("log_prob", images=colours, labels=labels)["log_prob"], rtol=1e-6
+    )
 
 
 def test_jpeg_files_are_what_tensorflow_decodes(grey, run):
     contents = [encoded(x[..., 0], "JPEG", quality=95) for x in grey.images[:3]]
     decoded = np.stack([tf.io.decode_jpeg(file).numpy() for file in contents])
-    found = run("image_bytes", image_bytes=files(*contents))["log_prob"]
-    np.testing.assert_allclose(found, run("log_prob", images=decoded)["log_prob"], rtol=1e-6)
+    result = run("image_bytes", image_bytes=files(*contents))["log_prob"]
+    np.testing.assert_allclose(result, run("log_prob", images=decoded)["log_prob"], rtol=1e-6)
 
 
 GREY = np.arange(64, dtype=np.uint8).reshape(8, 8)
@@ -134,7 +137,8 @@ def test_bad_latents(grey, run):
 
 
 def test_bad_labels_and_levels(conditional, run_conditional):
-    images, labels = conditional.images[:3], np.array([0, 1, 2])
+    images = conditional.images[:3]
+    labels = np.array([0, 1, 2])
     for bad in (-1, 3, 2**40):
         with pytest.raises(InvalidArgument, match=r"labels: must lie in \[0, 3\)"):
             run_conditional("log_prob", images=images, labels=np.array([0, bad, 1]))

@@ -85,7 +85,8 @@ KINDS = {
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_model_gives_its_own_numbers(name, randomize, c_program, graph_session, tmp_path):
     """OpenVINO, the C API and TensorFlow, beside the model's own method for one image at a time."""
-    kind, levels = KINDS[name], np.random.default_rng(0).integers(-64, 320, [3, 8, 8, 1])
+    kind = KINDS[name]
+    levels = np.random.default_rng(0).integers(-64, 320, [3, 8, 8, 1])
     images = levels.clip(0, 255).astype(np.uint8)  # Some pixels at either end.
     keras.utils.set_random_seed(0)
     model = randomize(kind.build(), scale=0.05)

@@ -40,7 +40,8 @@ def application(published):
 
 def test_arrays(application, published):
     handle, _ = application
-    table, answers = published.tables[0], []
+    table = published.tables[0]
+    answers = []
     for start in range(0, 64, 2):
         answers.append(handle.predict.remote("reconstruct", {"images": table.images[start : start + 2]}))
     images = np.concatenate([answer.result(timeout_s=60)["images"] for answer in answers])

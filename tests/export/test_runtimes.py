@@ -26,8 +26,10 @@ def _own(exported, count):
 @pytest.mark.parametrize("runtime", ["tensorflow", "openvino"])
 def test_the_models_own_numbers(grey, runtime):
     model = load(grey.folder, runtime, batch_size=3)
-    found, own, images = model.log_prob(grey.images[:7]), _own(grey, 7), grey.images[:7]
-    np.testing.assert_allclose(found.log_prob, own, rtol=1e-5)
+    result = model.log_prob(grey.images[:7])
+    own = _own(grey, 7)
+    images = grey.images[:7]
+    np.testing.assert_allclose(result.log_prob, own, rtol=1e-5)
     np.testing.assert_allclose(model.bits_per_dim(images), -own / (64 * np.log(2.0)), rtol=1e-5)
     latents = model.encode(images)
     z = grey.functions["encode"](images=images)
@@ -42,8 +44,8 @@ def test_the_models_own_numbers(grey, runtime):
 
 def test_bfloat16_is_near(grey):
     """Rounded to 8 bits, or float32 where the processor has no bfloat16."""
-    found = load(grey.folder, "openvino", precision="bf16").log_prob(grey.images[:7]).log_prob
-    np.testing.assert_allclose(found, _own(grey, 7), rtol=5e-3)
+    result = load(grey.folder, "openvino", precision="bf16").log_prob(grey.images[:7]).log_prob
+    np.testing.assert_allclose(result, _own(grey, 7), rtol=5e-3)
 
 
 def test_what_openvino_cannot_run_is_said(grey):
@@ -70,7 +72,8 @@ def test_openvino_starts_without_tensorflow(grey):
 
 def test_a_class_conditional_model(conditional):
     """Latents and images of labels; its log_prob is compared where OpenVINO takes the graph (`test_other_runtimes`)."""
-    images, labels = conditional.images[:5] % 200, conditional.labels[:5]
+    images = conditional.images[:5] % 200
+    labels = conditional.labels[:5]
     ours, openvino = (load(conditional.folder, runtime) for runtime in ("tensorflow", "openvino"))
     assert talking.same(openvino.reconstruct(images, labels), ours.reconstruct(images, labels))
     assert np.any(ours.reconstruct(images, labels) != ours.reconstruct(images, (labels + 1) % 3))

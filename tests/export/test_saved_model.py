@@ -93,7 +93,8 @@ def test_encode_and_decode_are_the_models_own_of_single_images(grey, answers, gr
 def test_a_row_does_not_depend_on_its_batch_or_place(answers, batch):
     rows = BATCHES[batch]
     for key in [key for key in answers if f"-{batch}/" in key]:
-        alone, together = answers[key], answers[key.replace(f"-{batch}/", "-all/")][rows]
+        alone = answers[key]
+        together = answers[key.replace(f"-{batch}/", "-all/")][rows]
         if alone.dtype == np.uint8:
             assert np.abs(alone.astype(int) - together.astype(int)).max() <= 1, key
         elif "log_prob" in key:
@@ -105,7 +106,8 @@ def test_a_row_does_not_depend_on_its_batch_or_place(answers, batch):
 def test_other_rows_of_a_batch_change_nothing(grey, graph_session):
     """The contract itself: the same row, at the same place, beside entirely different rows."""
     run = graph_session(grey.folder)
-    one, other = grey.images[:8].copy(), 255 - grey.images[8:16]
+    one = grey.images[:8].copy()
+    other = 255 - grey.images[8:16]
     other[3] = one[3]
     for signature, inputs in (("log_prob", (one, other)), ("reconstruct", (one, other)), ("encode", (one, other))):
         results = [run(signature, images=images) for images in inputs]
@@ -125,7 +127,9 @@ def test_decode_of_encode_is_reconstruct(grey, answers, graph_session):
 
 
 def test_class_conditional_model(conditional, graph_session):
-    model, images, labels = conditional.model, conditional.images, conditional.labels
+    model = conditional.model
+    images = conditional.images
+    labels = conditional.labels
     run = graph_session(conditional.folder)
     own = [model.log_prob(x[None], 2, labels=y[None])[0] for x, y in zip(images, labels, strict=True)]
     np.testing.assert_allclose(run("log_prob", images=images, labels=labels)["log_prob"], own, rtol=RELATIVE)
@@ -182,14 +186,15 @@ def test_no_norm_is_left_in_the_graphs(grey):
 def test_warmup_requests_of_a_class_conditional_model(conditional, graph_session, tmp_path):
     """Real images and labels, in the graph's own terms; what the export command writes for any model."""
     run = graph_session(conditional.folder)
-    images, labels = conditional.images[:3], conditional.labels[:3]
+    images = conditional.images[:3]
+    labels = conditional.labels[:3]
     write_warmup_requests(tmp_path, "name", conditional.functions, images, labels)
-    seen = set()
+    signatures = set()
     for record in tf.data.TFRecordDataset(str(tmp_path / "assets.extra/tf_serving_warmup_requests")):
         request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
         inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
         outputs = run(request.model_spec.signature_name, **inputs)
         assert len({len(array) for array in [*inputs.values(), *outputs.values()]}) == 1
         np.testing.assert_array_equal(inputs["labels"], np.resize(labels, len(inputs["labels"])))
-        seen.add(request.model_spec.signature_name)
-    assert seen == set(run.signatures) - {"__saved_model_init_op"}
+        signatures.add(request.model_spec.signature_name)
+    assert signatures == set(run.signatures) - {"__saved_model_init_op"}

@@ -35,12 +35,17 @@ def one_call(client, table, rng):
     return client.decode({name: z[rows] for name, z in table.prior.items()}), lambda t: t.decoded[rows]
 
 
-NUM_CLIENTS, NUM_REQUESTS = 64, 10_000
+NUM_CLIENTS = 64
+NUM_REQUESTS = 10_000
 
 
 def test_load_with_a_new_version_in_the_middle(server, published, export_dir):
-    tables, errors, wrong, answered = published.tables, [], [], [0, 0]
-    lock, enough = threading.Lock(), threading.Event()
+    tables = published.tables
+    errors = []
+    wrong = []
+    answered = [0, 0]
+    lock = threading.Lock()
+    enough = threading.Event()
     count = iter(range(NUM_REQUESTS))
     shutil.copytree(published.folders[1], export_dir / ".partial")
     after = []  # set once the new version is known to answer
@@ -58,11 +63,11 @@ def test_load_with_a_new_version_in_the_middle(server, published, export_dir):
                     enough.set()
                 swapped = bool(after)
                 try:
-                    found, expected = one_call(client, tables[0], rng)
+                    actual, expected = one_call(client, tables[0], rng)
                 except Exception as error:  # Whatever it is, the test fails with it.
                     errors.append(error)
                     continue
-                right = [same(found, expected(table)) for table in tables]
+                right = [same(actual, expected(table)) for table in tables]
                 answered[1 if right[1] else 0] += 1
                 if not any(right) or (swapped and not right[1]):
                     wrong.append(number)
@@ -110,7 +115,8 @@ def test_sigterm_drains(published, tmp_path, protocol):
     """Requests that wait for their batch when the signal comes are answered; then the server is gone, with status 0."""
     shutil.copytree(published.folders[0], tmp_path / "1")
     with servers.development(tmp_path, "--batch_timeout_micros=3000000") as server:
-        answers, clients = [], [connect(server, protocol, max_attempts=1) for _ in range(5)]
+        answers = []
+        clients = [connect(server, protocol, max_attempts=1) for _ in range(5)]
 
         def ask(client):
             answers.append(client.sample(published.tables[0].seeds[:2]))

@@ -34,8 +34,8 @@ def one(name):
 
 
 def container():
-    (found,) = one("deployment.yaml")["spec"]["template"]["spec"]["containers"]
-    return found
+    (result,) = one("deployment.yaml")["spec"]["template"]["spec"]["containers"]
+    return result
 
 
 def compose():
@@ -75,8 +75,8 @@ def test_both_deployments_start_the_server_in_the_same_way():
     assert service["entrypoint"] == container()["command"]
     assert service["image"] == container()["image"] == servers.IMAGE
     assert flags(service["command"]) == flags(container()["args"])
-    given = flags(container()["args"])
-    files = {value.rsplit("/", 1)[1] for value in given.values() if value.startswith("/config/")}
+    options = flags(container()["args"])
+    files = {value.rsplit("/", 1)[1] for value in options.values() if value.startswith("/config/")}
     (generated,) = one("kustomization.yaml")["configMapGenerator"]
     assert files == set(generated["files"]) == {path.name for path in SERVING.glob("*.config")}
     assert {volume.split(":")[1].rsplit("/", 1)[1] for volume in service["volumes"][1:]} == files
@@ -86,9 +86,9 @@ def test_both_deployments_start_the_server_in_the_same_way():
 
 def test_what_a_genuine_server_needs_is_set():
     """Each of these was missed on one: see the table of docs/serving.md."""
-    given = flags(container()["args"])
-    assert (given["num_load_threads"], given["max_num_load_retries"]) == ("1", "0")
-    assert "enable_serialization_as_tensor_content" not in given
+    options = flags(container()["args"])
+    assert (options["num_load_threads"], options["max_num_load_retries"]) == ("1", "0")
+    assert "enable_serialization_as_tensor_content" not in options
     assert compose()["init"] is True
     assert one("deployment.yaml")["spec"]["template"]["spec"]["shareProcessNamespace"] is True
     requested, allowed = (container()["resources"][kind]["memory"] for kind in ("requests", "limits"))
@@ -98,15 +98,16 @@ def test_what_a_genuine_server_needs_is_set():
 def test_gateway_is_for_this_server():
     text = (SERVING / "gateway.conf").read_text()
     targets = set(re.findall(r"^ +server (\S+);", text, re.MULTILINE))
-    given, gateway = flags(compose()["command"]), one("docker-compose.yml")["services"]["gateway"]
-    assert targets == {f"pivae:{given['port']}", f"pivae:{given['rest_api_port']}"}
+    options = flags(compose()["command"])
+    gateway = one("docker-compose.yml")["services"]["gateway"]
+    assert targets == {f"pivae:{options['port']}", f"pivae:{options['rest_api_port']}"}
     reached = {
         f"{service['metadata']['name']}:{port['port']}"
         for service in documents("service.yaml")
         for port in service["spec"]["ports"]
     }
     assert targets <= reached
-    assert int(re.search(r"limit_conn all (\d+);", text)[1]) <= int(given["grpc_max_threads"]) // 2
+    assert int(re.search(r"limit_conn all (\d+);", text)[1]) <= int(options["grpc_max_threads"]) // 2
     assert int(re.search(r"v1/models.*?client_max_body_size (\d+);", text, re.DOTALL)[1]) <= 15_000
     (port,) = re.findall(r"listen (\d+) ssl;", text)
     assert gateway["ports"] == [f"{port}:{port}"]
@@ -118,7 +119,8 @@ def test_gateway_is_for_this_server():
 
 def test_manifests_refer_to_each_other():
     assert set(one("kustomization.yaml")["resources"]) == {"deployment.yaml", "service.yaml", "autoscaler.yaml"}
-    deployment, autoscaler = one("deployment.yaml"), one("autoscaler.yaml")
+    deployment = one("deployment.yaml")
+    autoscaler = one("autoscaler.yaml")
     pod = deployment["spec"]["template"]
     labels = pod["metadata"]["labels"]
     assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
@@ -127,8 +129,8 @@ def test_manifests_refer_to_each_other():
     assert target["name"] == deployment["metadata"]["name"]
     assert "replicas" not in deployment["spec"], "the autoscaler decides"
     ports = {port["name"]: port["containerPort"] for port in container()["ports"]}
-    given = flags(container()["args"])
-    assert (str(ports["grpc"]), str(ports["rest"])) == (given["port"], given["rest_api_port"])
+    options = flags(container()["args"])
+    assert (str(ports["grpc"]), str(ports["rest"])) == (options["port"], options["rest_api_port"])
     for service in documents("service.yaml"):
         assert service["spec"]["selector"].items() <= labels.items()
         assert all(ports[port["targetPort"]] == port["port"] for port in service["spec"]["ports"])
@@ -171,12 +173,14 @@ def test_commands_of_the_page(finished, tmp_path):
     (tmp_path / "runs").mkdir()
     shutil.copytree(finished[0], tmp_path / "runs/demo")
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
-    grpc_port, rest_port = str(servers._free_port()), str(servers._free_port())
+    grpc_port = str(servers._free_port())
+    rest_port = str(servers._free_port())
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/python").write_text(f'#!/bin/sh\nexec {forking.python()} "$@"\n')
     (tmp_path / "bin/python").chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
-    background, outputs = [], []
+    background = []
+    outputs = []
     try:
         for language, text in blocks():
             if language == "sh gateway":  # By test_gateway.py.

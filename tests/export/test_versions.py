@@ -68,12 +68,13 @@ def test_a_server_of_another_user_may_read_it(tmp_path):
 
 
 def test_a_watcher_never_sees_half_a_version(tmp_path):
-    done, seen = threading.Event(), []
+    done = threading.Event()
+    listings = []
 
     def watch():
         while not done.is_set():
             for version in versions(tmp_path):
-                seen.append((version, len(os.listdir(tmp_path / str(version)))))
+                listings.append((version, len(os.listdir(tmp_path / str(version)))))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -84,8 +85,8 @@ def test_a_watcher_never_sees_half_a_version(tmp_path):
     finally:
         done.set()
         watcher.join()
-    assert {version for version, _ in seen} == {1, 2, 3, 4, 5}
-    assert {parts for _, parts in seen} == {len(PARTS)}
+    assert {version for version, _ in listings} == {1, 2, 3, 4, 5}
+    assert {parts for _, parts in listings} == {len(PARTS)}
 
 
 def _publish_many(export_dir, name, barrier):

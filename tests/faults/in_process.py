@@ -44,7 +44,9 @@ def train(run_dir, num_steps=8, after_step=None, parameters=()):
       The training's `Outcome`.
     """
     state = {}
-    restore, advance, draw = recorder.Recorder.restore, monitor.Monitor.advance, recorder.Recorder.draw_final_pictures
+    restore = recorder.Recorder.restore
+    advance = monitor.Monitor.advance
+    draw = recorder.Recorder.draw_final_pictures
 
     def remembering(self, groups):
         state.update(groups)
@@ -56,12 +58,14 @@ def train(run_dir, num_steps=8, after_step=None, parameters=()):
             after_step(int(keras.ops.convert_to_numpy(state["generator_optimizer"][0])), state)
 
     loading.parse_gin([str(PLAIN)], [f"num_steps={num_steps}", *_PARAMETERS, *parameters])
-    recorder.Recorder.restore, monitor.Monitor.advance = remembering, hooked
+    recorder.Recorder.restore = remembering
+    monitor.Monitor.advance = hooked
     recorder.Recorder.draw_final_pictures = lambda *_: None
     try:
         return loop.train(Recipe(), str(run_dir))
     finally:
-        recorder.Recorder.restore, monitor.Monitor.advance = restore, advance
+        recorder.Recorder.restore = restore
+        monitor.Monitor.advance = advance
         recorder.Recorder.draw_final_pictures = draw
         gin.clear_config()
 

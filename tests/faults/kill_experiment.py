@@ -89,9 +89,11 @@ def prepare_command(folder, kills=6, seed=2, longest=0.3, start=start_command):
     assert prepare("undisturbed").wait() == 0, (folder / "undisturbed.log").read_text()
     generator = random.Random(seed)
     for i in range(kills):
-        launched, started = time.time_ns(), time.monotonic()
+        launched = time.time_ns()
+        started = time.monotonic()
         process = prepare("killed")
-        aim, delay = ("start", "preparation")[i % 3 > 0], generator.uniform(0.0, longest)
+        aim = ("start", "preparation")[i % 3 > 0]
+        delay = generator.uniform(0.0, longest)
         while aim == "preparation" and not preparing(folder / "killed", launched):
             time.sleep(0.01)
         time.sleep(delay)
@@ -104,7 +106,8 @@ def prepare_command(folder, kills=6, seed=2, longest=0.3, start=start_command):
         yield "prepare", aim, delay, seconds, f"{doing}, {noted(folder / 'killed')}"
         assert not any((folder / "killed").glob("*/meta.json")), "a killed preparation counts as whole"
     assert prepare("killed").wait() == 0, (folder / "killed.log").read_text()
-    one, other = folder_bytes(folder / "undisturbed"), folder_bytes(folder / "killed")
+    one = folder_bytes(folder / "undisturbed")
+    other = folder_bytes(folder / "killed")
     yield "data", len(one), sum(map(len, one.values())), one == other
 
 
@@ -125,7 +128,8 @@ _KILLS_HEADER = (
 
 def _write(lines, write):
     """Writes a table of kills and sentences on the rest; returns whether all is as it should be."""
-    good, number = True, 0
+    good = True
+    number = 0
     for kind, *values in lines:
         if kind == "kill":
             if not number:
@@ -178,7 +182,8 @@ def main():
     parser.add_argument("--parts", nargs="+", choices=_PARTS, default=list(_PARTS), help="All by default.")
     parser.add_argument("--append", action="store_true", help="Add the parts to what the output holds already.")
     arguments = parser.parse_args()
-    text, good = [], True
+    text = []
+    good = True
 
     def write(part):
         text.append(part)

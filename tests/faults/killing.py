@@ -84,8 +84,12 @@ class Training:
     """
 
     def __init__(self, folder, arguments, workers=1, victims=((0,),), start=start_command):
-        self.folder, self.run = Path(folder), Path(folder) / "run"
-        self.arguments, self.workers, self.victims, self.start = list(arguments), workers, victims, start
+        self.folder = Path(folder)
+        self.run = Path(folder) / "run"
+        self.arguments = list(arguments)
+        self.workers = workers
+        self.victims = victims
+        self.start = start
         self.survivors = []  # exit statuses of the workers that were not killed
         self.folder.mkdir(parents=True, exist_ok=True)
 

@@ -46,9 +46,9 @@ def test_a_clock_set_back_changes_nothing(tmp_path, monkeypatch, capsys):
     starts = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert [start["from_step"] for start in starts] == [0, 6]
     assert starts[1]["started"].startswith("2001")  # The clock was set back indeed.
-    said = [line for line in capsys.readouterr().out.splitlines() if "min left" in line]
-    assert [line.split()[1] for line in said] == ["7/9", "8/9", "9/9"]
-    assert all(0.0 <= float(line.split(" min left")[0].split()[-1]) < 60.0 for line in said)
-    rates = [float(line.split(" images/s")[0].split()[-1]) for line in said]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "min left" in line]
+    assert [line.split()[1] for line in lines] == ["7/9", "8/9", "9/9"]
+    assert all(0.0 <= float(line.split(" min left")[0].split()[-1]) < 60.0 for line in lines)
+    rates = [float(line.split(" images/s")[0].split()[-1]) for line in lines]
     assert min(rates) >= 0.0
     assert max(rates) > 1.0

@@ -83,7 +83,9 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def built_once():
     """A configuration's model and trainer are built once and their weights read again for every test."""
-    kept, read, build = {}, loading.recipe_of, Recipe.build
+    built = {}
+    read = loading.recipe_of
+    build = Recipe.build
 
     def cached(run_dir):
         recipe = read(run_dir)
@@ -91,16 +93,16 @@ def built_once():
 
         def model(**shape):
             key = text, str(shape)
-            kept[key] = kept.get(key) or recipe.model(**shape)
-            return kept[key]
+            built[key] = built.get(key) or recipe.model(**shape)
+            return built[key]
 
         return dataclasses.replace(recipe, model=model)
 
     def trainer(recipe, *arguments):
-        if "trainer" not in kept:
-            kept["trainer"] = build(recipe, *arguments), copy.copy(gin.config._OPERATIVE_CONFIG)
-        gin.config._OPERATIVE_CONFIG.update(kept["trainer"][1])
-        return kept["trainer"][0]
+        if "trainer" not in built:
+            built["trainer"] = build(recipe, *arguments), copy.copy(gin.config._OPERATIVE_CONFIG)
+        gin.config._OPERATIVE_CONFIG.update(built["trainer"][1])
+        return built["trainer"][0]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "recipe_of", cached)

@@ -83,9 +83,9 @@ def test_what_is_written_whole_or_not_at_all(disk, writer):
     newest = {"checkpoint": "checkpoints/00000002", "export": "exports/2"}.get(writer, first)
     assert contents(disk.path / newest) != before
     disk.make_read_only()
-    kept = contents(disk.path)
+    earlier = contents(disk.path)
     assert READ_ONLY in line_of(lambda: write(disk.path, 3))
-    assert contents(disk.path) == kept
+    assert contents(disk.path) == earlier
 
 
 def test_metrics(disk):
@@ -133,22 +133,22 @@ def test_a_training_on_a_disk_that_fills_up_and_is_given_room(disk, tmp_path):
 
 def test_a_run_directory_that_has_become_read_only(disk):
     train(disk.path / "run", num_steps=4)
-    kept = contents(disk.path)
+    before = contents(disk.path)
     disk.make_read_only()
     assert line_of(lambda: train(disk.path / "run", num_steps=4)) == (
         f"cannot use {disk.path}/run as a run directory: {disk.path}/run/lock: Read-only file system; "
         "choose another --run_dir."
     )
-    assert contents(disk.path) == kept
+    assert contents(disk.path) == before
 
 
 def test_a_locked_run_directory_is_refused_whatever_its_dates(tmp_path):
-    held = RunDirectory(tmp_path / "run")
+    owner = RunDirectory(tmp_path / "run")
     for date in (0, 4.2e9):
         os.utime(tmp_path / "run" / "lock", (date, date))
         with pytest.raises(UserError, match="another process is training"):
             RunDirectory(tmp_path / "run")
-    held.close()
+    owner.close()
     RunDirectory(tmp_path / "run").close()
 
 

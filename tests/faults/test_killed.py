@@ -11,7 +11,8 @@ _SHORT = dict(num_steps=250, longest=_LONGEST, start=forking.Popen)
 
 def check(lines):
     """Asserts what `kill_experiment` would report as differences; returns the kills."""
-    kills, checked = [], set()
+    kills = []
+    checked = set()
     for kind, *values in lines:
         if kind == "kill":
             line, _ = values

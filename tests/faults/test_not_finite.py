@@ -27,16 +27,19 @@ def undisturbed(tmp_path_factory):
 @pytest.fixture
 def poisoned(monkeypatch):
     """Two switches, of the data and of the gradients: while one is on, one number among them is NaN."""
-    data, gradient = tf.Variable(False), tf.Variable(False)
-    features, dequantize, apply = PiVAE.features, PiVAE.dequantize, Trainer._apply
+    data = tf.Variable(False)
+    gradient = tf.Variable(False)
+    features = PiVAE.features
+    dequantize = PiVAE.dequantize
+    apply = Trainer._apply
 
     def with_one_pixel(v):
         first = tf.reshape(tf.one_hot(0, tf.size(v), on_value=NAN, off_value=0.0), tf.shape(v))
         return tf.where(data, v + first, v)
 
     def of_the_likelihood(self, *arguments, **options):
-        found = features(self, *arguments, **options)
-        return found._replace(y=with_one_pixel(found.y))
+        result = features(self, *arguments, **options)
+        return result._replace(y=with_one_pixel(result.y))
 
     def of_the_critic(self, *arguments):
         return with_one_pixel(dequantize(self, *arguments))
@@ -68,8 +71,8 @@ def test_a_bad_batch_and_a_bad_gradient_are_skipped_and_the_training_goes_on(tmp
         poisoned[1].assign(step + 1 == 6)
 
     train(tmp_path / "run", after_step=after)
-    said = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
-    assert said == [
+    messages = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
+    assert messages == [
         "step 3 skipped: bits_per_dim is not finite.",
         "step 4 skipped: bits_per_dim is not finite.",
         "step 6 skipped: gradient_norm is not finite.",

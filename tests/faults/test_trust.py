@@ -176,7 +176,8 @@ def test_data_are_neither_prepared_nor_downloaded_for_a_run(strangers, tmp_path,
 
 @pytest.mark.usefixtures("strangers")
 def test_links_in_a_run_are_not_written_through(tmp_path):
-    run_dir, treasure = tmp_path / "run", tmp_path / "treasure"
+    run_dir = tmp_path / "run"
+    treasure = tmp_path / "treasure"
     for name in ("lock", ".metrics.jsonl.partial", ".environment.json.partial"):
         treasure.write_text("precious")
         (run_dir / name).unlink(missing_ok=True)
@@ -192,16 +193,16 @@ def test_extensions_come_by_a_flag(strangers, tmp_path, run_command):
     """--import runs a module of the user's; what a run says does not."""
     run_dir = strangers(WAYS["dynamic registration"])
     environment = dict(os.environ, PYTHONPATH=str(tmp_path))
-    found = {}
+    results = {}
     for flags in ([], [f"--import={PAYLOAD}"], ["--import=no_such_module"]):
         result = run_command("sample", f"--run_dir={run_dir}", "--output=grid.png", *flags)
         (line,) = [text for text in result.stderr.splitlines() if text.strip()]
         assert result.returncode == 2, environment
-        found[tuple(flags)] = line, (tmp_path / "canary").exists()
+        results[tuple(flags)] = line, (tmp_path / "canary").exists()
         (tmp_path / "canary").unlink(missing_ok=True)
     refused = r"error: .*config\.gin, line \d+: `from __gin__ import dynamic_registration` would run code"
-    assert [re.match(refused, line) is not None for line, _ in found.values()] == [True, True, False]
-    assert [touched for _, touched in found.values()] == [False, True, False]
+    assert [re.match(refused, line) is not None for line, _ in results.values()] == [True, True, False]
+    assert [touched for _, touched in results.values()] == [False, True, False]
     assert "--import=no_such_module: there is no module 'no_such_module'" in line
 
 

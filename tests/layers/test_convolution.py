@@ -40,7 +40,8 @@ def _rounded(x):
 
 @pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
 def test_a_layer_rounds_its_convolution_and_nothing_else(bfloat16, make, randomize):
-    layer, x = make(), tf.random.stateless_normal([2, 6, 6, 3], [1, 2])
+    layer = make()
+    x = tf.random.stateless_normal([2, 6, 6, 3], [1, 2])
     extra = {"labels": tf.constant([0, 1])} if getattr(layer, "num_classes", 0) else {}
     layer(x, **extra)
     randomize(layer)
@@ -55,7 +56,8 @@ def test_a_layer_rounds_its_convolution_and_nothing_else(bfloat16, make, randomi
 
 def test_the_arguments_are_rounded_and_the_sum_is_once(bfloat16):
     """Against SciPy's correlation of the rounded arguments, in double precision."""
-    layer, x = Conv2D(1, 3), tf.random.stateless_normal([1, 8, 8, 1], [1, 2])
+    layer = Conv2D(1, 3)
+    x = tf.random.stateless_normal([1, 8, 8, 1], [1, 2])
     y = layer(x)[0, :, :, 0]
     sums = correlate(_rounded(x)[0, :, :, 0], _rounded(layer.kernel)[:, :, 0, 0], mode="same")
     np.testing.assert_allclose(y, sums, rtol=2.0**-8, atol=1e-6)
@@ -91,7 +93,8 @@ def test_the_head_is_float32(bfloat16, randomize):
     randomize(heads[0])
     for a, b in zip(heads[0].variables, heads[1].variables, strict=True):
         b.assign(a)
-    y, log_det = heads[0].bijector().forward(x), heads[0].bijector().forward_log_det_jacobian(x, event_ndims=3)
+    y = heads[0].bijector().forward(x)
+    log_det = heads[0].bijector().forward_log_det_jacobian(x, event_ndims=3)
     np.testing.assert_array_equal(heads[0].bijector().inverse(y), heads[1].bijector().inverse(y))
     np.testing.assert_array_equal(log_det, heads[1].bijector().forward_log_det_jacobian(x, event_ndims=3))
 
@@ -121,13 +124,13 @@ def test_gradient_penalty_differentiates_twice(bfloat16):
     for a, b in zip(critics[0].variables, critics[1].variables, strict=True):
         b.assign(a)
     real, fake = (tf.random.stateless_normal([4, 8, 8, 3], [i, 2]) for i in range(2))
-    found = []
+    results = []
     for critic in critics:
         with tf.GradientTape() as tape:
             penalty = GradientPenalty(1.0)(critic, real, fake, RowNoise(0, 4))
         gradients = tape.gradient(penalty, [v for v in critic.trainable_variables if v.path.endswith("kernel")])
         assert {x.dtype for x in (penalty, critic(real), *gradients)} == {tf.float32}
-        found.append(np.concatenate([np.reshape(g, -1) for g in gradients]))
-    rounded, exact = found
+        results.append(np.concatenate([np.reshape(g, -1) for g in gradients]))
+    rounded, exact = results
     error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
     assert 1e-5 < error < 5e-2

@@ -14,7 +14,8 @@ def _batch(seed, shape=(16, 3, 3, 2)):
 
 def test_running_averages():
     layer = RunningMoments(update_rate=0.25)
-    mean, variance = np.zeros(2), np.ones(2)
+    mean = np.zeros(2)
+    variance = np.ones(2)
     for seed in range(5):
         x = _batch(seed)
         of_batch = layer(x, training=True)
@@ -64,9 +65,11 @@ def test_batch_norm_against_numpy(copies, randomize):
     layer = BatchNorm(epsilon=0.01)
     layer(_wide_batch(0, copies))
     randomize(layer)
-    gamma, beta = layer.gamma.numpy(), layer.beta.numpy()
+    gamma = layer.gamma.numpy()
+    beta = layer.beta.numpy()
     x = _wide_batch(1, copies)
-    mean, variance = layer.moments.mean.numpy(), layer.moments.variance.numpy()
+    mean = layer.moments.mean.numpy()
+    variance = layer.moments.variance.numpy()
     expected = gamma * (x - mean) / np.sqrt(variance + 0.01) + beta
     np.testing.assert_allclose(layer(x, training=False), expected, rtol=1e-5, atol=1e-5)
     expected = gamma * (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 0.01) + beta
@@ -75,10 +78,12 @@ def test_batch_norm_against_numpy(copies, randomize):
 
 @CHANNELS
 def test_batch_norm_moves_its_averages(copies):
-    layer, x = BatchNorm(), _wide_batch(0, copies)
+    layer = BatchNorm()
+    x = _wide_batch(0, copies)
     with data_dependent_initialization():
         layer(x, training=True)
-    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    mean = x.mean((0, 1, 2))
+    variance = x.var((0, 1, 2))
     np.testing.assert_allclose(layer.moments.mean, mean, rtol=1e-5)
     np.testing.assert_allclose(layer.moments.variance, variance, rtol=1e-5)
     x = _wide_batch(1, copies)
@@ -89,7 +94,8 @@ def test_batch_norm_moves_its_averages(copies):
 
 @CHANNELS
 def test_affine_is_the_layer_outside_training(copies, randomize):
-    layer, x = BatchNorm(), _wide_batch(0, copies)
+    layer = BatchNorm()
+    x = _wide_batch(0, copies)
     layer(x)
     randomize(layer)
     scale, offset = layer.affine()
@@ -98,7 +104,8 @@ def test_affine_is_the_layer_outside_training(copies, randomize):
 
 def test_fused_gradients_are_those_of_the_moments(randomize):
     """Also for gamma and beta, and of an output whose gradient differs from element to element."""
-    layer, x = BatchNorm(), tf.constant(_wide_batch(0, 4))
+    layer = BatchNorm()
+    x = tf.constant(_wide_batch(0, 4))
     layer(x)
     randomize(layer)
     weights = tf.constant(_wide_batch(1, 4))

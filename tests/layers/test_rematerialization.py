@@ -60,7 +60,7 @@ def _loss(outputs):
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_values_gradients_and_updates_are_those_of_keep(randomize, case):
     x = tf.random.stateless_normal([3, *SHAPE], [1, 2])
-    found = []
+    results = []
     for call in (keep, rematerialized):
         keras.utils.set_random_seed(0)
         layer, function = case(call, randomize)
@@ -70,8 +70,8 @@ def test_values_gradients_and_updates_are_those_of_keep(randomize, case):
             loss = _loss(outputs)
         gradients = tape.gradient(loss, [x, *layer.trainable_variables])
         assert sum(g is not None for g in gradients) > 0.7 * len(gradients)
-        found.append((outputs, [g if g is None else tf.convert_to_tensor(g) for g in gradients], layer))
-    (outputs, gradients, layer), (again, same, other) = found
+        results.append((outputs, [g if g is None else tf.convert_to_tensor(g) for g in gradients], layer))
+    (outputs, gradients, layer), (again, same, other) = results
     for a, b in zip(outputs, again, strict=True):
         np.testing.assert_array_equal(a, b)
     scale = max(np.abs(g).max() for g in gradients if g is not None)
@@ -112,9 +112,9 @@ def test_two_replicas_have_the_gradient_of_one(randomize, two_replicas):
         lambda context: x[2 * context.replica_id_in_sync_group :][:2]
     )
     step = tf.function(lambda x: two_replicas.run(gradient, args=(both, x)), autograph=False)
-    found = [two_replicas.experimental_local_results(g) for g in step(halves)]
+    actual = [two_replicas.experimental_local_results(g) for g in step(halves)]
     scale = max(np.abs(g).max() for g in expected)
-    for g, parts in zip(expected, found, strict=True):
+    for g, parts in zip(expected, actual, strict=True):
         np.testing.assert_allclose(np.mean(parts, axis=0), g, rtol=1e-4, atol=1e-5 * scale)
     for a, b in zip(one.non_trainable_variables, both.non_trainable_variables, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
@@ -152,7 +152,8 @@ def test_second_derivatives():
         first = inner.gradient(y, x)
         penalty = tf.reduce_sum(tf.square(first))
     f = np.tanh(weight * x.numpy())
-    slope, curvature = weight * (1 - f**2), -2 * weight**2 * f * (1 - f**2)
+    slope = weight * (1 - f**2)
+    curvature = -2 * weight**2 * f * (1 - f**2)
     np.testing.assert_allclose(first, slope, rtol=1e-5)
     np.testing.assert_allclose(outer.gradient(penalty, x), 2 * slope * curvature, rtol=1e-4)
     by_gain = np.sum(2 * slope * (1 - f**2 - 2 * weight * x.numpy() * f * (1 - f**2)))
@@ -160,7 +161,8 @@ def test_second_derivatives():
 
 
 def test_memory_falls_for_one_more_forward_pass(randomize):
-    peaks, arithmetic = [], []
+    peaks = []
+    arithmetic = []
     for call in (keep, rematerialized):
         flow = RealNVP(SHAPE, num_couplings=4, num_blocks=1, width=8, norm="none", call_block=call)
         flow.bijector().forward(tf.zeros([1, *SHAPE]))

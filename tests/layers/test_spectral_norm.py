@@ -70,7 +70,8 @@ def test_gradient_is_that_of_the_quotient(layer):
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer.normalized_kernel() * tf.constant(weights, tf.float32))
     gradient = np.asarray(tape.gradient(loss, layer.kernel.value), np.float64)
-    kernel, direction = np.asarray(layer.kernel, np.float64), np.random.default_rng(2).normal(size=weights.shape)
+    kernel = np.asarray(layer.kernel, np.float64)
+    direction = np.random.default_rng(2).normal(size=weights.shape)
 
     def value(h):
         moved = kernel + h * direction

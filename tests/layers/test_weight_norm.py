@@ -10,7 +10,7 @@ from tf_pivae.layers.weight_norm import (
     WeightNormConv2DTranspose,
     WeightNormDense,
     data_dependent_initialization,
-    kernels_kept,
+    fixed_kernels,
 )
 
 FILTERS = 4
@@ -106,7 +106,8 @@ def test_channel_that_does_not_vary_gets_a_bounded_gain(name):
 def test_classes_are_layers_of_their_own(name, randomize):
     conditional, shape = _built(name, num_classes=3)
     randomize(conditional)
-    x, labels = _noise([6, *shape]), np.array([2, 0, 1, 1, 2, 0])
+    x = _noise([6, *shape])
+    labels = np.array([2, 0, 1, 1, 2, 0])
     together = conditional(x, labels=labels).numpy()
     for label in range(3):
         layer, _ = _built(name)
@@ -149,10 +150,10 @@ def test_chosen_channels_are_those_of_the_whole(name, num_classes, randomize):
     layer, x, labels = _randomized(name, num_classes, randomize)
     whole = layer(x, **labels).numpy()
     for ranges in ([(0, 1)], [(1, 4)], [(0, 1), (2, 4)]):
-        wanted = np.concatenate([whole[..., start:stop] for start, stop in ranges], -1)
+        expected = np.concatenate([whole[..., start:stop] for start, stop in ranges], -1)
         chosen = layer(x, channels=ranges, **labels)
-        assert chosen.shape[-1] == wanted.shape[-1]
-        np.testing.assert_allclose(chosen, wanted, rtol=1e-5, atol=1e-5)
+        assert chosen.shape[-1] == expected.shape[-1]
+        np.testing.assert_allclose(chosen, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -160,8 +161,11 @@ def test_an_affine_map_becomes_part_of_the_kernel(name, randomize):
     layer, shape = _built(name)
     randomize(layer)
     x = _noise([2, *shape])
-    scale, offset = tf.constant([0.5, -2.0, 1.0, 3.0]), tf.constant([1.0, 0.0, -0.3, 2.0])
-    np.testing.assert_allclose(layer(x, then=lambda: (scale, offset)), layer(x) * scale + offset, rtol=1e-5, atol=1e-5)
+    scale = tf.constant([0.5, -2.0, 1.0, 3.0])
+    offset = tf.constant([1.0, 0.0, -0.3, 2.0])
+    np.testing.assert_allclose(
+        layer(x, affine=lambda: (scale, offset)), layer(x) * scale + offset, rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("num_classes", [0, 3])
@@ -174,9 +178,9 @@ def test_kept_kernels_give_the_same_and_leave_no_norm_in_the_graph(name, num_cla
 
     uses = [{}, {"channels": [(0, 1), (2, 4)]}, *([] if num_classes else [{"then": then}])]
     expected = [layer(x, **labels, **use) for use in uses]
-    with kernels_kept() as kept:
+    with fixed_kernels() as kernels:
         functions = [tf.function(lambda x, use=use: layer(x, **labels, **use)).get_concrete_function(x) for use in uses]
-    assert len(kept) == (1 if num_classes else 2)  # The chosen channels are taken from the whole.
+    assert len(kernels) == (1 if num_classes else 2)  # The chosen channels are taken from the whole.
     for function, value in zip(functions, expected, strict=True):
         np.testing.assert_allclose(function(x), value, rtol=1e-6, atol=1e-6)
         assert not {"Square", "Sqrt"} & {op.type for op in function.graph.get_operations()}
@@ -187,7 +191,8 @@ def test_kept_kernels_give_the_same_and_leave_no_norm_in_the_graph(name, num_cla
 
 def test_nearest_neighbours_and_a_convolution_step_by_step(randomize):
     """The one deconvolution against what it stands for: pixels repeated, then a convolution by the 3x3 kernel."""
-    layer, x = NearestConv2D(FILTERS), _noise([2, 5, 4, 3])
+    layer = NearestConv2D(FILTERS)
+    x = _noise([2, 5, 4, 3])
     layer(x)
     randomize(layer, scale=0.7)
     v = np.asarray(layer.v, np.float64)

@@ -76,9 +76,9 @@ def test_the_reservoir_is_a_uniform_sample():
     net = callable_network(lambda x: x.reshape(len(x), 1), "value", example=images)
     counts = np.zeros(60)
     for seed in range(400):
-        kept = extract(images, net, batch_size=7, keep_features=20, seed=seed, progress=False).features[:, 0]
-        assert len(set(kept)) == 20
-        counts[kept.astype(int)] += 1
+        sample = extract(images, net, batch_size=7, keep_features=20, seed=seed, progress=False).features[:, 0]
+        assert len(set(sample)) == 20
+        counts[sample.astype(int)] += 1
     expected = 400 * 20 / 60
     assert ((counts - expected) ** 2 / (expected * (2 / 3))).sum() < 100  # chi-squared, 59 degrees; P < 1e-3
 
@@ -97,7 +97,8 @@ def test_a_state_of_something_else_is_refused(tmp_path, change, message):
     with pytest.raises(Interruption):
         extract(IMAGES, network(5)[0], state_path=path, save_every=2, **ARGUMENTS)
     change = dict(change)
-    images, net = change.pop("images", IMAGES), change.pop("net", network()[0])
+    images = change.pop("images", IMAGES)
+    net = change.pop("net", network()[0])
     with pytest.raises(UserError, match=message):
         extract(images, net, state_path=path, **(ARGUMENTS | change))
 

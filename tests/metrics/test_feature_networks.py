@@ -4,7 +4,7 @@ import pytest
 
 from tf_pivae.errors import UserError
 from tf_pivae.metrics import callable_network, frechet_distance, image_scores, keras_network
-from tf_pivae.metrics.inception_layout import NAME
+from tf_pivae.metrics.inception_layout import FAST_NAME, NAME
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
 
@@ -48,7 +48,8 @@ def test_a_saved_model_directory(tmp_path):
 
 
 def test_checksum_follows_weights_layer_and_pixel_range(tmp_path):
-    model, other = lenet(), lenet()
+    model = lenet()
+    other = lenet()
     other.set_weights([weight + 1 for weight in other.get_weights()])
     networks = [
         keras_network(model, example=IMAGES),
@@ -73,6 +74,7 @@ def test_a_function_serves_too():
     ("make", "message"),
     [
         (lambda path: callable_network(lambda x: x, NAME, example=IMAGES), "stands for the FID Inception"),
+        (lambda path: callable_network(lambda x: x, FAST_NAME, example=IMAGES), "stands for the FID Inception"),
         (lambda path: callable_network(lambda x: x, "images", example=IMAGES), "a matrix"),
         (lambda path: keras_network(path / "absent.keras", example=IMAGES), "neither a model file nor"),
         (lambda path: keras_network(lenet(), example=IMAGES, feature_layer="pool"), "no layer 'pool'.*penultimate"),

@@ -20,7 +20,8 @@ def features(seed, count=300, dim=24, rank=None):
 
 def scipy_distance(a, b):
     """Equation (9) as it is written: a general matrix square root of the product, real part."""
-    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    cov_a = np.cov(a, rowvar=False)
+    cov_b = np.cov(b, rowvar=False)
     root = scipy.linalg.sqrtm(cov_a @ cov_b).real
     return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a + cov_b - 2 * root)
 
@@ -35,22 +36,27 @@ def low_rank_distance(a, b):
 
 
 def test_equals_scipy():
-    a, b = features(0), features(1, count=400)
+    a = features(0)
+    b = features(1, count=400)
     np.testing.assert_allclose(frechet_distance(a, b), scipy_distance(a, b), rtol=1e-6)
 
 
 def test_is_symmetric():
-    a, b = features(0), features(1, count=400)
+    a = features(0)
+    b = features(1, count=400)
     np.testing.assert_allclose(frechet_distance(a, b), frechet_distance(b, a), rtol=1e-10)
 
 
 def test_rank_deficient_equals_scipy():
-    a, b = features(2, rank=7), features(3, rank=11)  # enough samples, but on a plane
+    # enough samples, but on a plane
+    a = features(2, rank=7)
+    b = features(3, rank=11)
     np.testing.assert_allclose(frechet_distance(a, b), scipy_distance(a, b), rtol=1e-6)
 
 
 def test_fewer_samples_than_dimensions_equals_scipy_and_gram_matrices():
-    a, b = features(4, count=15), features(5, count=20)
+    a = features(4, count=15)
+    b = features(5, count=20)
     distance = frechet_distance(a, b, allow_rank_deficient=True)
     np.testing.assert_allclose(distance, scipy_distance(a, b), rtol=1e-6)
     np.testing.assert_allclose(distance, low_rank_distance(a, b), rtol=1e-10)
@@ -66,7 +72,8 @@ def test_closed_form_of_diagonal_gaussians():
 def test_both_ways_to_a_factor_agree(monkeypatch):
     from tf_pivae.metrics import frechet
 
-    a, b = features(20, dim=60), features(21, dim=60)
+    a = features(20, dim=60)
+    b = features(21, dim=60)
     by_cholesky = frechet_distance(a, b)
     monkeypatch.setattr(frechet, "CHOLESKY_LIMIT", np.inf)
     np.testing.assert_allclose(frechet_distance(a, b), by_cholesky, rtol=1e-11)
@@ -83,7 +90,8 @@ def test_a_set_against_itself_is_zero(rank):
 def test_equals_torch_fidelity():
     torch = pytest.importorskip("torch")
     fid = pytest.importorskip("torch_fidelity.metric_fid")
-    a, b = features(7), features(8)
+    a = features(7)
+    b = features(8)
     statistics = [fid.fid_features_to_statistics(torch.from_numpy(s)) for s in (a, b)]
     peer = fid.fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"]
     np.testing.assert_allclose(frechet_distance(a, b), peer, rtol=1e-6)
@@ -92,7 +100,8 @@ def test_equals_torch_fidelity():
 def test_equals_torch_fidelity_rank_deficient():
     torch = pytest.importorskip("torch")
     fid = pytest.importorskip("torch_fidelity.metric_fid")
-    a, b = features(9, count=20, dim=64), features(10, count=30, dim=64)
+    a = features(9, count=20, dim=64)
+    b = features(10, count=30, dim=64)
     statistics = [fid.fid_features_to_statistics(torch.from_numpy(s)) for s in (a, b)]
     peer = fid.fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"]
     np.testing.assert_allclose(frechet_distance(a, b, allow_rank_deficient=True), peer, rtol=1e-6)
@@ -112,7 +121,8 @@ def test_streaming_equals_batch():
 def test_merging_equals_streaming():
     a = features(12, count=100)
     left, right = (StreamingMoments(a.shape[1]).update(part) for part in (a[:30], a[30:]))
-    merged, whole = left.merge(right).result(), moments_of(a)
+    merged = left.merge(right).result()
+    whole = moments_of(a)
     np.testing.assert_allclose(merged.covariance, whole.covariance, rtol=1e-10, atol=1e-12)
 
 

@@ -14,7 +14,8 @@ RECIPE = ClassifierConfig(depth=8, num_steps=150, crop_padding=1)
 @pytest.fixture(scope="module")
 def halves(fashion):
     """Real images twice: one half to train on, the other to stand in for samples; and the test images."""
-    images, labels = fashion.train.images, fashion.train.labels
+    images = fashion.train.images
+    labels = fashion.train.labels
     half = len(images) // 2
     return (images[:half], labels[:half]), (images[half:], labels[half:]), (fashion.test.images, fashion.test.labels)
 
@@ -106,7 +107,7 @@ def test_augmentation_shifts_and_flips():
     assert result.shape == images.shape
     assert result.dtype == np.uint8
     padded = np.pad(images, [(0, 0), (2, 2), (2, 2), (0, 0)])
-    seen = set()
+    ways = set()
     for image, source in zip(result, padded, strict=True):
         matches = [
             (row, column, flip)
@@ -116,8 +117,8 @@ def test_augmentation_shifts_and_flips():
             if np.array_equal(image, source[row : row + 5, column : column + 6][:, ::flip])
         ]
         assert len(matches) == 1
-        seen.add(matches[0])
-    assert len(seen) > 40  # of 50 ways
+        ways.add(matches[0])
+    assert len(ways) > 40  # of 50 ways
     np.testing.assert_array_equal(augmented(images, 0, False, random), images)
 
 
@@ -127,7 +128,8 @@ def test_depth_counts_weighted_layers(depth, convolutions):
     assert sum("conv2d" in layer.name for layer in model.layers) == convolutions  # and one dense layer
     # Kernels, two numbers a channel of every normalisation, the dense layer; shortcuts have none. He et al. 2016,
     # table 6, round it: 0.27M at 20 layers, 0.46M at 32.
-    widths, count = [3, 16], 64 * 10 + 10
+    widths = [3, 16]
+    count = 64 * 10 + 10
     for width in (16, 32, 64):
         widths += [width] * ((depth - 2) // 3)
     for inputs, outputs in itertools.pairwise(widths):

@@ -89,14 +89,16 @@ def test_true_fid_names_and_protocol(inception, cifar_images):
 
 
 def test_distance_is_zero_on_itself_and_grows_with_noise_blur_and_missing_classes(fashion, fashion_network):
-    images, labels = fashion.test.images, fashion.test.labels
+    images = fashion.test.images
+    labels = fashion.test.labels
     reference = extract(images, fashion_network, progress=False)
     itself = fid(images, reference, fashion_network)
     assert itself < 1e-3
     assert_grows([itself, *(fid(noisy(images, sigma), reference, fashion_network) for sigma in (4, 10, 25, 60))])
     assert_grows([itself, *(fid(blurred(images, sigma), reference, fashion_network) for sigma in (0.4, 0.8, 1.6))])
     # The same number of images of fewer and fewer classes, so that nothing but coverage changes.
-    others, other_labels = fashion.train.images, fashion.train.labels
+    others = fashion.train.images
+    other_labels = fashion.train.labels
     assert_grows(
         [fid(others[other_labels < classes][:800], reference, fashion_network) for classes in (10, 8, 6, 4, 2)]
     )
@@ -149,7 +151,8 @@ def random_images(seed, count=20, size=6, channels=3):
 
 
 def test_a_folder_against_a_folder_and_an_array(tmp_path):
-    a, b = random_images(0), random_images(1)
+    a = random_images(0)
+    b = random_images(1)
     folders = write(tmp_path / "a", a), write(tmp_path / "b", b)
     np.testing.assert_array_equal(images_from_folder(folders[0]), a)
     expected = fid(a, b, PIXELS)

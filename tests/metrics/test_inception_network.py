@@ -78,6 +78,23 @@ def test_logits_and_features_equal_torch_fidelity(inception_archive, cifar_image
     np.testing.assert_allclose(features.logits, logits.numpy(), atol=TOLERANCE)
 
 
+def test_fast_features_are_close_and_not_taken_for_the_others(inception, inception_archive, cifar_images):
+    from tf_pivae.metrics import extract, image_scores, inception_network
+
+    fast = inception_network(inception_archive, fast=True)
+    assert (fast.title("fid"), fast.checksum) == ("FID", inception.checksum)
+    ours, theirs = fast(cifar_images).pool, inception(cifar_images).pool
+    error = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+    assert 1e-4 < error < 0.03  # pixels in bfloat16, too, are 0.04 off
+    assert (ours.view(np.uint32) & 0xFFFF).any()  # means over pixels are not rounded
+    extracted = extract(cifar_images, fast, progress=False)
+    with pytest.raises(UserError, match=r"statistics were made with .* with bfloat16 convolutions"):
+        image_scores(extracted, cifar_images, inception, ["fid"], progress=False)
+    (score,) = image_scores(extracted, cifar_images[::-1], fast, ["fid"], allow_rank_deficient=True, progress=False)
+    assert "with bfloat16 convolutions" in str(score)
+    assert score.value < 1e-6
+
+
 @pytest.mark.parametrize(
     "images",
     [

@@ -208,7 +208,8 @@ class Call:
     """Pickles to a call of `function(*arguments)`."""
 
     def __init__(self, function, *arguments):
-        self.function, self.arguments = function, arguments
+        self.function = function
+        self.arguments = arguments
 
     def __reduce__(self):
         return self.function, self.arguments

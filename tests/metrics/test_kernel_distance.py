@@ -12,21 +12,24 @@ def features(seed, count, dim=16):
 
 def direct(a, b):
     """The unbiased estimator, term by term."""
-    a, b = a.astype(float), b.astype(float)
+    a = a.astype(float)
+    b = b.astype(float)
     k = lambda x, y: (x @ y / a.shape[1] + 1) ** 3  # noqa: E731
     same = lambda s: np.mean([k(s[i], s[j]) for i in range(len(s)) for j in range(len(s)) if i != j])  # noqa: E731
     return same(a) + same(b) - 2 * np.mean([k(x, y) for x in a for y in b])
 
 
 def test_equals_every_term_added_up():
-    a, b = features(0, 30), features(1, 41)
+    a = features(0, 30)
+    b = features(1, 41)
     np.testing.assert_allclose(kernel_distance(a, b), direct(a, b), rtol=1e-9)
 
 
 def test_blocks_do_not_change_the_sum(monkeypatch):
     from tf_pivae.metrics import kernel
 
-    a, b = features(0, 30), features(1, 41)
+    a = features(0, 30)
+    b = features(1, 41)
     whole = kernel_distance(a, b)
     monkeypatch.setattr(kernel, "BLOCK", 7)
     np.testing.assert_allclose(kernel_distance(a, b), whole, rtol=1e-10)
@@ -45,7 +48,8 @@ def test_is_unbiased_around_zero_for_one_distribution():
 
 
 def test_a_single_subset_of_everything_is_the_whole_set():
-    a, b = features(0, 50), features(1, 50)
+    a = features(0, 50)
+    b = features(1, 50)
     result = kernel_distance_subsets(a, b, num_subsets=3, subset_size=50)
     np.testing.assert_allclose(result.mean, kernel_distance(a, b), rtol=1e-9)
     assert result.std < 1e-12
@@ -54,7 +58,8 @@ def test_a_single_subset_of_everything_is_the_whole_set():
 def test_equals_torch_fidelity_on_the_same_subsets():
     torch = pytest.importorskip("torch")
     kid = pytest.importorskip("torch_fidelity.metric_kid")
-    a, b = features(0, 300), features(2, 260)
+    a = features(0, 300)
+    b = features(2, 260)
     for seed in (2020, 7):
         peer = kid.kid_features_to_metric(
             torch.from_numpy(a).double(),

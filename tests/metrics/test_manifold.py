@@ -36,14 +36,16 @@ def by_definition(samples, real, k):
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_equals_the_definitions_image_by_image(k, monkeypatch):
     monkeypatch.setattr(manifold, "BLOCK", 7)
-    samples, real = gaussian(0, 40, 4, 0.8), gaussian(1, 53, 4)
+    samples = gaussian(0, 40, 4, 0.8)
+    real = gaussian(1, 53, 4)
     np.testing.assert_allclose(manifold_scores(samples, real, k), by_definition(samples, real, k), rtol=1e-12)
 
 
 def test_precision_and_recall_equal_torch_fidelity():
     torch = pytest.importorskip("torch")
     prc = pytest.importorskip("torch_fidelity.metric_prc")
-    samples, real = gaussian(0, 300, scale=0.7), gaussian(1, 260)
+    samples = gaussian(0, 300, scale=0.7)
+    real = gaussian(1, 260)
     ours = manifold_scores(samples, real, 3)
     options = {"prc_neighborhood": 3, "prc_batch_size": 100, "save_cpu_ram": False, "verbose": False}
     peer = prc.prc_features_to_metric(torch.from_numpy(samples), torch.from_numpy(real), **options)
@@ -53,7 +55,8 @@ def test_precision_and_recall_equal_torch_fidelity():
 
 def test_two_draws_of_one_distribution_have_the_expected_density_and_coverage():
     """Naeem et al. 2020, section 3.3: density 1; coverage 1 - (M-1)...(M-k) / ((2M-1)...(2M-k)) for M of both."""
-    count, k = 200, 5
+    count = 200
+    k = 5
     scores = [manifold_scores(gaussian(2 * s, count), gaussian(2 * s + 1, count), k) for s in range(40)]
     expected = 1.0 - math.prod((count - i) / (2 * count - i) for i in range(1, k + 1))
     for name, value in (("density", 1.0), ("coverage", expected)):
@@ -75,9 +78,11 @@ def test_collapsed_samples_are_precise_and_scattered_ones_recall():
 
 def test_one_outlier_moves_density_less_than_precision():
     """The reason for density: the ball of an outlier among the real images is large, and takes in many samples."""
-    real, samples = gaussian(0, 300, 2), 6.0 + gaussian(1, 300, 2)
+    real = gaussian(0, 300, 2)
+    samples = 6.0 + gaussian(1, 300, 2)
     with_outlier = np.concatenate([real, [[9.0, 9.0]]])
-    before, after = manifold_scores(samples, real, 3), manifold_scores(samples, with_outlier, 3)
+    before = manifold_scores(samples, real, 3)
+    after = manifold_scores(samples, with_outlier, 3)
     assert after.precision - before.precision > 0.5 > after.density - before.density
 
 
@@ -99,11 +104,13 @@ def test_scores_say_how_many_neighbours_and_images(fashion_network):
     def extraction(features):
         return Extraction(moments_of(features), features, None, fashion_network.name, fashion_network.checksum)
 
-    samples, real = gaussian(0, 90).astype(np.float32), gaussian(1, 80).astype(np.float32)
-    wanted = ["coverage", "precision", "density", "recall"]
-    scores = image_scores(extraction(samples), extraction(real), fashion_network, wanted)
-    three, five = manifold_scores(samples, real, 3), manifold_scores(samples, real, 5)
-    assert [score.name for score in scores] == [f"{name.capitalize()}[fashion]" for name in wanted]
+    samples = gaussian(0, 90).astype(np.float32)
+    real = gaussian(1, 80).astype(np.float32)
+    metrics = ["coverage", "precision", "density", "recall"]
+    scores = image_scores(extraction(samples), extraction(real), fashion_network, metrics)
+    three = manifold_scores(samples, real, 3)
+    five = manifold_scores(samples, real, 5)
+    assert [score.name for score in scores] == [f"{name.capitalize()}[fashion]" for name in metrics]
     assert [score.value for score in scores] == [five.coverage, three.precision, five.density, three.recall]
     assert scores[0].protocol.detail == "5 nearest neighbours among 90 and 80"
     with pytest.raises(UserError, match="precision: there is no reference"):

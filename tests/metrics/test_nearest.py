@@ -15,10 +15,10 @@ def test_agrees_with_scipy_whatever_the_blocks(block, count, monkeypatch):
     images, others = (rng.integers(0, 256, [n, 4, 4, 3], np.uint8) for n in (5, 50))
     monkeypatch.setattr(nearest, "_BLOCK_ELEMENTS", block * 48)
     compared = []
-    found = nearest_images(images, others, count, compared.append)
-    assert found.dtype == np.int64
+    result = nearest_images(images, others, count, compared.append)
+    assert result.dtype == np.int64
     distances = distance.cdist(*(x.reshape(len(x), -1).astype(float) for x in (images, others)))
-    np.testing.assert_array_equal(found, np.argsort(distances, 1)[:, :count])
+    np.testing.assert_array_equal(result, np.argsort(distances, 1)[:, :count])
     assert sum(compared) == 50
     assert max(compared) <= block
 

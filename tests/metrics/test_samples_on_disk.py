@@ -16,7 +16,8 @@ def test_torch_fidelity_finds_our_fid_in_the_folder(tmp_path, inception, incepti
     torch_fidelity = pytest.importorskip("torch_fidelity")
     from tf_pivae.metrics.inception_weights import load_weights
 
-    count, reference = 24, held_out()[:24]
+    count = 24
+    reference = held_out()[:24]
     for i, image in enumerate(reference):
         (tmp_path / "real").mkdir(exist_ok=True)
         Image.fromarray(image[..., 0]).save(tmp_path / f"real/{i:02d}.png")

@@ -12,7 +12,9 @@ from tf_pivae.models.hierarchical_vae import plain_vae
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.training.trainer import Trainer
 
-CLASSES, STEPS, HELD_OUT = 10, 400, 500
+CLASSES = 10
+STEPS = 400
+HELD_OUT = 500
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,8 @@ def test_the_right_label_has_the_higher_log_prob(model, data):
     log_prob = np.stack(
         [model.log_prob(test.images, 4, labels=np.full(HELD_OUT, label)) for label in range(CLASSES)], 1
     )
-    rows, right = np.arange(HELD_OUT), test.labels
+    rows = np.arange(HELD_OUT)
+    right = test.labels
     wrong = (right + np.random.default_rng(0).integers(1, CLASSES, HELD_OUT)) % CLASSES
     better = np.mean(log_prob[rows, right] > log_prob[rows, wrong])
     assert better > 0.5 + 5.0 * np.sqrt(0.25 / HELD_OUT)

@@ -58,7 +58,8 @@ def test_projection_conditioning(make):
 
 def test_labels_are_per_image(make):
     critic = make(num_classes=5)
-    images, labels = _images(4), np.array([3, 0, 4, 3])
+    images = _images(4)
+    labels = np.array([3, 0, 4, 3])
     together = critic(images, labels=labels)
     for i, label in enumerate(labels):
         alone = critic(images[i : i + 1], labels=np.array([label]))

@@ -52,27 +52,28 @@ def test_terms_are_the_derivative_of_the_draw(preprocessing, tails):
     u = tf.constant(np.random.default_rng(0).uniform(0.02, 0.98, IMAGES.shape).astype(np.float32))
     with tf.GradientTape() as tape:
         tape.watch(u)
-        found = bins(IMAGES, noise=GivenUniform(u))
-        t = found.t
+        actual = bins(IMAGES, noise=GivenUniform(u))
+        t = actual.t
     log_derivative = np.log(np.abs(tape.gradient(t, u)))
-    found = bins(IMAGES, noise=GivenUniform(u))
+    actual = bins(IMAGES, noise=GivenUniform(u))
     expected = log_derivative.sum((1, 2, 3))
-    np.testing.assert_allclose(found.preprocessing_log_det + found.discretisation, expected, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(actual.preprocessing_log_det + actual.discretisation, expected, rtol=1e-5, atol=1e-4)
     inner = (IMAGES > 0) & (IMAGES < LEVELS - 1)
     of_v = np.where(inner, log_derivative + np.log(LEVELS), 0.0).sum((1, 2, 3))
-    np.testing.assert_allclose(found.preprocessing_log_det, of_v, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(actual.preprocessing_log_det, of_v, rtol=1e-5, atol=1e-4)
 
 
 def test_the_tails_are_learnt_and_the_rest_is_the_papers():
     noise = RowNoise(0, len(IMAGES))
-    bins, uniform = EdgeBins(LEVELS, logit), UniformDequantization(LEVELS, logit)
+    bins = EdgeBins(LEVELS, logit)
+    uniform = UniformDequantization(LEVELS, logit)
     inner = (IMAGES > 0) & (IMAGES < LEVELS - 1)
     with tf.GradientTape() as tape:
-        found = bins(IMAGES, noise=noise)
-        total = tf.reduce_sum(found.discretisation) + tf.reduce_sum(found.t)
+        result = bins(IMAGES, noise=noise)
+        total = tf.reduce_sum(result.discretisation) + tf.reduce_sum(result.t)
     assert all(np.all(gradient != 0.0) for gradient in tape.gradient(total, bins.trainable_variables))
     plain = uniform(IMAGES, noise=noise)
-    np.testing.assert_allclose(found.t.numpy()[inner], plain.t.numpy()[inner], atol=1e-5)
+    np.testing.assert_allclose(result.t.numpy()[inner], plain.t.numpy()[inner], atol=1e-5)
     np.testing.assert_allclose(plain.discretisation, -LEVELS * np.log(LEVELS), rtol=1e-6)
     assert not uniform.variables
 
@@ -81,8 +82,8 @@ def test_the_critic_sees_images_as_people_do():
     v = tf.constant([-0.05, 0.0, 0.4, 1.0, 1.05])
     with tf.GradientTape() as tape:
         tape.watch(v)
-        seen = EdgeBins(LEVELS, logit).seen(v)
-        total = tf.reduce_sum(seen)
-    np.testing.assert_array_equal(seen, np.float32([0.0, 0.0, 0.4, 1.0, 1.0]))
+        view = EdgeBins(LEVELS, logit).critic_view(v)
+        total = tf.reduce_sum(view)
+    np.testing.assert_array_equal(view, np.float32([0.0, 0.0, 0.4, 1.0, 1.0]))
     np.testing.assert_array_equal(tape.gradient(total, v).numpy()[[0, 2, 4]], [0.0, 1.0, 0.0])
-    np.testing.assert_array_equal(UniformDequantization(LEVELS, logit).seen(v), v)
+    np.testing.assert_array_equal(UniformDequantization(LEVELS, logit).critic_view(v), v)

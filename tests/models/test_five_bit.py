@@ -73,8 +73,8 @@ def test_samples_and_reconstructions_are_levels(data):
     assert len(np.unique(samples)) > 16
     assert model.reconstruct(data.test.images).max() < LEVELS
     # The picture spans black to white.
-    shown = np.asarray(figures.image_grid(samples, num_bins=LEVELS, gap=0))
-    assert (shown.min(), shown.max()) == (0, 255)
+    grid = np.asarray(figures.image_grid(samples, num_bins=LEVELS, gap=0))
+    assert (grid.min(), grid.max()) == (0, 255)
 
 
 def test_a_constant_image_reconstructs_to_its_level():

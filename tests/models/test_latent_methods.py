@@ -37,12 +37,14 @@ def test_classes_matter_to_both_sides(conditional):
 
 
 def test_walks_begin_and_end_at_reconstructions(model):
-    starts, ends = images(3, 1), images(3, 2)
+    starts = images(3, 1)
+    ends = images(3, 2)
     walks = model.interpolate(starts, ends, steps=5, seed=7)
     assert walks.shape == (3, 5, *SHAPE)
     assert_close(walks[:, 0], model.reconstruct(starts, seed=7))
     assert_close(walks[:, -1], model.reconstruct(ends, seed=7))
-    a, b = model.encode(starts, seed=7), model.encode(ends, seed=7)
+    a = model.encode(starts, seed=7)
+    b = model.encode(ends, seed=7)
     assert_close(walks[:, 1], model.decode({name: 0.75 * a[name] + 0.25 * b[name] for name in a}))
 
 

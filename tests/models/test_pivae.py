@@ -15,7 +15,8 @@ from tf_pivae.models.latents import IAFPosterior
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.noise import RowNoise
 
-SHAPE, LEVELS = (4, 4, 2), 16
+SHAPE = (4, 4, 2)
+LEVELS = 16
 
 
 def _residual(image_shape, num_classes=0):
@@ -60,7 +61,8 @@ def _images(count, seed=0):
 
 def test_bound_is_a_change_of_variables(model, jacobians):
     """log p(v|z) = log N(y(v)) + log|det dy/dv|, the Jacobian from v to y by autodiff; a bin has volume 16^-D."""
-    images, noise = _images(2), RowNoise(3, 2)
+    images = _images(2)
+    noise = RowNoise(3, 2)
     bound = model.bound(images, noise)
     v = model.dequantize(images, noise)
     np.testing.assert_array_equal(tf.floor(v * LEVELS), images)
@@ -92,8 +94,11 @@ def test_number_of_levels_only_changes_the_unit():
             return tf.fill([2, *shape], self.value)
 
     images = _images(2) % 2
-    coarse_noise, fine_noise = Noise(0, 2), Noise(0, 2)
-    coarse_noise.value, fine_noise.value = 0.25, 32.0  # (x + 1/4) / 2 = (128 x + 32) / 256
+    coarse_noise = Noise(0, 2)
+    fine_noise = Noise(0, 2)
+    # (x + 1/4) / 2 = (128 x + 32) / 256
+    coarse_noise.value = 0.25
+    fine_noise.value = 32.0
     difference = coarse.bound(images, coarse_noise).log_prob - fine.bound(128.0 * images, fine_noise).log_prob
     np.testing.assert_allclose(difference, 32 * math.log(128.0), rtol=1e-5)
 
@@ -108,7 +113,8 @@ def test_importance_weighting_is_the_mean_of_the_weights(model):
 
 def test_importance_samples_side_by_side_are_those_one_after_the_other(model, monkeypatch):
     """Three images, five samples: alone, in blocks of two (the last one not full), all at once."""
-    images, noise = _images(3), RowNoise(0, 3)
+    images = _images(3)
+    noise = RowNoise(0, 3)
     bounds = []
     for rows in (1, 8, 64):
         monkeypatch.setattr(pivae, "_ROWS_SIDE_BY_SIDE", rows)
@@ -185,7 +191,8 @@ def test_temperature_and_sample_noise(model):
 
 def test_a_gans_samples_are_a_function_of_z_alone():
     model = PiVAE(SHAPE, vae=_plain, preprocessing=affine, num_bins=LEVELS, observation_noise=0.0)
-    before, bound = model.sample(3), model.log_prob(_images(3))
+    before = model.sample(3)
+    bound = model.log_prob(_images(3))
     np.testing.assert_array_equal(before, model.sample(3, sample_noise=0.0))
     model.vae.log_sigma.assign(model.vae.log_sigma + 1.0)
     np.testing.assert_array_equal(model.sample(3), before)
@@ -236,7 +243,8 @@ def test_reconstructions_have_other_noise_than_samples():
         drawn["sample"] = noise.normal("latents/top", [3])
         return tf.zeros([5, *SHAPE])
 
-    model.vae.infer, model.vae.sample_mean = infer, sample_mean
+    model.vae.infer = infer
+    model.vae.sample_mean = sample_mean
     with tf.init_scope():
         model._reconstruct_batch(0, 5, _images(5), None, 0)
         model._sample_batch(0, 5, None, 0, 1.0, 0.0)
@@ -262,8 +270,8 @@ def test_every_variable_that_is_read_is_tracked(model):
     with tf.GradientTape() as tape:
         model.bound(_images(2), RowNoise(0, 2), training=True)
         model.sample_continuous(RowNoise(0, 2))
-    seen = {id(v) for v in tape.watched_variables()}
-    assert seen == {id(v.value) for v in model.trainable_variables}
+    watched = {id(v) for v in tape.watched_variables()}
+    assert watched == {id(v.value) for v in model.trainable_variables}
     assert {id(v) for v in model.flow_variables} <= {id(v) for v in model.trainable_variables}
 
 

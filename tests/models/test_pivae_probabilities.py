@@ -22,7 +22,8 @@ from tf_pivae.models.latents import GaussianPosterior, IAFPosterior
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.training.trainer import Trainer
 
-SHAPE, LEVELS = (2, 2, 1), 4
+SHAPE = (2, 2, 1)
+LEVELS = 4
 SAMPLES = 200_000
 
 
@@ -136,7 +137,8 @@ def _p_value(counts, probabilities):
 
 def _same_weights(case):
     """The model of a case with the paper's dequantisation."""
-    parts, space = case.space.parts, case.space
+    parts = case.space.parts
+    space = case.space
     uniform = PiVAE(space.shape, num_bins=space.levels, dequantization=UniformDequantization, **parts)
     own = [v for v in case.model.variables if all(v is not tail for tail in case.model.dequantization.variables)]
     for variable, value in zip(uniform.variables, own, strict=True):
@@ -171,10 +173,12 @@ def test_uniform_dequantisation_misses_what_lies_outside(case):
     """For the same weights: its probabilities are at most those of edge bins, and miss the mass that is reported."""
     uniform = _same_weights(case)
     probabilities = _probabilities(uniform, case.space.images)
-    (own, own_error), (theirs, their_error) = _mean_and_error(case.probabilities), _mean_and_error(probabilities)
+    own, own_error = _mean_and_error(case.probabilities)
+    theirs, their_error = _mean_and_error(probabilities)
     assert np.all(theirs < own + 5.0 * np.hypot(own_error, their_error))
     at_an_edge = np.isin(case.space.images, [0, case.space.levels - 1]).any((1, 2, 3))
-    inner, inner_error = theirs[~at_an_edge].sum(), np.linalg.norm(np.hypot(own_error, their_error)[~at_an_edge])
+    inner = theirs[~at_an_edge].sum()
+    inner_error = np.linalg.norm(np.hypot(own_error, their_error)[~at_an_edge])
     assert abs(own[~at_an_edge].sum() - inner) <= 5.0 * inner_error
     total, error = _mean_and_error(probabilities.sum(1))
     count = 20_000
@@ -202,7 +206,8 @@ def test_training_brings_the_cross_entropy_close_to_the_entropy():
     """
     keras.utils.set_random_seed(1)
     space = SPACES["two_scales"]
-    images, model = space.images, PiVAE(SHAPE, num_bins=LEVELS, dequantization=EdgeBins, **space.parts)
+    images = space.images
+    model = PiVAE(SHAPE, num_bins=LEVELS, dequantization=EdgeBins, **space.parts)
     truth = _toy_probabilities(images)
     rows = np.random.default_rng(0).choice(256, [150, 128], p=truth)
     trainer = Trainer(model, learning_rate=0.01)
@@ -211,7 +216,8 @@ def test_training_brings_the_cross_entropy_close_to_the_entropy():
     for batch in rows:
         step(tf.constant(images[batch]))
     probabilities, error = _mean_and_error(_probabilities(model, images))
-    entropy, cross_entropy = -np.sum(truth * np.log(truth)), -np.sum(truth * np.log(probabilities))
+    entropy = -np.sum(truth * np.log(truth))
+    cross_entropy = -np.sum(truth * np.log(probabilities))
     tolerance = 4.0 * np.sqrt(np.sum(np.square(truth * error / probabilities)))
     assert entropy - tolerance < cross_entropy < entropy + 0.5 * (math.log(256.0) - entropy)
 
@@ -253,7 +259,8 @@ def _bin_edges():
 def test_expected_bound_in_closed_form(constant_model):
     """E_u log N(t; m, sigma^2) + log 2 - log 4 for each level, the second moment of a uniform bin being exact."""
     low = _bin_edges()[:-1]
-    centre, width = low + 0.25, 0.5
+    centre = low + 0.25
+    width = 0.5
     second = np.square(centre - 0.1) + width**2 / 12.0
     per_level = -0.5 * second / 0.36 - math.log(0.6) - 0.5 * math.log(2.0 * math.pi) + math.log(2.0 / LEVELS)
     expected = per_level[IMAGES.reshape(256, 4)].sum(1)

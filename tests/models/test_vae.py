@@ -54,7 +54,8 @@ def _normal(shape, seed=0, scale=1.0):
 
 
 def test_likelihood_against_tfp(vae):
-    y, mean = _normal([5, *SHAPE]), _normal([5, *SHAPE], 1)
+    y = _normal([5, *SHAPE])
+    mean = _normal([5, *SHAPE], 1)
     for log_sigma in (-2.0, 0.0, 1.0):
         vae.log_sigma.assign(log_sigma)
         expected = tfd.MultivariateNormalDiag(tf.reshape(mean, [5, -1]), tf.fill([32], tf.exp(log_sigma)))
@@ -64,7 +65,8 @@ def test_likelihood_against_tfp(vae):
 
 
 def test_sigma_starts_at_the_residual_and_maximises_the_likelihood(vae):
-    y, mean = _normal([5, *SHAPE]), _normal([5, *SHAPE], 1, scale=0.5)
+    y = _normal([5, *SHAPE])
+    mean = _normal([5, *SHAPE], 1, scale=0.5)
     vae.initialize_sigma(y, mean)
     np.testing.assert_allclose(tf.exp(vae.log_sigma), np.sqrt(np.mean(np.square(y - mean))), rtol=1e-5)
     with tf.GradientTape() as tape:
@@ -156,7 +158,8 @@ def test_kl_of_infer_is_log_q_minus_log_p_of_the_top(vae):
 
 @pytest.mark.parametrize("residual", [True, False])
 def test_kl_of_a_block_against_the_closed_form(residual, randomize):
-    count, channels = 20000, 3
+    count = 20000
+    channels = 3
     posterior = GaussianPosterior(channels, 8)
     block = TopDownBlock(8, upsample=None, latent_channels=channels, posterior=posterior, residual=residual)
     x = _normal([1, 2, 2, 5])
@@ -164,7 +167,8 @@ def test_kl_of_a_block_against_the_closed_form(residual, randomize):
     randomize(block, scale=0.3)
     parts = block.splitter(block.conv(tf.nn.elu(x)))
     evidence = Evidence(_normal([1, 2, 2, channels], 1), _normal([1, 2, 2, channels], 2, 0.5), None)
-    x, noise = tf.repeat(x, count, 0), RowNoise(0, count)
+    x = tf.repeat(x, count, 0)
+    noise = RowNoise(0, count)
     sample = block(x, Evidence(*(tf.repeat(part, count, 0) for part in evidence[:2]), None), noise=noise)[1]
 
     def normal(mean, raw_log_scale):
@@ -207,7 +211,9 @@ def test_log_q_of_the_iaf_by_change_of_variables(channels, width, randomize, jac
 
 
 def test_gaussian_against_tfp():
-    mean, log_scale, x = _normal([50]), _normal([50], 1), _normal([50], 2)
+    mean = _normal([50])
+    log_scale = _normal([50], 1)
+    x = _normal([50], 2)
     expected = tfd.Normal(mean, tf.exp(log_scale)).log_prob(x)
     np.testing.assert_allclose(Gaussian(mean, log_scale).log_prob(x), expected, rtol=1e-5, atol=1e-5)
     clamped = gaussian(mean, tf.constant([-1e3, 0.01, 1e3]))

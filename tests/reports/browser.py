@@ -50,14 +50,20 @@ class Browser:
     """
 
     def __init__(self, executable, folder):
-        self.errors, self.requests = [], []
-        self._buffer, self._last_id, self._answers, self._events = b"", 0, {}, []
+        self.errors = []
+        self.requests = []
+        self._buffer = b""
+        self._last_id = 0
+        self._answers = {}
+        self._events = []
         # DevTools reads descriptor 3 and writes 4; high numbers here, so that neither overwrites the other.
-        ours, theirs = os.pipe(), os.pipe()
+        ours = os.pipe()
+        theirs = os.pipe()
         read, write = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 20) for fd in (ours[0], theirs[1]))
         os.close(ours[0])
         os.close(theirs[1])
-        self._write, self._read = ours[1], theirs[0]
+        self._write = ours[1]
+        self._read = theirs[0]
         log = os.open(folder / "chromium.log", os.O_WRONLY | os.O_CREAT, 0o600)
         # Without its sandbox, which root and many containers refuse it: the pages are our own.
         names = ("headless", "no-sandbox", "remote-debugging-pipe", "no-first-run", "disable-background-networking",
@@ -97,9 +103,9 @@ class Browser:
     def press(self, key):
         """Presses and releases a key of the keyboard."""
         text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
-        named = dict(key=key, windowsVirtualKeyCode=_KEY_CODES[key], **({} if text else {"code": key}))
-        self.call("Input.dispatchKeyEvent", type="keyDown", **named, **text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", **named)
+        event = dict(key=key, windowsVirtualKeyCode=_KEY_CODES[key], **({} if text else {"code": key}))
+        self.call("Input.dispatchKeyEvent", type="keyDown", **event, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def drag(self, selector, start, end):
         """Drags over an element from one place to another, both fractions of its width, at half of its height."""
@@ -112,8 +118,8 @@ class Browser:
         moves += [("mouseMoved", places[2], 1), ("mouseReleased", places[2], 0)]
         for kind, (at_x, at_y), buttons in moves:
             button = "none" if (kind, buttons) == ("mouseMoved", 0) else "left"
-            held = dict(button=button, buttons=buttons, clickCount=1)
-            self.call("Input.dispatchMouseEvent", type=kind, x=at_x, y=at_y, **held)
+            event = dict(button=button, buttons=buttons, clickCount=1)
+            self.call("Input.dispatchMouseEvent", type=kind, x=at_x, y=at_y, **event)
 
     def screenshot(self, path):
         """Writes the whole page as a PNG."""

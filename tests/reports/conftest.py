@@ -35,7 +35,7 @@ def _run(folder, name, steps, offset, **changes):
     evaluation["rows"][2]["histogram"] = {"edges": [0.0, 1.0, 3.0], "counts": [8, 4]}
     facts = {"name": "made_up", "image_shape": [8, 8, 1], "num_classes": 0, "num_bins": 256, "moving_average": False,
              "likelihood": True, "inference_only": False}  # fmt: skip
-    given = dict(
+    fields = dict(
         name=name,
         path=folder,
         facts=facts,
@@ -47,7 +47,7 @@ def _run(folder, name, steps, offset, **changes):
         evaluations=[],
         environments=[{"from_step": 0, "started": "yesterday", **MACHINE}],
     )
-    return Run(**{**given, **changes})
+    return Run(**{**fields, **changes})
 
 
 def _views(run, seed):
@@ -63,8 +63,8 @@ def _views(run, seed):
     }
     sets = {"held-out images": sum(terms.values()), "uniform noise": rng.normal(9, 0.1, 50)}
     bits = Likelihoods(terms, sets, False)
-    named = ("a group of its own", picture)
-    return Views(100, 1234, (100, picture.png), [picture], [picture], [picture, "no data"], named, bits,
+    group_pictures = ("a group of its own", picture)
+    return Views(100, 1234, (100, picture.png), [picture], [picture], [picture, "no data"], group_pictures, bits,
                  measured_terms(run, bits))  # fmt: skip
 
 

@@ -9,8 +9,11 @@ class Element:
     """An element with its attributes, its text, and its children."""
 
     def __init__(self, name, attributes, parent):
-        self.name, self.attributes, self.parent = name, attributes, parent
-        self.children, self.pieces = [], []
+        self.name = name
+        self.attributes = attributes
+        self.parent = parent
+        self.children = []
+        self.pieces = []
 
     @property
     def text(self):
@@ -19,10 +22,10 @@ class Element:
 
     def all(self, name):
         """All elements of this name below it."""
-        found = []
+        results = []
         for child in self.children:
-            found += [child] * (child.name == name) + child.all(name)
-        return found
+            results += [child] * (child.name == name) + child.all(name)
+        return results
 
 
 class Document(html.parser.HTMLParser):
@@ -58,5 +61,5 @@ class Document(html.parser.HTMLParser):
 
     def section(self, identifier):
         """The section with this id."""
-        (found,) = [element for element in self.all("section") if element.attributes["id"] == identifier]
-        return found
+        (result,) = [element for element in self.all("section") if element.attributes["id"] == identifier]
+        return result

@@ -92,15 +92,15 @@ def test_renders_everywhere_and_fetches_nothing(browser, request, which, width, 
     assert browser.errors == []
     assert [url for url in browser.requests if not url.startswith("data:")] == [path.resolve().as_uri()]
     assert browser.evaluate("document.documentElement.scrollWidth") == width, "scrolls sideways"
-    seen, words = browser.evaluate(_BROKEN_WORDS)
-    assert seen > 150
+    count, words = browser.evaluate(_BROKEN_WORDS)
+    assert count > 150
     assert words == []
     broken = "[...document.images].filter((image) => !image.hidden && !image.naturalWidth).length"
     assert browser.evaluate(broken) == 0
     background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(20, 23, 27)") == dark
-    seen, poor = browser.evaluate(_CONTRAST)
-    assert seen > 50
+    count, poor = browser.evaluate(_CONTRAST)
+    assert count > 50
     assert poor == []
 
 
@@ -119,7 +119,7 @@ def test_console_errors_and_requests_are_noticed(browser, tmp_path):
     assert (tmp_path / "other.png").resolve().as_uri() in browser.requests
 
 
-def _shown(page):
+def _steps_on_page(page):
     """The step of each run's visible picture."""
     visible = "[...document.querySelectorAll('.frames img')].filter((image) => image.offsetWidth)"
     return page.evaluate(f"{visible}.map((image) => image.dataset.step)")
@@ -127,13 +127,13 @@ def _shown(page):
 
 def test_slider_with_the_keyboard(page):
     """Steps 20, 60, 100 of one run and 40, 80 of the other, whose model draws that of step 100: each its newest."""
-    assert _shown(page) == ["100", "100"]
+    assert _steps_on_page(page) == ["100", "100"]
     page.evaluate("document.getElementById('samples-step').focus()")
     expected = {"Home": ["20", "40"], "ArrowRight": ["20", "40"], "End": ["100", "100"], "ArrowLeft": ["60", "80"]}
     labels = {"Home": "step 20", "ArrowRight": "step 40", "End": "step 100", "ArrowLeft": "step 80"}
     for key, steps in expected.items():
         page.press(key)
-        assert _shown(page) == steps, key
+        assert _steps_on_page(page) == steps, key
         assert page.evaluate("document.getElementById('samples-shown').textContent") == labels[key]
         assert page.evaluate("document.getElementById('samples-step').ariaValueText") == labels[key]
         captions = page.evaluate("[...document.querySelectorAll('.at')].map((at) => at.textContent)")
@@ -143,7 +143,7 @@ def test_slider_with_the_keyboard(page):
 def test_slider_with_the_mouse(page):
     page.drag("#samples-step", 0.99, 0.26)
     assert page.evaluate("document.getElementById('samples-shown').textContent") == "step 40"
-    assert _shown(page) == ["20", "40"]
+    assert _steps_on_page(page) == ["20", "40"]
 
 
 CHART = ".chart[data-metric=bits_per_dim]"
@@ -169,7 +169,8 @@ def test_curves_lie_where_their_numbers_say(page):
     )
     (x0, at0), (x1, at1) = [(value, x) for value, x, _ in xs][:2]
     (y0, down0), (y1, down1) = [(value, y) for value, _, y in ys][:2]
-    per_x, per_y = (x1 - x0) / (at1 - at0), (y1 - y0) / (down1 - down0)
+    per_x = (x1 - x0) / (at1 - at0)
+    per_y = (y1 - y0) / (down1 - down0)
     for (x, y), step in zip(points, range(10, 101, 10), strict=True):
         # Drawn to a tenth of a unit: off by half of that at most.
         assert x0 + (x - at0) * per_x == pytest.approx(step, abs=0.051 * abs(per_x))

@@ -9,7 +9,8 @@ from tf_pivae.models.hierarchical_vae import residual_vae
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.report import histograms, likelihoods
 
-SHAPE, LEVELS = (16, 16, 3), 32
+SHAPE = (16, 16, 3)
+LEVELS = 32
 
 
 def _vae(image_shape, num_classes=0):
@@ -33,15 +34,15 @@ def measured(randomize):
 
 
 def test_terms_add_up_to_the_models_bits_per_dim(measured):
-    model, found = measured
+    model, actual = measured
     test = _data().test.take(55)
     expected = model.bits_per_dim(test.images, seed=3, labels=test.labels)
-    np.testing.assert_allclose(sum(found.terms.values()), expected, rtol=1e-5)
-    np.testing.assert_allclose(found.sets["held-out images"], expected, rtol=1e-5)
+    np.testing.assert_allclose(sum(actual.terms.values()), expected, rtol=1e-5)
+    np.testing.assert_allclose(actual.sets["held-out images"], expected, rtol=1e-5)
     train = _data().train.take(55)
     expected = model.bits_per_dim(train.images, seed=3, labels=train.labels)
-    np.testing.assert_allclose(found.sets["training images"], expected, rtol=1e-5)
-    assert [len(values) for values in found.sets.values()] == [55] * 5
+    np.testing.assert_allclose(actual.sets["training images"], expected, rtol=1e-5)
+    assert [len(values) for values in actual.sets.values()] == [55] * 5
 
 
 def test_sets_are_what_their_names_say():
@@ -78,8 +79,8 @@ def test_fashion_mnist_comes_in_every_size():
 def test_another_data_set_is_brought_into_shape():
     """Colour to grey, 32 levels to 256, and 32x32 to 16x16; fewer images than are asked for."""
     other = _data(shape=(32, 32, 3), name="other")
-    found = list(likelihoods.image_sets(_data(256, (16, 16, 1), "fashion_mnist"), 70, 0, other))
-    ((images, labels),) = [(images, labels) for name, images, labels in found if name == "other, another data set"]
+    results = list(likelihoods.image_sets(_data(256, (16, 16, 1), "fashion_mnist"), 70, 0, other))
+    ((images, labels),) = [(images, labels) for name, images, labels in results if name == "other, another data set"]
     assert images.dtype == np.uint8
     assert images.shape == (60, 16, 16, 1)
     assert len(labels) == 60

@@ -112,9 +112,9 @@ def test_names_may_break_behind_their_signs_and_nowhere_else():
 def test_curves_are_the_recorded_numbers(made_up, document):
     runs, _ = made_up
     (data,) = [script for script in document.all("script") if script.attributes.get("id") == "curves-data"]
-    found = json.loads(data.text)
-    assert found["runs"] == [run.name for run in runs]
-    charts = {chart["metric"]: chart for chart in found["charts"]}
+    actual = json.loads(data.text)
+    assert actual["runs"] == [run.name for run in runs]
+    charts = {chart["metric"]: chart for chart in actual["charts"]}
     assert list(charts)[:2] == ["bits_per_dim", "kl"]
     for index, run in enumerate(runs):
         for metric in ("bits_per_dim", "gradient_norm"):
@@ -126,22 +126,22 @@ def test_curves_are_the_recorded_numbers(made_up, document):
 
 def _frames(section):
     """What stands in the page as samples: for each run, step -> PNG."""
-    found = []
+    results = []
     for frame in [e for e in section.all("div") if e.attributes.get("class") == "frames"]:
         images = frame.all("img")
         assert ["hidden" in image.attributes for image in images] == [True] * (len(images) - 1) + [False]
         data = [image.attributes["src"].removeprefix("data:image/png;base64,") for image in images]
         steps = [int(image.attributes["data-step"]) for image in images]
-        found.append(dict(zip(steps, map(base64.b64decode, data), strict=True)))
-    return found
+        results.append(dict(zip(steps, map(base64.b64decode, data), strict=True)))
+    return results
 
 
 def test_samples_are_the_files_and_then_the_models_own(made_up, document):
     """The second run has pictures up to step 80, and its model is of step 100."""
     runs, views = made_up
-    for run, view, shown in zip(runs, views, _frames(document.section("samples")), strict=True):
+    for run, view, frames in zip(runs, views, _frames(document.section("samples")), strict=True):
         files = {int(path.stem): path.read_bytes() for path in (run.path / "samples").iterdir()}
-        assert shown == {100: view.samples[1], **files}
+        assert frames == {100: view.samples[1], **files}
 
 
 def test_without_a_model_the_pictures_at_the_end_are_shown(made_up, tmp_path):
@@ -162,7 +162,7 @@ def test_a_file_that_is_no_picture_is_left_out(made_up, tmp_path):
     (tmp_path / "samples" / "000020.png").mkdir()
     run = dataclasses.replace(made_up[0][0], path=tmp_path)
     document = Document(render([run], [dataclasses.replace(made_up[1][0], neighbours="none")], {}))
-    assert [list(shown) for shown in _frames(document.section("samples"))] == [[100]]
+    assert [list(frames) for frames in _frames(document.section("samples"))] == [[100]]
 
 
 def test_unused_latent_groups_are_folded_under_a_sentence(document):
@@ -217,15 +217,16 @@ def test_a_histogram_that_is_none_is_left_out(histogram):
 
 def _cards(document):
     """What the overview says of each run: label -> value, its state under "state"."""
-    found = []
+    results = []
     for card in [e for e in document.section("overview").all("div") if e.attributes.get("class") == "card"]:
         labels, values = ([element.text for element in card.all(name)] for name in ("dt", "dd"))
-        found.append(dict(zip(labels, values, strict=True)) | {"state": card.all("p")[0].text})
-    return found
+        results.append(dict(zip(labels, values, strict=True)) | {"state": card.all("p")[0].text})
+    return results
 
 
 def test_bits_per_dim_of_the_overview(made_up):
-    run, view = made_up[0][0], made_up[1][0]
+    run = made_up[0][0]
+    view = made_up[1][0]
     trained = dataclasses.replace(run, metrics=[*run.metrics, {"step": 100, "held_out_bits_per_dim/K=1": 3.5}])
     of_training_images = json.loads(json.dumps(run.evaluation).replace("9 test images", "9 train images"))
     runs = [run, trained, dataclasses.replace(run, evaluation=of_training_images)]

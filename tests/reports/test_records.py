@@ -27,14 +27,14 @@ def test_bindings_are_those_that_gin_reads(tiny):
             name = selector.rsplit(".", 1)[-1]
             for parameter, value in parameters.items():
                 expected[f"{name}.{parameter}"] = value
-    found = configuration.bindings(text)
-    assert found["residual_vae.widths"].count(",") == 49
+    actual = configuration.bindings(text)
+    assert actual["residual_vae.widths"].count(",") == 49
     constants = {n: v for n, v in expected.items() if isinstance(v, int | float | bool | tuple | type(None))}
-    constants = {n: v for n, v in constants.items() if n in found}
+    constants = {n: v for n, v in constants.items() if n in actual}
     assert len(constants) >= 15
     for name, value in constants.items():
-        assert eval(found[name], {}) == value, name
-    assert found["num_steps"] == "12"
+        assert eval(actual[name], {}) == value, name
+    assert actual["num_steps"] == "12"
     assert configuration.setting(text, "train.num_steps") == "12"
     assert configuration.setting(text, "PiVAE.flow") == "@RealNVP"
     assert configuration.setting(text, "PiVAE.nothing") is None
@@ -72,8 +72,8 @@ def test_garbage_in_the_records_is_left_out(tmp_path):
         run_records._lines(path)
     rows = ["x", {}, {"metric": 3, "value": 1.0}, {"metric": "a", "value": "1"}, {"metric": "b", "value": float("nan")},
             {"metric": "c", "value": 10**400}, {"metric": "d", "value": 2, "spread": "x", "new": 1}]  # fmt: skip
-    found = evaluations.rows_of({"step": 1, "rows": rows})
-    assert [(row.metric, row.spread) for row in found.values()] == [("d", None)]
+    result = evaluations.rows_of({"step": 1, "rows": rows})
+    assert [(row.metric, row.spread) for row in result.values()] == [("d", None)]
     assert evaluations.rows_of({"step": 1, "rows": 3}) == {}
 
 

@@ -42,8 +42,8 @@ def document(runs, run_command):
 
 
 def _row(section, name):
-    (found,) = [row for row in section.all("tr") if row.children[0].text == name]
-    return [cell.text for cell in found.children[1:]]
+    (result,) = [row for row in section.all("tr") if row.children[0].text == name]
+    return [cell.text for cell in result.children[1:]]
 
 
 def test_overview_tells_them_apart(document):
@@ -67,8 +67,8 @@ def test_bits_per_dim_are_the_models(document, runs):
 
     model = tf_pivae.load(str(runs[0]))
     expected = model.bits_per_dim(bundled(16, (256, 64)).test.images[:40]).mean()
-    shown = _row(document.section("bits-per-dimension-by-term"), "with the model, K = 1")[0]
-    assert float(shown.split()[0]) == pytest.approx(expected, abs=6e-4)
+    text = _row(document.section("bits-per-dimension-by-term"), "with the model, K = 1")[0]
+    assert float(text.split()[0]) == pytest.approx(expected, abs=6e-4)
 
 
 @pytest.mark.parametrize(

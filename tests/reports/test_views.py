@@ -35,44 +35,46 @@ def _pixels(png):
 
 
 def test_a_published_model_is_shown_as_what_it_is(published):
-    run, found = published
+    run, actual = published
     assert (run.metrics, list(run.path.glob("*.png"))) == ([], [])
-    assert run.state(found.step) == f"finished, {run.num_steps:,} steps"
-    step, png = found.samples
-    assert step == found.step == run.num_steps
+    assert run.state(actual.step) == f"finished, {run.num_steps:,} steps"
+    step, png = actual.samples
+    assert step == actual.step == run.num_steps
     expected = figures.image_grid(tf_pivae.load(str(run.path)).sample(36), 6)
     np.testing.assert_array_equal(_pixels(png), np.asarray(expected))
-    assert len(found.reconstructions) == 2
-    assert "among 8,000 training images" in found.neighbours[0].caption, "those that come with the package"
+    assert len(actual.reconstructions) == 2
+    assert "among 8,000 training images" in actual.neighbours[0].caption, "those that come with the package"
 
 
 def test_latent_groups_without_information_are_apart(published):
     """Those that the published evaluation finds empty: less than a bit an image."""
-    run, found = published
+    run, result = published
     dimensions = HEIGHT * WIDTH * CHANNELS
     kl = {row["metric"].strip(): dimensions * row["value"] for row in run.evaluation["rows"] if "kl/" in row["metric"]}
     unused = [name.removeprefix("kl/") for name, bits in kl.items() if bits < 1.0]
     assert 0 < len(unused) < len(kl)
-    sentence, picture = found.unused
-    groups = found.traversals[-1]
+    sentence, picture = result.unused
+    groups = result.traversals[-1]
     assert f"({', '.join(unused)})" in picture.caption
     assert not any(name in groups.caption for name in unused)
     assert f"{len(kl) - len(unused)} of {len(kl)} latent groups" in sentence
-    first, last = _pixels(picture.png)[:64, :64], _pixels(picture.png)[:64, -64:]
+    first = _pixels(picture.png)[:64, :64]
+    last = _pixels(picture.png)[:64, -64:]
     assert np.abs(first.astype(int) - last).mean() < 1.0, "its row does not change"
-    first, last = _pixels(groups.png)[:64, :64], _pixels(groups.png)[:64, -64:]
+    first = _pixels(groups.png)[:64, :64]
+    last = _pixels(groups.png)[:64, -64:]
     assert np.abs(first.astype(int) - last).mean() > 5.0
 
 
 def test_without_any_data_the_samples_are_there_and_the_evaluated_terms(published):
     run, _ = published
     facts = {**run.facts, "name": "something else"}
-    found = views.gather(dataclasses.replace(run, facts=facts), num_examples=8, seed=0)
-    assert found.samples[0] == run.num_steps
-    assert "/nowhere/" in found.neighbours == found.reconstructions == found.likelihoods
+    result = views.gather(dataclasses.replace(run, facts=facts), num_examples=8, seed=0)
+    assert result.samples[0] == run.num_steps
+    assert "/nowhere/" in result.neighbours == result.reconstructions == result.likelihoods
     total = next(row for row in run.evaluation["rows"] if row["metric"] == "bits/dim, K=1")
-    assert found.terms.total.mean == total["value"]
-    assert total["protocol"].split(",")[0] in found.terms.images
+    assert result.terms.total.mean == total["value"]
+    assert total["protocol"].split(",")[0] in result.terms.images
 
 
 def test_neighbours_of_training_images_are_themselves():
@@ -88,5 +90,6 @@ def test_neighbours_of_training_images_are_themselves():
     pixels = _pixels(picture.png)
     assert pixels.shape == (6 * 66 - 2, 66 * 7 - 2 + 8, 3)
     for row in range(6):
-        left, right = pixels[66 * row : 66 * row + 64, :64], pixels[66 * row : 66 * row + 64, 74 : 74 + 64]
+        left = pixels[66 * row : 66 * row + 64, :64]
+        right = pixels[66 * row : 66 * row + 64, 74 : 74 + 64]
         assert np.abs(left.astype(int) - right).max() == (row > 2)

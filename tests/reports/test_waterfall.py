@@ -52,20 +52,20 @@ def test_a_constant_that_varies_by_image_keeps_its_bar():
 def test_terms_are_means_over_the_images_for_which_all_are_finite(made_up):
     run = made_up[0][0]
     parts = {"a": np.array([1.0, np.inf, 3.0, 8.0]), "b": np.array([2.0, 2.0, np.nan, 4.0])}
-    found = waterfall.measured_terms(run, Likelihoods(parts, {}, False))
+    result = waterfall.measured_terms(run, Likelihoods(parts, {}, False))
     # Of 1 and 8, and of 2 and 4: their middle, and half of their distance.
-    assert {name: pytest.approx(value) for name, value in found.values.items()} == {"a": (4.5, 3.5), "b": (3.0, 1.0)}
-    assert found.total == pytest.approx((7.5, 4.5))
-    assert "2 more" in found.images
+    assert {name: pytest.approx(value) for name, value in result.values.items()} == {"a": (4.5, 3.5), "b": (3.0, 1.0)}
+    assert result.total == pytest.approx((7.5, 4.5))
+    assert "2 more" in result.images
     none = waterfall.measured_terms(run, Likelihoods({"a": np.array([np.nan])}, {}, False))
     assert none == "its bound is not finite for any of 1 held-out images."
 
 
 def test_terms_of_an_evaluation_where_none_can_be_measured(made_up):
     """Of a model whose images are not at hand: published numbers, which the made-up evaluation has one of."""
-    found = waterfall.measured_terms(made_up[0][0], "no data here")
-    assert found.values == {"kl/top": (0.5, None)}
-    assert (found.total.mean, found.images) == (4.25, "9 test images")
+    result = waterfall.measured_terms(made_up[0][0], "no data here")
+    assert result.values == {"kl/top": (0.5, None)}
+    assert (result.total.mean, result.images) == (4.25, "9 test images")
     without = dataclasses.replace(made_up[0][0], evaluation=None)
     assert waterfall.measured_terms(without, "no data here") == "no data here"
 
@@ -115,9 +115,12 @@ def test_the_bars_are_drawn_where_the_numbers_say(made_up):
 
 def test_runs_side_by_side_share_rows_and_scale(made_up):
     runs, _ = made_up
-    found = [_terms(**{"kl/top": 0.5, "kl/low": 1e-5, "discretisation": 8.0}), _terms(**{"flow": -3.0, "kl/low": 8.5})]
+    results = [
+        _terms(**{"kl/top": 0.5, "kl/low": 1e-5, "discretisation": 8.0}),
+        _terms(**{"flow": -3.0, "kl/low": 8.5}),
+    ]
     five_bit = dataclasses.replace(runs[1], facts={**runs[1].facts, "num_bins": 32})
-    rows = _rows(waterfall.render([runs[0], five_bit], found))
+    rows = _rows(waterfall.render([runs[0], five_bit], results))
     assert list(rows) == [
         "without a model, log₂ of the levels",
         "flow",
@@ -133,8 +136,8 @@ def test_runs_side_by_side_share_rows_and_scale(made_up):
 
 def test_the_bound_around_a_frozen_generator_is_in_brackets(made_up):
     runs, views = made_up
-    found = [views[0].terms, dataclasses.replace(views[1].terms, approximate=True)]
-    html = waterfall.render(runs, found)
+    results = [views[0].terms, dataclasses.replace(views[1].terms, approximate=True)]
+    html = waterfall.render(runs, results)
     totals = [cell.text for cell in _rows(html)["with the model, K = 1"]][::2]
     assert [total[0] == "[" and total[-1] == "]" for total in totals] == [False, True]
     assert "frozen generator" in "".join(html)

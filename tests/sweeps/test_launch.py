@@ -45,8 +45,8 @@ def test_environments_of_trials_side_by_side(monkeypatch):
 
 def run(trials, launcher, waiting=None, stream=None):
     stream = stream or io.StringIO()
-    with view(dict.fromkeys(trials, 4), stream) as shown:
-        stopped_by = runner.run_all(trials, trials if waiting is None else waiting, [TRAIN], launcher, shown)
+    with view(dict.fromkeys(trials, 4), stream) as display:
+        stopped_by = runner.run_all(trials, trials if waiting is None else waiting, [TRAIN], launcher, display)
     launcher.close()
     return stopped_by, stream.getvalue()
 
@@ -114,8 +114,8 @@ def test_a_terminal_gets_a_table(make_trial):
     trials = [make_trial("ends well", seed=str(i)) for i in range(40)]
     records = {trial: trial.read() for trial in trials}
     stream = Terminal()
-    with view(dict.fromkeys(trials, 4), stream) as shown:
-        shown.update(records)
+    with view(dict.fromkeys(trials, 4), stream) as display:
+        display.update(records)
     text = stream.getvalue()
     assert "40 waiting" in text
     assert "kind=ends_well,seed=0" in text

@@ -152,12 +152,12 @@ def test_tensorboard_reads_settings_and_metrics(trials, tmp_path):
     )
     groups = list_session_groups.Handler(request_context, context, "", request).run().session_groups
     assert {group.name for group in groups} == {trial.name for trial in trials}
-    found = {group.name: json_format.MessageToDict(group) for group in groups}
-    first = found[trials[0].name]
+    by_name = {group.name: json_format.MessageToDict(group) for group in groups}
+    first = by_name[trials[0].name]
     assert first["hparams"] == {"norm": "act", "rate": 0.001, "seed": 0.0}
     values = {value["name"]["tag"]: value["value"] for value in first["metricValues"]}
     assert values == {"sweep/bits_per_dim": 4.75, "sweep/evaluation/FID": 70.5}
-    assert "metricValues" not in found[trials[2].name]
+    assert "metricValues" not in by_name[trials[2].name]
 
 
 def test_settings_of_mixed_types_become_one_type(tmp_path):
@@ -176,7 +176,7 @@ def test_spreadsheets_run_nothing_of_it(tmp_path):
     results.write_csv(tmp_path / "results.csv", [row])
     with open(tmp_path / "results.csv", newline="") as file:
         header, cells = csv.reader(file)
-    found = dict(zip(header, cells, strict=True))
-    assert found["x"] == "'=1+1"
-    assert (found["y"], found["exit_status"]) == ("-0.5", "-9")
-    assert (found["'=z"], found["error"]) == ("'@residual_vae", "'@SUM(A1)")
+    result = dict(zip(header, cells, strict=True))
+    assert result["x"] == "'=1+1"
+    assert (result["y"], result["exit_status"]) == ("-0.5", "-9")
+    assert (result["'=z"], result["error"]) == ("'@residual_vae", "'@SUM(A1)")

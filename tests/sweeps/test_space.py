@@ -99,7 +99,8 @@ AXES = [Axis("rate", Range("log", 1e-4, 1e-2)), Axis("x", Range("uniform", -1.0,
 def test_random_draws_have_their_distributions():
     draws = [dict(trial) for trial in space.random(AXES, 2000, seed=7)]
     rates = np.log([float(draw["rate"]) for draw in draws])
-    low, high = math.log(1e-4), math.log(1e-2)
+    low = math.log(1e-4)
+    high = math.log(1e-2)
     assert stats.kstest(rates, stats.uniform(low, high - low).cdf).pvalue > 1e-3
     assert stats.kstest([float(draw["x"]) for draw in draws], stats.uniform(-1, 4).cdf).pvalue > 1e-3
     for name, values in (("n", [str(i) for i in range(2, 9)]), ("norm", ["batch", "act", "none"])):

@@ -46,9 +46,11 @@ def test_a_sweep_trains_evaluates_and_records(swept):
     table = rows(sweep_dir)
     assert sorted(table) == sorted([*GOOD, BAD])
     for name in GOOD:
-        row, lines = table[name], (sweep_dir / name / "metrics.jsonl").read_text().splitlines()
+        row = table[name]
+        lines = (sweep_dir / name / "metrics.jsonl").read_text().splitlines()
         assert (row["status"], row["exit_status"], row["step"], row["error"]) == ("finished", "0", "4", "")
-        report, held_out = json.loads(lines[-2]), json.loads(lines[-1])
+        report = json.loads(lines[-2])
+        held_out = json.loads(lines[-1])
         assert float(row["bits_per_dim"]) == held_out["held_out_bits_per_dim/K=1"]
         assert float(row["bits_per_dim_standard_error"]) == held_out["held_out_standard_error/K=1"] > 0
         assert float(row["train/bits_per_dim"]) == report["bits_per_dim"]
@@ -115,9 +117,9 @@ def test_a_folder_belongs_to_one_configuration_and_one_sweep(swept, plain):
     ],
 )
 def test_mistakes_are_found_before_the_first_trial_starts(arguments, expected, tmp_path, plain):
-    given = {"axes": [], "sweep_dir": tmp_path / "sweep", **arguments}
+    options = {"axes": [], "sweep_dir": tmp_path / "sweep", **arguments}
     with pytest.raises(UserError, match=expected) as caught:
-        command.sweep([plain], [], given.pop("axes"), **given)
+        command.sweep([plain], [], options.pop("axes"), **options)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("sweep/*/*"))
 

@@ -88,7 +88,9 @@ def wait_for(condition):
 
 
 def test_a_stopped_trial_gets_the_signal_and_starts_nothing_more(make_trial):
-    trial, stop, ended = make_trial("waits"), threading.Event(), []
+    trial = make_trial("waits")
+    stop = threading.Event()
+    ended = []
     thread = threading.Thread(target=lambda: ended.append(run_trial(trial, [TRAIN, EVALUATE], {}, stop.is_set)))
     thread.start()
     wait_for((trial.directory / "up").exists)

@@ -75,10 +75,10 @@ def test_the_step_is_the_same(randomize, options):
     whole = small_trainer(randomize, **options)
     parts = small_trainer(randomize, trainer=functools.partial(AccumulatingTrainer, num_parts=num_parts), **options)
     for step in range(2):
-        expected, found = (take_step(trainer, small_images(seed=step)) for trainer in (whole, parts))
-        assert list(found) == list(expected)
+        expected, actual = (take_step(trainer, small_images(seed=step)) for trainer in (whole, parts))
+        assert list(actual) == list(expected)
         for name, value in expected.items():
-            np.testing.assert_allclose(found[name], value, rtol=2e-4, atol=2e-5, err_msg=name)
+            np.testing.assert_allclose(actual[name], value, rtol=2e-4, atol=2e-5, err_msg=name)
         if step == 0:
             for a, b in zip(_gradients(whole), _gradients(parts), strict=True):
                 scale = max(np.abs(x).max() for x in a)
@@ -95,7 +95,8 @@ def test_moments_of_each_part_would_be_another_gradient(randomize):
     parts.pivae.flow.couples_images = False
     for trainer in (whole, parts):
         take_step(trainer, small_images())
-    (a,), (b,) = _gradients(whole), _gradients(parts)
+    (a,) = _gradients(whole)
+    (b,) = _gradients(parts)
     assert max(np.abs(x - y).max() for x, y in zip(a, b, strict=True)) > 1e-3 * max(np.abs(x).max() for x in a)
 
 
@@ -148,8 +149,8 @@ def test_two_replicas_in_parts_are_one_in_one_piece(randomize, two_replicas):
     )
     metrics = tf.function(lambda x: strategy.run(trainer.train_step, args=(x,)), autograph=False)(batch)
     for name, value in expected.items():
-        found = [float(x) for x in strategy.experimental_local_results(metrics[name])]
-        np.testing.assert_allclose(found, [value] * 2, rtol=2e-4, atol=2e-5, err_msg=name)
+        actual = [float(x) for x in strategy.experimental_local_results(metrics[name])]
+        np.testing.assert_allclose(actual, [value] * 2, rtol=2e-4, atol=2e-5, err_msg=name)
     for a, b in zip(_gradients(whole), _gradients(trainer), strict=True):
         scale = max(np.abs(x).max() for x in a)
         assert_same(b, a, rtol=1e-4, atol=5e-6 * scale)
@@ -164,6 +165,7 @@ def test_memory_falls_and_arithmetic_does_not(randomize):
         return step.get_concrete_function(tf.TensorSpec([batch, *SHAPE], tf.uint8)).graph
 
     batch = 64 * BATCH  # Beside which the weights are small.
-    whole, parts = graph(batch, Trainer), graph(batch, functools.partial(AccumulatingTrainer, num_parts=8))
+    whole = graph(batch, Trainer)
+    parts = graph(batch, functools.partial(AccumulatingTrainer, num_parts=8))
     assert peak_bytes(parts) < 0.2 * peak_bytes(whole)
     assert flops(executed(whole)) < flops(executed(parts)) < 1.3 * flops(executed(whole))  # Samples are drawn again.

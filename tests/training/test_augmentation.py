@@ -8,7 +8,8 @@ from tf_pivae.noise import RowNoise
 from tf_pivae.training import augmentation
 from tf_pivae.training.augmentation import DifferentiableAugmentation
 
-SIDE, COUNT = 16, 200
+SIDE = 16
+COUNT = 200
 REACH = 2  # An eighth of the side.
 
 
@@ -51,23 +52,26 @@ def test_contrast_scales_the_distance_to_the_mean():
 
 
 def test_translation_shifts_each_image_as_a_whole():
-    images, result = _images().numpy(), augmentation.translation(_images(), _noise()).numpy()
+    images = _images().numpy()
+    result = augmentation.translation(_images(), _noise()).numpy()
     padded = np.pad(images, [[0, 0], [REACH, REACH], [REACH, REACH], [0, 0]])
     shifts = range(2 * REACH + 1)
-    found = []
+    results = []
     for before, after in zip(padded, result, strict=True):
-        found += [(r, c) for r in shifts for c in shifts if np.array_equal(before[r : r + SIDE, c : c + SIDE], after)]
-    assert len(found) == COUNT  # Exactly one shift explains each image ...
-    assert len(set(found)) == len(shifts) ** 2  # ... and all of them occur.
+        results += [(r, c) for r in shifts for c in shifts if np.array_equal(before[r : r + SIDE, c : c + SIDE], after)]
+    assert len(results) == COUNT  # Exactly one shift explains each image ...
+    assert len(set(results)) == len(shifts) ** 2  # ... and all of them occur.
 
 
 def test_cutout_clears_one_square():
-    images, result = _images().numpy(), augmentation.cutout(_images(), _noise()).numpy()
+    images = _images().numpy()
+    result = augmentation.cutout(_images(), _noise()).numpy()
     cleared = (result == 0.0).all(-1)
     np.testing.assert_array_equal(result, np.where(cleared[..., None], 0.0, images))
     sides = []
     for hole in cleared:
-        rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
+        rows = np.flatnonzero(hole.any(1))
+        columns = np.flatnonzero(hole.any(0))
         assert hole.sum() == len(rows) * len(columns) > 0
         assert rows[-1] - rows[0] + 1 == len(rows)
         assert columns[-1] - columns[0] + 1 == len(columns)
@@ -80,15 +84,16 @@ def test_cutout_clears_one_square():
 @pytest.mark.parametrize(("side", "places"), [(8, 9), (6, 6)])
 def test_cutout_hits_opposite_edges_alike(side, places):
     """A hole of 4 pixels has 9 places on 8, one of 3 has 6 on 6: each as likely, whatever is outside cut off."""
-    count, hole = 4000, side // 2
+    count = 4000
+    hole = side // 2
     images = tf.ones([count, side, side, 1])
     cleared = augmentation.cutout(images, RowNoise(3, count)).numpy()[..., 0] == 0.0
     first = np.arange(places)[:, None] - hole // 2
     expected = ((np.arange(side) >= first) & (np.arange(side) < first + hole)).mean(0)
     np.testing.assert_array_equal(expected, expected[::-1])
     for axis in (1, 2):
-        found = cleared.any(axis).mean(0)
-        np.testing.assert_allclose(found, expected, atol=4 * np.sqrt(0.25 / count))
+        actual = cleared.any(axis).mean(0)
+        np.testing.assert_allclose(actual, expected, atol=4 * np.sqrt(0.25 / count))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -112,7 +117,8 @@ def test_noise_belongs_to_the_row():
 @pytest.mark.parametrize("transformation", augmentation.TRANSFORMATIONS)
 def test_derivative(transformation):
     """Each transformation is affine in the image: its increments are its derivative, exactly."""
-    x, noise = _images(count=12), _noise(12)
+    x = _images(count=12)
+    noise = _noise(12)
     rng = np.random.default_rng(1)
     step, weights = (tf.constant(rng.normal(size=x.shape), tf.float32) for _ in range(2))
     with tf.GradientTape() as tape:

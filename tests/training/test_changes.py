@@ -67,9 +67,9 @@ def test_more_steps_and_other_reports(train, tmp_path, capsys):
     train()
     capsys.readouterr()
     train("num_steps=6", "train.log_every=1", "train.checkpoint_every=3")
-    said = capsys.readouterr().out
-    assert "goes on from step 4 with other settings" in said
-    assert "train.num_steps: 4 -> 6" in said
+    output = capsys.readouterr().out
+    assert "goes on from step 4 with other settings" in output
+    assert "train.num_steps: 4 -> 6" in output
     train("num_steps=6", run="at_once")
     assert same(weights(tmp_path / "run", 6), weights(tmp_path / "at_once", 6))
     (entry,) = json.loads((tmp_path / "run/changes.json").read_text())
@@ -93,9 +93,9 @@ def test_another_learning_rate_from_here(train, tmp_path, capsys):
     assert same(weights(tmp_path / "run", 4), weights(tmp_path / "run", 6))
     train("num_steps=8", "Trainer.learning_rate=0.01", from_here=True)
     assert not same(weights(tmp_path / "run", 6), weights(tmp_path / "run", 8))
-    found = [(entry["from_step"], entry["settings"]["Trainer.learning_rate"]) for entry in
+    results = [(entry["from_step"], entry["settings"]["Trainer.learning_rate"]) for entry in
              changes.history(tmp_path / "run")]  # fmt: skip
-    assert found == [(4, ["0.002", "0.0"]), (6, ["0.0", "0.01"])]
+    assert results == [(4, ["0.002", "0.0"]), (6, ["0.0", "0.01"])]
     page = "".join(map(str, configuration.render(read_runs([tmp_path / "run"]))))
     assert "Settings of run that changed on the way: 4" in page  # num_steps, too.
     assert "<code>0.01</code>" in page
@@ -120,16 +120,16 @@ def test_images_of_another_shape_are_another_run(train, tmp_path):
 
 
 def test_a_callback_sees_the_reports_and_may_stop(train, tmp_path):
-    seen = []
+    reports = []
 
     def callback(step: int, metrics: dict) -> bool:
-        seen.append((step, metrics["bits_per_dim"]))
+        reports.append((step, metrics["bits_per_dim"]))
         return step == 3
 
     outcome = train("num_steps=9", "train.log_every=1", callback=callback)
-    assert (outcome.step, [step for step, _ in seen]) == (3, [1, 2, 3])
+    assert (outcome.step, [step for step, _ in reports]) == (3, [1, 2, 3])
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert [line["bits_per_dim"] for line in lines] == [bits for _, bits in seen]
+    assert [line["bits_per_dim"] for line in lines] == [bits for _, bits in reports]
     assert train("num_steps=9", "train.log_every=1").step == 9
     with pytest.raises(ZeroDivisionError):
         train("num_steps=9", run="other", callback=lambda *_: 1 / 0)
@@ -153,8 +153,8 @@ def test_what_may_change(text, now, free, others):
     before = BEFORE.replace(", @OneLogger", ", @TensorBoardLogger")
     text = text.replace("@OneLogger", "@TensorBoardLogger")
     assert text in before
-    found = changes.compare(before, before.replace(text, now), "config.gin")
-    assert (set(found.free), set(found.others)) == (free, others)
+    result = changes.compare(before, before.replace(text, now), "config.gin")
+    assert (set(result.free), set(result.others)) == (free, others)
 
 
 def test_a_start_that_came_to_nothing_is_replaced(tmp_path):

@@ -70,10 +70,10 @@ def resolved(text, monkeypatch):
 
 
 def test_all_tasks_of_a_slurm_step_agree(monkeypatch):
-    found = [resolved(tf_config("slurm", slurm(*task)), monkeypatch) for task in SLURM_TASKS]
+    results = [resolved(tf_config("slurm", slurm(*task)), monkeypatch) for task in SLURM_TASKS]
     port = 15000 + 1234567 % 10000
     workers = [f"gpu01:{port}", f"gpu01:{port + 1}", f"gpu02:{port}", f"gpu02:{port + 1}", f"login:{port}"]
-    assert found == [(workers, "worker", i) for i in range(5)]
+    assert results == [(workers, "worker", i) for i in range(5)]
     other = resolved(tf_config("slurm", slurm(0, 0, 0), port=2000), monkeypatch)[0]
     assert other[:2] == ["gpu01:2000", "gpu01:2001"]
 
@@ -105,9 +105,9 @@ def pod(index, **changes):
 
 
 def test_all_pods_of_an_indexed_job_agree(monkeypatch):
-    found = [resolved(tf_config("kubernetes", pod(i)), monkeypatch) for i in range(3)]
+    results = [resolved(tf_config("kubernetes", pod(i)), monkeypatch) for i in range(3)]
     workers = ["my-job-7-0.net:15000", "my-job-7-1.net:15000", "my-job-7-2.net:15000"]
-    assert found == [(workers, "worker", i) for i in range(3)]
+    assert results == [(workers, "worker", i) for i in range(3)]
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_kubernetes_mistakes(environment, expected):
 
 def run(environment, *arguments):
     command = [sys.executable, "-m", "tf_pivae.cluster", *arguments]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
-    return subprocess.run(command, capture_output=True, text=True, env=kept | environment, check=False)
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+    return subprocess.run(command, capture_output=True, text=True, env=variables | environment, check=False)
 
 
 def test_the_command_prints_it_at_once():

@@ -82,15 +82,16 @@ CASES = {
 def test_gradients_of_critic_and_generator(randomize, case):
     options, loss, regularizer, augment = CASES[case]
     trainer = small_trainer(randomize, likelihood_weight=0.0, adversarial_weight=10.0, **options)
-    pivae, critic = trainer.pivae, trainer.critic
+    pivae = trainer.pivae
+    critic = trainer.critic
     noise = RowNoise(0, BATCH)
-    seen = augment or (lambda images, noise: images)
+    critic_view = augment or (lambda images, noise: images)
     decoder = values_of(pivae.trainable_variables)
 
     def fakes():
-        return seen(2.0 * pivae.sample_continuous(noise.fold_in("adversary/0")) - 1.0, None)
+        return critic_view(2.0 * pivae.sample_continuous(noise.fold_in("adversary/0")) - 1.0, None)
 
-    real = seen(2.0 * pivae.dequantize(small_images(), noise.fold_in("critic")) - 1.0, None)
+    real = critic_view(2.0 * pivae.dequantize(small_images(), noise.fold_in("critic")) - 1.0, None)
     with tf.GradientTape() as tape:
         fake = fakes()
         total = loss(critic(real), critic(fake)) + regularizer(critic, real, fake, noise.fold_in("adversary/0"))
@@ -117,22 +118,22 @@ def test_gradients_of_critic_and_generator(randomize, case):
 
 def test_augmentation_meets_every_image_with_noise_of_its_own(randomize):
     """Real and fake images in the critic's step, and fake ones in the generator's: three draws, none of them shared."""
-    seen = []
+    calls = []
 
     def spy(images, noise):
-        seen.append((images.numpy(), noise.uniform("tag", [3]).numpy()))
+        calls.append((images.numpy(), noise.uniform("tag", [3]).numpy()))
         return images
 
     trainer = small_trainer(randomize, augment=lambda: spy)
     take_step(trainer, small_images())
-    (real, *_), (fake, *_), (answered, *_) = seen
-    assert len(seen) == 3
+    (real, *_), (fake, *_), (answered, *_) = calls
+    assert len(calls) == 3
     np.testing.assert_array_equal(fake, answered)
     assert real.min() >= -1.0
     assert np.abs(real - fake).max() > 0.1
-    assert len({row.tobytes() for _, draws in seen for row in draws}) == 3 * BATCH
+    assert len({row.tobytes() for _, draws in calls for row in draws}) == 3 * BATCH
     take_step(trainer, small_images())
-    assert len({row.tobytes() for _, draws in seen for row in draws}) == 6 * BATCH  # Another step, other noise.
+    assert len({row.tobytes() for _, draws in calls for row in draws}) == 6 * BATCH  # Another step, other noise.
 
 
 def test_the_critic_cannot_tell_what_augmentation_takes_away(randomize):

@@ -48,18 +48,18 @@ class Hub:
         if path == "/api/validate-yaml":
             return 200, {"errors": [], "warnings": []}, {}
         if path == "/api/repos/create":
-            wanted = json.loads(body)
-            name = "/".join(filter(None, (wanted.get("organization"), wanted["name"])))
+            request = json.loads(body)
+            name = "/".join(filter(None, (request.get("organization"), request["name"])))
             self.repositories.setdefault(name, {})
             return 200, {"url": f"{self.address}/{name}"}, {}
-        found = re.fullmatch(r"/(?:api/models/)?([\w.-]+/[\w.-]+)(?:/(\w+)(?:/([^/]+)(?:/(.*))?)?)?", path)
-        if not found or found[1] not in self.repositories:
+        match = re.fullmatch(r"/(?:api/models/)?([\w.-]+/[\w.-]+)(?:/(\w+)(?:/([^/]+)(?:/(.*))?)?)?", path)
+        if not match or match[1] not in self.repositories:
             return 404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"}
-        name, verb, revision, file = found.groups()
+        name, verb, revision, file = match.groups()
         commit, files = self.newest(name)
         if verb == "preupload":
-            asked = [entry["path"] for entry in json.loads(body)["files"]]
-            modes = [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in asked]
+            paths = [entry["path"] for entry in json.loads(body)["files"]]
+            modes = [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]
             return 200, {"files": modes}, {}
         if verb == "commit":
             files = dict(files)
@@ -72,7 +72,8 @@ class Hub:
             commit = self.commit(name, files)
             return 200, {"commitOid": commit, "commitUrl": f"{self.address}/{name}/commit/{commit}"}, {}
         if revision in self.repositories[name]:
-            commit, files = revision, self.repositories[name][revision]
+            commit = revision
+            files = self.repositories[name][revision]
         elif revision not in (None, "main"):
             return 404, {"error": "Revision not found"}, {"X-Error-Code": "RevisionNotFound"}
         listed = [{"type": "file", "path": f, "oid": "0" * 40, "size": len(data)} for f, data in files.items()]
@@ -95,8 +96,8 @@ def served(hub_: Hub) -> Iterator[str]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             path = unquote(urlsplit(self.path).path)
             hub_.requests.append(f"{self.command} {path}")
-            status, found, headers = hub_.answer(self.command, path, body)
-            data = found if isinstance(found, bytes) else json.dumps(found).encode()
+            status, result, headers = hub_.answer(self.command, path, body)
+            data = result if isinstance(result, bytes) else json.dumps(result).encode()
             self.send_response(status)
             for name, value in {"Content-Length": str(len(data)), **headers}.items():
                 self.send_header(name, value)
@@ -121,8 +122,8 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub that this process takes for the real one."""
     from huggingface_hub import constants
 
-    found = Hub()
-    with served(found) as address:
+    result = Hub()
+    with served(result) as address:
         monkeypatch.setattr(constants, "ENDPOINT", address)
         template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -130,7 +131,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setenv("HF_TOKEN", "hf_test")
         monkeypatch.setenv("TF_PIVAE_CACHE", str(tmp_path / "cache"))
         hub.fetch.cache_clear()
-        yield found
+        yield result
         hub.fetch.cache_clear()
 
 
@@ -139,8 +140,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_published_and_loaded_by_the_commands(tmp_path, run_command):
-    found = Hub()
-    with served(found) as address:
+    server = Hub()
+    with served(server) as address:
         places = {"HF_HOME": str(tmp_path / "hf"), "TF_PIVAE_CACHE": str(tmp_path / "cache")}
         environment = {"HF_ENDPOINT": address, "HF_TOKEN": "hf_test", **places}
 
@@ -149,9 +150,9 @@ def test_published_and_loaded_by_the_commands(tmp_path, run_command):
             assert result.returncode == 0, result.stderr
             return result.stdout
 
-        found.commit("me/clothes", {"checkpoints/00000001/manifest.json": b"{}", "LICENSE": b"mine"})
+        server.commit("me/clothes", {"checkpoints/00000001/manifest.json": b"{}", "LICENSE": b"mine"})
         assert "hf://me/clothes" in run("publish", "--run_dir=fashion_mnist", "--to=hub", "--output=me/clothes")
-        _, files = found.newest("me/clothes")
+        _, files = server.newest("me/clothes")
         assert files["LICENSE"] == b"mine"
         assert "checkpoints/00000001/manifest.json" not in files, "an older checkpoint is gone"
         assert files["README.md"].startswith(b"---\nlibrary_name: tf_pivae\n")
@@ -172,12 +173,12 @@ def test_what_is_fetched_and_where(there, tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.name in ("outside", "setup.py")]
     assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
     hub.fetch.cache_clear()
-    asked = len(there.requests)
+    num_requests = len(there.requests)
     assert hub.fetch("hf://me/model") == folder
-    assert there.requests[asked:] == ["GET /api/models/me/model"], "what changed, if anything"
-    asked = len(there.requests)
+    assert there.requests[num_requests:] == ["GET /api/models/me/model"], "what changed, if anything"
+    num_requests = len(there.requests)
     assert hub.fetch(f"hf:/me/model@{commit}") == folder
-    assert len(there.requests) == asked
+    assert len(there.requests) == num_requests
     newer = there.commit("me/model", files_of(MODEL) | {"model_card.md": b"newer"})
     hub.fetch.cache_clear()
     assert hub.fetch("hf://me/model").name == newer

@@ -14,12 +14,12 @@ SETTINGS = ["num_steps=2", "train.eval_examples=0", "train.log_every=1", "bundle
 
 def test_train_with_a_callback_leaves_gin_as_it_was(tmp_path: Path, plain: str) -> None:
     loading.parse_gin([plain], ["num_steps=77"])
-    seen = []
+    reports = []
     outcome = tf_pivae.train(
-        tmp_path / "run", plain, SETTINGS, callback=lambda step, metrics: seen.append((step, sorted(metrics)[0]))
+        tmp_path / "run", plain, SETTINGS, callback=lambda step, metrics: reports.append((step, sorted(metrics)[0]))
     )
     assert (outcome.step, outcome.signal) == (2, None)
-    assert [step for step, _ in seen] == [1, 2]
+    assert [step for step, _ in reports] == [1, 2]
     assert gin.query_parameter("num_steps/gin.macro.value") == 77
     assert tf_pivae.load(tmp_path / "run").image_shape == (16, 16, 1)
     assert tf_pivae.train(tmp_path / "run", [plain], ["num_steps=3", *SETTINGS[1:]]).step == 3

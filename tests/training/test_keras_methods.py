@@ -35,13 +35,13 @@ def test_fit_takes_the_loops_steps(randomize):
 
 def test_callbacks_of_keras(trainer):
     """They see every batch, set the generator's learning rate, and stop by the score of held-out images."""
-    seen = []
-    watching = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(logs["bits_per_dim"]))
+    bits = []
+    watching = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: bits.append(logs["bits_per_dim"]))
     rates = keras.callbacks.LearningRateScheduler(lambda epoch: 0.0)
     stopping = keras.callbacks.EarlyStopping("val_bits_per_dim", mode="min", min_delta=1e6)
     options = dict(batch_size=8, epochs=5, verbose=0, validation_data=(small_images(12, seed=5),))
     history = trainer.fit(small_images(16), callbacks=[watching, rates, stopping], **options)
-    assert len(seen) == 2 * 2, "it stopped after the second epoch, without an improvement of a million bits"
+    assert len(bits) == 2 * 2, "it stopped after the second epoch, without an improvement of a million bits"
     assert len(history.history["val_bits_per_dim"]) == 2
     assert float(trainer.generator_optimizer.learning_rate) == 0.0
     before = values(trainer)[0]
@@ -51,14 +51,14 @@ def test_callbacks_of_keras(trainer):
 
 def test_predict_is_the_log_probability_that_evaluate_has_in_bits(trainer):
     images = small_images(11, seed=3)
-    found = trainer.predict(images, batch_size=4, verbose=0)
+    result = trainer.predict(images, batch_size=4, verbose=0)
     own = [
         trainer.moving_average.bound(tf.constant(images[i : i + 4]), RowNoise(trainer.seed, len(images[i : i + 4])))
         for i in (0, 4, 8)
     ]
-    np.testing.assert_allclose(found, np.concatenate([bound.log_prob for bound in own]), rtol=1e-4)
+    np.testing.assert_allclose(result, np.concatenate([bound.log_prob for bound in own]), rtol=1e-4)
     bits = trainer.evaluate(images, batch_size=4, verbose=0, return_dict=True)["bits_per_dim"]
-    assert bits == pytest.approx(-np.mean(found) / (16 * np.log(2)), rel=1e-5)
+    assert bits == pytest.approx(-np.mean(result) / (16 * np.log(2)), rel=1e-5)
 
 
 def test_weights_are_kept_and_a_file_of_keras_is_not_made(trainer, randomize, tmp_path):

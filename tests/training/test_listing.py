@@ -35,14 +35,19 @@ def test_states_and_numbers(tmp_path):
     running = make(tmp_path / "e")
     with open(running / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found = {run.path.relative_to(tmp_path).as_posix(): run for run in listing.find(tmp_path)}
-    assert {name: run.state for name, run in found.items()} == {
+        results = {run.path.relative_to(tmp_path).as_posix(): run for run in listing.find(tmp_path)}
+    assert {name: run.state for name, run in results.items()} == {
         "a": "finished", "deep/b": "stopped", "c": "damaged", "e": "running"
     }  # fmt: skip
-    assert (found["a"].bits_per_dim, found["a"].fid, found["a"].step, found["a"].num_steps) == (3.125, 40.5, 4, 4)
-    assert (found["deep/b"].bits_per_dim, found["deep/b"].fid, found["deep/b"].num_steps) == (3.25, None, 7)
+    assert (results["a"].bits_per_dim, results["a"].fid, results["a"].step, results["a"].num_steps) == (
+        3.125,
+        40.5,
+        4,
+        4,
+    )
+    assert (results["deep/b"].bits_per_dim, results["deep/b"].fid, results["deep/b"].num_steps) == (3.25, None, 7)
     files = [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
-    assert found["a"].num_bytes == sum(path.stat().st_size for path in files)
+    assert results["a"].num_bytes == sum(path.stat().st_size for path in files)
     for path in files:
         os.utime(path, (1000.0, 1000.0))
     (entry,) = listing.find(tmp_path / "a")
@@ -59,7 +64,9 @@ def test_a_real_one():
 
 
 def test_only_runs_are_deleted_and_all_or_none(tmp_path):
-    keep, gone, other = make(tmp_path / "keep"), make(tmp_path / "gone"), tmp_path / "other"
+    keep = make(tmp_path / "keep")
+    gone = make(tmp_path / "gone")
+    other = tmp_path / "other"
     other.mkdir()
     (tmp_path / "link").symlink_to(keep)
     for refused in (other, tmp_path / "missing", tmp_path / "link"):

@@ -38,16 +38,19 @@ class RememberingLogger(Logger):
     def __init__(self, run_dir: Path, start_step: int, fails_at: int | None = None) -> None:
         if fails_at == 0:
             raise ConnectionError("no server at all\nand more")
-        self.start_step, self.fails_at, self.got, self.closed = start_step, fails_at, [], False
+        self.start_step = start_step
+        self.fails_at = fails_at
+        self.lines = []
+        self.closed = False
         self.made.append(self)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         if step == self.fails_at:
             raise ConnectionError("the server is gone\nand more")
-        self.got.append({"step": step, **values})
+        self.lines.append({"step": step, **values})
 
     def image(self, step: int, name: str, picture: np.ndarray) -> None:
-        self.got.append({"step": step, name: picture.shape})
+        self.lines.append({"step": step, name: picture.shape})
 
     def close(self) -> None:
         self.closed = True
@@ -77,9 +80,9 @@ def test_a_logger_of_ones_own(train):
     """It gets what metrics.jsonl gets, pictures, and the end; TensorBoard is left out."""
     run_dir = train("train.loggers=(@JsonlLogger, @RememberingLogger)", "train.sample_every=3")
     (logger,) = RememberingLogger.made
-    assert [line for line in logger.got if "samples" not in line] == records(run_dir)
-    assert [line["step"] for line in logger.got] == [1, 2, 3, 3, 4]
-    (picture,) = [line["samples"] for line in logger.got if "samples" in line]
+    assert [line for line in logger.lines if "samples" not in line] == records(run_dir)
+    assert [line["step"] for line in logger.lines] == [1, 2, 3, 3, 4]
+    (picture,) = [line["samples"] for line in logger.lines if "samples" in line]
     assert picture[2] == 3
     assert logger.closed
     assert not (run_dir / "tensorboard").exists()
@@ -88,9 +91,9 @@ def test_a_logger_of_ones_own(train):
 def test_one_that_fails_on_the_way_is_left_out(train, capsys):
     run_dir = train("train.loggers=(@RememberingLogger, @JsonlLogger)", "RememberingLogger.fails_at=2")
     assert [line["step"] for line in records(run_dir)] == [1, 2, 3, 4]
-    assert [line["step"] for line in RememberingLogger.made[0].got] == [1]
-    said = [line for line in capsys.readouterr().out.splitlines() if "RememberingLogger" in line]
-    assert said == ["RememberingLogger gets nothing from step 2 on, until the run starts again: the server is gone"]
+    assert [line["step"] for line in RememberingLogger.made[0].lines] == [1]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "RememberingLogger" in line]
+    assert lines == ["RememberingLogger gets nothing from step 2 on, until the run starts again: the server is gone"]
 
 
 def test_one_that_cannot_be_made_is_one_line(train):
@@ -128,7 +131,8 @@ def mlflow_server(folder: Path) -> Iterator[str]:
     with open(folder / "server.log", "w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True)
     try:
-        address, patience = f"http://127.0.0.1:{port}", time.monotonic() + 120
+        address = f"http://127.0.0.1:{port}"
+        patience = time.monotonic() + 120
         while True:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5) as answer:
                 assert answer.read() == b"OK"
@@ -164,16 +168,17 @@ def test_mlflow_gets_every_number_once(tmp_path, run_command):
         again = run_command(*command, **options)
         assert again.returncode == 0, again.stderr
         client = mlflow.MlflowClient(address)
-        (found,) = client.search_runs([client.get_experiment_by_name("tf_pivae").experiment_id])
-        assert (found.info.run_name, found.info.status) == ("tracked", "FINISHED")
-        lines, names = records(run_dir), {name for line in records(run_dir) for name in line} - {"step"}
-        assert {name.replace("=", "_") for name in names} == set(found.data.metrics)
+        (result,) = client.search_runs([client.get_experiment_by_name("tf_pivae").experiment_id])
+        assert (result.info.run_name, result.info.status) == ("tracked", "FINISHED")
+        lines = records(run_dir)
+        names = {name for line in records(run_dir) for name in line} - {"step"}
+        assert {name.replace("=", "_") for name in names} == set(result.data.metrics)
         for name in names - {"images_per_second", "evaluation_seconds"}:
-            history = client.get_metric_history(found.info.run_id, name.replace("=", "_"))
+            history = client.get_metric_history(result.info.run_id, name.replace("=", "_"))
             assert sorted((m.step, m.value) for m in history) == [
                 (line["step"], line[name]) for line in lines if name in line
             ]
-        pictures = [file.path for file in client.list_artifacts(found.info.run_id, "samples")]
+        pictures = [file.path for file in client.list_artifacts(result.info.run_id, "samples")]
         assert sorted(pictures) == ["samples/000004.png", "samples/000008.png"]
     options["env"] |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     gone = run_command(*command, "--gin_param=num_steps=10", **options)

@@ -11,8 +11,10 @@ RNG = np.random.default_rng(0)
 
 
 def test_logistic_and_quality_loss_against_numpy():
-    real, fake = RNG.normal(0.0, 5.0, 64), RNG.normal(0.0, 5.0, 64)
-    d_real, d_fake = 1.0 / (1.0 + np.exp(-real)), 1.0 / (1.0 + np.exp(-fake))
+    real = RNG.normal(0.0, 5.0, 64)
+    fake = RNG.normal(0.0, 5.0, 64)
+    d_real = 1.0 / (1.0 + np.exp(-real))
+    d_fake = 1.0 / (1.0 + np.exp(-fake))
     loss = losses.logistic_loss(tf.constant(real, tf.float32), tf.constant(fake, tf.float32))
     np.testing.assert_allclose(loss, -np.mean(np.log(d_real)) - np.mean(np.log1p(-d_fake)), rtol=1e-5)
     quality = losses.quality_loss(tf.constant(fake, tf.float32))
@@ -26,7 +28,8 @@ def test_logistic_loss_of_extreme_logits_is_finite():
 
 def test_hinge_loss_by_cases():
     """Nothing beyond the margins (real above 1, fake below -1), the distance to them on the other side."""
-    real, fake = tf.constant([3.0, 1.0, 0.5, -2.0]), tf.constant([-3.0, -1.0, 0.25, 4.0])
+    real = tf.constant([3.0, 1.0, 0.5, -2.0])
+    fake = tf.constant([-3.0, -1.0, 0.25, 4.0])
     with tf.GradientTape() as tape:
         tape.watch([real, fake])
         loss = losses.hinge_loss(real, fake)
@@ -36,7 +39,8 @@ def test_hinge_loss_by_cases():
 
 
 def _bound():
-    reconstruction, log_dets = RNG.normal(-20.0, 3.0, 6), RNG.normal(size=[2, 6])
+    reconstruction = RNG.normal(-20.0, 3.0, 6)
+    log_dets = RNG.normal(size=[2, 6])
     kl = [np.abs(RNG.normal(size=[6, channels])) * np.linspace(0.01, 2.0, channels) for channels in (3, 5)]
     discretisation = np.full(6, -4.0 * np.log(256.0))
     log_prob = reconstruction + log_dets.sum(0) - sum(group.sum(1) for group in kl) + discretisation

@@ -52,7 +52,8 @@ def test_class_conditional_step_moves_the_classes_it_saw():
     critic = residual_critic(stem_width=4, widths=(4, 6), num_classes=3)
     trainer = Trainer(pivae, critic=critic)
     gains = [v for v in pivae.trainable_variables if v.name in ("g", "b")]
-    before, embedding = values_of(gains), np.array(critic.class_embedding.kernel)
+    before = values_of(gains)
+    embedding = np.array(critic.class_embedding.kernel)
     labels = tf.constant([0, 2] * (BATCH // 2), tf.int64)
     metrics = trainer.train_step((tf.constant(small_images()), labels))
     assert all(np.isfinite(value) for value in metrics.values())

@@ -18,7 +18,8 @@ from tf_pivae.training.optimizer import Adamax
 
 def _numpy_adamax(weight, gradients, learning_rate=0.002, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
     """Kingma & Ba 2015, algorithm 2, in float64."""
-    m, u = np.zeros_like(weight), np.zeros_like(weight)
+    m = np.zeros_like(weight)
+    u = np.zeros_like(weight)
     for t, g in enumerate(gradients, 1):
         m = beta_1 * m + (1.0 - beta_1) * g
         u = np.maximum(beta_2 * u, np.abs(g))
@@ -28,7 +29,8 @@ def _numpy_adamax(weight, gradients, learning_rate=0.002, beta_1=0.9, beta_2=0.9
 
 def test_adamax_against_numpy_and_keras():
     rng = np.random.default_rng(0)
-    start, gradients = rng.normal(size=[5, 3]), rng.normal(size=[20, 5, 3]) * np.geomspace(1e-4, 1e2, 3)
+    start = rng.normal(size=[5, 3])
+    gradients = rng.normal(size=[20, 5, 3]) * np.geomspace(1e-4, 1e2, 3)
     expected = _numpy_adamax(start, gradients)
     for optimizer in (Adamax(0.002), keras.optimizers.Adamax(0.002)):
         weight = keras.Variable(start.astype(np.float32))
@@ -42,7 +44,8 @@ def test_adamax_against_numpy_and_keras():
 def test_a_skipped_step_is_no_step():
     """The bias correction goes by the updates, not by the calls: the same weights as without the bad gradients."""
     rng = np.random.default_rng(1)
-    start, gradients = rng.normal(size=[5, 3]), rng.normal(size=[4, 5, 3])
+    start = rng.normal(size=[5, 3])
+    gradients = rng.normal(size=[4, 5, 3])
     weight = keras.Variable(start.astype(np.float32))
     optimizer = Adamax(0.1)
     optimizer.build([weight])
@@ -60,7 +63,8 @@ def test_a_skipped_step_is_no_step():
 def test_adamax_skips_a_step_without_a_finite_norm(bad):
     """Neither weights nor moments change, nor what the next step does: only the steps taken count."""
     rng = np.random.default_rng(1)
-    start, gradients = rng.normal(size=[4]), rng.normal(size=[6, 4])
+    start = rng.normal(size=[4])
+    gradients = rng.normal(size=[6, 4])
     weights = [keras.Variable(start[:1].astype(np.float32)), keras.Variable(start[1:].astype(np.float32))]
     optimizer = Adamax(0.1)
     optimizer.build(weights)
@@ -86,7 +90,8 @@ def test_step_with_a_broken_critic_changes_no_weight(randomize, monkeypatch):
         (trainer.generator_optimizer, trainer.pivae.trainable_variables),
         (trainer.critic_optimizer, trainer.critic.trainable_variables),
     ]
-    before, moments = values_of(variables), [moments_of(*pair) for pair in optimizers]
+    before = values_of(variables)
+    moments = [moments_of(*pair) for pair in optimizers]
     call = type(trainer.critic).call
     with monkeypatch.context() as patch:
         patch.setattr(type(trainer.critic), "call", lambda self, v, labels=None: float("nan") * call(self, v, labels))

@@ -33,17 +33,18 @@ def test_a_step_is_keras_own_and_a_bad_one_is_none(name, replicas):
     bad = np.full([5, 3], np.nan, np.float32)
     strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
     with strategy.scope():
-        found, counts = _after(
+        actual, counts = _after(
             OPTIMIZERS[name](learning_rate=0.1), [bad, *GRADIENTS[:2], bad, bad, *GRADIENTS[2:]], strategy
         )
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
     assert counts == [4, 7]
-    assert np.abs(found - START).max() > 1e-4
+    assert np.abs(actual - START).max() > 1e-4
 
 
 @pytest.mark.parametrize("kind", [Adamax, OPTIMIZERS["SGD"]])
 def test_gradients_are_clipped_by_the_norm_of_all(kind):
-    first, second = (keras.Variable(START[:2]), keras.Variable(START[2:]))
+    first = keras.Variable(START[:2])
+    second = keras.Variable(START[2:])
     optimizer = kind(0.5, global_clipnorm=1.0)
     optimizer.build([first, second])
     norm = optimizer.apply([tf.constant(3.0 * GRADIENTS[0, :2]), tf.constant(3.0 * GRADIENTS[0, 2:])], [first, second])
@@ -84,7 +85,8 @@ def test_generator_and_critic_each_have_their_own(randomize):
         )
 
     trainer = small_trainer(randomize, **optimizers())
-    generator, critic = values_of(trainer.pivae.trainable_variables), values_of(trainer.critic.trainable_variables)
+    generator = values_of(trainer.pivae.trainable_variables)
+    critic = values_of(trainer.critic.trainable_variables)
     take_step(trainer, small_images())
     assert_same(generator, values_of(trainer.pivae.trainable_variables))
     moved = [np.abs(a - b) for a, b in zip(critic, values_of(trainer.critic.trainable_variables), strict=True)]

@@ -33,7 +33,8 @@ def published(finished, tmp_path_factory):
 def test_the_published_model_is_the_runs(published):
     run_dir, folder = published
     images = bundled(16).test.images[:8]
-    model, copy = tf_pivae.load(run_dir), tf_pivae.load(folder)
+    model = tf_pivae.load(run_dir)
+    copy = tf_pivae.load(folder)
     np.testing.assert_array_equal(model.log_prob(images, 2), copy.log_prob(images, 2))
     np.testing.assert_array_equal(model.sample(4, seed=3), copy.sample(4, seed=3))
 

@@ -40,7 +40,8 @@ def test_linear_critic(norm, weight):
 
 
 def test_gradient_penalty_is_taken_between_real_and_fake():
-    real, fake = _images(), _images()
+    real = _images()
+    fake = _images()
     penalty = GradientPenalty(1.0)(_quadratic, real, fake, _noise())
     mix = _noise().uniform("gradient_penalty", []).numpy().reshape(5, 1, 1, 1)
     assert len(set(mix.ravel())) == 5

@@ -48,7 +48,9 @@ def test_a_skipped_step_leaves_the_moving_average_alone(randomize):
     trainer.pivae.vae.log_sigma.assign(log_sigma)
     start = values_of(trainer.moving_average.variables)
     assert take_step(trainer, small_images(seed=1))["skipped_generator"] == 0.0
-    weights, decay = values_of(trainer.pivae.variables), 2.0 / 11.0  # (1 + 1) / (10 + 1): the first update
+    # (1 + 1) / (10 + 1): the first update
+    weights = values_of(trainer.pivae.variables)
+    decay = 2.0 / 11.0
     expected = [decay * a + (1.0 - decay) * w for a, w in zip(start, weights, strict=True)]
     assert_same(values_of(trainer.moving_average.variables), expected, rtol=1e-5, atol=1e-6)
 

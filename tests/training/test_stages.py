@@ -66,10 +66,13 @@ def test_the_weight_grows_linearly(randomize):
 @pytest.mark.parametrize("trainer", [Trainer, functools.partial(AccumulatingTrainer, num_parts=2)])
 def test_balance_weighs_the_gradients_at_the_decoders_output(randomize, trainer):
     """Both slopes by automatic differentiation, the weight from them, and the gradient with that weight."""
-    likelihood, share = 0.5, 0.25
+    likelihood = 0.5
+    share = 0.25
     options = dict(likelihood_weight=likelihood, adversarial_weight=share, trainer=trainer, regularizer=None)
     balanced = small_trainer(randomize, balance=functools.partial(GradientBalance, high=1e6), norm="act", **options)
-    model, critic, noise = balanced.pivae, balanced.critic, RowNoise(0, BATCH)
+    model = balanced.pivae
+    critic = balanced.critic
+    noise = RowNoise(0, BATCH)
     with tf.GradientTape() as tape:
         features = model.features(small_images(), noise.fold_in("likelihood"), True)
         _, mean = model.vae.infer(features.y, noise.fold_in("likelihood"))
@@ -92,7 +95,8 @@ def test_balance_weighs_the_gradients_at_the_decoders_output(randomize, trainer)
 
 def test_balance_is_clamped_averaged_and_not_moved_by_a_bad_step():
     balance = GradientBalance(low=2.0, high=5.0, decay=0.75)
-    ratios, logs = [9.0, 4.0, 25.0, 1.0, 16.0, 1.0], []
+    ratios = [9.0, 4.0, 25.0, 1.0, 16.0, 1.0]
+    logs = []
     for i, ratio in enumerate(ratios):
         log_ratio = balance.log_ratio(tf.constant(ratio**2), tf.constant(1.0))
         bad = balance.log_ratio(tf.constant(np.nan), tf.constant(1.0))
@@ -118,9 +122,10 @@ def test_a_lazy_regulariser_is_stronger_and_rarer(randomize, trainer):
         for name, group in lazy.state.items():
             for variable, value in zip(eager.state[name], group, strict=True):
                 variable.assign(value)
-        found, expected = _step(lazy, step), _step(eager, step)
-        assert (found["critic_regularization"] > 0.0) == (weight > 0.0)
-        np.testing.assert_allclose(found["critic_regularization"], expected["critic_regularization"], rtol=1e-4)
+        actual = _step(lazy, step)
+        expected = _step(eager, step)
+        assert (actual["critic_regularization"] > 0.0) == (weight > 0.0)
+        np.testing.assert_allclose(actual["critic_regularization"], expected["critic_regularization"], rtol=1e-4)
         assert_same(values_of(lazy.critic.variables), values_of(eager.critic.variables), rtol=1e-4, atol=2e-4)
 
 

@@ -21,7 +21,8 @@ from tf_pivae.training import losses
 
 def test_adversary_leaves_the_head_alone(randomize):
     """Two runs that differ in the adversary's weight alone: the head gets the same gradient, the decoder does not."""
-    weak, strong = small_trainer(randomize, adversarial_weight=0.0), small_trainer(randomize, adversarial_weight=1000.0)
+    weak = small_trainer(randomize, adversarial_weight=0.0)
+    strong = small_trainer(randomize, adversarial_weight=1000.0)
     for trainer in (weak, strong):
         take_step(trainer, small_images())
     heads = [t.pivae.flow_variables for t in (weak, strong)]
@@ -36,7 +37,8 @@ def test_adversary_leaves_the_head_alone(randomize):
 
 def test_without_likelihood_the_head_does_not_move_at_all(randomize):
     trainer = small_trainer(randomize, likelihood_weight=0.0)
-    head, decoder = values_of(trainer.pivae.flow.variables), values_of(outside_the_head(trainer.pivae))
+    head = values_of(trainer.pivae.flow.variables)
+    decoder = values_of(outside_the_head(trainer.pivae))
     for seed in range(2):
         metrics = take_step(trainer, small_images(seed=seed))
     assert metrics["skipped_generator"] == 0.0

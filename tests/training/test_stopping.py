@@ -10,7 +10,7 @@ from tf_pivae.training.stopping import Stopped, Stopping
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_noted_and_later_ends_what_goes_on(number):
-    kept = signal.getsignal(number)
+    handler = signal.getsignal(number)
     with Stopping() as stopping:
         stopping.check()
         os.kill(os.getpid(), number)
@@ -32,7 +32,7 @@ def test_a_signal_is_noted_and_later_ends_what_goes_on(number):
         assert stopping.signal == number
         assert not reached
         os.kill(os.getpid(), number)  # Afterwards it is noted again.
-    assert signal.getsignal(number) == kept
+    assert signal.getsignal(number) == handler
 
 
 def test_nothing_happens_without_one():

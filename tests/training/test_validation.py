@@ -18,10 +18,10 @@ TEST = ImageSplit(small_images(12))
 
 def test_bits_per_dim_of_the_first_held_out_images(randomize):
     model = randomize(small_model(), scale=0.05)
-    found = Validation(TEST, True, examples=5)(model)
-    assert found == {"bits_per_dim": pytest.approx(model.bits_per_dim(TEST.images[:5], seed=1).mean(), rel=1e-6)}
-    assert found == Validation(TEST, True, examples=5)(model)
-    assert found != Validation(TEST, True, examples=6)(model)
+    result = Validation(TEST, True, examples=5)(model)
+    assert result == {"bits_per_dim": pytest.approx(model.bits_per_dim(TEST.images[:5], seed=1).mean(), rel=1e-6)}
+    assert result == Validation(TEST, True, examples=5)(model)
+    assert result != Validation(TEST, True, examples=6)(model)
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_the_fid_is_that_of_the_samples_features(randomize, monkeypatch):
     monkeypatch.setattr(inception_weights, "find_weights", lambda weights: None)
     monkeypatch.setattr(metrics, "inception_network", pixels, raising=False)
     model = randomize(small_model(), scale=0.05)
-    found = Validation(TEST, True, samples=9, reference=12, best="fid")(model)["fid"]
+    actual = Validation(TEST, True, samples=9, reference=12, best="fid")(model)["fid"]
     sets = [
         figures.full_scale(x, 4)[:, :2, :2, 0].reshape(-1, 4).astype(float) for x in (model.sample(9, 1), TEST.images)
     ]
     (m, c), (n, d) = ((x.mean(0), np.cov(x, rowvar=False)) for x in sets)
     expected = np.square(m - n).sum() + np.trace(c + d - 2.0 * np.real(sqrtm(c @ d)))
-    assert found == pytest.approx(expected, rel=1e-3)
+    assert actual == pytest.approx(expected, rel=1e-3)
 
 
 class _Given:
@@ -79,15 +79,17 @@ class _Given:
 
 def _validate(run_dir, first, scores):
     """Scores of steps from `first` on, by a run that goes on from the step before; returns what is kept after each."""
-    recorder, kept = Recorder(run_dir, 2), []
+    recorder = Recorder(run_dir, 2)
+    best_steps = []
     recorder.claim({})
     recorder.start(first - 1, 100, 1)
-    validation, weight = _Given(scores), keras.Variable(0.0)
+    validation = _Given(scores)
+    weight = keras.Variable(0.0)
     for step in range(first, first + len(scores)):
         recorder.validate(step, {"pivae": [weight], "critic_optimizer": [weight]}, None, validation)
-        kept += [int(path.name) for path in (run_dir / "best").iterdir()]
+        best_steps += [int(path.name) for path in (run_dir / "best").iterdir()]
     recorder.close()
-    return kept
+    return best_steps
 
 
 def test_the_best_is_kept_also_by_a_run_that_goes_on(tmp_path):

@@ -28,15 +28,15 @@ def copied(tmp_path_factory: pytest.TempPathFactory, plain: str) -> tuple[Path, 
 def test_the_flag_that_the_message_names(copied):
     run_dir, now = copied
     command = "evaluate", f"--run_dir={run_dir}", "--num_examples=2", "--importance_samples=1"
-    lost = forking.run(*command)
-    assert lost.returncode == 2
-    assert lost.stderr.count("\n") == 1
+    failure = forking.run(*command)
+    assert failure.returncode == 2
+    assert failure.stderr.count("\n") == 1
     flag = "--gin_param=npz_images.path="
-    assert f"{run_dir.parent}/images.npz" in lost.stderr
-    assert flag in lost.stderr
-    found = forking.run(*command, f"{flag}{now}")
-    assert found.returncode == 0, found.stderr
-    assert "bits/dim" in found.stdout
+    assert f"{run_dir.parent}/images.npz" in failure.stderr
+    assert flag in failure.stderr
+    result = forking.run(*command, f"{flag}{now}")
+    assert result.returncode == 0, result.stderr
+    assert "bits/dim" in result.stdout
 
 
 def test_in_python_and_only_places(copied):

@@ -81,7 +81,8 @@ def undisturbed(tmp_path_factory, tiny):
 
 def test_two_workers_train_as_one_process(undisturbed, tmp_path, tiny):
     wait(start(tmp_path, tiny, 1), tmp_path, [0])
-    one, two = curves(tmp_path), curves(undisturbed)
+    one = curves(tmp_path)
+    two = curves(undisturbed)
     assert [line["step"] for line in two] == list(range(1, STEPS + 1))
     for a, b in zip(one, two, strict=True):
         for name in a.keys() - {"images_per_second"}:
@@ -91,7 +92,8 @@ def test_two_workers_train_as_one_process(undisturbed, tmp_path, tiny):
 
 
 def test_all_workers_have_the_same_weights_and_only_the_chief_writes(undisturbed):
-    chief, other = weights(undisturbed, 0), weights(undisturbed, 1)
+    chief = weights(undisturbed, 0)
+    other = weights(undisturbed, 1)
     assert int(chief["step"]) == STEPS
     assert_bitwise(chief, other)
     assert (undisturbed / "0" / "samples.png").exists()
@@ -121,7 +123,8 @@ def test_a_signal_to_one_worker_stops_all_at_the_same_step(tmp_path, plain):
         time.sleep(0.05)
     processes[1].send_signal(signal.SIGTERM)
     wait(processes, tmp_path, [143, 143])
-    chief, other = weights(tmp_path, 0), weights(tmp_path, 1)
+    chief = weights(tmp_path, 0)
+    other = weights(tmp_path, 1)
     assert int(chief["step"]) == int(other["step"])
     assert int(chief["step"]) % 20 == 0
     assert_bitwise(chief, other)

@@ -67,7 +67,8 @@ class _Strategy:
 
 
 def test_one_gpu_compiles_unless_told_otherwise():
-    gpu, cpu = "/job:localhost/replica:0/task:0/device:GPU:0", "/job:localhost/replica:0/task:0/device:CPU:0"
+    gpu = "/job:localhost/replica:0/task:0/device:GPU:0"
+    cpu = "/job:localhost/replica:0/task:0/device:CPU:0"
     assert _jit_compile(_Strategy(gpu), None)
     assert not _jit_compile(_Strategy(gpu), False)
     assert not _jit_compile(_Strategy(cpu), None)

@@ -22,10 +22,10 @@ def main():
         for trainer in (plain, compiled)
     ]
     for i in range(2):
-        wanted, found = ({k: float(v) for k, v in f(tf.constant(small_images(seed=i))).items()} for f in functions)
-        assert wanted.keys() == found.keys()
-        for name, value in wanted.items():
-            np.testing.assert_allclose(found[name], value, rtol=2e-4, atol=2e-4, err_msg=name)
+        expected, results = ({k: float(v) for k, v in f(tf.constant(small_images(seed=i))).items()} for f in functions)
+        assert expected.keys() == results.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(results[name], value, rtol=2e-4, atol=2e-4, err_msg=name)
     assert_same_weights(plain, compiled, steps=2, learning_rate=1e-3)
     graph = functions[1].get_concrete_function(tf.TensorSpec([8, *SHAPE], tf.uint8)).graph
     assert not {"PyFunc", "EagerPyFunc", "Print", "PrintV2"} & {op.type for op in graph.get_operations()}

@@ -43,6 +43,6 @@ def test_the_commands_take_it(run, own, tmp_path, run_command):
     ):
         assert result.returncode == 0, result.stderr
     with open(tmp_path / "scores.csv", newline="") as file:
-        found = [float(row["log_prob"]) for row in csv.DictReader(file)]
+        results = [float(row["log_prob"]) for row in csv.DictReader(file)]
     model = tf_pivae.load(run, step="best")
-    np.testing.assert_allclose(found, model.log_weights(own[1], 1)[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(results, model.log_weights(own[1], 1)[:, 0], rtol=1e-5)

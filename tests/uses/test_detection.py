@@ -16,11 +16,13 @@ def pairs(usual, unusual):
 def average_precision(usual, unusual):
     """The sum over thresholds of precision times what recall gains, as scikit-learn defines it."""
     thresholds = sorted({*usual, *unusual}, reverse=True)
-    total, recall_before = 0.0, 0.0
+    total = 0.0
+    recall_before = 0.0
     for threshold in thresholds:
-        found, false = np.sum(unusual >= threshold), np.sum(usual >= threshold)
-        recall = found / len(unusual)
-        total += (recall - recall_before) * found / (found + false)
+        result = np.sum(unusual >= threshold)
+        false = np.sum(usual >= threshold)
+        recall = result / len(unusual)
+        total += (recall - recall_before) * result / (result + false)
         recall_before = recall
     return total
 
@@ -34,19 +36,20 @@ def test_areas_are_their_definitions(kind):
         "apart": (np.arange(5.0), np.arange(5.0) + 10),
         "alike": (np.zeros(6), np.zeros(3)),
     }[kind]
-    found = separation(usual, unusual, resamples=20)
-    np.testing.assert_allclose(found.auroc.value, pairs(usual, unusual), rtol=1e-12)
-    np.testing.assert_allclose(found.aupr.value, average_precision(usual, unusual), rtol=1e-12)
+    result = separation(usual, unusual, resamples=20)
+    np.testing.assert_allclose(result.auroc.value, pairs(usual, unusual), rtol=1e-12)
+    np.testing.assert_allclose(result.aupr.value, average_precision(usual, unusual), rtol=1e-12)
     if kind == "apart":
-        assert found.auroc == found.aupr == (1.0, 1.0, 1.0)
+        assert result.auroc == result.aupr == (1.0, 1.0, 1.0)
     if kind == "alike":
-        assert found.auroc.value == 0.5
-        np.testing.assert_allclose(found.aupr, 1 / 3)
+        assert result.auroc.value == 0.5
+        np.testing.assert_allclose(result.aupr, 1 / 3)
 
 
 def test_higher_values_are_the_unusual_ones():
     usual, unusual = np.random.default_rng(1).normal([[0.0]] * 50 + [[1.0]] * 50).reshape(2, 50)
-    there, back = separation(usual, unusual, 10).auroc.value, separation(unusual, usual, 10).auroc.value
+    there = separation(usual, unusual, 10).auroc.value
+    back = separation(unusual, usual, 10).auroc.value
     assert there > 0.6
     np.testing.assert_allclose(there + back, 1.0)
 

@@ -88,8 +88,8 @@ def test_what_was_cut_off_goes_on_where_it_stopped(tmp_path, drawn, cut_off, out
     rows = cut_off(9)
     sample(RUN, output, num_samples=150, seed=3)
     assert rows == [64, 128]
-    found = np.load(output)["images"] if output.endswith("npz") else images_from_folder(output)
-    np.testing.assert_array_equal(found, drawn)
+    result = np.load(output)["images"] if output.endswith("npz") else images_from_folder(output)
+    np.testing.assert_array_equal(result, drawn)
 
 
 def test_more_samples_are_added_to_a_folder(tmp_path, drawn, cut_off):
@@ -124,9 +124,9 @@ def test_levels_are_shown_in_full_and_kept_in_an_array(tmp_path):
     for output in (f"{tmp_path}/out/", tmp_path / "out.npz"):
         with image_outputs.open_sink(output, {}, 2, (4, 4, 1), 32) as sink:
             sink.add(0, ["0.png", "1.png"], images)
-    shown = images_from_folder(tmp_path / "out")
-    assert (shown.min(), shown.max()) == (0, 255)
-    np.testing.assert_array_equal(shown.astype(int) * 32 // 256, images)
+    display = images_from_folder(tmp_path / "out")
+    assert (display.min(), display.max()) == (0, 255)
+    np.testing.assert_array_equal(display.astype(int) * 32 // 256, images)
     with np.load(tmp_path / "out.npz") as file:
         np.testing.assert_array_equal(file["images"], images)
         assert file["num_bins"] == 32

@@ -12,7 +12,9 @@ from tf_pivae.errors import UserError
 from tf_pivae.uses import opening, sample, score, scoring
 from tf_pivae.uses.columns import png_bits
 
-COUNT, HELD_OUT, K = 12, 20, 3
+COUNT = 12
+HELD_OUT = 20
+K = 3
 
 
 def rows(path):
@@ -52,8 +54,8 @@ def folder(tmp_path_factory, test_images):
 def scored(folder, tmp_path_factory, packaged, options):
     """The table of these files."""
     output = tmp_path_factory.mktemp("scores") / "scores.csv"
-    found = score(RUN, folder, output, **options)
-    assert found == (COUNT, 0, {})
+    result = score(RUN, folder, output, **options)
+    assert result == (COUNT, 0, {})
     assert [path.name for path in output.parent.iterdir()] == ["scores.csv"], "nothing else is left"
     return output
 
@@ -81,14 +83,18 @@ def test_bits_over_a_png_are_those_beyond_its_data_chunk(scored, test_images, tm
     over = []
     for image in test_images[100 : 100 + COUNT]:
         Image.fromarray(image[..., 0]).save(tmp_path / "x.png", compress_level=9)
-        data, place, packed = (tmp_path / "x.png").read_bytes(), 8, 0
+        data = (tmp_path / "x.png").read_bytes()
+        place = 8
+        packed = 0
         while place < len(data):
-            (size,), kind = struct.unpack(">I", data[place : place + 4]), data[place + 4 : place + 8]
-            packed, place = packed + size * (kind == b"IDAT"), place + 12 + size
+            (size,) = struct.unpack(">I", data[place : place + 4])
+            kind = data[place + 4 : place + 8]
+            packed = packed + size * (kind == b"IDAT")
+            place = place + 12 + size
         over.append(8 * packed / 1024)
     np.testing.assert_allclose(png_bits(test_images[100 : 100 + COUNT]), over)
-    found = numbers(scored, "bits_per_dim") - numbers(scored, "bits_over_png")
-    np.testing.assert_allclose(found, over, rtol=1e-5)
+    result = numbers(scored, "bits_per_dim") - numbers(scored, "bits_over_png")
+    np.testing.assert_allclose(result, over, rtol=1e-5)
 
 
 def test_standard_error_is_the_spread_of_repeated_estimates():
@@ -108,8 +114,8 @@ def test_damaged_files_are_listed_and_skipped(folder, tmp_path, scored, options)
     (own / "link.png").symlink_to(folder / "00.png")
     Image.new("L", (64, 40)).save(own / "wide.png")
     output = tmp_path / "scores.csv"
-    found = score(RUN, own, output, **options)
-    assert (found.scored, found.skipped) == (3, 4)
+    result = score(RUN, own, output, **options)
+    assert (result.scored, result.skipped) == (3, 4)
     problems = {row["file"]: row["problem"] for row in rows(output)}
     assert set(problems) == {"'-2.png", "'=1+1.png", "a\\nb.png", "broken.png", "link.png", "notes.txt", "wide.png"}
     assert problems["link.png"] == "a link"
@@ -122,13 +128,14 @@ def test_damaged_files_are_listed_and_skipped(folder, tmp_path, scored, options)
 
 
 def test_what_was_cut_off_goes_on_and_ends_alike(folder, tmp_path, scored, monkeypatch, options):
-    measured, whole = [], scoring.columns
+    measured = []
+    whole = scoring.columns
 
-    def cut_off(log_prob, error, images, known):
+    def cut_off(log_prob, error, images, usual):
         measured.append(len(images))
         if len(measured) == 3:
             raise InterruptedError
-        return whole(log_prob, error, images, known)
+        return whole(log_prob, error, images, usual)
 
     output = tmp_path / "scores.csv"
     monkeypatch.setattr(scoring, "columns", cut_off)
@@ -150,11 +157,11 @@ def test_against_others(folder, tmp_path, test_images, scored, options):
     noise = np.random.default_rng(0).integers(0, 256, [9, HEIGHT, WIDTH, CHANNELS], np.uint8)
     np.savez(tmp_path / "noise.npz", images=noise)
     output = tmp_path / "scores.csv"
-    found = score(RUN, folder, output, tmp_path / "noise.npz", **options)
-    assert found.scored == COUNT + 9
+    result = score(RUN, folder, output, tmp_path / "noise.npz", **options)
+    assert result.scored == COUNT + 9
     assert [row["file"] for row in rows(output)][-1] == "noise.npz[8]"
     assert [row["set"] for row in rows(output)] == ["images"] * COUNT + ["against"] * 9
-    assert found.separations["log_prob"].auroc == (1.0, 1.0, 1.0), "noise is told from clothes"
+    assert result.separations["log_prob"].auroc == (1.0, 1.0, 1.0), "noise is told from clothes"
     with open(tmp_path / "scores.auroc.csv", newline="") as file:
         table = {row["column"]: row for row in csv.DictReader(file)}
     assert table["bits_per_dim"] | {"column": ""} == {"column": "", **dict.fromkeys(
@@ -221,7 +228,8 @@ def exported(tmp_path, packaged):
     from tf_pivae.export.write.saved_model import Options, write_saved_model
     from tf_pivae.runs.pretrained import resolve
 
-    folder, own = tmp_path / "export/1", Options(importance_samples=K)
+    folder = tmp_path / "export/1"
+    own = Options(importance_samples=K)
     functions = write_saved_model(packaged, folder, own)
     write_model_card(folder, model_card(resolve(RUN), STEP, own, functions, {}))
     return folder.parent

@@ -24,9 +24,9 @@ def folder(tmp_path, images):
     return tmp_path / "own"
 
 
-def close(found, expected):
+def close(actual, expected):
     """Equal but for the rounding of a level: another graph, or another batch, computes the same."""
-    assert np.abs(np.asarray(found, int) - np.asarray(expected, int)).max() <= 1
+    assert np.abs(np.asarray(actual, int) - np.asarray(expected, int)).max() <= 1
 
 
 def test_reconstructions(tmp_path, folder, images, packaged):

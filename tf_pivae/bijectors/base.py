@@ -58,7 +58,8 @@ class ImageBijector(tfb.Bijector):
     def _pair(self, direction, x):
         memo = self._memo.get(direction)
         if memo is None or memo[0] is not x:
-            batch_shape, event_shape = tf.shape(x)[:-3], x.shape[-3:]
+            batch_shape = tf.shape(x)[:-3]
+            event_shape = x.shape[-3:]
             y, log_det = direction(tf.reshape(x, tf.concat([[-1], event_shape], 0)) if len(x.shape) != 4 else x)
             if len(x.shape) != 4:
                 y = tf.reshape(y, tf.concat([batch_shape, y.shape[-3:]], 0))

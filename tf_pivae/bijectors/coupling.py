@@ -52,7 +52,8 @@ class AffineCoupling(ImageBijector):
         if mask.dtype != np.float32 or not np.isin(mask, (0.0, 1.0)).all():
             raise ValueError(f"`mask` must hold float32 zeros and ones; got {mask.dtype} {np.unique(mask)[:4]}.")
         super().__init__(name=name, parameters=dict(conditioner=conditioner, mask=mask, name=name))
-        self._conditioner, self._mask = conditioner, mask
+        self._conditioner = conditioner
+        self._mask = mask
 
     def _log_scale_and_shift(self, x):
         log_scale, shift = self._conditioner(x * self._mask)

@@ -39,7 +39,9 @@ class ChannelNormalization(ImageBijector):
     ) -> None:
         parameters = dict(forward_moments=forward_moments, inverse_moments=inverse_moments, epsilon=epsilon, name=name)
         super().__init__(name=name, parameters=parameters)
-        self._forward_moments, self._inverse_moments, self._epsilon = forward_moments, inverse_moments, epsilon
+        self._forward_moments = forward_moments
+        self._inverse_moments = inverse_moments
+        self._epsilon = epsilon
 
     def _log_det(self, x, variance):
         log_det = 0.5 * tf.reduce_sum(tf.math.log(variance + self._epsilon)) * (x.shape[1] * x.shape[2])
@@ -74,7 +76,8 @@ class ChannelAffine(ImageBijector):
 
     def __init__(self, shift: tf.Tensor, log_scale: tf.Tensor, name: str = "channel_affine") -> None:
         super().__init__(name=name, parameters=dict(shift=shift, log_scale=log_scale, name=name))
-        self._shift, self._log_scale = shift, log_scale
+        self._shift = shift
+        self._log_scale = log_scale
 
     def _log_det(self, x):
         return tf.fill([tf.shape(x)[0]], tf.reduce_sum(self._log_scale) * (x.shape[1] * x.shape[2]))

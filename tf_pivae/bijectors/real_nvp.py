@@ -74,7 +74,7 @@ class Conditioner(keras.layers.Layer):
         def normalized_conv(conv, norm, h):
             # Running averages make the normalisation a part of the convolution before it.
             folds = norm is not None and not training and norm.built
-            return conv(h, then=norm.affine) if folds else normalized(norm, conv(h))
+            return conv(h, affine=norm.affine) if folds else normalized(norm, conv(h))
 
         x = normalized(self.input_norm, x) * self._mask  # The holes stay holes: they show up in `mask` alone.
         mask = tf.broadcast_to(self._mask[..., :1], [*tf.unstack(tf.shape(x))[:3], 1])

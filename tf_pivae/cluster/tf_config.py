@@ -11,7 +11,9 @@ from collections.abc import Mapping
 
 from tf_pivae.errors import UserError
 
-_FIRST_PORT, _PORTS = 15000, 10000  # Below the ports that systems hand out by themselves (32768 on Linux).
+# Below the ports that systems hand out by themselves (32768 on Linux).
+_FIRST_PORT = 15000
+_PORTS = 10000
 _HOST = r"(?:[\w.-]|\[[\d,-]+\])+"
 _KUBERNETES_PORT = 15000  # Every pod has an address of its own.
 
@@ -74,7 +76,7 @@ def expand_hosts(text: str) -> list[str]:
     for part in re.findall(_HOST, text):
         pieces = re.split(r"\[([^\[\]]*)\]", part)
         choices = [[piece] if i % 2 == 0 else _expand_range(piece, text) for i, piece in enumerate(pieces)]
-        hosts += ["".join(chosen) for chosen in itertools.product(*choices)]
+        hosts += ["".join(parts) for parts in itertools.product(*choices)]
     return hosts
 
 

@@ -10,13 +10,14 @@ from tf_pivae.configuration import messages
 from tf_pivae.data.arrays import ImageDataset
 from tf_pivae.errors import UserError
 
-_MACRO, _SINGLETON = "gin.macro", "gin.singleton"
+_MACRO = "gin.macro"
+_SINGLETON = "gin.singleton"
 _DEEPEST = 30  # Lists within lists, macros that stand for macros.
 
 
 def macros(value: Any) -> set[str]:
     """Names of the macros that a value refers to."""
-    return {"/".join(reference.scopes) for reference in _references(value) if _is(reference, _MACRO)}
+    return {"/".join(reference.scopes) for reference in _references(value) if _refers_to(reference, _MACRO)}
 
 
 def check(mentioned: set[str]) -> None:
@@ -35,7 +36,7 @@ def check(mentioned: set[str]) -> None:
     used = macros(gin.config._CONFIG)
     defined = {scope for scope, selector in gin.config._CONFIG if selector == _MACRO}
     for name in sorted(defined - used - mentioned):
-        raise UserError(messages.macro(name, used))
+        raise UserError(messages.macro(name, used, messages.registered(), messages.configured_names()))
     for name in sorted(used - defined):
         raise UserError(f"the macro {name!r} has no value: add --gin_param={name}=...")
     resolved: dict[str, Any] = {}
@@ -44,28 +45,30 @@ def check(mentioned: set[str]) -> None:
         for parameter, bound in bindings.items():
             hint = values.hints(wrapped).get(parameter)
             name = f"{selector.rsplit('.', 1)[-1]}.{parameter}"
-            if hint is not None and not values.fits(hint, _meant(bound, name, resolved)):
+            if hint is not None and not values.fits(hint, _resolved(bound, name, resolved)):
                 raise UserError(impossible(*_as_written(name, bound), hint))
 
 
 def _as_written(name: str, bound: Any) -> tuple[str, Any]:
     """A setting and its value, or the macro that stands for the value."""
-    while isinstance(bound, gin.config.ConfigurableReference) and _is(bound, _MACRO):
+    while isinstance(bound, gin.config.ConfigurableReference) and _refers_to(bound, _MACRO):
         name = "/".join(bound.scopes)
         bound = gin.config._CONFIG[name, _MACRO]["value"]
     return name, bound
 
 
-def _is(reference: Any, selector: str) -> bool:
+def _refers_to(reference: Any, selector: str) -> bool:
     return reference.configurable.selector == selector
 
 
 def _check_call(reference: Any) -> None:
     """Refuses `@NAME()` where reading a configuration would do more than build a part."""
-    if _is(reference, _MACRO) and not reference.scopes:
+    if _refers_to(reference, _MACRO) and not reference.scopes:
         raise UserError(f"{reference} is not a value: a macro is written %NAME.")
-    made = values.makes(reference.configurable.wrapped)
-    if _is(reference, _SINGLETON) or (reference.evaluate and made is not None and issubclass(made, ImageDataset)):
+    result = values.makes(reference.configurable.wrapped)
+    if _refers_to(reference, _SINGLETON) or (
+        reference.evaluate and result is not None and issubclass(result, ImageDataset)
+    ):
         raise UserError(f"{reference} is not called by a configuration: write @{reference.selector}, without ().")
 
 
@@ -83,7 +86,7 @@ def _references(value: Any, depth: int = 0) -> list:
     return [reference for part in parts for reference in _references(part, depth + 1)]
 
 
-def _meant(value: Any, name: str, resolved: dict, depth: int = 0) -> Any:
+def _resolved(value: Any, name: str, resolved: dict, depth: int = 0) -> Any:
     """A bound value with functions for references, a `values.Result` for what is to be called, and macros resolved.
 
     Args:
@@ -95,13 +98,13 @@ def _meant(value: Any, name: str, resolved: dict, depth: int = 0) -> Any:
     if depth > _DEEPEST:
         raise UserError(f"the configuration leads back to itself: look for a %NAME in the value of {name}.")
     if isinstance(value, gin.config.ConfigurableReference):
-        if _is(value, _MACRO):
+        if _refers_to(value, _MACRO):
             key = "/".join(value.scopes)
             if key not in resolved:
-                resolved[key] = _meant(gin.config._CONFIG[key, _MACRO]["value"], name, resolved, depth + 1)
+                resolved[key] = _resolved(gin.config._CONFIG[key, _MACRO]["value"], name, resolved, depth + 1)
             return resolved[key]
         wrapped = value.configurable.wrapped
         return values.Result(values.makes(wrapped)) if value.evaluate else wrapped
     if isinstance(value, (tuple, list)):
-        return tuple(_meant(part, name, resolved, depth + 1) for part in value)
+        return tuple(_resolved(part, name, resolved, depth + 1) for part in value)
     return value

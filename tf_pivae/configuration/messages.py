@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import gin
 import gin.config
@@ -14,45 +14,54 @@ def text() -> str:
     return gin.config_str(max_line_length=110)
 
 
-def explain(error: Exception, where: str, line: int | None = None) -> str:
-    """The line for an exception of gin's parser, met with in `where`, after its statement at `line`."""
-    said = str(error).strip()
-    name = re.search(r"No configurable matching (?:reference )?'@?(?:[\w.]*/)*([\w.]+?)(?:\(\))?'", said)
+def explain(error: Exception, origin: str, line: int | None = None) -> str:
+    """The line for an exception of gin's parser, met with in `origin`, after its statement at `line`."""
+    message = str(error).strip()
+    name = re.search(r"No configurable matching (?:reference )?'@?(?:[\w.]*/)*([\w.]+?)(?:\(\))?'", message)
     if name:
         return unknown(name[1])
-    parameter = re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '([\w.]+)'", said)
+    parameter = re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '([\w.]+)'", message)
     if parameter:
-        return f"{parameter[1]} has no parameter {parameter[2]!r}{did_you_mean(parameter[2], parameters(parameter[1]))}"
-    said = re.sub(
-        r"malformed node or string.*", "it is not a value: neither a number, a text, a list nor @NAME or %NAME.", said
+        return no_parameter(parameter[1], parameter[2], parameters(parameter[1]))
+    message = re.sub(
+        r"malformed node or string.*",
+        "it is not a value: neither a number, a text, a list nor @NAME or %NAME.",
+        message,
     )
-    lines = [part.strip() for part in said.splitlines() if part.strip()] or [type(error).__name__]
-    return f"the configuration cannot be read: {where}: {' '.join(lines[:3])}"
+    lines = [part.strip() for part in message.splitlines() if part.strip()] or [type(error).__name__]
+    return f"the configuration cannot be read: {origin}: {' '.join(lines[:3])}"
 
 
-def unknown(name: str) -> str:
-    """The line for a name that nothing is registered under."""
-    hint = did_you_mean(name, configurable_names())
+def unknown(name: str, names: Sequence[str] | None = None) -> str:
+    """The line for a name that nothing is registered under; `names` are those there are, gin's by default."""
+    hint = did_you_mean(name, configurable_names() if names is None else names)
     return f"no configurable named {name!r}{hint} One of your own comes with --import=ITS_MODULE."
 
 
-def macro(name: str, used: set[str]) -> str:
+def no_parameter(owner: str, parameter: str, parameters: Sequence[str]) -> str:
+    """The line for a parameter that its configurable, `owner`, does not have."""
+    return f"{owner} has no parameter {parameter!r}{did_you_mean(parameter, parameters)}"
+
+
+def macro(name: str, used: set[str], known: Mapping[str, Sequence[str]], configured: Collection[str]) -> str:
     """The line for a macro that nothing refers to: a misspelt one, or a parameter without its owner.
 
     Args:
       name: the macro's.
       used: names of the macros that something refers to.
+      known: the configurables, and the parameters of each.
+      configured: names of the configurables that stand in the configuration.
     """
-    owners = _owners(name)
+    owners = _owners(name, known, configured)
     if owners:
         return f"{name} is not a setting by itself: write {' or '.join(f'{owner}.{name}' for owner in owners)}."
-    settings = {parameter: owner for owner in configurable_names() for parameter in parameters(owner)}
-    near = [
-        [word] if word in used else [f"{owner}.{word}" for owner in _owners(word)]
+    settings = {parameter: owner for owner in sorted(known) for parameter in known[owner]}
+    matches = [
+        [word] if word in used else [f"{owner}.{word}" for owner in _owners(word, known, configured)]
         for word in difflib.get_close_matches(name, {**settings, **dict.fromkeys(used)}, n=2, cutoff=0.7)
     ]
-    near = list(dict.fromkeys(word for words in near for word in words))[:3]
-    hint = f"; did you mean {' or '.join(near)}?" if near else did_you_mean(name, sorted(used))
+    matches = list(dict.fromkeys(word for words in matches for word in words))[:3]
+    hint = f"; did you mean {' or '.join(matches)}?" if matches else did_you_mean(name, sorted(used))
     return f"nothing uses the macro {name!r}{hint}"
 
 
@@ -67,17 +76,26 @@ def parameters(selector: str) -> list[str]:
     return [] if configurable is None else list(inspect.signature(configurable.wrapped).parameters)
 
 
-def _owners(parameter: str) -> list[str]:
+def registered() -> dict[str, list[str]]:
+    """All that is registered with gin, and the parameters of each."""
+    return {name: parameters(name) for name in configurable_names()}
+
+
+def configured_names() -> set[str]:
+    """Names of the configurables that stand in the configuration."""
+    return set(re.findall(r"\w+", text())) & set(configurable_names())
+
+
+def _owners(parameter: str, known: Mapping[str, Sequence[str]], configured: Collection[str]) -> list[str]:
     """Names of the configurables that have a parameter of this name and stand in the configuration; else of all."""
-    owners = [name for name in configurable_names() if parameter in parameters(name)]
-    configured = text()
-    return [name for name in owners if re.search(rf"\b{re.escape(name)}\b", configured)] or owners
+    owners = [name for name in sorted(known) if parameter in known[name]]
+    return [name for name in owners if name in configured] or owners
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """The end of a sentence: what was meant, or what there is."""
     names = list(names)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
+    matches = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if matches:
+        return f"; did you mean {' or '.join(matches)}?"
     return f"; there are {', '.join(names[:12])}." if names else "."

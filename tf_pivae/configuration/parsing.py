@@ -18,8 +18,8 @@ from tf_pivae.configuration import checking, messages
 from tf_pivae.errors import UserError
 from tf_pivae.files import read_text
 
-_LARGEST = 1 << 17  # Characters: ten times what the largest of the paper's runs has.
-_MAX_INCLUDES = 20  # Files within files.
+LARGEST = 1 << 17  # Characters: ten times what the largest of the paper's runs has.
+MAX_INCLUDES = 20  # Files within files.
 
 
 def search_paths() -> list[str]:
@@ -47,6 +47,14 @@ def _find(name: str) -> str | None:
     return next((path for path in paths if "\0" not in path and os.path.isfile(path)), None)
 
 
+def path_of(name: str) -> str:
+    """The path of a gin file; UserError where there is none."""
+    path = _find(name)
+    if path is None:
+        raise UserError(f"no gin file {name!r}{messages.did_you_mean(name, shipped_files())}")
+    return path
+
+
 def parse(files: Sequence[str] = (), parameters: Iterable[str] = ()) -> None:
     """Reads gin files and bindings into gin's configuration, in place of what was there.
 
@@ -64,44 +72,50 @@ def parse(files: Sequence[str] = (), parameters: Iterable[str] = ()) -> None:
         mentioned |= _read_file(name, 0)
     for parameter in parameters:
         read_parameter(parameter)
-        mentioned.discard(parameter.partition("=")[0].strip())  # What is said here has to matter.
+        mentioned.discard(parameter.partition("=")[0].strip())  # Such a macro has to be used by the configuration.
     checking.check(mentioned)
 
 
 def read_parameter(parameter: str) -> None:
     """Binds what a --gin_param says; UserError as for `parse`."""
-    read(_binding(parameter), f"--gin_param={_short(parameter)}")
+    read(*parameter_text(parameter))
 
 
-def statements(source: str, where: str) -> Iterator[tuple]:
+def parameter_text(parameter: str) -> tuple[str, str]:
+    """A --gin_param as gin text, and what messages call it; UserError for one that binds nothing."""
+    return _binding(parameter), f"--gin_param={_short(parameter)}"
+
+
+def statements(source: str, origin: str, delegate: config_parser.ParserDelegate | None = None) -> Iterator[tuple]:
     """The statements of gin text, as gin's parser gives them.
 
     Args:
       source: gin text.
-      where: for messages: what the text is.
+      origin: for messages: what the text is.
+      delegate: makes the values that stand for references and macros; gin's own by default.
 
     Raises:
       UserError: it cannot be parsed; says where.
     """
-    if len(source) > _LARGEST:
-        raise UserError(f"{where} has {len(source):,} characters: no configuration is so long.")
+    if len(source) > LARGEST:
+        raise UserError(f"{origin} has {len(source):,} characters: no configuration is so long.")
     line = None
     try:
-        for statement in config_parser.ConfigParser(source, gin.config.ParserDelegate()):
+        for statement in config_parser.ConfigParser(source, delegate or gin.config.ParserDelegate()):
             line = statement.location.line_num
             yield statement
     except (UserError, RecursionError):
         raise
     except Exception as error:  # Text may hold anything, and gin's parser raises what it likes.
-        raise UserError(messages.explain(error, where, line)) from error
+        raise UserError(messages.explain(error, origin, line)) from error
 
 
-def read(source: str, where: str, depth: int | None = None) -> set[str]:
+def read(source: str, origin: str, depth: int | None = None) -> set[str]:
     """Binds what gin text says.
 
     Args:
       source: gin text.
-      where: for messages.
+      origin: for messages.
       depth: number of files that include this one; None: nothing may be included.
 
     Returns:
@@ -112,7 +126,7 @@ def read(source: str, where: str, depth: int | None = None) -> set[str]:
     """
     macros: set[str] = set()
     try:
-        for statement in statements(source, where):
+        for statement in statements(source, origin):
             match statement:
                 case config_parser.BindingStatement(scope, selector, name, value, _):
                     macro = (f"{scope}/{selector}" if scope else selector, "gin.macro", "value")
@@ -124,19 +138,19 @@ def read(source: str, where: str, depth: int | None = None) -> set[str]:
                 case config_parser.IncludeStatement(name, _) if depth is not None:
                     macros |= _read_file(name, depth + 1)
                 case config_parser.IncludeStatement():
-                    raise UserError(f"{where}: nothing is included from here: give the file as a --gin_file.")
+                    raise UserError(f"{origin}: nothing is included from here: give the file as a --gin_file.")
                 case config_parser.ImportStatement():
-                    said = statement.format()
+                    line = statement.location.line_num
                     raise UserError(
-                        f"{where}, line {statement.location.line_num}: `{said}` would run code, which no configuration "
+                        f"{origin}, line {line}: `{statement.format()}` would run code, which no configuration "
                         f"may: remove the line{_instead(statement.module)}."
                     )
     except RecursionError as error:
-        raise UserError(f"{where} is nested too deeply.") from error
+        raise UserError(f"{origin} is nested too deeply.") from error
     except UserError:
         raise
     except Exception as error:
-        raise UserError(messages.explain(error, where)) from error
+        raise UserError(messages.explain(error, origin)) from error
     return macros
 
 
@@ -145,12 +159,10 @@ def _instead(module: str) -> str:
 
 
 def _read_file(name: str, depth: int) -> set[str]:
-    path = _find(name)
-    if path is None:
-        raise UserError(f"no gin file {name!r}{messages.did_you_mean(name, shipped_files())}")
-    if depth > _MAX_INCLUDES:
-        raise UserError(f"{name} is included by itself, or by more than {_MAX_INCLUDES} files.")
-    return read(read_text(path, 4 * _LARGEST), name, depth)
+    path = path_of(name)
+    if depth > MAX_INCLUDES:
+        raise UserError(f"{name} is included by itself, or by more than {MAX_INCLUDES} files.")
+    return read(read_text(path, 4 * LARGEST), name, depth)
 
 
 def _short(parameter: str) -> str:

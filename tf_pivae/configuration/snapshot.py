@@ -23,7 +23,8 @@ class _State:
     def __init__(self) -> None:
         self._bindings = {key: dict(bound) for key, bound in gin.config._CONFIG.items()}
         self._operative = {key: dict(used) for key, used in gin.config._OPERATIVE_CONFIG.items()}
-        self._singletons, self._imports = dict(gin.config._SINGLETONS), set(gin.config._IMPORTS)
+        self._singletons = dict(gin.config._SINGLETONS)
+        self._imports = set(gin.config._IMPORTS)
 
     def restore(self) -> None:
         gin.clear_config()
@@ -71,7 +72,7 @@ class Snapshot:
                 raise KeyError(binding) from None
         return self._configured(value) if callable(value) else value
 
-    def made(self, kind: Callable[[], T]) -> T:
+    def build(self, kind: Callable[[], T]) -> T:
         """What `kind()`, a dataclass, is in this configuration; its functions work with it, whenever called."""
         with self.active():
             whole: Any = kind()
@@ -127,6 +128,6 @@ def of_text(source: str, path: str | Path) -> Snapshot:
         try:
             checking.check(parsing.read(source, str(path)))
         except UserError as error:
-            said = str(error)
-            raise UserError(said if str(path) in said else f"{path}: {said}") from error
+            message = str(error)
+            raise UserError(message if str(path) in message else f"{path}: {message}") from error
         return Snapshot()

@@ -20,19 +20,21 @@ from tf_pivae.errors import UserError, printable
 
 SLAB_BYTES = 1 << 24  # Read at a time, or one image where that is larger.
 # Deflate packs at most 1032:1, and then only one value over and over: no images that are worth a gigabyte.
-_MAX_RATIO, _MAX_LARGE_RATIO, _LARGE_BYTES = 1032, 500, 1 << 30
+_MAX_RATIO = 1032
+_MAX_LARGE_RATIO = 500
+_LARGE_BYTES = 1 << 30
 
 
 def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Opens a file for reading; raises UserError for a pipe or a device, whose reader may wait for ever."""
     with reading(path):
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UserError(f"{printable(path)} is not a regular file: a folder, pipe or device holds no array")
+            raise UserError(f"{printable(path)} is not a regular file: a folder, pipe or device holds no array.")
         return open(path, "rb")
 
 
 @contextlib.contextmanager
-def reading(what: object) -> Iterator[None]:
+def reading(subject: object) -> Iterator[None]:
     """Turns whatever a damaged file makes a library raise within into a `UserError` that names the file."""
     try:
         yield
@@ -41,7 +43,7 @@ def reading(what: object) -> Iterator[None]:
     except Exception as error:  # zipfile, zlib, gzip and NumPy have ten kinds between them.
         ends = "it ends early" if isinstance(error, EOFError) else type(error).__name__
         reason = getattr(error, "strerror", None) or str(error).strip() or ends
-        raise UserError(f"cannot read {printable(what)}: {printable(reason.splitlines()[0])}") from error
+        raise UserError(f"cannot read {printable(subject)}: {printable(reason.splitlines()[0])}.") from error
 
 
 Stream: TypeAlias = IO[bytes] | io.BufferedReader | gzip.GzipFile
@@ -69,12 +71,12 @@ class ArrayFile:
 
     def __post_init__(self) -> None:
         if len(self.shape) > 4 or not all(0 <= size < 1 << 63 for size in self.shape):
-            raise UserError(f"{self.name} claims a shape that no images have: it is damaged")
+            raise UserError(f"{self.name} claims a shape that no images have: it is damaged.")
         ratio = _MAX_LARGE_RATIO if self.nbytes > _LARGE_BYTES else _MAX_RATIO
         if self.nbytes > ratio * self.stored:
             raise UserError(
                 f"{self.name} claims {self.dtype} {list(self.shape)}, {self.nbytes / 1e6:,.0f} MB, in {self.stored:,} "
-                "bytes of file: it is damaged, or made to fill the memory"
+                "bytes of file: it is damaged, or made to fill the memory."
             )
 
     @property
@@ -97,11 +99,11 @@ class ArrayFile:
                 rows = min(step, self.shape[0] - first)
                 data = stream.read(rows * row_bytes)
                 if len(data) < rows * row_bytes:
-                    raise UserError(f"{self.name} ends within row {first + len(data) // row_bytes} of {self.shape[0]}")
+                    raise UserError(f"{self.name} ends within row {first + len(data) // row_bytes} of {self.shape[0]}.")
                 slab = np.frombuffer(data, self.dtype).reshape(rows, *self.shape[1:])
                 yield slab.astype(self.dtype.newbyteorder("="), copy=False)
             if stream.read(1):  # Read in any case: packed files have their checksum looked at behind the last byte.
-                raise UserError(f"{self.name} has more data than its shape {list(self.shape)} needs: it is damaged")
+                raise UserError(f"{self.name} has more data than its shape {list(self.shape)} needs: it is damaged.")
 
     def read(self) -> np.ndarray:
         """The whole array."""
@@ -111,14 +113,14 @@ class ArrayFile:
     def image_shape(self) -> tuple[int, int, int]:
         """`(H, W, C)` of the images that the array holds; raises UserError unless it holds images."""
         if len(self.shape) not in (3, 4) or self.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
-            raise UserError(f"{self.name} is {self.dtype} {list(self.shape)}; it must be uint8 [N, H, W, C]")
+            raise UserError(f"{self.name} is {self.dtype} {list(self.shape)}; it must be uint8 [N, H, W, C].")
         count, height, width, channels = (*self.shape, 1)[:4]
         if count < 1:
-            raise UserError(f"{self.name} holds no images")
+            raise UserError(f"{self.name} holds no images.")
         if not (count <= arrays.MAX_IMAGES and 1 <= height * width <= image_files.MAX_PIXELS and 1 <= channels <= 4):
             raise UserError(
                 f"{self.name} claims {count} images of {height}x{width}x{channels}: it may hold {arrays.MAX_IMAGES:,} "
-                f"of {image_files.MAX_PIXELS // 10**6} megapixels and 1 to 4 channels"
+                f"of {image_files.MAX_PIXELS // 10**6} megapixels and 1 to 4 channels."
             )
         return height, width, channels
 
@@ -131,16 +133,17 @@ class ArrayFile:
         if self.shape != images.shape[:1] or self.dtype.kind not in "iu":
             raise UserError(
                 f"{self.name} is {self.dtype} {list(self.shape)}; it must be integers [{images.shape[0]}], one for "
-                f"each of {images.name}"
+                f"each of {images.name}."
             )
         labels = self.read()
-        low, high = labels.min(), labels.max()
+        low = labels.min()
+        high = labels.max()
         if low == high == -1:
             return None
         if not 0 <= low <= high < arrays.MAX_CLASSES:
             raise UserError(
                 f"{self.name} runs from {low} to {high}: labels are 0 to the number of classes less one, at most "
-                f"{arrays.MAX_CLASSES - 1}"
+                f"{arrays.MAX_CLASSES - 1}."
             )
         return labels.astype(np.int64)
 
@@ -173,11 +176,11 @@ def image_source(
     Raises:
       UserError: the arrays hold no images, or images of two shapes.
     """
-    shape, other = (preprocess.output_shape(*side.images.image_shape) for side in (train, test))
-    if shape != other:
+    shape, tested = (preprocess.output_shape(*side.images.image_shape) for side in (train, test))
+    if shape != tested:
         raise UserError(
-            f"{train.images.name} makes images of {list(shape)} but {test.images.name} of {list(other)}: they must "
-            "have one shape"
+            f"{train.images.name} makes images of {list(shape)} but {test.images.name} of {list(tested)}: they must "
+            "have one shape."
         )
     num_classes = arrays.count_classes((train.labels, test.labels), class_names)
     first, second = (_split(side, preprocess, shape, num_bins) for side in (train, test))
@@ -192,12 +195,12 @@ def _split(part: Part, preprocess: Preprocess, shape: tuple[int, int, int], num_
         for slab in images.slabs(start):
             rows = slice(row, row + len(slab))
             row += len(slab)
-            chosen = slice(None) if keep is None else keep[rows]
-            slab = slab.reshape(len(slab), *images.image_shape)[chosen]
+            usable = slice(None) if keep is None else keep[rows]
+            slab = slab.reshape(len(slab), *images.image_shape)[usable]
             finished = preprocess(slab) if len(slab) else np.zeros((0, *shape), np.uint8)
             if num_bins < 256 and finished.max(initial=0) >= num_bins:
-                raise UserError(f"{images.name} has num_bins = {num_bins}, but its pixels go beyond {num_bins - 1}")
-            yield sources.Chunk(rows.stop - rows.start, finished, None if labels is None else labels[rows][chosen])
+                raise UserError(f"{images.name} has num_bins = {num_bins}, but its pixels go beyond {num_bins - 1}.")
+            yield sources.Chunk(rows.stop - rows.start, finished, None if labels is None else labels[rows][usable])
 
     return sources.SplitSource(read, images.shape[0], images.shape[0] if keep is None else int(keep.sum()))
 

@@ -10,7 +10,8 @@ from tf_pivae.errors import UserError
 
 # What a file may claim before it is read. The largest split of the paper's has 3 million images, ImageNet's full
 # hierarchy 21,841 classes.
-MAX_IMAGES, MAX_CLASSES = 1 << 25, 1 << 16
+MAX_IMAGES = 1 << 25
+MAX_CLASSES = 1 << 16
 Limits: TypeAlias = tuple[int | None, int | None]  # Numbers of training and test images; None is all of them.
 
 
@@ -28,27 +29,30 @@ class ImageSplit:
     labels: np.ndarray | None = None  # int64 [N]
 
     def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
+        images = self.images
+        labels = self.labels
         if images.dtype != np.uint8:
-            raise UserError(f"images must be uint8 (0 to 255), got {images.dtype}: convert them first")
+            raise UserError(f"images must be uint8 (0 to 255), got {images.dtype}: convert them first.")
         if images.ndim != 4:
-            raise UserError(f"images must have the shape [N, H, W, C], got {list(images.shape)}")
+            raise UserError(f"images must have the shape [N, H, W, C], got {list(images.shape)}.")
         count, height, width, channels = images.shape
         if count == 0:
-            raise UserError("a split has no images: both the training and the test split need at least one")
+            raise UserError("a split has no images: both the training and the test split need at least one.")
         if not height * width:
-            raise UserError(f"images must have pixels, got {height}x{width}")
+            raise UserError(f"images must have pixels, got {height}x{width}.")
         if not 1 <= channels <= 4:
-            raise UserError(f"images must have 1 to 4 channels, got {channels}")
+            raise UserError(f"images must have 1 to 4 channels, got {channels}.")
         if labels is not None and (labels.dtype != np.int64 or labels.shape != (count,)):
-            raise UserError(f"labels must be int64 [{count}], got {labels.dtype} {list(labels.shape)}")
+            raise UserError(f"labels must be int64 [{count}], got {labels.dtype} {list(labels.shape)}.")
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, count: int | None) -> "ImageSplit":
         """The first `count` images (all of them where `count` is None or larger), as a view."""
-        return self if count is None else ImageSplit(self.images[:count], _take(self.labels, count))
+        if count is None:
+            return self
+        return ImageSplit(self.images[:count], None if self.labels is None else self.labels[:count])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,20 +79,21 @@ class ImageDataset:
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             raise UserError(
                 f"{self.name}: training images are {list(self.train.images.shape[1:])} but test images are "
-                f"{list(self.test.images.shape[1:])}: they must have one shape"
+                f"{list(self.test.images.shape[1:])}: they must have one shape."
             )
         if self.num_classes and self.train.labels is None:
-            raise UserError(f"{self.name}: num_classes is {self.num_classes} but the training images have no labels")
+            raise UserError(f"{self.name}: num_classes is {self.num_classes} but the training images have no labels.")
         if not 0 <= self.num_classes <= MAX_CLASSES:
-            raise UserError(f"{self.name}: labels make {self.num_classes} classes; there are 0 to {MAX_CLASSES}")
+            raise UserError(f"{self.name}: labels make {self.num_classes} classes; there are 0 to {MAX_CLASSES}.")
         if self.class_names and len(self.class_names) != self.num_classes:
-            raise UserError(f"{self.name}: {len(self.class_names)} class names for {self.num_classes} classes")
+            raise UserError(f"{self.name}: {len(self.class_names)} class names for {self.num_classes} classes.")
         for split in (self.train, self.test):
             if self.num_classes and split.labels is not None:
-                low, high = split.labels.min(), split.labels.max()
+                low = split.labels.min()
+                high = split.labels.max()
                 if low < 0 or high >= self.num_classes:
                     raise UserError(
-                        f"{self.name}: labels run from {low} to {high}, which are not 0 to {self.num_classes - 1}"
+                        f"{self.name}: labels run from {low} to {high}, which are not 0 to {self.num_classes - 1}."
                     )
 
     @property
@@ -117,10 +122,10 @@ def check_num_examples(num_examples: object) -> Limits:
     """Returns the pair `(train, test)` of limits, each a positive number or None; raises UserError otherwise."""
     pair = (None, None) if num_examples is None else num_examples
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise UserError(f"num_examples must be a pair (train, test), such as (1000, 200), got {num_examples!r}")
+        raise UserError(f"num_examples must be a pair (train, test), such as (1000, 200), got {num_examples!r}.")
     for limit in pair:
         if limit is not None and not is_count(limit):
-            raise UserError(f"num_examples must hold positive numbers or None, got {num_examples!r}")
+            raise UserError(f"num_examples must hold positive numbers or None, got {num_examples!r}.")
     return tuple(pair)
 
 
@@ -152,7 +157,3 @@ def count_classes(labels: Sequence[np.ndarray | None], class_names: Sequence[str
     if labels[0] is None:
         return 0
     return len(class_names) or 1 + max(int(part.max()) for part in labels if part is not None)
-
-
-def _take(labels: np.ndarray | None, count: int) -> np.ndarray | None:
-    return None if labels is None else labels[:count]

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 # SplitMix64 (Steele, Lea, Flood 2014): its increment and the two multipliers of its finaliser.
-_GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-_ORDER, _FLIPS = 1, 2  # two streams of random bits out of one seed
+_GOLDEN = 0x9E3779B97F4A7C15
+_FIRST = 0xBF58476D1CE4E5B9
+_SECOND = 0x94D049BB133111EB
+# two streams of random bits out of one seed
+_ORDER = 1
+_FLIPS = 2
 # `index_shuffle` is a Simon cipher of 4 rounds; that few leave short ranges nearly in order, and more cost little.
 _SHUFFLE_ROUNDS = 24
 _NO_LIMIT = np.iinfo(np.int64).max
@@ -84,12 +88,14 @@ def train_batches(
 
     local = num_replicas if num_local_replicas is None else num_local_replicas
     if batch_size < 1 or batch_size % num_replicas:
-        raise UserError(f"batch_size {batch_size} does not divide by {num_replicas} replicas: use a multiple of it")
+        raise UserError(f"batch_size {batch_size} does not divide by {num_replicas} replicas: use a multiple of it.")
     if not 0 <= first_replica <= first_replica + local <= num_replicas or local < 1:
         raise ValueError(f"replicas {first_replica} to {first_replica + local - 1} are not among {num_replicas}")
     _check_labels(split, with_labels)
     per_replica = batch_size // num_replicas
-    images, labels, count = split.images, split.labels, len(split)
+    images = split.images
+    labels = split.labels
+    count = len(split)
 
     def gather(indices: np.ndarray, mirrored: np.ndarray) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         batch = images[indices]  # a memory map gives up just these rows
@@ -127,7 +133,6 @@ def eval_batches(
     """Yields a split in order, once.
 
     Args:
-      split: an `ImageSplit`.
       batch_size: images a batch; the last one may be smaller.
       num_examples: stop after this many images; default all.
       with_labels: give the labels too.
@@ -140,7 +145,7 @@ def eval_batches(
     """
     _check_labels(split, with_labels)
     if batch_size < 1:
-        raise UserError(f"batch_size must be positive, got {batch_size}")
+        raise UserError(f"batch_size must be positive, got {batch_size}.")
     end = len(split) if num_examples is None else min(num_examples, len(split))
     return _eval_batches(split, batch_size, end, with_labels)
 
@@ -158,7 +163,6 @@ def flip_mask(positions: tf.Tensor, seed: int) -> tf.Tensor:
 
     Args:
       positions: int64 `[b]`.
-      seed: int.
 
     Returns:
       bool tensor `[b]`, a pure function of the seed and each position.
@@ -198,7 +202,8 @@ def _splitmix64(state: tf.Tensor) -> tf.Tensor:
     """SplitMix64's output function on uint64 tensors, modulo 2**64."""
     import tensorflow as tf
 
-    shift, xor = tf.bitwise.right_shift, tf.bitwise.bitwise_xor
+    shift = tf.bitwise.right_shift
+    xor = tf.bitwise.bitwise_xor
     state += _uint64(_GOLDEN)
     state = xor(state, shift(state, _uint64(30))) * _uint64(_FIRST)
     state = xor(state, shift(state, _uint64(27))) * _uint64(_SECOND)
@@ -213,4 +218,4 @@ def _uint64(value: int) -> tf.Tensor:
 
 def _check_labels(split: ImageSplit, with_labels: bool) -> None:
     if with_labels and split.labels is None:
-        raise UserError("this data set has no labels: use one that has, or an unconditional model")
+        raise UserError("this data set has no labels: use one that has, or an unconditional model.")

@@ -45,7 +45,9 @@ class NotPrepared(UserError):
 
     def __init__(self, name: str, open_source: Callable[[], sources.ImageSource], limits: arrays.Limits) -> None:
         super().__init__(f"{name} is not prepared yet: python -m tf_pivae.prepare does it, as training would.")
-        self.name, self.open_source, self.limits = name, open_source, limits
+        self.name = name
+        self.open_source = open_source
+        self.limits = limits
 
 
 @contextlib.contextmanager
@@ -164,7 +166,7 @@ def prepare(
             _write(name, folder, open_source(), limits)
         dataset = _open(name, folder)
         if dataset is None:
-            raise UserError(f"{folder} was damaged while it was written: run the same command again")
+            raise UserError(f"{folder} was damaged while it was written: run the same command again.")
         return dataset
 
 
@@ -177,15 +179,12 @@ def location(dataset: arrays.ImageDataset) -> pathlib.Path | None:
 def describe(dataset: arrays.ImageDataset) -> str:
     """A few lines for people: what the data set is, how large, and where.
 
-    Args:
-      dataset: an `ImageDataset`.
-
     Returns:
       A string of four lines.
     """
     height, width, channels = dataset.image_shape
-    shown = dataset.class_names[:_NAMED_CLASSES]
-    names = printable(", ".join(shown)) + ", ..." * (len(shown) < len(dataset.class_names))
+    first_names = dataset.class_names[:_NAMED_CLASSES]
+    names = printable(", ".join(first_names)) + ", ..." * (len(first_names) < len(dataset.class_names))
     classes = f"{dataset.num_classes} classes" if dataset.num_classes else "no labels"
     depth = f"{channels} channel{'s' * (channels > 1)}"
     if dataset.num_bins != 256:
@@ -252,15 +251,15 @@ def _check_disk(
     name: str, cache_dir: pathlib.Path, source: sources.ImageSource, limits: arrays.Limits, progress: dict[str, Any]
 ) -> None:
     """Says how much space the data set takes; raises UserError where the disk has less."""
-    done = (progress.get(split, {}).get("images", 0) for split in _SPLITS)
-    images = sum(max(0, (count or 0) - n) for count, n in zip(expected(source, limits), done, strict=True))
+    prepared = (progress.get(split, {}).get("images", 0) for split in _SPLITS)
+    images = sum(max(0, (count or 0) - n) for count, n in zip(expected(source, limits), prepared, strict=True))
     needed = images * (math.prod(source.image_shape) + 8)
     free = shutil.disk_usage(cache_dir).free
     _log.info("%s: preparing %.1f MB in %s (%.1f MB free)", name, needed / 1e6, cache_dir, free / 1e6)
     if needed > free:
         raise UserError(
             f"preparing {name} needs {needed / 1e9:.2f} GB in {cache_dir} but {free / 1e9:.2f} GB are free: "
-            "make room, or set TF_PIVAE_CACHE to a folder on a larger disk"
+            "make room, or set TF_PIVAE_CACHE to a folder on a larger disk."
         )
 
 
@@ -274,7 +273,7 @@ def _make(folder: pathlib.Path) -> None:
 def _cannot_write(path: object, error: OSError) -> str:
     return (
         f"cannot write to {printable(path)} ({error.strerror}): set TF_PIVAE_CACHE or cache_dir to a folder that can "
-        "be written"
+        "be written."
     )
 
 
@@ -299,7 +298,7 @@ def _disk_errors(cache_dir: pathlib.Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
                 f"the disk of {cache_dir} is full: make room and start again (it will continue), or set "
-                "TF_PIVAE_CACHE to a folder on a larger disk"
+                "TF_PIVAE_CACHE to a folder on a larger disk."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise UserError(_cannot_write(error.filename or cache_dir, error)) from error

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import math
@@ -74,34 +75,36 @@ def image_folder(
     preprocess = image_ops.Preprocess(None if crop == "none" else "central", pad_to, image_size)
     factors = tuple(downscale) if isinstance(downscale, (tuple, list)) else (downscale,)
     if crop not in ("central", "tiles", "random_tiles", "none"):
-        raise UserError(f"image_folder.crop must be 'central', 'tiles', 'random_tiles' or 'none', got {crop!r}")
+        raise UserError(f"image_folder.crop must be 'central', 'tiles', 'random_tiles' or 'none', got {crop!r}.")
     if crop != "none" and pad_to is not None:
-        raise UserError(f"image_folder.pad_to is for whole files, and crop is {crop!r}: set image_folder.crop = 'none'")
+        raise UserError(
+            f"image_folder.pad_to is for whole files, and crop is {crop!r}: set image_folder.crop = 'none'."
+        )
     if crop != "none" and image_size is None:
         raise UserError(
             "the configuration has no image_folder.image_size: add --gin_param=image_folder.image_size=..., or take "
-            "whole files as they are, --gin_param=image_folder.crop=None"
+            "whole files as they are, --gin_param=image_folder.crop=None."
         )
     size = preprocess.image_size or preprocess.pad_to
     shape = None if size is None else image_ops.sides(size)
     if not factors or not all(map(arrays.is_count, factors)):
-        raise UserError(f"image_folder.downscale must be a whole number or several, such as (2, 4), got {downscale!r}")
+        raise UserError(f"image_folder.downscale must be a whole number or several, such as (2, 4), got {downscale!r}.")
     if max_tiles_per_image is None and crop == "random_tiles":
-        raise UserError("image_folder.crop = 'random_tiles' needs image_folder.max_tiles_per_image")
+        raise UserError("image_folder.crop = 'random_tiles' needs image_folder.max_tiles_per_image.")
     most = max(1, _MAX_TILE_PIXELS // math.prod(shape or (1,)))
     if max_tiles_per_image is not None and not (arrays.is_count(max_tiles_per_image) and max_tiles_per_image <= most):
         raise UserError(
-            f"image_folder.max_tiles_per_image must be a whole number from 1 to {most:,}, got {max_tiles_per_image!r}"
+            f"image_folder.max_tiles_per_image must be a whole number from 1 to {most:,}, got {max_tiles_per_image!r}."
         )
     if test_path is None and not 0 < test_fraction < 1:
-        raise UserError(f"image_folder.test_fraction must lie between 0 and 1, got {test_fraction!r}")
+        raise UserError(f"image_folder.test_fraction must lie between 0 and 1, got {test_fraction!r}.")
     folders = [os.path.abspath(os.path.expanduser(p)) for p in (path, test_path) if p is not None]
     name = name or printable(os.path.basename(folders[0])) or "images"
     if channels is not None and not class_folders and shape is not None:
         cache.declared(name, (*shape, channels), (), arrays.check_num_examples(num_examples))
     for folder in folders:
         if not os.path.isdir(folder):
-            raise UserError(f"there is no folder {printable(folder)}: set image_folder.path to a folder of images")
+            raise UserError(f"there is no folder {printable(folder)}: set image_folder.path to a folder of images.")
     listings = [image_files.find_files(folder) for folder in folders]
     specification = {
         "source": "folder",
@@ -123,10 +126,10 @@ def image_folder(
         headers = [header for files in usable for _, header in files]
         have = channels or (1 if all(header.grey for header in headers) else 3)
         if class_folders and any("/" not in file.relative for files in usable for file, _ in files):
-            raise UserError(f"{name}: class_folders is set, but some images lie outside the class folders: move them")
+            raise UserError(f"{name}: class_folders is set, but some images lie outside the class folders: move them.")
         classes = sorted({f.relative.split("/")[0] for files in usable for f, _ in files}) if class_folders else []
         if len(classes) > arrays.MAX_CLASSES:
-            raise UserError(f"{name} has {len(classes):,} class folders: there are at most {arrays.MAX_CLASSES:,}")
+            raise UserError(f"{name} has {len(classes):,} class folders: there are at most {arrays.MAX_CLASSES:,}.")
         cutter = _Cutter(
             shape or _usual_shape(name, usable[0], preprocess), preprocess, crop, factors, max_tiles_per_image, seed
         )
@@ -150,17 +153,20 @@ def _hash(seed: int, relative: str) -> bytes:
 
 def _usable(name: str, folder: str, files: list[ImageFile], skipped: list[str]) -> list[tuple[ImageFile, Header]]:
     """Pairs `(file, header)` of the files whose header promises an image; the others are named."""
-    usable, skipped = [], list(skipped)
+    usable = []
+    skipped = list(skipped)
     for file in progress_bar(files, desc=f"{name} headers"):
         try:
             usable.append((file, image_files.read_header(file.path)))
         except image_files.UnusableImage as error:
-            skipped.append(image_files.named(file.relative, error))
-    shown = ", ".join(skipped[:_NAMED]) + (", ..." if len(skipped) > _NAMED else "")
+            skipped.append(image_files.with_reason(file.relative, error))
+    reasons = ", ".join(skipped[:_NAMED]) + (", ..." if len(skipped) > _NAMED else "")
     if not usable:
-        raise UserError(f"no image in {printable(folder)}" + (f"; skipped {len(skipped)}: {shown}" if skipped else ""))
+        raise UserError(
+            f"no image in {printable(folder)}" + (f"; skipped {len(skipped)}: {reasons}" if skipped else "")
+        )
     if skipped:
-        _log.warning("%s: skipped %d of %d files: %s", name, len(skipped), len(usable) + len(skipped), shown)
+        _log.warning("%s: skipped %d of %d files: %s", name, len(skipped), len(usable) + len(skipped), reasons)
     return usable
 
 
@@ -169,7 +175,7 @@ def _hold_out(
 ) -> tuple[list[tuple[ImageFile, Header]], list[tuple[ImageFile, Header]]]:
     """Splits by the hash of the file's name: the same files whatever order the disk lists them in."""
     if len(usable) < 2:
-        raise UserError(f"{name} has one usable image file: at least two are needed, one of them for the test split")
+        raise UserError(f"{name} has one usable image file: at least two are needed, one of them for the test split.")
     order = sorted(usable, key=lambda pair: _hash(seed, pair[0].relative))
     count = min(len(order) - 1, max(1, round(len(order) * fraction)))
     return order[count:], order[:count]
@@ -186,7 +192,9 @@ def _usual_shape(
             with contextlib.suppress(image_files.UnusableImage):
                 height, width = image_files.decode(file.path, 1).shape[:2]
                 return preprocess.output_shape(height, width, 1)[:2]
-    raise UserError(f"{name}: no file of the usual size, {most[0]}x{most[1]}, can be read: set image_folder.image_size")
+    raise UserError(
+        f"{name}: no file of the usual size, {most[0]}x{most[1]}, can be read: set image_folder.image_size."
+    )
 
 
 def _split(
@@ -199,7 +207,7 @@ def _split(
             except image_files.UnusableImage as error:
                 empty = np.zeros((0, *cutter.shape, channels), np.uint8)
                 labels = np.zeros(0, np.int64) if classes else None
-                yield sources.Chunk(1, empty, labels, (image_files.named(file.relative, error),))
+                yield sources.Chunk(1, empty, labels, (image_files.with_reason(file.relative, error),))
                 continue
             labels = None
             if classes:
@@ -210,26 +218,24 @@ def _split(
     return sources.SplitSource(read, len(usable), num_images)
 
 
+@dataclasses.dataclass(frozen=True)
 class _Cutter:
     """Makes the images of one file, [k, *shape, C]."""
 
-    def __init__(
-        self,
-        shape: tuple[int, int],
-        preprocess: image_ops.Preprocess,
-        crop: str,
-        factors: tuple[int, ...],
-        limit: int | None,
-        seed: int,
-    ) -> None:
-        self.shape, self.preprocess, self.crop = shape, preprocess, crop
-        self.factors, self.limit, self.seed = factors, limit, seed
+    shape: tuple[int, int]
+    preprocess: image_ops.Preprocess
+    crop: str
+    factors: tuple[int, ...]
+    limit: int | None
+    seed: int
 
     def _grid(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """Top left corners `(factor, row, column)` of the centred grid, in the pixels of each downscaled image."""
-        corners, (high, wide) = [], self.shape
+        corners = []
+        high, wide = self.shape
         for factor in self.factors:
-            rows, columns = height // factor // high, width // factor // wide
+            rows = height // factor // high
+            columns = width // factor // wide
             top = (height // factor - rows * high) // 2
             left = (width // factor - columns * wide) // 2
             corners += [(factor, top + r * high, left + c * wide) for r in range(rows) for c in range(columns)]
@@ -246,7 +252,8 @@ class _Cutter:
 
     def cut(self, image: np.ndarray, relative: str) -> np.ndarray:
         """Maps uint8 `[H, W, C]` to uint8 `[k, *shape, C]`; raises UnusableImage if nothing fits."""
-        (height, width), (high, wide) = image.shape[:2], self.shape
+        height, width = image.shape[:2]
+        high, wide = self.shape
         if self.crop == "none":
             return self._whole(image)[None]
         factors = (1,) if self.crop == "central" else self.factors
@@ -271,12 +278,13 @@ class _Cutter:
 
     def _whole(self, image: np.ndarray) -> np.ndarray:
         try:
-            made = self.preprocess(image)
+            resized = self.preprocess(image)
         except UserError as error:
-            raise image_files.UnusableImage(str(error)) from error
-        if made.shape[:2] != self.shape:
-            (height, width), (high, wide) = made.shape[:2], self.shape
+            raise image_files.UnusableImage(str(error).rstrip(".")) from error
+        if resized.shape[:2] != self.shape:
+            height, width = resized.shape[:2]
+            high, wide = self.shape
             raise image_files.UnusableImage(
                 f"{height}x{width}, where most are {high}x{wide}: set image_folder.image_size, or pad_to"
             )
-        return made
+        return resized

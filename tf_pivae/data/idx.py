@@ -51,9 +51,6 @@ def idx_images(
       name: the data set's name.
       cache_dir: where a data set of more than 256 MiB is unpacked; default as in `cache.prepare`.
 
-    Returns:
-      An `ImageDataset`.
-
     Raises:
       UserError: if a file is missing, damaged, claims more than it holds, or is of another kind.
     """
@@ -61,10 +58,13 @@ def idx_images(
     if raw_shape is not None and (class_names or train_labels is None):
         shape = preprocess.output_shape(*raw_shape)
         cache.declared(name, shape, class_names, arrays.check_num_examples(num_examples))
-    train, test = _part(train_images, train_labels), _part(test_images, test_labels)
-    found = train.images.image_shape
-    if raw_shape is not None and found != tuple(raw_shape):
-        raise UserError(f"{train.images.name} holds images of {list(found)}: set idx_images.raw_shape = {found}")
+    train = _part(train_images, train_labels)
+    test = _part(test_images, test_labels)
+    image_shape = train.images.image_shape
+    if raw_shape is not None and image_shape != tuple(raw_shape):
+        raise UserError(
+            f"{train.images.name} holds images of {list(image_shape)}: set idx_images.raw_shape = {image_shape}."
+        )
     source = array_file.image_source(train, test, preprocess, class_names)
     files = [path for path in (train_images, test_images, train_labels, test_labels) if path is not None]
     facts = [cache.file_facts(array_file.absolute(path)) for path in files]
@@ -96,17 +96,17 @@ def idx_file(path: str | os.PathLike[str]) -> ArrayFile:
     with array_file.reading(name), _stream(path) as stream:
         magic = stream.read(4)
         if len(magic) < 4 or magic[:2] != b"\0\0" or magic[3] == 0:
-            raise UserError(f"{name} is not an IDX file: it begins with {magic!r}")
+            raise UserError(f"{name} is not an IDX file: it begins with {magic!r}.")
         if magic[2] != _UNSIGNED_BYTE:
-            raise UserError(f"{name} holds elements of IDX type 0x{magic[2]:02x}; only unsigned bytes (0x08) are")
+            raise UserError(f"{name} holds elements of IDX type 0x{magic[2]:02x}; only unsigned bytes (0x08) are.")
         sizes = stream.read(4 * magic[3])
         if len(sizes) != 4 * magic[3]:
-            raise UserError(f"{name} ends within its header: download it again")
+            raise UserError(f"{name} ends within its header: download it again.")
         shape = struct.unpack(f">{magic[3]}I", sizes)
         stored = path.stat().st_size
         start = 4 + len(sizes)
         if not isinstance(stream, gzip.GzipFile) and stored != start + math.prod(shape):
-            raise UserError(f"{name} should hold {math.prod(shape):,} bytes of data but has {stored - start:,}")
+            raise UserError(f"{name} should hold {math.prod(shape):,} bytes of data but has {stored - start:,}.")
     return ArrayFile(name, shape, np.dtype(np.uint8), stored, functools.partial(_stream, path, start))
 
 

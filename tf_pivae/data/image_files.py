@@ -62,12 +62,13 @@ def find_files(root: str | os.PathLike[str]) -> tuple[list[ImageFile], list[str]
     Returns:
       A list of `ImageFile` and a list of "name (reason)" of what is none.
     """
-    files, skipped = [], []
-    for found in walk(root):
-        if isinstance(found, ImageFile):
-            files.append(found)
+    files = []
+    skipped = []
+    for entry in walk(root):
+        if isinstance(entry, ImageFile):
+            files.append(entry)
         else:
-            skipped.append(named(*found))
+            skipped.append(with_reason(*entry))
     return files, skipped
 
 
@@ -85,7 +86,8 @@ def walk(root: str | os.PathLike[str]) -> Iterator[ImageFile | NoFile]:
     """
     folders = [os.fspath(root)]  # No recursion: a path may have a thousand parts.
     while folders:
-        folder, below = folders.pop(), []
+        folder = folders.pop()
+        subfolders = []
         try:
             names = sorted(os.listdir(folder))
         except OSError as error:
@@ -102,21 +104,21 @@ def walk(root: str | os.PathLike[str]) -> Iterator[ImageFile | NoFile]:
                 yield NoFile(relative, str(error.strerror))
                 continue
             if stat.S_ISDIR(status.st_mode):
-                below.append(path)
+                subfolders.append(path)
             elif stat.S_ISLNK(status.st_mode):
                 yield NoFile(relative, "a link")
             elif not stat.S_ISREG(status.st_mode):
                 yield NoFile(relative, "not a regular file")
             else:
                 yield ImageFile(path, relative, status.st_size, status.st_mtime_ns)
-        folders += reversed(below)
+        folders += reversed(subfolders)
 
 
 def _relative(path: str, root: str | os.PathLike[str]) -> str:
     return os.path.relpath(path, root).replace(os.sep, "/")
 
 
-def named(relative: str, reason: object) -> str:
+def with_reason(relative: str, reason: object) -> str:
     """ "name (reason)", with anything unprintable in the name escaped."""
     return f"{printable(relative)} ({printable(reason)})"
 
@@ -126,9 +128,6 @@ def read_header(path: str | os.PathLike[str]) -> Header:
 
     Args:
       path: an image file.
-
-    Returns:
-      A `Header`.
 
     Raises:
       UnusableImage: if the file is empty, no image, or larger than `MAX_PIXELS`.

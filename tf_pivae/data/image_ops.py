@@ -39,7 +39,7 @@ def check_size(name: str, value: object) -> Size:
         return value[0], value[1]
     if isinstance(value, int) and _is_side(value):
         return value
-    raise UserError(f"{name} must be a number of pixels from 1 to {_MAX_SIZE}, or a pair (H, W), got {value!r}")
+    raise UserError(f"{name} must be a number of pixels from 1 to {_MAX_SIZE}, or a pair (H, W), got {value!r}.")
 
 
 def _is_side(value: object) -> bool:
@@ -58,7 +58,7 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
         return images.astype(np.uint8) * np.uint8(255)
     if images.dtype == np.uint16:
         return _in_strips(images, lambda strip: ((strip.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    raise UserError(f"images must be uint8 or uint16, got {images.dtype}: save them as uint8 (0 to 255) first")
+    raise UserError(f"images must be uint8 or uint16, got {images.dtype}: save them as uint8 (0 to 255) first.")
 
 
 def central_crop(images: np.ndarray, size: Size) -> np.ndarray:
@@ -67,11 +67,13 @@ def central_crop(images: np.ndarray, size: Size) -> np.ndarray:
     Raises:
       UserError: if the image is smaller than `size`.
     """
-    (height, width), (rows, columns) = images.shape[-3:-1], sides(size)
+    height, width = images.shape[-3:-1]
+    rows, columns = sides(size)
     if rows > height or columns > width:
         most = (min(rows, height), min(columns, width)) if isinstance(size, tuple) else min(height, width)
-        raise UserError(f"cannot crop {rows}x{columns} out of a {height}x{width} image: use a crop of at most {most}")
-    top, left = (height - rows) // 2, (width - columns) // 2
+        raise UserError(f"cannot crop {rows}x{columns} out of a {height}x{width} image: use a crop of at most {most}.")
+    top = (height - rows) // 2
+    left = (width - columns) // 2
     return images[..., top : top + rows, left : left + columns, :]
 
 
@@ -89,11 +91,13 @@ def pad(images: np.ndarray, size: Size) -> np.ndarray:
     Raises:
       UserError: if the image is larger than `size`.
     """
-    (height, width), (rows, columns) = images.shape[-3:-1], sides(size)
+    height, width = images.shape[-3:-1]
+    rows, columns = sides(size)
     if height > rows or width > columns:
         least = (max(rows, height), max(columns, width)) if isinstance(size, tuple) else max(height, width)
-        raise UserError(f"cannot pad a {height}x{width} image to {rows}x{columns}: use pad_to of at least {least}")
-    top, left = (rows - height) // 2, (columns - width) // 2
+        raise UserError(f"cannot pad a {height}x{width} image to {rows}x{columns}: use pad_to of at least {least}.")
+    top = (rows - height) // 2
+    left = (columns - width) // 2
     pads = [(0, 0)] * (images.ndim - 3) + [(top, rows - height - top), (left, columns - width - left), (0, 0)]
     return np.pad(images, pads)
 
@@ -120,14 +124,16 @@ def area_resize(images: np.ndarray, size: Size) -> np.ndarray:
     Returns:
       uint8 `[..., H', W', C]`.
     """
-    (height, width), (rows_out, columns_out) = images.shape[-3:-1], sides(size)
+    height, width = images.shape[-3:-1]
+    rows_out, columns_out = sides(size)
     if (height, width) == (rows_out, columns_out):
         return images
     area = height * width
     dtype = np.float32 if 255 * area < _FLOAT32_EXACT else np.float64
     rows = _area_weights(height, rows_out).astype(dtype)
     columns = _area_weights(width, columns_out).astype(dtype)
-    lead, channels = images.shape[:-3], images.shape[-1]
+    lead = images.shape[:-3]
+    channels = images.shape[-1]
     images = images.reshape(*lead, height, width * channels)
     sums = np.zeros((*lead, rows_out, width * channels), dtype)
     strip = max(1, _STRIP_VALUES * height // images.size)
@@ -146,7 +152,8 @@ def box_downscale(images: np.ndarray, factor: int) -> np.ndarray:
     if factor == 1:
         return images
     *lead, height, width, channels = images.shape
-    height, width = height // factor, width // factor
+    height = height // factor
+    width = width // factor
     images = images[..., : height * factor, : width * factor, :]
     # One strided addition a box pixel: never more than one 32-bit copy of the small image.
     sums = np.zeros((*lead, height, width, channels), np.uint32)
@@ -207,7 +214,7 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if isinstance(self.crop, str) and self.crop not in ("none", "central"):
-            raise UserError(f"crop must be 'none', 'central', a number of pixels or a pair (H, W), got {self.crop!r}")
+            raise UserError(f"crop must be 'none', 'central', a number of pixels or a pair (H, W), got {self.crop!r}.")
         for name in ("crop", "pad_to", "image_size"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
@@ -215,7 +222,7 @@ class Preprocess:
             elif isinstance(value, str) and name != "crop":
                 check_size(name, value)
         if self.channels not in (None, 1, 2, 3, 4):
-            raise UserError(f"channels must be 1, 2, 3 or 4, got {self.channels!r}")
+            raise UserError(f"channels must be 1, 2, 3 or 4, got {self.channels!r}.")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Maps uint8 or uint16 `[..., H, W, C]` to uint8 `[..., H', W', C']`; raises UserError where it cannot."""
@@ -248,5 +255,5 @@ def preprocess_array(preprocess: Preprocess, images: np.ndarray, rows: int = 102
       UserError: no images.
     """
     if not len(images):
-        raise UserError("there are no images: the array or file is empty")
+        raise UserError("there are no images: the array or file is empty.")
     return np.concatenate([preprocess(images[i : i + rows]) for i in range(0, len(images), rows)])

@@ -26,12 +26,12 @@ def reduced_levels(dataset: Callable[[], arrays.ImageDataset] | None = None, num
       UserError: no data set, one of fewer levels than 256 already, or another number of levels.
     """
     if not callable(dataset):
-        raise UserError("reduced_levels needs a data set: add --gin_param=reduced_levels.dataset=@bundled, or another")
+        raise UserError("reduced_levels needs a data set: add --gin_param=reduced_levels.dataset=@bundled, or another.")
     if not isinstance(num_bins, int) or not 2 <= num_bins < 256:
-        raise UserError(f"reduced_levels.num_bins must be 2 to 255, got {num_bins!r}")
+        raise UserError(f"reduced_levels.num_bins must be 2 to 255, got {num_bins!r}.")
     data = dataset()
     if data.num_bins != 256:
-        raise UserError(f"{data.name} has {data.num_bins} levels already: leave out reduced_levels")
+        raise UserError(f"{data.name} has {data.num_bins} levels already: leave out reduced_levels.")
     table = (np.arange(256) * num_bins // 256).astype(np.uint8)
     train, test = (
         dataclasses.replace(split, images=LookedUpImages(split.images, table)) for split in (data.train, data.test)
@@ -55,7 +55,8 @@ class LookedUpImages:
     ndim = 4
 
     def __init__(self, images: np.ndarray, table: np.ndarray) -> None:
-        self._images, self._table = images, table
+        self._images = images
+        self._table = table
         self.shape = images.shape
         self.nbytes = images.nbytes
         self.filename = getattr(images, "filename", None)  # Where the images themselves lie, or None.

@@ -16,6 +16,7 @@ import numpy as np
 from tf_pivae.data import array_file, arrays, cache, image_ops
 from tf_pivae.data.array_file import ArrayFile
 from tf_pivae.errors import UserError, printable
+from tf_pivae.files import replacing
 
 _MAX_DIRECTORY_BYTES = 1 << 20  # Of a zip archive: some ten thousand members, for each of which zipfile builds objects.
 _MAX_HEADER_BYTES = 1 << 14  # NumPy takes 10,000 characters.
@@ -52,9 +53,6 @@ def npz_images(
       cache_dir: where a data set of more than 256 MiB is unpacked; default as in `cache.prepare`.
       name: the data set's name; default the file's name.
 
-    Returns:
-      An `ImageDataset`.
-
     Raises:
       UserError: if the file is missing, damaged, claims more than it holds, lacks a key or holds something else.
     """
@@ -69,7 +67,7 @@ def npz_images(
         parts = [both._replace(keep=keep) for keep in (~held_out, held_out)]
     else:
         has = printable(", ".join(file.keys[:20])) or "none"
-        raise UserError(f"{file.name} has the arrays {has}; it needs train_images and test_images, or images")
+        raise UserError(f"{file.name} has the arrays {has}; it needs train_images and test_images, or images.")
     num_bins = file.num_bins()
     train, test = parts
     source = array_file.image_source(train, test, preprocess, file.class_names(), num_bins)
@@ -96,7 +94,7 @@ def stored_images(path: str | os.PathLike[str]) -> tuple[array_file.Part, int]:
     for images, labels in (("images", "labels"), ("test_images", "test_labels"), ("arr_0", "arr_1")):
         if images in file.keys:
             return file.part(images, labels), file.num_bins()
-    raise UserError(f"{file.name} has the arrays {printable(', '.join(file.keys[:20])) or 'none'}; it needs images")
+    raise UserError(f"{file.name} has the arrays {printable(', '.join(file.keys[:20])) or 'none'}; it needs images.")
 
 
 def save_npz(path: str | os.PathLike[str], dataset: arrays.ImageDataset) -> None:
@@ -104,7 +102,9 @@ def save_npz(path: str | os.PathLike[str], dataset: arrays.ImageDataset) -> None
 
     Args:
       path: the file to write; an existing one is replaced.
-      dataset: the `ImageDataset`.
+
+    Raises:
+      UserError: it cannot be written.
     """
     members = {"train_images": dataset.train.images, "test_images": dataset.test.images}
     if dataset.num_bins != 256:
@@ -114,21 +114,16 @@ def save_npz(path: str | os.PathLike[str], dataset: arrays.ImageDataset) -> None
             members[key] = labels
     if dataset.class_names:
         members["class_names"] = np.array(dataset.class_names)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **members)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with replacing(path, shared=True) as partial, open(partial, "xb") as file:
+        np.savez_compressed(file, allow_pickle=False, **members)
 
 
 def _held_out(count: int, fraction: float, seed: int) -> np.ndarray:
     """A mask of a random `fraction` of the rows, at least one and never all."""
     if not 0 < fraction < 1:
-        raise UserError(f"test_fraction must lie between 0 and 1, got {fraction}")
+        raise UserError(f"test_fraction must lie between 0 and 1, got {fraction}.")
     if count < 2:
-        raise UserError(f"images holds {count} images: at least two are needed, one of them for the test split")
+        raise UserError(f"images holds {count} images: at least two are needed, one of them for the test split.")
     mask = np.zeros(count, bool)
     mask[np.random.default_rng(seed).permutation(count)[: min(count - 1, max(1, round(count * fraction)))]] = True
     return mask
@@ -138,7 +133,8 @@ class _NpzFile:
     """The arrays of an `.npz` file, by name; pickled objects are refused."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self.name = path, printable(path)
+        self._path = path
+        self.name = printable(path)
         with array_file.reading(self.name), _archive(path) as archive:
             self._bytes = path.stat().st_size
             members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
@@ -146,7 +142,7 @@ class _NpzFile:
         self.keys = sorted(self._members)
         if len(members) > len(self.keys):
             ((twice, _),) = Counter(member.filename for member in members).most_common(1)
-            raise UserError(f"{self.name} has {printable(twice)} more than once: save the file again")
+            raise UserError(f"{self.name} has {printable(twice)} more than once: save the file again.")
 
     def part(self, images_key: str, labels_key: str) -> array_file.Part:
         """Images, and their labels where there are any."""
@@ -160,7 +156,7 @@ class _NpzFile:
         array = self._array("num_bins")
         num_bins = int(array.read()[0]) if array.shape == (1,) and array.dtype.kind in "iu" else 0
         if not 2 <= num_bins <= 256:
-            raise UserError(f"{array.name} must be an integer from 2 to 256")
+            raise UserError(f"{array.name} must be an integer from 2 to 256.")
         return num_bins
 
     def class_names(self) -> tuple[str, ...]:
@@ -169,38 +165,41 @@ class _NpzFile:
             return ()
         array = self._array("class_names")
         if len(array.shape) != 1 or array.dtype.kind not in "US":
-            raise UserError(f"{array.name} is {array.dtype} {list(array.shape)}; it must be strings [classes]")
+            raise UserError(f"{array.name} is {array.dtype} {list(array.shape)}; it must be strings [classes].")
         if array.shape[0] > arrays.MAX_CLASSES or array.nbytes > array_file.SLAB_BYTES:
-            raise UserError(f"{array.name} holds {array.shape[0]:,} names: there are at most {arrays.MAX_CLASSES:,}")
+            raise UserError(f"{array.name} holds {array.shape[0]:,} names: there are at most {arrays.MAX_CLASSES:,}.")
         with array_file.reading(array.name):
             return tuple(array.read().astype(str).tolist())
 
     def _array(self, key: str) -> ArrayFile:
-        name, member = f"{printable(key)} of {self.name}", self._members[key]
+        name = f"{printable(key)} of {self.name}"
+        member = self._members[key]
         if member.compress_type not in _PACKINGS or member.flag_bits & _ENCRYPTED:
-            raise UserError(f"{name} is encrypted, or packed as np.savez_compressed does not: save the file again")
+            raise UserError(f"{name} is encrypted, or packed as np.savez_compressed does not: save the file again.")
         with array_file.reading(name), _member(self._path, member.filename, 0) as stream:
             header = io.BytesIO(stream.read(_MAX_HEADER_BYTES))
             version = np.lib.format.read_magic(header)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran_order, dtype = read(header)
+            read_header = (
+                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            )
+            shape, fortran_order, dtype = read_header(header)
         if dtype.hasobject:
-            raise UserError(f"{name} holds pickled Python objects, which are not loaded: save uint8 arrays")
+            raise UserError(f"{name} holds pickled Python objects, which are not loaded: save uint8 arrays.")
         if fortran_order and len(shape) > 1:
-            raise UserError(f"{name} is in Fortran order: save np.ascontiguousarray of it")
+            raise UserError(f"{name} is in Fortran order: save np.ascontiguousarray of it.")
         stored = min(member.compress_size, self._bytes)
-        behind = functools.partial(_member, self._path, member.filename, header.tell())
-        array = ArrayFile(name, shape or (1,), dtype, stored, behind)
+        open_data = functools.partial(_member, self._path, member.filename, header.tell())
+        array = ArrayFile(name, shape or (1,), dtype, stored, open_data)
         if member.file_size != header.tell() + array.nbytes:
             raise UserError(
                 f"{name} claims {dtype} {list(shape)}, {array.nbytes:,} bytes, but has "
-                f"{member.file_size - header.tell():,}: it is damaged"
+                f"{member.file_size - header.tell():,}: it is damaged."
             )
         return array
 
 
 class _File(io.BufferedReader):
-    """A file that hands out no endless table of contents."""
+    """A file that refuses to read a table of contents beyond a limit."""
 
     opening = True
 

@@ -63,15 +63,13 @@ def collect(name: str, source: ImageSource, num_examples: arrays.Limits | None =
 
     Args:
       name: the data set's name.
-      source: an `ImageSource`.
       num_examples: as in `ImageDataset.take`.
-
-    Returns:
-      An `ImageDataset`.
     """
     splits: list[arrays.ImageSplit] = []
     for split, limit in zip((source.train, source.test), arrays.check_num_examples(num_examples), strict=True):
-        images, labels, count = [np.zeros((0, *source.image_shape), np.uint8)], [], 0
+        images = [np.zeros((0, *source.image_shape), np.uint8)]
+        labels = []
+        count = 0
         for chunk in split.read(0):
             images.append(chunk.images)
             labels += [] if chunk.labels is None else [chunk.labels]

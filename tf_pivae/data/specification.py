@@ -35,10 +35,10 @@ def specification(source: Callable[[], ImageDataset]) -> Specification:
         try:
             data = source()
         except cache.NotPrepared as wanted:
-            found = wanted.open_source()
-            counts = cache.expected(found, wanted.limits)
-            num_classes = found.num_classes if found.num_classes is not None else len(found.class_names)
-            return Specification(wanted.name, found.image_shape, num_classes, *counts)
+            opened = wanted.open_source()
+            counts = cache.expected(opened, wanted.limits)
+            num_classes = opened.num_classes if opened.num_classes is not None else len(opened.class_names)
+            return Specification(wanted.name, opened.image_shape, num_classes, *counts)
         except TypeError as error:
             raise UserError(missing_setting(error) or f"{source!r} is no source of images: {error}") from error
     if not isinstance(data, ImageDataset):

@@ -58,7 +58,7 @@ def write_split(
             if images.dtype != np.uint8 or images.shape[1:] != tuple(shape):
                 raise UserError(
                     f"{name}: images of {images.dtype} {list(images.shape[1:])} in a data set of uint8 "
-                    f"{list(shape)}: choose a crop, image_size or channels that makes them alike"
+                    f"{list(shape)}: choose a crop, image_size or channels that makes them alike."
                 )
             files[0].write(np.ascontiguousarray(images).data)
             if chunk.labels is not None and len(images):
@@ -93,7 +93,7 @@ def write_split(
         )
     if not state["images"]:
         reasons = f"; skipped {state['skipped']}: {', '.join(state['names'])}" if state["skipped"] else ""
-        raise UserError(f"{name}: no usable image in the {split} split{reasons}")
+        raise UserError(f"{name}: no usable image in the {split} split{reasons}.")
 
 
 def _npy_header(descr: str, shape: tuple[int, ...]) -> bytes:

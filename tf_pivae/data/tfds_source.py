@@ -24,7 +24,9 @@ from tf_pivae.errors import UserError
 _log = logging.getLogger(__name__)
 _BATCH = 256
 # TFDS retries a dead connection ten times over three minutes, and waits without limit for a silent one.
-_CONNECT_SECONDS, _READ_SECONDS, _RETRIES = 10, 120, 2
+_CONNECT_SECONDS = 10
+_READ_SECONDS = 120
+_RETRIES = 2
 
 
 @gin.configurable
@@ -106,29 +108,33 @@ def _builder(name: str, data_dir: str | None) -> Any:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise UserError(f"cannot import tensorflow_datasets ({error}): pip install tensorflow-datasets") from error
+        raise UserError(f"cannot import tensorflow_datasets ({error}): pip install tensorflow-datasets.") from error
     try:
         return tfds.builder(name, data_dir=data_dir)
     except ImportError as error:
-        raise UserError(f"TFDS needs the package {error.name} for {name}: pip install {error.name}") from error
+        raise UserError(f"TFDS needs the package {error.name} for {name}: pip install {error.name}.") from error
     except Exception as error:  # TFDS raises several kinds, with pages of names
         base, _, config = name.split(":")[0].partition("/")
         names = tfds.list_builders(with_community_datasets=False)
-        what, choices = f"data set {base!r}", names
+        subject = f"data set {base!r}"
+        choices = names
         if config and base in names:
-            what, choices = f"{base!r} with configuration {config!r}", list(tfds.builder_cls(base).builder_configs)
+            subject = f"{base!r} with configuration {config!r}"
+            choices = list(tfds.builder_cls(base).builder_configs)
         elif base in names:
-            raise UserError(f"TFDS cannot open {name!r}: {_first_line(error)}") from error
-        near = difflib.get_close_matches(config or base if choices is not names else base, choices, 3, 0.5)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise UserError(f"TFDS has no {what}{hint}") from error
+            raise UserError(f"TFDS cannot open {name!r}: {_first_line(error).rstrip('.')}.") from error
+        matches = difflib.get_close_matches(config or base if choices is not names else base, choices, 3, 0.5)
+        hint = f"; did you mean {' or '.join(matches)}?" if matches else "."
+        raise UserError(f"TFDS has no {subject}{hint}") from error
 
 
 def _feature(builder: Any, key: str) -> Any:
     feature = builder.info.features
     for part in key.split("/"):
         if not hasattr(feature, "keys") or part not in feature:
-            raise UserError(f"{builder.name} of TFDS has no feature {key!r}; it has {', '.join(builder.info.features)}")
+            raise UserError(
+                f"{builder.name} of TFDS has no feature {key!r}; it has {', '.join(builder.info.features)}."
+            )
         feature = feature[part]
     return feature
 
@@ -139,13 +145,13 @@ def _image_shape(name: str, key: str, feature: Any, preprocess: image_ops.Prepro
 
     if not isinstance(feature, tfds.features.Image):
         raise UserError(
-            f"feature {key!r} of {name} is {type(feature).__name__}, not an image: set tfds_images.image_key"
+            f"feature {key!r} of {name} is {type(feature).__name__}, not an image: set tfds_images.image_key."
         )
     height, width, channels = preprocess.output_shape(*feature.shape)
     if height is None or width is None:
-        raise UserError(f"the images of {name} differ in size: set tfds_images.image_size (and crop = 'central')")
+        raise UserError(f"the images of {name} differ in size: set tfds_images.image_size (and crop = 'central').")
     if channels is None:
-        raise UserError(f"the images of {name} differ in channels: set tfds_images.channels to 1 or 3")
+        raise UserError(f"the images of {name} differ in channels: set tfds_images.channels to 1 or 3.")
     return (height, width, channels)
 
 
@@ -165,11 +171,12 @@ def _download(builder: Any, name: str, cache_size: str) -> None:
             return
     online = _online(builder)
     sizes = {"": builder.info.download_size, " prepared": builder.info.dataset_size}
-    known = ", ".join(f"{size}{what}" for what, size in sizes.items() if size)  # TFDS knows some sizes only online.
+    # TFDS knows some sizes only online.
+    sizes_text = ", ".join(f"{size}{suffix}" for suffix, size in sizes.items() if size)
     _log.info(
         "TFDS: downloading %s (%s) to %s (%.1f MB free); after that the cache (%s)",
         name,
-        known or "size unknown",
+        sizes_text or "size unknown",
         builder.data_dir,
         _free_bytes(builder.data_dir) / 1e6,
         cache_size,
@@ -178,14 +185,14 @@ def _download(builder: Any, name: str, cache_size: str) -> None:
         with _impatient_downloads(), contextlib.nullcontext() if online else _quietly():
             builder.download_and_prepare()
     except ModuleNotFoundError as error:
-        raise UserError(f"TFDS needs the package {error.name} to prepare {name}: pip install {error.name}") from error
+        raise UserError(f"TFDS needs the package {error.name} to prepare {name}: pip install {error.name}.") from error
     except Exception as error:  # network, disk, manual download: all of them end here for the user
         reason = _first_line(error) if online else "no network"
         raise UserError(
             f"cannot download {name} through TFDS ({reason}). Without a network, use local files: data "
             "that TFDS prepared elsewhere with --gin_param=\"tfds_images.data_dir='DIR'\", or other files with "
             '--gin_param="train.dataset=@npz_images" --gin_param="npz_images.path=\'FILE\'" (likewise '
-            "@image_folder and @idx_images)"
+            "@image_folder and @idx_images)."
         ) from error
 
 
@@ -240,27 +247,22 @@ def _quiet_loggers(*names: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _impatient_downloads() -> Iterator[None]:
-    """Within it, TFDS gives up on a network that is not there after seconds, not minutes."""
+    """Within it, TFDS gives up on a network that is not there after seconds, not minutes: see docs/design.md."""
     import requests
-    from tensorflow_datasets.core.download import downloader
 
-    request, retries = requests.Session.request, getattr(downloader, "MAX_RETRIES", None)
+    request = requests.Session.request
 
     @functools.wraps(request)
-    def with_timeout(self: Any, method: str, url: str, **kwargs: Any) -> Any:
-        if kwargs.get("timeout") is None:
-            kwargs["timeout"] = (_CONNECT_SECONDS, _READ_SECONDS)
-        return request(self, method, url, **kwargs)
+    def impatient(self: requests.Session, method: str, url: str, **kwargs: Any) -> requests.Response:
+        adapter = self.get_adapter(url)
+        adapter.max_retries = adapter.max_retries.new(total=_RETRIES)
+        return request(self, method, url, **{**kwargs, "timeout": (_CONNECT_SECONDS, _READ_SECONDS)})
 
-    requests.Session.request = with_timeout
-    if retries is not None:
-        downloader.MAX_RETRIES = _RETRIES
+    requests.Session.request = impatient
     try:
         yield
     finally:
         requests.Session.request = request
-        if retries is not None:
-            downloader.MAX_RETRIES = retries
 
 
 def _split(
@@ -281,7 +283,7 @@ def _split(
             count = builder.info.splits[split].num_examples
         except Exception as error:  # a ValueError or KeyError, by the kind of mistake in the expression
             raise UserError(
-                f"{name} of TFDS has no split {split!r}; it has {', '.join(builder.info.splits)}"
+                f"{name} of TFDS has no split {split!r}; it has {', '.join(builder.info.splits)}."
             ) from error
     image_feature = _feature(builder, keys[0])
     fixed = None not in image_feature.shape
@@ -306,7 +308,7 @@ def _split(
         for images, labels in dataset.prefetch(2).as_numpy_iterator():
             images = preprocess(images)
             if images.shape[1:] != shape:
-                raise UserError(f"{name}: an image became {list(images.shape[1:])}, not {list(shape)}")
+                raise UserError(f"{name}: an image became {list(images.shape[1:])}, not {list(shape)}.")
             yield sources.Chunk(len(images), images, labels if keys[1] else None)
 
     return sources.SplitSource(read, count, count)

@@ -83,11 +83,9 @@ def measure(trainer: Trainer, data: Specification, batch_size: int) -> Architect
       trainer: `Trainer`, built.
       data: `Specification` of its images.
       batch_size: int, of the training step.
-
-    Returns:
-      `Architecture`.
     """
-    pivae, critic = trainer.pivae, trainer.critic
+    pivae = trainer.pivae
+    critic = trainer.critic
     shape = tuple(pivae.image_shape)
     conditional = bool(pivae.num_classes)
 
@@ -142,8 +140,10 @@ def measure(trainer: Trainer, data: Specification, batch_size: int) -> Architect
 
 def count_parameters(trainer: Trainer) -> Parameters:
     """The `Parameters` of a `Trainer`."""
-    pivae, critic = trainer.pivae, trainer.critic
-    inference, head = num_elements(pivae.inference_variables), num_elements(pivae.flow_variables)
+    pivae = trainer.pivae
+    critic = trainer.critic
+    inference = num_elements(pivae.inference_variables)
+    head = num_elements(pivae.flow_variables)
     generative = num_elements(pivae.trainable_variables) - inference - head
     return Parameters(inference, generative, head, 0 if critic is None else num_elements(critic.trainable_variables))
 
@@ -179,7 +179,7 @@ def _calls(whole: keras.layers.Layer, inside: keras.layers.Layer | None = None) 
         def recorded(*arguments, **keywords):
             nonlocal depth
             before = len(graph.get_operations())
-            depth = depth + 1
+            depth += 1
             try:
                 output = call(*arguments, **keywords)
             finally:

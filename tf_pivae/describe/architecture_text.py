@@ -46,7 +46,8 @@ def describe(architecture: Architecture, title: str) -> str:
 
 def table_row(architecture: Architecture, name: str) -> str:
     """The line of one row of `HEADER`'s table."""
-    a, p = architecture, architecture.parameters
+    a = architecture
+    p = architecture.parameters
     cells = [
         name,
         _shape(a.data.image_shape),

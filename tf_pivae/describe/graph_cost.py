@@ -43,9 +43,6 @@ def flops(operations: Iterable[tf.Operation]) -> int:
 
     Args:
       operations: `tf.Operation`s with static shapes.
-
-    Returns:
-      int.
     """
     return sum(_operation_flops(operation) for operation in operations)
 
@@ -60,12 +57,12 @@ def _operation_flops(operation):
         turns = tf.get_static_value(operation.inputs[1])  # `maximum_iterations`; -1 if it is unknown.
         return max(1, int(turns or 1)) * flops(executed(_body(operation)))
     if operation.type in _CONVOLUTIONS:
-        # What slides is the kernel; it slides over what has the channels that it makes.
+        # Multiplications: those of the kernel at each place of the output (for a transposed one, of its input).
         kernel = {"Conv2D": 1, "Conv2DBackpropInput": 1, "Conv2DBackpropFilter": None}[operation.type]
         kernel = operation.outputs[0] if kernel is None else operation.inputs[kernel]
-        made = operation.outputs[0] if operation.type == "Conv2D" else operation.inputs[2]
+        output = operation.outputs[0] if operation.type == "Conv2D" else operation.inputs[2]
         height, width, channels, _ = kernel.shape
-        return 2 * math.prod(made.shape) * height * width * channels
+        return 2 * math.prod(output.shape) * height * width * channels
     if operation.type in _PRODUCTS:
         transposed = operation.get_attr("transpose_a" if operation.type == "MatMul" else "adj_x")
         return 2 * math.prod(operation.outputs[0].shape) * operation.inputs[0].shape[-2 if transposed else -1]
@@ -82,12 +79,10 @@ def peak_bytes(graph: tf.Graph) -> int:
 
     Args:
       graph: `tf.Graph` with static shapes.
-
-    Returns:
-      int.
     """
     operations = graph.get_operations()
-    buffers, last_use = {}, {}
+    buffers = {}
+    last_use = {}
     for i, operation in enumerate(operations):
         for j, tensor in enumerate(operation.outputs):
             source = operation.inputs[min(j, len(operation.inputs) - 1)] if operation.type in _VIEWS else None

@@ -21,7 +21,7 @@ METRICS = ("bits_per_dim", *IMAGE_METRICS, *CLASSIFIER_METRICS)
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What an evaluation is asked for."""
+    """The settings of an evaluation."""
 
     metrics: tuple[str, ...]
     split: str = "test"  # of the bits per dimension
@@ -33,6 +33,7 @@ class Settings:
     inception_weights: str | None = None
     feature_network: str | None = None
     allow_rank_deficient: bool = False
+    fast: bool = False  # the Inception's convolutions in bfloat16
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -42,13 +43,15 @@ class Settings:
         for split in (self.split, self.reference_split):
             if split not in ("train", "test"):
                 raise UserError(f"unknown split {split!r}: choose train or test.")
+        if self.fast and self.feature_network:
+            raise UserError("--fast is about the Inception of FID: leave it out with --feature_network.")
 
 
 def feature_network(settings: Settings, example: np.ndarray) -> metrics.FeatureNetwork:
     """The Inception network of FID, or the network that the settings name."""
     if settings.feature_network:
         return metrics.keras_network(settings.feature_network, example=example)
-    return metrics.inception_network(settings.inception_weights)
+    return metrics.inception_network(settings.inception_weights, fast=settings.fast)
 
 
 def full_scale(data: ImageDataset) -> ImageDataset:
@@ -89,8 +92,8 @@ def folder_rows(images: str | Path, reference_images: str | Path | None, setting
     Raises:
       UserError: none of the settings' metrics can be had of images alone.
     """
-    wanted = [name for name in settings.metrics if name in IMAGE_METRICS]
-    if not wanted:
+    metric_names = [name for name in settings.metrics if name in IMAGE_METRICS]
+    if not metric_names:
         raise UserError(f"--images can be scored by {', '.join(IMAGE_METRICS)}: name some with --metrics.")
     samples = metrics.images_from_folder(images)
     network = feature_network(settings, samples[:1])
@@ -98,7 +101,7 @@ def folder_rows(images: str | Path, reference_images: str | Path | None, setting
         samples,
         reference_images,
         network,
-        wanted,
+        metric_names,
         reference_name=reference_images or "",
         shuffle_seed=settings.seed,  # Files are often named by class: a split of the score needs them all.
         allow_rank_deficient=settings.allow_rank_deficient,

@@ -38,8 +38,6 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None
 
     Args:
       run_dir: folder of the run.
-      settings: `Settings`.
-      step: int, or None.
 
     Returns:
       `Evaluation`. A metric that this model or machine cannot give does not keep the others from being computed.
@@ -53,13 +51,13 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None
     work = Path(run_dir) / "evaluation"
     if work.is_symlink() or (work.exists() and not work.is_dir()):  # A link may lead out of the run.
         raise UserError(f"{work} is not a folder: remove it, then evaluate again.")
-    wanted = [name for name in settings.metrics if name in IMAGE_METRICS]
-    if wanted and not settings.feature_network:  # Reported before the other metrics, which take minutes.
+    requested = [name for name in settings.metrics if name in IMAGE_METRICS]
+    if requested and not settings.feature_network:  # Reported before the other metrics, which take minutes.
         try:
-            network = metrics.inception_network(settings.inception_weights)
+            network = metrics.inception_network(settings.inception_weights, fast=settings.fast)
         except UserError as error:
-            refused.append(f"{', '.join(wanted)}: {error}")
-            settings = dataclasses.replace(settings, metrics=tuple(n for n in settings.metrics if n not in wanted))
+            refused.append(f"{', '.join(requested)}: {error}")
+            settings = dataclasses.replace(settings, metrics=tuple(n for n in settings.metrics if n not in requested))
             if settings.metrics:  # Otherwise it is reported at once.
                 _log.warning("%s", refused[0])
     with local_strategy().scope():
@@ -72,12 +70,12 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None
         (_classifier_rows, CLASSIFIER_METRICS),
     ]
     for part, names in parts:
-        wanted = [name for name in settings.metrics if name in names]
-        if wanted:
+        requested = [name for name in settings.metrics if name in names]
+        if requested:
             try:
-                part(subject, wanted, rows, refused)
+                part(subject, requested, rows, refused)
             except UserError as error:
-                refused.append(f"{', '.join(wanted)}: {error}")
+                refused.append(f"{', '.join(requested)}: {error}")
     return Evaluation(step, rows, refused)
 
 
@@ -97,8 +95,10 @@ def _split(data: ImageDataset, name: str) -> ImageSplit:
     return data.train if name == "train" else data.test
 
 
-def _bits_per_dim_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
-    model, data, settings = subject.model, subject.data, subject.settings
+def _bits_per_dim_rows(subject: _Subject, requested: list[str], rows: list[Row], refused: list[str]) -> None:
+    model = subject.model
+    data = subject.data
+    settings = subject.settings
     if not subject.facts["likelihood"]:
         raise UserError(
             "this run was trained without likelihood, so it has no bound yet: train an inference network around it "
@@ -122,11 +122,11 @@ def _bits_per_dim_rows(subject: _Subject, wanted: list[str], rows: list[Row], re
         state_path=subject.work / "bits_per_dim.npz",
         key=f"step {subject.step} seed {settings.seed} split {settings.split}",
     )
-    where = f"{result.count} {settings.split} images, seed {settings.seed}; standard error over images"
+    detail = f"{result.count} {settings.split} images, seed {settings.seed}; standard error over images"
     approximate = subject.facts["inference_only"]
-    rows.append(Row("bits/dim, K=1", *result.one_sample, where, approximate))
+    rows.append(Row("bits/dim, K=1", *result.one_sample, detail, approximate))
     name = f"bits/dim, K={result.num_importance_samples}"
-    rows.append(Row(name, *result.importance_weighted, where, approximate))
+    rows.append(Row(name, *result.importance_weighted, detail, approximate))
     rows += [Row(f"  {name}", *value, "bits/dim, part of K=1") for name, value in result.terms.items()]
     if not model.dequantization.partition:
         rows += _mass_rows(model, settings.seed)
@@ -139,29 +139,30 @@ def _mass_rows(model: PiVAE, seed: int) -> list[Row]:
     """How much of the density no image owns: what the probabilities of all images miss of 1."""
     labels = np.arange(_MASS_SAMPLES) % model.num_classes if model.num_classes else None
     mass = model.mass_outside(_MASS_SAMPLES, seed, labels)
-    where = f"share, {_MASS_SAMPLES} samples; what lies outside belongs to no image, but is clipped in samples"
+    detail = f"share, {_MASS_SAMPLES} samples; what lies outside belongs to no image, but is clipped in samples"
     names = "samples wholly inside [0, 1)^D", "pixels below 0", "pixels from 1 on"
-    return [Row(f"mass: {name}", share, None, where) for name, share in zip(names, mass, strict=True)]
+    return [Row(f"mass: {name}", share, None, detail) for name, share in zip(names, mass, strict=True)]
 
 
-def _image_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
+def _image_rows(subject: _Subject, requested: list[str], rows: list[Row], refused: list[str]) -> None:
     model = subject.model
     data = full_scale(subject.data)
     settings = subject.settings
     reference = _split(data, settings.reference_split)
     network = subject.network or feature_network(settings, np.asarray(reference.images[:1]))
     count = settings.num_samples or len(reference)
-    wanted = _possible(wanted, network, count, len(reference), settings, refused)
-    if not wanted:
+    requested = _possible(requested, network, count, len(reference), settings, refused)
+    if not requested:
         return
-    keep = KEEP_FEATURES if set(WITH_FEATURES) & set(wanted) else 0
+    keep = KEEP_FEATURES if set(WITH_FEATURES) & set(requested) else 0
     statistics = None
-    if set(WITH_REFERENCE) & set(wanted):
+    if set(WITH_REFERENCE) & set(requested):
         key = metrics.ReferenceKey(data.name, settings.reference_split, _digest(reference.images), len(reference))
         statistics = metrics.reference_statistics(
             reference.images, network, key, keep_features=keep, progress=settings.progress
         )
-    pass_name = f"{subject.step}-{settings.seed}-{count}-{settings.reference_split}-{network.checksum[:8]}-{keep}"
+    network_name = network.checksum[:8] + "-fast" * settings.fast
+    pass_name = f"{subject.step}-{settings.seed}-{count}-{settings.reference_split}-{network_name}-{keep}"
     samples = metrics.extract(
         sampler(model, count, settings.seed, _class_labels(model, reference, count)),
         network,
@@ -173,31 +174,31 @@ def _image_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: 
         key=pass_name,
         description="samples",
     )
-    for together in _same_neighbours(wanted):
+    for group in _same_neighbours(requested):
         try:
             scores = metrics.image_scores(
                 samples,
                 statistics,
                 network,
-                together,
+                group,
                 reference_name=f"{data.name} {settings.reference_split}",
                 allow_rank_deficient=settings.allow_rank_deficient,
             )
             rows += map(score_row, scores)
         except UserError as error:
-            refused.append(f"{', '.join(together)}: {error}")
+            refused.append(f"{', '.join(group)}: {error}")
 
 
-def _same_neighbours(wanted: list[str]) -> list[list[str]]:
+def _same_neighbours(requested: list[str]) -> list[list[str]]:
     """Metrics in groups that are computed at once, so that what one group lacks does not cost another."""
     groups: dict[object, list[str]] = {}
-    for metric in wanted:
+    for metric in requested:
         groups.setdefault(NEIGHBOURS.get(metric, metric), []).append(metric)
     return list(groups.values())
 
 
 def _possible(
-    wanted: list[str],
+    requested: list[str],
     network: metrics.FeatureNetwork,
     num_samples: int,
     num_reference: int,
@@ -206,7 +207,7 @@ def _possible(
 ) -> list[str]:
     """Those of the metrics that can be had; why the others cannot goes to `refused`."""
     possible = []
-    for metric in wanted:
+    for metric in requested:
         try:
             metrics.check_possible(
                 metric, network, num_samples, num_reference, allow_rank_deficient=settings.allow_rank_deficient
@@ -229,7 +230,6 @@ def sampler(
     """A function of the number of samples already drawn that yields the rest in batches, for `metrics.extract`.
 
     Args:
-      model: `PiVAE`.
       count: int, samples in all.
       seed: int; sample i is a function of it and of i.
       labels: int [count] for a class-conditional model.
@@ -239,8 +239,8 @@ def sampler(
     def batches(start: int) -> Iterator[np.ndarray]:
         for first in range(start, count, batch_size):
             size = min(batch_size, count - first)
-            chosen = None if labels is None else labels[first : first + size]
-            images = model.sample(size, seed, labels=chosen, batch_size=batch_size, first_row=first)
+            batch_labels = None if labels is None else labels[first : first + size]
+            images = model.sample(size, seed, labels=batch_labels, batch_size=batch_size, first_row=first)
             yield figures.full_scale(images, model.num_bins)
 
     return batches
@@ -253,7 +253,7 @@ def _class_labels(model: PiVAE, split: ImageSplit, count: int) -> np.ndarray | N
     return np.resize(np.random.default_rng(0).permutation(split.labels), count)
 
 
-def _classifier_rows(subject: _Subject, wanted: list[str], rows: list[Row], refused: list[str]) -> None:
+def _classifier_rows(subject: _Subject, requested: list[str], rows: list[Row], refused: list[str]) -> None:
     model = subject.model
     data = full_scale(subject.data)
     settings = subject.settings
@@ -283,8 +283,8 @@ def _classifier_rows(subject: _Subject, wanted: list[str], rows: list[Row], refu
         "real-on-real": (result.real, result.test_count, f"trained on {result.train_count} real images"),
     }
     row_names = {"gan_train": ["GAN-train", "real-on-real"], "gan_test": ["GAN-test", "real-on-real"]}
-    names = {name for metric in wanted for name in row_names[metric]}
-    for name, (value, tested, how) in values.items():
+    names = {name for metric in requested for name in row_names[metric]}
+    for name, (value, tested, training) in values.items():
         if name in names:
             error = 100 * result.standard_error(value, tested)
-            rows.append(Row(f"{name} %", 100 * value, error, f"{how}, tested on {tested} images; {recipe}"))
+            rows.append(Row(f"{name} %", 100 * value, error, f"{training}, tested on {tested} images; {recipe}"))

@@ -28,7 +28,7 @@ class Row:
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation came to."""
+    """The results of an evaluation."""
 
     step: int
     rows: list[Row]
@@ -49,7 +49,6 @@ def with_earlier(evaluation: Evaluation, earlier: dict | None) -> Evaluation:
     """An evaluation, and those rows of an earlier one of the same step that are of other metrics.
 
     Args:
-      evaluation: `Evaluation`.
       earlier: what RUN/evaluation.json says, or None.
     """
     if earlier is None or earlier["step"] != evaluation.step:

@@ -57,5 +57,5 @@ class Conv2D(keras.layers.Conv2D):
         self.precision = ConvolutionPrecision()
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Keras' place for another convolution."""
+        """Called by Keras: the convolution, in the configured precision."""
         return self.precision(super().convolution_op, inputs, tf.convert_to_tensor(kernel))

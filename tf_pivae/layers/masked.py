@@ -18,12 +18,12 @@ def autoregressive_mask(kernel_size: int, groups_in: np.ndarray, groups_out: np.
     Args:
       kernel_size: odd int.
       groups_in, groups_out: int arrays [I] and [O], the latent channel that each channel stands for.
-      strict: bool.
 
     Returns:
       float32 [kernel_size, kernel_size, I, O].
     """
-    groups_in, groups_out = np.asarray(groups_in), np.asarray(groups_out)
+    groups_in = np.asarray(groups_in)
+    groups_out = np.asarray(groups_out)
     centre = kernel_size // 2
     mask = np.zeros([kernel_size, kernel_size, len(groups_in), len(groups_out)], np.float32)
     mask[:centre] = 1.0

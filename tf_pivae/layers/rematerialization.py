@@ -38,7 +38,7 @@ def rematerialized(layer: keras.layers.Layer, *inputs: Any, **others: Any) -> An
     if initializing() or not layer.built:
         return layer(*inputs, **others)
     variables = layer.variables
-    given, pack_inputs = _tensors(inputs)
+    input_tensors, pack_inputs = _tensors(inputs)
     packing: list[Callable[[list], Any]] = []
     updated: list[keras.Variable] = []
 
@@ -54,7 +54,8 @@ def rematerialized(layer: keras.layers.Layer, *inputs: Any, **others: Any) -> An
 
     @tf.custom_gradient
     def function(*arguments):
-        tensors, values = arguments[: len(given)], arguments[len(given) :]
+        tensors = arguments[: len(input_tensors)]
+        values = arguments[len(input_tensors) :]
         outputs, news = run(tensors, values)
 
         def gradient(*upstream):
@@ -62,15 +63,15 @@ def rematerialized(layer: keras.layers.Layer, *inputs: Any, **others: Any) -> An
             late = _after(upstream, tensors)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([*late, *values])
-                again, _ = run(late, values)
+                recomputed, _ = run(late, values)
             pulled = tape.gradient(
-                again, [*late, *values], upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO
+                recomputed, [*late, *values], upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO
             )
             return [tf.convert_to_tensor(x) for x in pulled]  # Rows gathered by label come as `IndexedSlices`.
 
         return [*outputs, *news], gradient
 
-    results = function(*given, *(tf.convert_to_tensor(v) for v in variables))
+    results = function(*input_tensors, *(tf.convert_to_tensor(v) for v in variables))
     for variable, value in zip(updated, results[len(results) - len(updated) :], strict=True):
         variable.assign(value)
     return packing[0](results[: len(results) - len(updated)])

@@ -78,7 +78,7 @@ class SpectralNormConv2D(SpectralNorm, Conv2D):
         )
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Keras' place for a convolution with another kernel."""
+        """Called by Keras: the convolution, with the normalised kernel."""
         del kernel
         return super().convolution_op(inputs, self.normalized_kernel())
 

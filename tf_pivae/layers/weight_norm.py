@@ -39,17 +39,17 @@ def initializing() -> bool:
 
 
 @contextlib.contextmanager
-def kernels_kept() -> Iterator[dict[tuple[int, bool], list[tf.Variable]]]:
+def fixed_kernels() -> Iterator[dict[tuple[int, bool], list[tf.Variable]]]:
     """Within this context the weight-normalised layers of a traced graph take no norms any more.
 
     Each kernel is computed once, now, and kept as a variable that the graph reads: for the graphs of a model whose
     weights stay as they are. Yields the dict that holds the variables, by layer and use, lists of `tf.Variable`.
     """
-    _state.kept = {}
+    _state.kernels = {}
     try:
-        yield _state.kept
+        yield _state.kernels
     finally:
-        _state.kept = None
+        _state.kernels = None
 
 
 class WeightNormalized(keras.layers.Layer):
@@ -85,7 +85,7 @@ class WeightNormalized(keras.layers.Layer):
 
     def _kernel(self, gain=1.0, channels=None):
         """`gain / ||v|| * v`, with the norm over the weights of one output channel; `gain` float32 [filters]."""
-        v = _chosen(self._unnormalized(), channels, self._output_axis)
+        v = _select(self._unnormalized(), channels, self._output_axis)
         norm = tf.sqrt(tf.reduce_sum(tf.square(v), self._norm_axes) + 1e-12)
         return v * self._of_output_channels(gain / norm)
 
@@ -105,7 +105,7 @@ class WeightNormalized(keras.layers.Layer):
         x: tf.Tensor,
         labels: tf.Tensor | None = None,
         channels: list[tuple[int, int]] | None = None,
-        then: Callable[[], tuple[tf.Tensor, tf.Tensor]] | None = None,
+        affine: Callable[[], tuple[tf.Tensor, tf.Tensor]] | None = None,
     ) -> tf.Tensor:
         """The layer's map, or a part of it, or more.
 
@@ -113,7 +113,7 @@ class WeightNormalized(keras.layers.Layer):
           x: float32 [B, ..., I].
           labels: int [B], for a class-conditional layer.
           channels: None, or the output channels to compute, a list of ranges (start, stop): the others cost nothing.
-          then: None, or a function that returns (scale, offset), float32 [filters] each, an affine map of the output
+          affine: None, or a function that returns (scale, offset), float32 [filters] each, an affine map of the output
             channels that is made part of the kernel. Not for a class-conditional layer, nor with `channels`.
 
         Returns:
@@ -125,36 +125,37 @@ class WeightNormalized(keras.layers.Layer):
         if initializing():
             self._initialize(self._linear(x, self._kernel()))
         if not self.num_classes:
-            kernel, bias = self._weights(channels, then)
+            kernel, bias = self._weights(channels, affine)
             return self._linear(x, kernel) + bias
         if labels is None:
             raise ValueError(f"layer '{self.name}' is class-conditional: pass `labels`, int [B].")
         (kernel,) = self._weights(channels)
-        tables = (_chosen(tf.convert_to_tensor(variable), channels, -1) for variable in (self.g, self.b))
+        tables = (_select(tf.convert_to_tensor(variable), channels, -1) for variable in (self.g, self.b))
         broadcast = [-1] + [1] * (len(x.shape) - 2) + [kernel.shape[self._output_axis]]
         gain, bias = (tf.reshape(tf.gather(table, labels), broadcast) for table in tables)
         return self._linear(x, kernel) * gain + bias
 
-    def _weights(self, channels=None, then=None):
-        """`_normalized`, or what was kept of it."""
-        saved = getattr(_state, "kept", None)
+    def _weights(self, channels=None, affine=None):
+        """`_normalized`, or its fixed variables within `fixed_kernels`."""
+        saved = getattr(_state, "kernels", None)
         if saved is None:
-            return self._normalized(channels, then)
-        key = id(self), then is not None
+            return self._normalized(channels, affine)
+        key = id(self), affine is not None
         if key not in saved:
             with tf.init_scope():
-                saved[key] = [tf.Variable(weights, trainable=False) for weights in self._normalized(then=then)]
+                saved[key] = [tf.Variable(weights, trainable=False) for weights in self._normalized(affine=affine)]
         pairs = zip(saved[key], (self._output_axis, -1), strict=False)
-        return [_chosen(tf.convert_to_tensor(variable), channels, axis) for variable, axis in pairs]
+        return [_select(tf.convert_to_tensor(variable), channels, axis) for variable, axis in pairs]
 
-    def _normalized(self, channels=None, then=None):
+    def _normalized(self, channels=None, affine=None):
         """[kernel, bias]; of a class-conditional layer [kernel], which still wants its labels' gains and biases."""
         if self.num_classes:
             return [self._kernel(channels=channels)]
-        gain, bias = (_chosen(tf.convert_to_tensor(variable), channels, -1) for variable in (self.g, self.b))
-        if then is not None:
-            scale, offset = then()
-            gain, bias = gain * scale, bias * scale + offset
+        gain, bias = (_select(tf.convert_to_tensor(variable), channels, -1) for variable in (self.g, self.b))
+        if affine is not None:
+            scale, offset = affine()
+            gain = gain * scale
+            bias = bias * scale + offset
         return [self._kernel(gain, channels), bias]
 
     def _initialize(self, unscaled):
@@ -164,7 +165,7 @@ class WeightNormalized(keras.layers.Layer):
         self.b.assign(tf.broadcast_to(-mean * gain, self.b.shape))
 
 
-def _chosen(tensor, ranges, axis):
+def _select(tensor, ranges, axis):
     """The ranges (start, stop) of one axis of a tensor, one behind the other; all of it for None."""
     if ranges is None:
         return tensor
@@ -257,6 +258,6 @@ class NearestConv2D(WeightNormConv2DTranspose):
 
     def _linear(self, x, kernel):
         for axis in (0, 1):
-            behind, before = ([[0, 0]] * axis + [side] + [[0, 0]] * (3 - axis) for side in ([0, 1], [1, 0]))
-            kernel = tf.pad(kernel, behind) + tf.pad(kernel, before)
+            after, before = ([[0, 0]] * axis + [side] + [[0, 0]] * (3 - axis) for side in ([0, 1], [1, 0]))
+            kernel = tf.pad(kernel, after) + tf.pad(kernel, before)
         return super()._linear(x, kernel)

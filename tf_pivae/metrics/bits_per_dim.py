@@ -56,9 +56,6 @@ def bits_per_dim(
       progress: show a bar.
       state_path: file for the state, written every 20 batches and removed at the end; an interrupted pass goes on.
       key: names model and images; a state under another key is ignored.
-
-    Returns:
-      `BitsPerDim`.
     """
     dimensions = math.prod(images.shape[1:])
     fingerprint = f"{key} K={num_importance_samples} N={len(images)} {hashlib.sha256(images[0].tobytes()).hexdigest()}"
@@ -75,7 +72,8 @@ def bits_per_dim(
             bounds = np.asarray(log_prob(batch, num_importance_samples, start), np.float64)
             weighted = np.concatenate([weighted, bounds])
             bar.update(len(batch))
-            start, since = start + len(batch), since + 1
+            start += len(batch)
+            since += 1
             if state_path is not None and since % 20 == 0:
                 save_atomically(state_path, fingerprint=np.array(fingerprint), weighted=weighted, **rows)
     if state_path is not None:

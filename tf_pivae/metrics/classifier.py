@@ -35,9 +35,9 @@ def residual_network(
       UserError: a depth that is not 6n + 2 with n >= 1, or fewer than 2 classes.
     """
     if depth < 8 or (depth - 2) % 6:
-        raise UserError(f"a residual network's depth is 6n + 2 (8, 14, 20, 32, ...); got {depth}")
+        raise UserError(f"a residual network's depth is 6n + 2 (8, 14, 20, 32, ...); got {depth}.")
     if num_classes < 2:
-        raise UserError(f"a classifier needs at least 2 classes; got {num_classes}")
+        raise UserError(f"a classifier needs at least 2 classes; got {num_classes}.")
     seeds = np.random.default_rng(seed)
 
     def convolution(x: keras.KerasTensor, filters: int, strides: int = 1) -> keras.KerasTensor:

@@ -27,7 +27,7 @@ PROBES = 64  # images of an array that its fingerprint looks at
 
 @dataclass(frozen=True)
 class Extraction:
-    """What one pass leaves of N images."""
+    """The statistics of one pass over N images."""
 
     moments: Moments  # of all N features
     features: np.ndarray  # [min(N, keep_features), D], float32: all, or a uniform sample without replacement
@@ -77,12 +77,12 @@ def extract(
     if batch_size < 1 or keep_features < 0 or save_every < 1:
         raise UserError(
             f"batch_size and save_every must be positive, keep_features not negative; got {batch_size}, "
-            f"{save_every}, {keep_features}"
+            f"{save_every}, {keep_features}."
         )
     if keep_logits and not network.has_logits:
         raise UserError(
             f"feature network '{network.name}' has no logits, which the Inception Score needs: "
-            "use weights that have them (inception-2015-12-05.tgz)"
+            "use weights that have them (inception-2015-12-05.tgz)."
         )
     if hasattr(images, "shape"):
         total = len(images)  # type: ignore[arg-type]
@@ -112,7 +112,7 @@ def extract(
             if state_path is not None and number % save_every == 0:
                 state.save(state_path, fingerprint)
     if not state.moments.count:
-        raise UserError("there are no images to take features of")
+        raise UserError("there are no images to take features of.")
     if state_path is not None:
         Path(state_path).unlink(missing_ok=True)
     return Extraction(
@@ -131,7 +131,9 @@ class _State:
         self.moments = StreamingMoments(feature_dim)
         self.features = np.zeros((0, feature_dim), np.float32)
         self.logits: list[np.ndarray] = []
-        self.keep_features, self.seed, self.keep_logits = keep_features, seed, keep_logits
+        self.keep_features = keep_features
+        self.seed = seed
+        self.keep_logits = keep_logits
 
     def add(self, features: Features) -> None:
         first = self.moments.count
@@ -172,25 +174,26 @@ class _State:
             self.moments = StreamingMoments.from_state(arrays)
             self.features = arrays["features"]
         except (KeyError, TypeError) as error:
-            raise UserError(f"{path} lacks an array ({error}): delete it to start again") from error
+            raise UserError(f"{path} lacks an array ({error}): delete it to start again.") from error
         self.logits = [arrays["logits"]] if "logits" in arrays else []
 
 
-def restored(path: str | os.PathLike, fingerprint: str, what: str) -> dict[str, np.ndarray]:
+def restored(path: str | os.PathLike, fingerprint: str, kind: str) -> dict[str, np.ndarray]:
     """The arrays of a state that `save_atomically` wrote with a fingerprint, JSON of an object.
 
     Raises:
-      UserError: it cannot be read, or is the state of another `what`; says how that differs.
+      UserError: it cannot be read, or is the state of another `kind`; says how that differs.
     """
     try:
         arrays = load_saved(path)
         saved = str(arrays["fingerprint"])
-        old, new = json.loads(saved), json.loads(fingerprint)
+        old = json.loads(saved)
+        new = json.loads(fingerprint)
         changed = ", ".join(name for name in new if old.get(name) != new[name])
     except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is not a readable state of a {what} ({error}): delete it to start again") from error
+        raise UserError(f"{path} is not a readable state of a {kind} ({error}): delete it to start again.") from error
     if saved != fingerprint:
-        raise UserError(f"{path} is the state of another {what} ({changed} differ): delete it, or use another path")
+        raise UserError(f"{path} is the state of another {kind} ({changed} differ): delete it, or use another path.")
     return arrays
 
 
@@ -233,9 +236,11 @@ def _batches(images: Any, start: int, batch_size: int) -> Iterator[np.ndarray]:
     for batch in images(start) if callable(images) else images:
         batch = np.asarray(batch)
         if batch.ndim != 4:
-            raise UserError(f"images must come in batches [B, H, W, C]; got shape {batch.shape}")
+            raise UserError(f"images must come in batches [B, H, W, C]; got shape {batch.shape}.")
         if pending and batch.shape[1:] != pending[-1].shape[1:]:
-            raise UserError(f"images of mixed sizes: {pending[-1].shape[1:]} and {batch.shape[1:]}; make them one size")
+            raise UserError(
+                f"images of mixed sizes: {pending[-1].shape[1:]} and {batch.shape[1:]}; make them one size."
+            )
         skipped = min(skip, len(batch))
         skip -= skipped
         pending.append(batch[skipped:])
@@ -245,9 +250,9 @@ def _batches(images: Any, start: int, batch_size: int) -> Iterator[np.ndarray]:
             for first in range(0, cut, batch_size):
                 yield ready[first : first + batch_size]
             pending = [ready[cut:]]
-    rest = np.concatenate(pending) if pending else np.zeros(0)
-    if len(rest):
-        yield rest
+    remainder = np.concatenate(pending) if pending else np.zeros(0)
+    if len(remainder):
+        yield remainder
 
 
 def _probe(images: np.ndarray) -> str:

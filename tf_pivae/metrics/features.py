@@ -47,7 +47,7 @@ class FeatureNetwork:
 
     @property
     def is_inception(self) -> bool:
-        return self.name == inception_layout.NAME
+        return self.name in (inception_layout.NAME, inception_layout.FAST_NAME)
 
     def title(self, metric: str) -> str:
         """'FID' and the like for the Inception network, 'Frechet[name]' and the like for any other."""
@@ -61,7 +61,7 @@ class FeatureNetwork:
         images = np.asarray(images)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
             raise UserError(
-                f"images must be uint8 [B, H, W, C] with 1 or 3 channels; got {images.dtype} {images.shape}"
+                f"images must be uint8 [B, H, W, C] with 1 or 3 channels; got {images.dtype} {images.shape}."
             )
         features = self.function(images)
         pool = np.asarray(features.pool, np.float32)
@@ -69,7 +69,7 @@ class FeatureNetwork:
         if pool.shape != (len(images), self.feature_dim):
             raise UserError(
                 f"feature network '{self.name}' gives features {pool.shape} for {len(images)} images; "
-                f"({len(images)}, {self.feature_dim}) was expected"
+                f"({len(images)}, {self.feature_dim}) was expected."
             )
         return Features(pool, logits)
 
@@ -97,9 +97,11 @@ def callable_network(
         return Features(np.asarray(pool), None if logits is None else np.asarray(logits))
 
     pool, logits = call(np.asarray(example)[:1])
-    for which, array in (("features", pool), ("logits", logits)):
+    for title, array in (("features", pool), ("logits", logits)):
         if array is not None and array.ndim != 2:
-            raise UserError(f"feature network '{name}' gives {which} of shape {array.shape}; a matrix [B, D] is needed")
+            raise UserError(
+                f"feature network '{name}' gives {title} of shape {array.shape}; a matrix [B, D] is needed."
+            )
     return FeatureNetwork(name, checksum, pool.shape[1], logits is not None, resize, call)
 
 
@@ -148,7 +150,7 @@ def keras_network(
             )
             if isinstance(outputs, dict):
                 raise UserError(
-                    f"'{name}' has outputs {sorted(outputs)}: name one 'features' and, if it has them, one 'logits'"
+                    f"'{name}' has outputs {sorted(outputs)}: name one 'features' and, if it has them, one 'logits'."
                 )
         return outputs
 
@@ -163,7 +165,7 @@ def tree_sha256(path: str | os.PathLike) -> str:
         return file_sha256(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
     if not files:
-        raise UserError(f"{path} is neither a model file nor a SavedModel directory")
+        raise UserError(f"{path} is neither a model file nor a SavedModel directory.")
     lines = (f"{file.relative_to(path).as_posix()} {file_sha256(file)}\n" for file in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -190,15 +192,15 @@ def _load(path: Path, feature_layer: str | None) -> Callable:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} cannot be read as a Keras file or a SavedModel with a signature 'serving_default': "
-            f"{first_line(error)}"
+            f"{first_line(error)}."
         ) from error
     if feature_layer:
         raise UserError(
-            f"a SavedModel has no layers to name: leave out feature_layer={feature_layer!r}, or give the Keras file"
+            f"a SavedModel has no layers to name: leave out feature_layer={feature_layer!r}, or give the Keras file."
         )
     arguments = list(signature.structured_input_signature[1])
     if len(arguments) != 1:
-        raise UserError(f"{path}: its signature takes {arguments}; a feature network takes one batch of images")
+        raise UserError(f"{path}: its signature takes {arguments}; a feature network takes one batch of images.")
 
     def call(images: np.ndarray, _keep_alive: object = loaded) -> Any:
         return signature(**{arguments[0]: tf.constant(images)})
@@ -213,11 +215,11 @@ def _keras_call(model: keras.Model, feature_layer: str | None) -> Callable:
     if feature_layer:
         layers = [layer.name for layer in model.layers]
         if feature_layer not in layers:
-            raise UserError(f"model '{model.name}' has no layer '{feature_layer}'; it has {', '.join(layers)}")
+            raise UserError(f"model '{model.name}' has no layer '{feature_layer}'; it has {', '.join(layers)}.")
         model = keras.Model(model.inputs, [model.get_layer(feature_layer).output, model.outputs[0]])
     return tf.function(lambda images: model(images, training=False), reduce_retracing=True)
 
 
 def _check_name(name: str) -> None:
-    if not name or name == inception_layout.NAME:
-        raise UserError(f"a feature network cannot be named {name!r}: that name stands for the FID Inception network")
+    if not name or name in (inception_layout.NAME, inception_layout.FAST_NAME):
+        raise UserError(f"a feature network cannot be named {name!r}: that name stands for the FID Inception network.")

@@ -64,22 +64,22 @@ def _check(a: Moments, b: Moments, allow_rank_deficient: bool) -> None:
     if a.mean.shape != b.mean.shape:
         raise UserError(
             f"the two sets have features of {a.mean.shape[-1]} and {b.mean.shape[-1]} dimensions: "
-            "extract both with the same network"
+            "extract both with the same network."
         )
-    for which, moments in (("first", a), ("second", b)):
+    for label, moments in (("first", a), ("second", b)):
         dim = len(moments.mean)
         if moments.covariance.shape != (dim, dim):
-            raise UserError(f"the {which} covariance has shape {moments.covariance.shape}; ({dim}, {dim}) is needed")
-        check_count(which, moments.count, dim, allow_rank_deficient)
+            raise UserError(f"the {label} covariance has shape {moments.covariance.shape}; ({dim}, {dim}) is needed.")
+        check_count(label, moments.count, dim, allow_rank_deficient)
         if not (np.isfinite(moments.mean).all() and np.isfinite(moments.covariance).all()):
-            raise UserError(f"the moments of the {which} set hold NaN or infinity; check its features")
+            raise UserError(f"the moments of the {label} set hold NaN or infinity; check its features.")
 
 
-def check_count(which: str, count: int, dim: int, allow_rank_deficient: bool) -> None:
+def check_count(label: str, count: int, dim: int, allow_rank_deficient: bool) -> None:
     """Checks that a set is large enough for a covariance.
 
     Args:
-      which: what the message calls the set: "first" or "second".
+      label: what the message calls the set: "first" or "second".
       count: its number of samples.
       dim: dimensions of a feature.
       allow_rank_deficient: as for `frechet_distance`.
@@ -88,10 +88,10 @@ def check_count(which: str, count: int, dim: int, allow_rank_deficient: bool) ->
       UserError: fewer than 2 samples, or fewer than `dim` that are not allowed.
     """
     if count < 2:
-        raise UserError(f"the {which} set has {count} samples; a covariance needs at least 2")
+        raise UserError(f"the {label} set has {count} samples; a covariance needs at least 2.")
     if count < dim and not allow_rank_deficient:
         raise UserError(
-            f"the {which} set has {count} samples, fewer than the {dim} feature dimensions: its covariance is singular "
+            f"the {label} set has {count} samples, fewer than the {dim} feature dimensions: its covariance is singular "
             "and the distance biased; use more samples, or allow_rank_deficient=True (--allow_rank_deficient) to "
-            "compute it anyway"
+            "compute it anyway."
         )

@@ -34,7 +34,7 @@ def read_graph(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str
     try:
         graph.ParseFromString(_graph_bytes(path))
     except DecodeError as error:
-        raise UserError(f"{path} is not a frozen TensorFlow graph") from error
+        raise UserError(f"{path} is not a frozen TensorFlow graph.") from error
     constants = {node.name: MakeNdarray(node.attr["value"].tensor) for node in graph.node if node.op == "Const"}
     scaled = {
         node.name: node.attr["scale_after_normalization"].b
@@ -54,8 +54,8 @@ def _graph_bytes(path: str | os.PathLike) -> bytes:
             for member in archive:
                 if member.isfile() and member.name.rsplit("/", 1)[-1] == GRAPH_FILE:
                     if member.size > MAX_BYTES:
-                        raise UserError(f"{path}: {member.name} is larger than {MAX_BYTES >> 20} MiB")
+                        raise UserError(f"{path}: {member.name} is larger than {MAX_BYTES >> 20} MiB.")
                     return archive.extractfile(member).read()
     except (OSError, tarfile.TarError, EOFError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    raise UserError(f"{path} holds no {GRAPH_FILE}: get inception-2015-12-05.tgz")
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+    raise UserError(f"{path} holds no {GRAPH_FILE}: get inception-2015-12-05.tgz.")

@@ -72,7 +72,7 @@ class GanTrainTest:
     config: ClassifierConfig
 
     def standard_error(self, accuracy: float, count: int) -> float:
-        """Of an accuracy over `count` images: sqrt(p (1 - p) / n)."""
+        """That of an accuracy over `count` images: sqrt(p (1 - p) / n)."""
         return float(np.sqrt(accuracy * (1 - accuracy) / count))
 
 
@@ -111,7 +111,7 @@ def gan_train_test(
         num_classes = int(max(part.max(initial=0) for part in labels)) + 1
     shapes = [tuple(np.shape(images)[1:]) for images in (sample_images, train_images, test_images)]
     if len(set(shapes)) != 1:
-        raise UserError(f"samples, training and test images have shapes {shapes}: make them one size")
+        raise UserError(f"samples, training and test images have shapes {shapes}: make them one size.")
     folder = None if state_dir is None else Path(state_dir)
     on_samples = train_classifier(
         sample_images,
@@ -213,7 +213,7 @@ def train_classifier(
             if step % config.save_every == 0 or step == config.num_steps:
                 if not np.isfinite(loss):
                     raise UserError(
-                        f"the classifier's loss is {float(loss)} at step {step}: lower ClassifierConfig.learning_rate"
+                        f"the classifier's loss is {float(loss)} at step {step}: lower ClassifierConfig.learning_rate."
                     )
                 bar.set_postfix(loss=f"{float(loss):.3f}")
                 if path is not None:
@@ -231,8 +231,8 @@ def _batch_rows(count: int, batch_size: int, step: int, seed: int) -> np.ndarray
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
     rows = np.empty(batch_size, np.int64)
     for epoch in np.unique(positions // count):
-        here = positions // count == epoch
-        rows[here] = np.random.default_rng([seed, 0, epoch]).permutation(count)[positions[here] % count]
+        in_epoch = positions // count == epoch
+        rows[in_epoch] = np.random.default_rng([seed, 0, epoch]).permutation(count)[positions[in_epoch] % count]
     return rows
 
 
@@ -246,16 +246,18 @@ def _pixel_moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.where(variance > 0, variance, 1.0)
 
 
-def _checked(images: np.ndarray, labels: np.ndarray, num_classes: int, which: str) -> np.ndarray:
+def _checked(images: np.ndarray, labels: np.ndarray, num_classes: int, purpose: str) -> np.ndarray:
     """Labels as int64. Raises UserError unless images and labels fit each other."""
     labels = np.asarray(labels)
     if np.ndim(images) != 4 or np.asarray(images[:1]).dtype != np.uint8 or not len(images):
-        raise UserError(f"the {which} images must be uint8 [N, H, W, C]; got shape {np.shape(images)}")
+        raise UserError(f"the {purpose} images must be uint8 [N, H, W, C]; got shape {np.shape(images)}.")
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-        raise UserError(f"{len(images)} {which} images need as many integer labels; got {labels.dtype} {labels.shape}")
+        raise UserError(
+            f"{len(images)} {purpose} images need as many integer labels; got {labels.dtype} {labels.shape}."
+        )
     if labels.min() < 0 or labels.max() >= num_classes:
         raise UserError(
-            f"the {which} labels run from {labels.min()} to {labels.max()}; 0 to {num_classes - 1} is allowed"
+            f"the {purpose} labels run from {labels.min()} to {labels.max()}; 0 to {num_classes - 1} is allowed."
         )
     return labels.astype(np.int64)
 
@@ -277,4 +279,4 @@ def _restore(path: Path, fingerprint: str, variables: list) -> int:
             variable.assign(arrays[f"variable_{index}"])
         return int(arrays["step"])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} lacks an array ({error}): delete it to start again") from error
+        raise UserError(f"{path} lacks an array ({error}): delete it to start again.") from error

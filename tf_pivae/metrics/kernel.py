@@ -41,7 +41,8 @@ def kernel_distance(
     """
     a, b = _pair(features_a, features_b)
     kernel = (1.0 / a.shape[1] if gamma is None else gamma, coef0, degree)
-    n, m = len(a), len(b)
+    n = len(a)
+    m = len(b)
     return float(
         _off_diagonal_sum(a, *kernel) / (n * (n - 1))
         + _off_diagonal_sum(b, *kernel) / (m * (m - 1))
@@ -67,7 +68,6 @@ def kernel_distance_subsets(
 
     Args:
       features_a, features_b: float [N, D] and [M, D].
-      num_subsets, subset_size, seed: ints.
       degree, gamma, coef0: the kernel's, as for `kernel_distance`.
 
     Raises:
@@ -75,7 +75,7 @@ def kernel_distance_subsets(
     """
     a, b = _pair(features_a, features_b)
     if num_subsets < 1 or subset_size < 2:
-        raise UserError(f"KID needs num_subsets >= 1 and subset_size >= 2; got {num_subsets} and {subset_size}")
+        raise UserError(f"KID needs num_subsets >= 1 and subset_size >= 2; got {num_subsets} and {subset_size}.")
     check_counts(len(a), len(b), subset_size)
     random = np.random.RandomState(seed)
     distances = [
@@ -92,14 +92,15 @@ def kernel_distance_subsets(
 
 
 def _pair(features_a: np.ndarray, features_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    a, b = checked_features(features_a, "the first features"), checked_features(features_b, "the second features")
+    a = checked_features(features_a, "the first features")
+    b = checked_features(features_b, "the second features")
     if a.shape[1] != b.shape[1]:
         raise UserError(
             f"the two sets have features of {a.shape[1]} and {b.shape[1]} dimensions: "
-            "extract both with the same network"
+            "extract both with the same network."
         )
     if min(len(a), len(b)) < 2:
-        raise UserError(f"a kernel distance needs at least 2 samples of each set; got {len(a)} and {len(b)}")
+        raise UserError(f"a kernel distance needs at least 2 samples of each set; got {len(a)} and {len(b)}.")
     return a, b
 
 
@@ -119,5 +120,5 @@ def check_counts(count_a: int, count_b: int, subset_size: int = SUBSET_SIZE) -> 
     if min(count_a, count_b) < subset_size:
         raise UserError(
             f"KID draws subsets of {subset_size} from samples and from the reference, which have {count_a} and "
-            f"{count_b} images: use more (or, in Python, a smaller subset_size)"
+            f"{count_b} images: use more (or, in Python, a smaller subset_size)."
         )

@@ -30,5 +30,6 @@ def describe_groups(kl_bits_by_group: Mapping[str, float]) -> str:
         return f"None of {count} latent groups is in use: each carries less than {unit}."
     if len(used) == count:
         return f"All latent groups are in use ({', '.join(used)}): each carries at least {unit}."
-    verb, others = "is" if len(used) == 1 else "are", "the other" if count - len(used) == 1 else "each of the others"
+    verb = "is" if len(used) == 1 else "are"
+    others = "the other" if count - len(used) == 1 else "each of the others"
     return f"{len(used)} of {count} latent groups {verb} in use ({', '.join(used)}); {others} carries less than {unit}."

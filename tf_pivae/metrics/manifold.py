@@ -37,14 +37,16 @@ def manifold_scores(samples: np.ndarray, real: np.ndarray, neighbours: int) -> M
     Raises:
       UserError: NaN features, different dimensions, k < 1, or a set of k images or fewer.
     """
-    samples, real = checked_features(samples, "the samples' features"), checked_features(real, "the real features")
+    samples = checked_features(samples, "the samples' features")
+    real = checked_features(real, "the real features")
     if samples.shape[1] != real.shape[1]:
         raise UserError(
             f"the two sets have features of {samples.shape[1]} and {real.shape[1]} dimensions: "
-            "extract both with the same network"
+            "extract both with the same network."
         )
     check_counts(len(samples), len(real), neighbours)
-    sample_radii, real_radii = _squared_radii(samples, neighbours), _squared_radii(real, neighbours)
+    sample_radii = _squared_radii(samples, neighbours)
+    real_radii = _squared_radii(real, neighbours)
     precise = np.zeros(len(samples), bool)
     balls = 0
     recalled = 0
@@ -64,11 +66,11 @@ def manifold_scores(samples: np.ndarray, real: np.ndarray, neighbours: int) -> M
 def check_counts(num_samples: int, num_real: int, neighbours: int) -> None:
     """Raises UserError unless each of two sets of so many images gives every image that many neighbours."""
     if neighbours < 1:
-        raise UserError(f"`neighbours` must be positive; got {neighbours}")
+        raise UserError(f"`neighbours` must be positive; got {neighbours}.")
     if min(num_samples, num_real) <= neighbours:
         raise UserError(
             f"{neighbours} nearest neighbours need more than {neighbours} images of samples and of the reference; "
-            f"got {num_samples} and {num_real}"
+            f"got {num_samples} and {num_real}."
         )
 
 

@@ -44,7 +44,7 @@ class StreamingMoments:
         if features.shape[1] != self.feature_dim:
             raise UserError(
                 f"features have {features.shape[1]} dimensions but {self.feature_dim} are accumulated: "
-                "use one feature network for all of them"
+                "use one feature network for all of them."
             )
         if len(features):
             mean = features.mean(axis=0)
@@ -55,7 +55,7 @@ class StreamingMoments:
     def merge(self, other: StreamingMoments) -> StreamingMoments:
         """Adds everything `other` has seen; returns itself. Raises UserError for another number of dimensions."""
         if other.feature_dim != self.feature_dim:
-            raise UserError(f"cannot merge moments of {other.feature_dim} and {self.feature_dim} dimensions")
+            raise UserError(f"cannot merge moments of {other.feature_dim} and {self.feature_dim} dimensions.")
         if other.count:
             self._merge(other.count, other.mean, other.scatter)
         return self
@@ -70,7 +70,7 @@ class StreamingMoments:
     def result(self) -> Moments:
         """The moments so far. Raises UserError with fewer than 2 vectors."""
         if self.count < 2:
-            raise UserError(f"a covariance needs at least 2 samples; got {self.count}")
+            raise UserError(f"a covariance needs at least 2 samples; got {self.count}.")
         return Moments(self.count, self.mean.copy(), self.scatter / (self.count - 1))
 
     def state(self) -> dict[str, np.ndarray]:
@@ -84,11 +84,14 @@ class StreamingMoments:
         Raises:
           UserError: arrays of other shapes.
         """
-        mean, scatter = np.array(state["mean"], np.float64), np.array(state["scatter"], np.float64)
+        mean = np.array(state["mean"], np.float64)
+        scatter = np.array(state["scatter"], np.float64)
         if mean.ndim != 1 or scatter.shape != (len(mean), len(mean)):
-            raise UserError(f"not a state of moments: mean {mean.shape}, scatter {scatter.shape}")
+            raise UserError(f"not a state of moments: mean {mean.shape}, scatter {scatter.shape}.")
         moments = cls(len(mean))
-        moments.count, moments.mean, moments.scatter = int(state["count"]), mean, scatter
+        moments.count = int(state["count"])
+        moments.mean = mean
+        moments.scatter = scatter
         return moments
 
 
@@ -100,7 +103,7 @@ def moments_of(features: np.ndarray, chunk: int = 4096) -> Moments:
     """
     features = np.asarray(features)
     if features.ndim != 2:
-        raise UserError(f"features must be an array [N, D]; got shape {features.shape}")
+        raise UserError(f"features must be an array [N, D]; got shape {features.shape}.")
     stream = StreamingMoments(features.shape[1])
     for start in range(0, len(features), chunk):
         stream.update(features[start : start + chunk])
@@ -111,12 +114,12 @@ def checked_features(features: np.ndarray, name: str) -> np.ndarray:
     """`features` as float64 [N, D]. Raises UserError unless it is a matrix of finite numbers."""
     features = np.asarray(features)
     if features.ndim != 2 or features.shape[1] == 0:
-        raise UserError(f"{name} must be an array [N, D]; got shape {features.shape}")
+        raise UserError(f"{name} must be an array [N, D]; got shape {features.shape}.")
     features = features.astype(np.float64, copy=False)
     if not np.isfinite(features).all():
         bad = int((~np.isfinite(features).all(axis=1)).sum())
         raise UserError(
             f"{name}: {bad} of {len(features)} rows hold NaN or infinity; "
-            "check the images and the feature network that made them"
+            "check the images and the feature network that made them."
         )
     return features

@@ -33,9 +33,11 @@ def nearest_images(
         part = np.asarray(others[start : start + block]).reshape(-1, queries.shape[1]).astype(np.float64)
         # Without |a|^2, which is the same for all of them.
         squared = np.sum(part * part, 1) - 2.0 * queries @ part.T
-        where = np.broadcast_to(np.arange(start, start + len(part)), squared.shape)
-        distances, indices = np.concatenate([distances, squared], 1), np.concatenate([indices, where], 1)
+        part_indices = np.broadcast_to(np.arange(start, start + len(part)), squared.shape)
+        distances = np.concatenate([distances, squared], 1)
+        indices = np.concatenate([indices, part_indices], 1)
         order = np.argsort(distances, 1, kind="stable")[:, :count]
-        distances, indices = np.take_along_axis(distances, order, 1), np.take_along_axis(indices, order, 1)
+        distances = np.take_along_axis(distances, order, 1)
+        indices = np.take_along_axis(indices, order, 1)
         progress(len(part))
     return indices

@@ -57,7 +57,7 @@ def reference_statistics(
       UserError: the number of images is not `key.count`, the network has no checksum, or what `extract` raises.
     """
     if network.checksum == UNVERIFIED:
-        raise UserError(f"statistics of '{network.name}' cannot be cached: give the network a checksum")
+        raise UserError(f"statistics of '{network.name}' cannot be cached: give the network a checksum.")
     full = {
         "format": FORMAT,
         **dataclasses.asdict(key),
@@ -88,7 +88,7 @@ def reference_statistics(
         description=f"{key.dataset} {key.split}",
     )
     if result.count != key.count:
-        raise UserError(f"{key.dataset} {key.split} gave {result.count} images where {key.count} were announced")
+        raise UserError(f"{key.dataset} {key.split} gave {result.count} images where {key.count} were announced.")
     logits = {} if result.logits is None else {"logits": result.logits}
     save_atomically(
         path,

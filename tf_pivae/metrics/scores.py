@@ -220,7 +220,7 @@ def real_subsets(
         images = images_from_folder(images)
     counts = [int(count) for count in counts]
     if not counts or min(counts) < 2 or max(counts) > len(images):
-        raise UserError(f"subsets of {counts} images cannot be drawn from {len(images)}: use 2 to {len(images)}")
+        raise UserError(f"subsets of {counts} images cannot be drawn from {len(images)}: use 2 to {len(images)}.")
     full = extract(
         images,
         network,
@@ -275,8 +275,8 @@ def check_possible(
     """
     _check_metrics([metric], network, num_reference)
     if metric == "fid":
-        for which, count in (("first", num_samples), ("second", num_reference)):
-            frechet.check_count(which, count, network.feature_dim, allow_rank_deficient)
+        for label, count in (("first", num_samples), ("second", num_reference)):
+            frechet.check_count(label, count, network.feature_dim, allow_rank_deficient)
     elif metric == "kid":
         kernel.check_counts(num_samples, num_reference)
     elif metric in NEIGHBOURS:
@@ -286,15 +286,15 @@ def check_possible(
 def _check_metrics(metrics: Sequence[str], network: FeatureNetwork, reference: object) -> None:
     unknown = [metric for metric in metrics if metric not in METRICS]
     if unknown or not metrics:
-        raise UserError(f"unknown metrics {unknown}: choose from {', '.join(METRICS)}")
+        raise UserError(f"unknown metrics {unknown}: choose from {', '.join(METRICS)}.")
     if "inception_score" in metrics and not network.has_logits:
         raise UserError(
             f"{network.title('inception_score')} needs logits, which the weights of '{network.name}' do "
-            "not have: use inception-2015-12-05.tgz, or leave the metric out"
+            "not have: use inception-2015-12-05.tgz, or leave the metric out."
         )
     compared = [metric for metric in metrics if metric in WITH_REFERENCE]
     if reference is None and compared:
-        raise UserError(f"{', '.join(compared)}: there is no reference to compare with")
+        raise UserError(f"{', '.join(compared)}: there is no reference to compare with.")
 
 
 def _extraction(
@@ -304,10 +304,10 @@ def _extraction(
         if (images.network, images.checksum) != (network.name, network.checksum):
             raise UserError(
                 f"statistics were made with {images.network} {images.checksum[:8]}, not with "
-                f"{network.name} {network.checksum[:8]}: make them again"
+                f"{network.name} {network.checksum[:8]}: make them again."
             )
         if arguments.get("keep_logits") and images.logits is None:
-            raise UserError("the statistics hold no logits: extract them with keep_logits=True")
+            raise UserError("the statistics hold no logits: extract them with keep_logits=True.")
         return images
     if isinstance(images, (str, os.PathLike)):
         images = images_from_folder(images)

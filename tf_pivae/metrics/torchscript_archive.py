@@ -106,22 +106,22 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
-                raise UserError(f"{path} unpacks to more than {MAX_BYTES >> 20} MiB: not a feature network's archive")
+                raise UserError(f"{path} unpacks to more than {MAX_BYTES >> 20} MiB: not a feature network's archive.")
             records = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
             if len(records) != 1:
-                raise UserError(f"{path} holds no data.pkl: it is not a TorchScript archive")
+                raise UserError(f"{path} holds no data.pkl: it is not a TorchScript archive.")
             root = records[0].removesuffix("data.pkl")
             with archive.open(records[0]) as record:
                 tree = _DataUnpickler(record).load()
             return {name: _numbers(archive, f"{root}data/{tensor.key}", tensor) for name, tensor in _tensors(tree, "")}
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path} is refused: {error}") from error
+        raise UserError(f"{path} is refused: {error}.") from error
     except UserError:
         raise
     except Exception as error:  # a damaged pickle or zip can fail in many ways, none of them ours
-        raise UserError(f"{path} is not a readable TorchScript archive ({type(error).__name__}: {error})") from error
+        raise UserError(f"{path} is not a readable TorchScript archive ({type(error).__name__}: {error}).") from error
 
 
 def _tensors(node: object, prefix: str, depth: int = 0) -> Iterator[tuple[str, _Tensor]]:

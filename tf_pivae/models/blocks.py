@@ -63,7 +63,6 @@ class BottomUpBlock(Composite):
     gives as it is.
 
     Args:
-      filters: int.
       downsample: bool, halves the resolution.
       latent_channels: 0 for a block whose resolution carries no latents.
       context_channels: how much context the block gives, as the posterior wants it.
@@ -188,7 +187,7 @@ class TopDownLayers(Composite):
         channels = None if names is None else self.splitter.ranges(names)
         return self.splitter(self.conv(tf.nn.elu(x), labels=labels, channels=channels), names)
 
-    def below(self, x: tf.Tensor, features: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
+    def next_features(self, x: tf.Tensor, features: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
         """What the next block sees, from this one's input and its features with the latents beside them."""
         if not self.residual:
             return features

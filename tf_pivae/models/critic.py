@@ -63,7 +63,7 @@ class Critic(keras.Model):
     def update_normalization(self) -> None:
         """Lets layers that normalise their weights by a running estimate follow the weights; others have none."""
         for layer in self._flatten_layers(include_self=False):
-            if isinstance(layer, SpectralNorm) and layer.built:  # A shortcut that nothing needs never is.
+            if isinstance(layer, SpectralNorm) and layer.built:  # A shortcut between equal widths is never built.
                 layer.update_normalization()
 
 

@@ -45,7 +45,8 @@ class UniformDequantization(Composite):
         self, num_bins: int, preprocessing: Callable[[], tfp.bijectors.Bijector], name: str | None = None
     ) -> None:
         super().__init__(name=name)
-        self._num_bins, self._preprocessing = num_bins, preprocessing
+        self._num_bins = num_bins
+        self._preprocessing = preprocessing
 
     def call(self, images: tf.Tensor, noise: Noise) -> Dequantized:
         """Integers [B, H, W, C] -> `Dequantized`."""
@@ -60,7 +61,7 @@ class UniformDequantization(Composite):
             tf.fill([count], -dimensions * math.log(self._num_bins)),
         )
 
-    def seen(self, v: tf.Tensor) -> tf.Tensor:
+    def critic_view(self, v: tf.Tensor) -> tf.Tensor:
         """What the critic sees of samples v: all of them."""
         return v
 
@@ -89,7 +90,8 @@ class EdgeBins(Composite):
         self, num_bins: int, preprocessing: Callable[[], tfp.bijectors.Bijector], name: str | None = None
     ) -> None:
         super().__init__(name=name)
-        self._num_bins, self._preprocessing = num_bins, preprocessing
+        self._num_bins = num_bins
+        self._preprocessing = preprocessing
         self.location = self.add_weight(shape=[2], initializer="ones", name="tail_location")
         self.log_scale = self.add_weight(shape=[2], initializer="zeros", name="tail_log_scale")
 
@@ -99,7 +101,8 @@ class EdgeBins(Composite):
         u = noise.uniform(TAG, x.shape[1:]) + _HALF_STEP
         v = (x + u) / self._num_bins
         preprocessing = self._preprocessing()
-        low, high = x == 0.0, x == self._num_bins - 1.0
+        low = x == 0.0
+        high = x == self._num_bins - 1.0
         edge = low | high
         tail, log_tail_density = self._tail(u, low, preprocessing)
         # By element: the sum over an axis of one. (Not every runtime of an exported model knows a sum over no axes.)
@@ -118,13 +121,14 @@ class EdgeBins(Composite):
         location, log_scale = (
             tf.where(low, w[0], w[1]) for w in map(tf.convert_to_tensor, (self.location, self.log_scale))
         )
-        log_u, log_rest = tf.math.log(u), tf.math.log1p(-u)
+        log_u = tf.math.log(u)
+        log_rest = tf.math.log1p(-u)
         raw = location + tf.exp(log_scale) * (log_u - log_rest)
         distance = unit * tf.nn.softplus(raw)
         log_derivative = tf.math.log(unit) + log_scale + tf.math.log_sigmoid(raw)
         return tf.where(low, lower - distance, upper + distance), log_u + log_rest - log_derivative
 
-    def seen(self, v: tf.Tensor) -> tf.Tensor:
+    def critic_view(self, v: tf.Tensor) -> tf.Tensor:
         """What the critic sees of samples v: images as people get them. What is clipped gets no gradient."""
         return tf.clip_by_value(v, 0.0, 1.0)
 

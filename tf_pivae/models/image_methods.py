@@ -96,7 +96,6 @@ class ImageMethods(LatentMethods):
 
         Args:
           images, num_importance_samples, labels, batch_size: as for `log_prob`.
-          seed: int.
 
         Returns:
           NumPy float32 [B, num_importance_samples], nats.
@@ -156,8 +155,6 @@ class ImageMethods(LatentMethods):
         """Images from the model; image i is a function of (seed, first_row + i).
 
         Args:
-          num_samples: int.
-          seed: int.
           temperature: float, scales the priors' standard deviations; 1 is the model.
           sample_noise: float, scales the noise of p(y|z); 1 is the model, 0 its mean.
           labels: int [num_samples] for a class-conditional model.
@@ -186,9 +183,6 @@ class ImageMethods(LatentMethods):
 
         Args:
           num_samples, seed, labels, batch_size: as for `sample`.
-
-        Returns:
-          `MassOutside`.
         """
         arguments.whole_numbers(1, num_samples=num_samples)
         arguments.rows(0, batch_size)

@@ -65,7 +65,11 @@ class HierarchicalVAE(keras.Model):
         super().__init__(name=name)
         self.image_shape = tuple(image_shape)
         self._call_block = call_block
-        self.stem, self.bottom_up, self.top, self.top_down, self.output_conv = stem, bottom_up, top, top_down, output
+        self.stem = stem
+        self.bottom_up = bottom_up
+        self.top = top
+        self.top_down = top_down
+        self.output_conv = output
         self.log_sigma = self.add_weight(shape=[], initializer="zeros", name="log_sigma")
 
     @property
@@ -96,9 +100,6 @@ class HierarchicalVAE(keras.Model):
           y: float32 [B, H, W, C].
           noise: `RowNoise` of B rows.
           labels: int [B] for a class-conditional model.
-
-        Returns:
-          `VAEBound`.
         """
         groups, mean = self.infer(y, noise, labels)
         return VAEBound(self.log_likelihood(y, mean), [_sum_over_space(group.kl) for group in groups], mean)
@@ -123,8 +124,8 @@ class HierarchicalVAE(keras.Model):
 
     def decode(self, latents: Sequence[tf.Tensor], labels: tf.Tensor | None = None) -> tf.Tensor:
         """mu(z) of given latents: a list of tensors in the order of `group_names` -> float32 [B, H, W, C]."""
-        h, *below = latents
-        return self._descend(h, labels, latents=below)[1]
+        h, *lower = latents
+        return self._descend(h, labels, latents=lower)[1]
 
     def _descend(
         self,
@@ -212,7 +213,7 @@ class TopDownBlock(TopDownLayers):
         """
         parts = self.parts(x, labels, latents_given=z is not None, with_posterior=evidence is not None)
         if not self.latent_channels:
-            return self.below(x, parts["features"], labels), None
+            return self.next_features(x, parts["features"], labels), None
         kl = None
         if z is None:  # Drawn here, so that rematerialisation draws it again and keeps nothing of it.
             epsilon = noise.normal(f"latents/{self.name}", [*parts["features"].shape[1:3], self.latent_channels])
@@ -227,7 +228,7 @@ class TopDownBlock(TopDownLayers):
                 z, log_q = self.posterior(base, context=context, epsilon=epsilon, labels=labels)
                 kl = log_q - prior.log_prob(z)
         features = tf.concat([parts["features"], z], -1)
-        return self.below(x, features, labels), LatentSample(z, tf.zeros_like(z) if kl is None else kl)
+        return self.next_features(x, features, labels), LatentSample(z, tf.zeros_like(z) if kl is None else kl)
 
 
 class Gaussian(NamedTuple):

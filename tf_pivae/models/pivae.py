@@ -101,9 +101,6 @@ class PiVAE(ImageMethods, keras.Model):
           noise: `RowNoise` of B rows.
           training: bool; batch statistics in the flow.
           labels: int [B] for a class-conditional model.
-
-        Returns:
-          `Bound`.
         """
         return self.bound_of_features(self.features(images, noise, training), noise, labels)
 

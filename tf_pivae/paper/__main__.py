@@ -88,35 +88,35 @@ def _systems(table, metrics, seeds, notes):
     unknown = [name for name in _ROWS.value if name not in names]
     if unknown:
         raise UserError(f"table {_TABLE.value} has no row {unknown[0]!r}; it has {', '.join(names)}.")
-    chosen = [row for row in table.rows if not _ROWS.value or row.name in _ROWS.value]
-    for row in chosen:  # Before anything is trained.
+    requested = [row for row in table.rows if not _ROWS.value or row.name in _ROWS.value]
+    for row in requested:  # Before anything is trained.
         loading.parse_gin([*gin_files(row.name, _PRESET.value), *_FILES.value], _PARAMS.value)
     _make_folder()
-    if PRESETS[_PRESET.value].own_data and any(row.elsewhere for row in chosen):
+    if PRESETS[_PRESET.value].own_data and any(row.elsewhere for row in requested):
         notes.append("The preset's data stand for every data set: rows that differ in nothing else share their runs.")
     rows = []
-    drawn = {}
+    models = {}
     minutes = []
-    for i, row in enumerate(chosen, 1):
+    for i, row in enumerate(requested, 1):
         row = row._replace(numbers={metric: row.numbers[metric] for metric in metrics}, also=tuple(_ALSO.value))
         inception = [f"--inception_weights={_INCEPTION.value}"] if _INCEPTION.value else []
         options = dict(extra_files=_FILES.value, gin_params=_PARAMS.value, evaluation=inception, retry=_RETRY.value)
-        options["say"] = functools.partial(print, f"[{i}/{len(chosen)}]", flush=True)
+        options["say"] = functools.partial(print, f"[{i}/{len(requested)}]", flush=True)
         runs = [RowRun(row, _PRESET.value, seed, _OUTPUT_DIR.value, **options) for seed in seeds]
         rows.append((row.label, comparison.row_cells(row, [run.run() for run in runs])))
-        taken = [run.minutes() for run in runs]
-        if None not in taken:
-            minutes.append(f"{row.label} {sum(taken) / len(taken):.1f}")
+        run_minutes = [run.minutes() for run in runs]
+        if None not in run_minutes:
+            minutes.append(f"{row.label} {sum(run_minutes) / len(run_minutes):.1f}")
         model = runs[0].directory / "model"
         if (model / "config.gin").is_file():
-            drawn[row.label] = model
+            models[row.label] = model
     if minutes:
         notes.append(f"Training took, minutes a seed with all its stages: {', '.join(minutes)}.")
-    if _PICTURES.value and drawn:
+    if _PICTURES.value and models:
         from tf_pivae.paper import pictures
 
         stem = Path(_OUTPUT_DIR.value) / f"table_{_TABLE.value}"
-        pictures.draw(table.title.split(":")[0], list(drawn.items()), stem)
+        pictures.draw(table.title.split(":")[0], list(models.items()), stem)
     return rows
 
 

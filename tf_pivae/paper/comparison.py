@@ -90,7 +90,9 @@ def markdown(
             part for metric in metrics for part in (cells[metric].text, cells[metric].published_text)[: _width(metric)]
         ]
         lines.append(f"| {label} | {' | '.join(numbers)} |")
-    protocols, reasons, spreads = {}, {}, {}
+    protocols = {}
+    reasons = {}
+    spreads = {}
     for label, cells in rows:
         for metric in metrics:
             name = METRICS.get(metric, metric)
@@ -110,7 +112,8 @@ def _width(metric):
 
 
 def _span(values):
-    low, high = f"{min(values):.3f}", f"{max(values):.3f}"
+    low = f"{min(values):.3f}"
+    high = f"{max(values):.3f}"
     return low if low == high else f"{low} to {high}"
 
 

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from tf_pivae.data.arrays import ImageDataset
 
-_COLUMNS, _ROWS = 5, 8
+_COLUMNS = 5
+_ROWS = 8
 
 
 def draw(title: str, labelled_runs: Sequence[tuple[str, Path]], stem: str | Path) -> list[Path]:
     """Writes STEM_samples.png, STEM_neighbours.png, STEM_reconstructions.png and STEM_curves.png.
 
     Args:
-      title: str.
       labelled_runs: list of pairs (row's label, run directory), all of one data set's images.
       stem: path of the pictures without their endings.
 
@@ -72,7 +72,6 @@ def neighbours(title: str, models: Sequence[tuple], data: ImageDataset) -> Image
     """Samples beside the training images that are nearest to them in pixels, and held-out images as a measure.
 
     Args:
-      title: str.
       models: list of pairs (row's label, `PiVAE`).
       data: the `ImageDataset` that they were trained on.
 

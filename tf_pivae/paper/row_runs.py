@@ -97,7 +97,6 @@ class RowRun:
     Args:
       row: `published.Row`.
       preset: name of a `Preset`.
-      seed: int.
       output_dir: DIR of the module's docstring.
       extra_files, gin_params: further gin files, after the preset's, and bindings, of all trainings.
       evaluation: further flags of the evaluate command.
@@ -117,7 +116,8 @@ class RowRun:
         retry: bool = False,
         say: Callable[[str], None] = print,
     ) -> None:
-        self.row, self.preset = row, preset
+        self.row = row
+        self.preset = preset
         self.name = row.elsewhere if row.elsewhere and PRESETS[preset].own_data else row.name
         self.directory = Path(output_dir) / "runs" / self.name / f"seed_{seed}"
         self.retry = retry
@@ -140,21 +140,21 @@ class RowRun:
           dict of a metric's name -> {"value", "spread", "protocol"} or {"reason": why there is none}, for the metrics
           that the paper gives and those wanted beyond them.
         """
-        wanted = [metric for metric, value in self.row.numbers.items() if value is not None] + list(self.row.also)
-        bound = [metric for metric in wanted if metric == "bits_per_dim" and self.row.approximate]
+        metrics = [metric for metric, value in self.row.numbers.items() if value is not None] + list(self.row.also)
+        bound = [metric for metric in metrics if metric == "bits_per_dim" and self.row.approximate]
         try:
             start = []
             if self.row.likelihood_first:
                 self._train("likelihood", ["--gin_param=train.critic=None"])
                 start = [f"--gin_param=train.initial_run={str(self.directory / 'likelihood')!r}"]
             self._train("model", start)
-            results = self._evaluate("model", [metric for metric in wanted if metric not in bound])
+            results = self._evaluate("model", [metric for metric in metrics if metric not in bound])
             if bound:
                 start = [f"--gin_param=initial_run={str(self.directory / 'model')!r}"]
                 self._train("bound", ["--gin_file=gan_bits_per_dim.gin", *start])
                 results |= self._evaluate("bound", bound)
         except Failure as failure:
-            return {metric: {"reason": str(failure)} for metric in wanted}
+            return {metric: {"reason": str(failure)} for metric in metrics}
         return results
 
     def _train(self, stage, extra):

@@ -101,7 +101,8 @@ def model_card(name: str, run_dir: str | Path, step: int, model: PiVAE, evaluati
     facts = records.load_facts(run_dir)
     height, width, channels = facts["image_shape"]
     conditional = f", one of {model.num_classes} classes" if model.num_classes else ""
-    weights, head = num_elements(model.trainable_variables), num_elements(model.flow_variables)
+    weights = num_elements(model.trainable_variables)
+    head = num_elements(model.flow_variables)
     recipe = loading.recipe_of(run_dir)
     average = "; the weights are their moving average" if facts["moving_average"] else ""
     return f"""\

@@ -50,7 +50,7 @@ def differences(configs: Sequence[dict[str, str]]) -> dict[str, list[str | None]
 
 
 def _order(name: str) -> tuple[bool, str]:
-    """Macros, which a user turns first, before the rest."""
+    """Sorts macros, which users change first, before the rest."""
     return "." in name, name.lower()
 
 

@@ -84,10 +84,10 @@ def render(runs: Sequence[Run], steps: Sequence[int | None]) -> Sequence[Html | 
     if not charts:
         return silent
     lone = {chart.metric for chart in charts if all(len(curve.steps) == 1 for curve in chart.curves)}
-    drawn = [chart for chart in charts if chart.metric not in lone]
-    first = [chart for chart in drawn if chart.metric in _FIRST]
-    others = [chart for chart in drawn if chart.metric not in _FIRST]
-    data = {"runs": [run.name for run in runs], "charts": [dataclasses.asdict(chart) for chart in drawn]}
+    multiples = [chart for chart in charts if chart.metric not in lone]
+    first = [chart for chart in multiples if chart.metric in _FIRST]
+    others = [chart for chart in multiples if chart.metric not in _FIRST]
+    data = {"runs": [run.name for run in runs], "charts": [dataclasses.asdict(chart) for chart in multiples]}
     parts: list[Html | None] = [*silent, _toolbar(), _legend(runs), _charts(first)]
     if others:
         parts.append(folded(f"{len(others)} more curves", _charts(others)))
@@ -134,8 +134,8 @@ def _charts(charts: Sequence[Chart]) -> Html:
     figures: list[Any] = []
     for chart in charts:
         caption = tag("figcaption", breakable(chart.title), tag("output", class_="readout"))
-        named = dict(role="group", aria_label=_described(chart), data_metric=chart.metric)
-        figures.append(tag("figure", caption, tag("div", class_="chart", tabindex="0", **named)))
+        attributes = dict(role="group", aria_label=_described(chart), data_metric=chart.metric)
+        figures.append(tag("figure", caption, tag("div", class_="chart", tabindex="0", **attributes)))
     return tag("div", figures, class_="charts")
 
 
@@ -145,7 +145,8 @@ def _described(chart: Chart) -> str:
     for curve in chart.curves:
         points = [(step, value) for step, value in zip(curve.steps, curve.values, strict=True) if value is not None]
         if points:
-            (first, start), (last, end) = points[0], points[-1]
+            first, start = points[0]
+            last, end = points[-1]
             texts.append(f"from {number(start)} at step {first} to {number(end)} at step {last}")
     return f"{chart.title}: {'; '.join(texts) or 'never finite'}."
 

@@ -14,8 +14,12 @@ from tf_pivae.report import latents
 from tf_pivae.report.pictures import Picture, encoded, grid
 
 NUM_SAMPLES = 36  # About as many; whole rows where each is of a class.
-_RECONSTRUCTIONS, _WALKS, _STEPS = 24, 6, 8
-_ROWS, _NEIGHBOURS = 6, 6  # Samples with their neighbours, and how many each has.
+_RECONSTRUCTIONS = 24
+_WALKS = 6
+_STEPS = 8
+# Samples with their neighbours, and how many each has.
+_ROWS = 6
+_NEIGHBOURS = 6
 _MAX_COMPARED = 100_000  # Training images among which neighbours are looked for.
 
 
@@ -25,35 +29,37 @@ def samples(model: PiVAE) -> np.ndarray:
     return model.sample(count, labels=labels)
 
 
-def sample_picture(model: PiVAE, drawn: np.ndarray) -> bytes:
+def sample_picture(model: PiVAE, samples: np.ndarray) -> bytes:
     """What `samples` gives as a PNG."""
     _, _, columns = figures.sample_layout(NUM_SAMPLES, model.num_classes)
-    return encoded(figures.image_grid(drawn, columns, num_bins=model.num_bins))
+    return encoded(figures.image_grid(samples, columns, num_bins=model.num_bins))
 
 
-def neighbours(data: ImageDataset, drawn: np.ndarray) -> Picture:
+def neighbours(data: ImageDataset, samples: np.ndarray) -> Picture:
     """The training images nearest to the first samples; how far all are, beside held-out images, in the caption.
 
     Args:
       data: what the model was trained on.
-      drawn: its samples, uint8 [N, H, W, C].
+      samples: its samples, uint8 [N, H, W, C].
     """
     train = data.train.take(_MAX_COMPARED).images
-    held_out = np.asarray(data.test.take(len(drawn)).images)
-    nearest = nearest_images(np.concatenate([drawn, held_out]), train, min(_NEIGHBOURS, len(train)))
-    spread = np.linspace(0, len(drawn) - 1, min(_ROWS, len(drawn))).astype(int)  # Of many classes where there are some.
+    held_out = np.asarray(data.test.take(len(samples)).images)
+    nearest = nearest_images(np.concatenate([samples, held_out]), train, min(_NEIGHBOURS, len(train)))
+    spread = np.linspace(0, len(samples) - 1, min(_ROWS, len(samples))).astype(
+        int
+    )  # Of many classes where there are some.
     near = np.stack([_at(train, row) for row in nearest[spread]])
     closest = _at(train, nearest[:, 0])
     ours, real = (
         _distance(images, closest[part], data.num_bins)
-        for images, part in ((drawn, slice(len(drawn))), (held_out, slice(len(drawn), None)))
+        for images, part in ((samples, slice(len(samples))), (held_out, slice(len(samples), None)))
     )
     of = f"{len(train):,} training images" if len(train) == len(data.train) else f"the first {len(train):,}"
     return Picture(
-        encoded(figures.neighbour_grid(drawn[spread], near, data.num_bins)),
+        encoded(figures.neighbour_grid(samples[spread], near, data.num_bins)),
         f"{len(spread)} samples, each with the {near.shape[1]} training images at its right that are nearest to it.",
         f"Samples, each with its nearest among {of} in pixels. The nearest of all lies {ours:.1%} of the scale away "
-        f"(root mean square, median over {len(drawn)} samples); from held-out images it is {real:.1%}. "
+        f"(root mean square, median over {len(samples)} samples); from held-out images it is {real:.1%}. "
         "A model that remembers would come much closer than those.",
     )
 
@@ -87,14 +93,14 @@ def through_groups(model: PiVAE, seed: int, unused: Collection[str]) -> tuple[Pi
     if len(unused) == len(names):
         unused = ()
 
-    def picture(chosen: list[int]) -> Picture:
-        listed = ", ".join(names[i] for i in chosen)
-        alt = f"{len(chosen)} rows of samples. In each, one latent group changes from left to right: {listed}."
+    def picture(groups: list[int]) -> Picture:
+        listed = ", ".join(names[i] for i in groups)
+        alt = f"{len(groups)} rows of samples. In each, one latent group changes from left to right: {listed}."
         caption = (
             f"One latent group a row, the top of the hierarchy first ({listed}): it alone goes along a great circle "
             f"from one draw of its prior to another; the noise of the others stays.{_of_class(label)}"
         )
-        return grid(np.concatenate(rows[chosen]), _STEPS, alt, caption, model.num_bins)
+        return grid(np.concatenate(rows[groups]), _STEPS, alt, caption, model.num_bins)
 
     used = [i for i, name in enumerate(names) if name not in unused]
     others = [i for i, name in enumerate(names) if name in unused]
@@ -129,12 +135,12 @@ def between_samples(model: PiVAE, seed: int) -> Picture:
 
 def between_images(model: PiVAE, test: ImageSplit, seed: int) -> Picture:
     """Held-out images that turn into others."""
-    chosen = pairs(test.labels if model.num_classes else None, len(test), _WALKS)
-    images = np.asarray(test.images)[chosen]
-    labels = test.labels[chosen[0::2]] if model.num_classes and test.labels is not None else None
+    indices = pairs(test.labels if model.num_classes else None, len(test), _WALKS)
+    images = np.asarray(test.images)[indices]
+    labels = test.labels[indices[0::2]] if model.num_classes and test.labels is not None else None
     walk = model.interpolate(images[0::2], images[1::2], _STEPS, seed, labels).reshape(-1, *model.image_shape)
     of_class = "" if labels is None else " Both of one class."
-    alt = f"{len(chosen) // 2} rows. In each, one held-out image turns into another from left to right."
+    alt = f"{len(indices) // 2} rows. In each, one held-out image turns into another from left to right."
     caption = (
         "Between two held-out images: straight lines between their posteriors' samples; the ends are their "
         f"reconstructions.{of_class}"
@@ -142,13 +148,13 @@ def between_images(model: PiVAE, test: ImageSplit, seed: int) -> Picture:
     return grid(walk, _STEPS, alt, caption, model.num_bins)
 
 
-def pairs(labels: np.ndarray | None, count: int, wanted: int) -> np.ndarray:
-    """Indices of the first pairs of images, both of one class where labels are given: int [2 * at most `wanted`].
+def pairs(labels: np.ndarray | None, count: int, num_pairs: int) -> np.ndarray:
+    """Indices of the first pairs of images, both of one class where labels are given: int [2 * at most `num_pairs`].
 
     Where no class has two images, an image is paired with itself.
     """
     if labels is None:
-        return np.arange(2 * min(wanted, max(count // 2, 1))) % count
+        return np.arange(2 * min(num_pairs, max(count // 2, 1))) % count
     couples = [np.flatnonzero(labels == label)[:2] for label in np.unique(labels)]
-    couples = [pair for pair in couples if len(pair) == 2][:wanted] or [np.zeros(2, np.int64)]
+    couples = [pair for pair in couples if len(pair) == 2][:num_pairs] or [np.zeros(2, np.int64)]
     return np.concatenate(couples)

@@ -17,8 +17,8 @@ _CLASS = ", class "
 def rows_of(evaluation: dict[str, Any] | None) -> dict[str, Row]:
     """Metric -> `Row`. What is no row is left out, and so is what a row says beyond a `Row`'s fields."""
     rows = {}
-    for given in as_list((evaluation or {}).get("rows")):
-        content = given if isinstance(given, dict) else {}
+    for row in as_list((evaluation or {}).get("rows")):
+        content = row if isinstance(row, dict) else {}
         metric, value, spread = (content.get(name) for name in ("metric", "value", "spread"))
         if isinstance(metric, str) and is_number(value):
             spread = spread if is_number(spread) else None
@@ -113,12 +113,10 @@ def _histograms(runs: Sequence[Run]) -> list[Html]:
     """Those of rows that have one beside their number: {"edges": N + 1 ascending numbers, "counts": N numbers}."""
     parts = []
     for index, run in enumerate(runs):
-        for given in as_list((run.evaluation or {}).get("rows")):
-            drawn = isinstance(given, dict) and counted(
-                given.get("histogram"), str(given.get("metric")), run.name, index
-            )
-            if drawn:
-                parts.append(drawn)
+        for row in as_list((run.evaluation or {}).get("rows")):
+            histogram = isinstance(row, dict) and counted(row.get("histogram"), str(row.get("metric")), run.name, index)
+            if histogram:
+                parts.append(histogram)
     return [tag("div", parts, class_="histograms")] if parts else []
 
 

@@ -25,12 +25,12 @@ def training_seconds(run: Run) -> float | None:
     return seconds if speeds else None
 
 
-def render(runs: Sequence[Run], here: Mapping[str, str]) -> list[Html]:
+def render(runs: Sequence[Run], environment: Mapping[str, str]) -> list[Html]:
     """The section.
 
     Args:
       runs: list of `Run`.
-      here: the machine that draws the report.
+      environment: the machine that draws the report.
     """
     timed = [run for run in runs if training_seconds(run) is not None]
     parts = []
@@ -45,7 +45,7 @@ def render(runs: Sequence[Run], here: Mapping[str, str]) -> list[Html]:
     columns: list[tuple[str, Mapping[str, Any]]] = [
         (f"{name}, from step {start.get('from_step', '–')}", start) for name, start in starts
     ]
-    columns.append(("this report", here))
+    columns.append(("this report", environment))
     names = list(dict.fromkeys(name for _, facts in columns for name in facts if name != "from_step"))
     rows = [[name, *(facts.get(name, "–") for _, facts in columns)] for name in names]
     parts.append(folded("Machines and versions", table("Machines", ["", *(name for name, _ in columns)], rows)))
@@ -67,5 +67,5 @@ def _speed(run: Run) -> str:
 
 
 def _evaluation_time(run: Run) -> str:
-    taken = [line["evaluation_seconds"] for line in run.metrics if line.get("evaluation_seconds")]
-    return _duration(taken[-1]) if taken else "–"
+    seconds = [line["evaluation_seconds"] for line in run.metrics if line.get("evaluation_seconds")]
+    return _duration(seconds[-1]) if seconds else "–"

@@ -16,7 +16,9 @@ from tf_pivae.report.run import Run
 
 _BINS = 80
 _FAR_APART = 4.0  # Ratio of the ends from which on the scale is logarithmic.
-_WIDTH, _HEIGHT = 480.0, 48.0  # Units of a histogram's drawing, which the page stretches.
+# Units of a histogram's drawing, which the page stretches.
+_WIDTH = 480.0
+_HEIGHT = 48.0
 _MOST_BINS = 10_000  # of a histogram that an evaluation wrote down
 
 
@@ -53,7 +55,8 @@ def common_edges(sets: Sequence[np.ndarray]) -> np.ndarray:
     """
     finite = [values[np.isfinite(values)] for values in sets]
     spans = [np.quantile(values, [0.005, 0.995]) for values in finite if len(values)] or [np.array([0.0, 1.0])]
-    low, high = min(span[0] for span in spans), max(span[1] for span in spans)
+    low = min(span[0] for span in spans)
+    high = max(span[1] for span in spans)
     if low > 0 and high > _FAR_APART * low:
         return np.geomspace(low / 1.05, high * 1.05, _BINS + 1)
     margin = 0.02 * (high - low) or 0.5
@@ -77,10 +80,10 @@ def _ridges(index: int, run: Run, likelihoods: Likelihoods, edges: np.ndarray) -
                tag("p", "bits per dimension", class_="unit"), class_="ridges")  # fmt: skip
 
 
-def counted(given: Any, title: str, run_name: str, index: int) -> Html | None:
+def counted(histogram: Any, title: str, run_name: str, index: int) -> Html | None:
     """A histogram that comes as {"edges": [N + 1 ascending numbers], "counts": [N numbers]}; None for anything else."""
     try:
-        edges, counts = (np.asarray(given[key], np.float64) for key in ("edges", "counts"))
+        edges, counts = (np.asarray(histogram[key], np.float64) for key in ("edges", "counts"))
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     if edges.ndim != 1 or counts.shape != (len(edges) - 1,) or not 1 <= len(counts) <= _MOST_BINS:

@@ -91,10 +91,10 @@ def through_groups(model: PiVAE, steps: int, seed: int = 0, label: int | None = 
     labels = None if label is None else np.full(2, label)
     noise = prior_noise(model, 2, seed, labels)
     rows = []
-    for chosen in noise:
+    for group in noise:
         rows.append(
             {
-                tag: great_circle(value[:1], value[1:], steps) if tag == chosen else tf.repeat(value[:1], steps, 0)
+                tag: great_circle(value[:1], value[1:], steps) if tag == group else tf.repeat(value[:1], steps, 0)
                 for tag, value in noise.items()
             }
         )
@@ -114,18 +114,18 @@ def through_top_channels(
     noise = prior_noise(model, 1, seed, None if label is None else np.full(1, label))
     channels = noise["latents/top"].shape[-1]
 
-    def images(chosen: np.ndarray, values: Any) -> np.ndarray:
-        """[len(chosen), len(values), H, W, C]"""
-        at = tf.one_hot(np.repeat(chosen, len(values)), channels)
+    def images(indices: np.ndarray, values: Any) -> np.ndarray:
+        """[len(indices), len(values), H, W, C]"""
+        at = tf.one_hot(np.repeat(indices, len(values)), channels)
         at = tf.reshape(at, [len(at), *[1] * (len(noise["latents/top"].shape) - 2), channels])
-        value = tf.reshape(tf.tile(tf.cast(values, tf.float32), [len(chosen)]), [-1, *[1] * (len(at.shape) - 1)])
+        value = tf.reshape(tf.tile(tf.cast(values, tf.float32), [len(indices)]), [-1, *[1] * (len(at.shape) - 1)])
         walk = {tag: tf.repeat(fixed, len(at), 0) for tag, fixed in noise.items()}
         walk["latents/top"] = walk["latents/top"] * (1 - at) + value * at
         decoded = decode_noise(model, walk, None if label is None else np.full(len(at), label))
-        return decoded.reshape(len(chosen), len(values), *decoded.shape[1:])
+        return decoded.reshape(len(indices), len(values), *decoded.shape[1:])
 
     ends = images(np.arange(channels), [-TOP_RANGE, TOP_RANGE]).astype(np.float64)
     changes = np.abs(ends[:, 1] - ends[:, 0]).mean(axis=(1, 2, 3))
-    chosen = np.argsort(-changes, kind="stable")[:rows]
-    walked = images(chosen, np.linspace(-TOP_RANGE, TOP_RANGE, steps))
-    return chosen, walked.reshape(-1, *walked.shape[2:])
+    strongest = np.argsort(-changes, kind="stable")[:rows]
+    walked = images(strongest, np.linspace(-TOP_RANGE, TOP_RANGE, steps))
+    return strongest, walked.reshape(-1, *walked.shape[2:])

@@ -40,9 +40,6 @@ def gather(model: PiVAE, data: ImageDataset, facts: dict[str, Any], count: int, 
       count: images of each set; fewer where a split has fewer.
       seed: int, of all noise, and of the images that are made up.
       other: `ImageDataset`, another one; None is Fashion-MNIST, for other data than that.
-
-    Returns:
-      `Likelihoods`.
     """
     sets: dict[str, np.ndarray] = {}
     terms: dict[str, np.ndarray] = {}
@@ -60,7 +57,8 @@ def image_sets(data: ImageDataset, count: int, seed: int,
     Images that are not the data set's own get the labels of held-out ones.
     """
     rng = np.random.default_rng(seed)
-    test, train = data.test.take(count), data.train.take(count)
+    test = data.test.take(count)
+    train = data.train.take(count)
     held_out = np.asarray(test.images)
     yield "held-out images", held_out, test.labels
     yield "training images", np.asarray(train.images), train.labels
@@ -68,17 +66,13 @@ def image_sets(data: ImageDataset, count: int, seed: int,
     shuffled = np.stack([rng.permutation(image) for image in pixels]).reshape(held_out.shape)
     yield "held-out images, pixels shuffled", shuffled, test.labels
     if other is None and "fashion_mnist" not in data.name:
-        other = _fashion_mnist(data.image_shape[0])
+        side = data.image_shape[0]
+        other = dataclasses.replace(bundled(side if side in (16, 28, 32) else 32), name="Fashion-MNIST")
     if other is not None:
         others = _in_shape_of(data, other, len(held_out))
         name = f"{other.name}{OTHER_DATA}"
         yield name, others, None if test.labels is None else test.labels[: len(others)]
     yield "uniform noise", rng.integers(0, data.num_bins, held_out.shape, np.uint8), test.labels
-
-
-def _fashion_mnist(side: int) -> ImageDataset:
-    """The bundled images, at this size if they come in it."""
-    return dataclasses.replace(bundled(side if side in (16, 28, 32) else 32), name="Fashion-MNIST")
 
 
 def _in_shape_of(data: ImageDataset, other: ImageDataset, count: int) -> np.ndarray:
@@ -95,8 +89,8 @@ def _terms(model: PiVAE, images: np.ndarray, labels: np.ndarray | None, seed: in
     parts = []
     for start in range(0, len(images), _BATCH):
         stop = start + _BATCH
-        chosen = None if labels is None else labels[start:stop]
-        parts.append(model.bound_terms(images[start:stop], seed, chosen, first_row=start))
+        part_labels = None if labels is None else labels[start:stop]
+        parts.append(model.bound_terms(images[start:stop], seed, part_labels, first_row=start))
     return {name: scale * np.concatenate([part[name] for part in parts]).astype(np.float64) for name in parts[0]}
 
 

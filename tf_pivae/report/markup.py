@@ -26,15 +26,15 @@ def tag(name: str, *children: Any, **attributes: Any) -> Html:
       **attributes: a trailing underscore is dropped and others become hyphens (`class_`, `aria_label`); True gives the
         bare name, None and False leave it out.
     """
-    written = ""
+    text = ""
     for key, value in attributes.items():
         if value is None or value is False:
             continue
         key = key.rstrip("_").replace("_", "-")
-        written += f" {key}" if value is True else f' {key}="{_escaped(value)}"'
+        text += f" {key}" if value is True else f' {key}="{_escaped(value)}"'
     if name in ("img", "input", "br"):
-        return Html(f"<{name}{written}>")
-    return Html(f"<{name}{written}>{join(children)}</{name}>")
+        return Html(f"<{name}{text}>")
+    return Html(f"<{name}{text}>{join(children)}</{name}>")
 
 
 def join(children: Iterable[Any]) -> Html:
@@ -103,10 +103,10 @@ def table(caption: Any, header: Sequence[Any] | Html, rows: Sequence[Sequence[An
 def headings(cells: Sequence[Any], columns: int = 1) -> Html:
     """A row of column headings; each but the first is above so many columns."""
     span = columns if columns > 1 else None
-    rest = [
+    others = [
         tag("th", _breakable(cell), scope="col" if span is None else "colgroup", colspan=span) for cell in cells[1:]
     ]
-    return tag("tr", tag("th", _breakable(cells[0]), scope="col"), rest)
+    return tag("tr", tag("th", _breakable(cells[0]), scope="col"), others)
 
 
 def _cell(cell: Any) -> Html:

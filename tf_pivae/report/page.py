@@ -47,38 +47,38 @@ def write_report(run_dirs: Sequence[str | Path], output: str | Path, num_example
     """
     runs = read_runs(run_dirs)
     check_output(output)
-    drawn = []
+    all_views = []
     with progress_bar(total=views.PARTS * len(runs), desc="report", unit="part") as bar:
         for i, run in enumerate(runs):
 
-            def progress(what: str, run: Run = run) -> None:
-                bar.set_postfix_str(f"{run.name}: {what}")
+            def progress(text: str, run: Run = run) -> None:
+                bar.set_postfix_str(f"{run.name}: {text}")
                 bar.update()
 
-            drawn.append(views.gather(run, num_examples, seed, progress, other))
+            all_views.append(views.gather(run, num_examples, seed, progress, other))
             bar.n = views.PARTS * (i + 1)
             bar.refresh()
-    write_atomically(output, render(runs, drawn, describe_environment()))
+    write_atomically(output, render(runs, all_views, describe_environment()))
 
 
-def render(runs: Sequence[Run], drawn: Sequence[views.Views], here: Mapping[str, str]) -> str:
+def render(runs: Sequence[Run], all_views: Sequence[views.Views], environment: Mapping[str, str]) -> str:
     """The page's HTML.
 
     Args:
       runs: list of `Run`.
-      drawn: list of `Views`, one for each run.
-      here: the machine that draws the report.
+      all_views: list of `Views`, one for each run.
+      environment: the machine that draws the report.
     """
     sections = {
-        "Overview": overview.render(runs, drawn),
-        "Samples": pictures.render_samples(runs, [v.samples for v in drawn], [v.neighbours for v in drawn]),
-        "Reconstructions": pictures.columns_of(runs, [view.reconstructions for view in drawn]),
-        "Latents": _latents(runs, drawn),
-        "Bits per dimension by term": waterfall.render(runs, [view.terms for view in drawn]),
-        "Likelihoods of other images": histograms.render_sets(runs, [view.likelihoods for view in drawn]),
+        "Overview": overview.render(runs, all_views),
+        "Samples": pictures.render_samples(runs, [v.samples for v in all_views], [v.neighbours for v in all_views]),
+        "Reconstructions": pictures.columns_of(runs, [view.reconstructions for view in all_views]),
+        "Latents": _latents(runs, all_views),
+        "Bits per dimension by term": waterfall.render(runs, [view.terms for view in all_views]),
+        "Likelihoods of other images": histograms.render_sets(runs, [view.likelihoods for view in all_views]),
         "Evaluation": evaluations.render(runs),
-        "Curves": curves.render(runs, [view.step for view in drawn]),
-        "Time and machines": hardware.render(runs, here),
+        "Curves": curves.render(runs, [view.step for view in all_views]),
+        "Time and machines": hardware.render(runs, environment),
         "Settings": configuration.render(runs),
     }
     names = {title: title.lower().replace(" ", "-") for title in sections}
@@ -96,10 +96,10 @@ def render(runs: Sequence[Run], drawn: Sequence[views.Views], here: Mapping[str,
     )
 
 
-def _latents(runs: Sequence[Run], drawn: Sequence[views.Views]) -> list[Html]:
+def _latents(runs: Sequence[Run], all_views: Sequence[views.Views]) -> list[Html]:
     """The walks, and folded under a sentence those through groups that change nothing."""
-    unused = [(run, view.unused) for run, view in zip(runs, drawn, strict=True) if view.unused is not None]
+    unused = [(run, view.unused) for run, view in zip(runs, all_views, strict=True) if view.unused is not None]
     return [
-        pictures.columns_of(runs, [view.traversals for view in drawn]),
+        pictures.columns_of(runs, [view.traversals for view in all_views]),
         *(folded(f"{run.name}: {sentence}", picture.render()) for run, (sentence, picture) in unused),
     ]

@@ -39,9 +39,9 @@ Shown = Sequence[Picture | str] | str  # Pictures; a str in place of one, or of 
 
 def encoded(picture: Image.Image) -> bytes:
     """The picture as a PNG."""
-    written = io.BytesIO()
-    picture.save(written, format="PNG")
-    return written.getvalue()
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def grid(images: np.ndarray, columns: int, alt: str, caption: str, num_bins: int = 256) -> Picture:
@@ -76,7 +76,7 @@ def _image(png: bytes, alt: str, **attributes: object) -> Html:
 def columns_of(runs: Sequence[Run], pictures: Sequence[Shown]) -> Html:
     """Pictures side by side, or why there are none; each reason once."""
     names = [run.name for run in runs]
-    return side_by_side(names, [_pieces(run, shown) for run, shown in zip(runs, pictures, strict=True)])
+    return side_by_side(names, [_pieces(run, run_pictures) for run, run_pictures in zip(runs, pictures, strict=True)])
 
 
 def _pieces(run: Run, picture: Shown) -> list[Html]:
@@ -90,7 +90,6 @@ def sample_frames(
     """The sample pictures of a run, evenly thinned out to at most `max_frames`, the first and the last among them.
 
     Args:
-      run: `Run`.
       newest: step and PNG of what the model draws, for where the run has no file of this step.
       max_frames: at least 2.
 
@@ -126,10 +125,10 @@ def render_samples(
         output = tag("output", f"step {steps[-1]}", for_="samples-step", id="samples-shown")
         parts.append(tag("div", tag("label", "Step", for_="samples-step"), slider, output, class_="slider"))
     columns = []
-    for run, pictures, count, beside in zip(runs, frames, counts, neighbours, strict=True):
-        left = "Samples that the training left at its end."
-        files = [] if pictures else from_file(run.path / "samples.png", f"Samples of {run.name}.", left)
-        columns.append([_frames(run, pictures, count) if pictures else _pieces(run, files), _pieces(run, beside)])
+    for run, pictures, count, nearest in zip(runs, frames, counts, neighbours, strict=True):
+        caption = "Samples that the training left at its end."
+        files = [] if pictures else from_file(run.path / "samples.png", f"Samples of {run.name}.", caption)
+        columns.append([_frames(run, pictures, count) if pictures else _pieces(run, files), _pieces(run, nearest)])
     return [*parts, side_by_side([run.name for run in runs], columns)]
 
 

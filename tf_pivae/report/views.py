@@ -43,12 +43,11 @@ def unloadable(run: Run, reason: str) -> Views:
     return Views(None, None, None, reason, files or reason, reason, None, reason, measured_terms(run, reason))
 
 
-def gather(run: Run, num_examples: int, seed: int, progress: Callable[[str], None] = lambda what: None,
+def gather(run: Run, num_examples: int, seed: int, progress: Callable[[str], None] = lambda text: None,
            other: ImageDataset | None = None) -> Views:  # fmt: skip
     """Loads a run's newest checkpoint and its data, and looks at them.
 
     Args:
-      run: `Run`.
       num_examples: images of each set for the likelihoods.
       seed: of all noise.
       progress: a function that is told, in two words, what comes next.

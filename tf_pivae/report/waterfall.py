@@ -67,10 +67,12 @@ def measured_terms(run: Run, likelihoods: Likelihoods | str) -> Terms | str:
     values = np.stack(list(likelihoods.terms.values()))
     finite = values[:, np.isfinite(values).all(axis=0)]  # The same images for each term: so the means add up.
     count = finite.shape[1]
-    lost = values.shape[1] - finite.shape[1]
+    num_infinite = values.shape[1] - finite.shape[1]
     if not count:
-        return f"its bound is not finite for any of {lost} held-out images."
-    images = f"{count} held-out images" + (f" ({lost} more have a term that is not finite)" if lost else "")
+        return f"its bound is not finite for any of {num_infinite} held-out images."
+    images = f"{count} held-out images" + (
+        f" ({num_infinite} more have a term that is not finite)" if num_infinite else ""
+    )
     estimates = dict(zip(names, map(estimate, finite), strict=True))
     return Terms(estimates, estimate(finite.sum(axis=0)), images, likelihoods.approximate)
 
@@ -109,8 +111,8 @@ def fold_groups(changes: Sequence[dict[str, Estimate]], unused: Sequence[str]) -
     merged = []
     for terms in changes:
         used = {key: value for key, value in terms.items() if key not in unused}
-        lost = [value.mean for key, value in terms.items() if key in unused]
-        merged.append({**used, name: Estimate(sum(lost), None)} if lost else used)
+        means = [value.mean for key, value in terms.items() if key in unused]
+        merged.append({**used, name: Estimate(sum(means), None)} if means else used)
     return merged
 
 
@@ -128,7 +130,7 @@ def render(runs: Sequence[Run], all_terms: Sequence[Terms | str]) -> list[Html]:
       runs: list of `Run`.
       all_terms: what `measured_terms` gives for each.
     """
-    parts = [note(f"{run.name}: {why}") for run, why in zip(runs, all_terms, strict=True) if isinstance(why, str)]
+    parts = [note(f"{run.name}: {text}") for run, text in zip(runs, all_terms, strict=True) if isinstance(text, str)]
     measured = [(run, terms) for run, terms in zip(runs, all_terms, strict=True) if not isinstance(terms, str)]
     if not measured:
         return parts
@@ -178,7 +180,8 @@ class _Scale:
     @classmethod
     def over(cls, places: Sequence[float], runs: int) -> _Scale:
         tick = round_step((max(places) - min(places)) / 4)
-        low, high = math.floor(min(places) / tick + 1e-9), math.ceil(max(places) / tick - 1e-9)
+        low = math.floor(min(places) / tick + 1e-9)
+        high = math.ceil(max(places) / tick - 1e-9)
         return cls(low * tick, high * tick, high - low, runs)
 
     def at(self, bits: float) -> float:

@@ -51,51 +51,55 @@ class Changes(NamedTuple):
 class _Configuration:
     """The bindings of a configuration: name -> what gin says, with the macros behind it."""
 
-    def __init__(self, text: str, where: str) -> None:
-        self.bindings, self.macros = {}, {}
-        for statement in parsing.statements(text, where):
+    def __init__(self, text: str, origin: str) -> None:
+        self.bindings = {}
+        self.macros = {}
+        for statement in parsing.statements(text, origin):
             scope, selector, name, value = statement[:4]
             selector = f"{scope}/{selector}" if scope else selector
-            known, key = (self.bindings, f"{selector}.{name}") if name else (self.macros, selector)
-            known[key] = repr(value), checking.macros(value)
+            table, key = (self.bindings, f"{selector}.{name}") if name else (self.macros, selector)
+            table[key] = repr(value), checking.macros(value)
 
-    def said(self, name: str) -> str | None:
+    def value_of(self, name: str) -> str | None:
         """The value of a setting; a macro's where that is all it is."""
-        text, seen = self.bindings.get(name, (None, ()))[0], set()
-        while text is not None and (macro := re.fullmatch(r"%([\w./]+)", text)) and macro[1] not in seen:
-            seen.add(macro[1])
+        text = self.bindings.get(name, (None, ()))[0]
+        visited = set()
+        while text is not None and (macro := re.fullmatch(r"%([\w./]+)", text)) and macro[1] not in visited:
+            visited.add(macro[1])
             text = self.macros.get(macro[1], (None, ()))[0]
         return text
 
-    def behind(self, name: str) -> set[str]:
+    def macros_of(self, name: str) -> set[str]:
         """The macros that a setting depends on, through others, too."""
-        found, new = set(), set(self.bindings.get(name, ("", ()))[1])
+        closure = set()
+        new = set(self.bindings.get(name, ("", ()))[1])
         while new:
-            found |= new
-            new = {macro for known in new for macro in self.macros.get(known, ("", ()))[1]} - found
-        return found
+            closure |= new
+            new = {macro for used in new for macro in self.macros.get(used, ("", ()))[1]} - closure
+        return closure
 
 
-def compare(before: str, now: str, where: str) -> Changes:
+def compare(before: str, now: str, origin: str) -> Changes:
     """What differs between two configurations of the same run.
 
     Args:
       before, now: operative configurations, gin text.
-      where: names the first, for messages.
+      origin: names the first, for messages.
 
     Raises:
       UserError: the first cannot be parsed.
     """
-    old, new = _Configuration(before, where), _Configuration(now, "the new configuration")
+    old = _Configuration(before, origin)
+    new = _Configuration(now, "the new configuration")
     macros = {name for name in {*old.macros, *new.macros} if old.macros.get(name) != new.macros.get(name)}
     changes = Changes({}, {})
-    loggers = {name for one in (old, new) for name in _references(one.said("train.loggers"))}
+    loggers = {name for one in (old, new) for name in re.findall(r"@([\w./]+)", one.value_of("train.loggers") or "")}
     for name in sorted({*old.bindings, *new.bindings}):
-        same = old.bindings.get(name) == new.bindings.get(name)
-        if same and not macros & (old.behind(name) | new.behind(name)):
+        is_same = old.bindings.get(name) == new.bindings.get(name)
+        if is_same and not macros & (old.macros_of(name) | new.macros_of(name)):
             continue
-        pair = old.said(name), new.said(name)
-        if not same and {*pair} <= {None, "None"}:
+        pair = old.value_of(name), new.value_of(name)
+        if not is_same and {*pair} <= {None, "None"}:
             continue  # A setting that another version of the program does not have, and that is not made.
         owner = name.rpartition(".")[0]
         is_free = name in _FREE or owner == "Validation" or owner in loggers or is_place(name)
@@ -110,10 +114,6 @@ def is_place(name: str) -> bool:
     return key in PLACES.get(owner.rpartition("/")[2], ())
 
 
-def _references(text: str | None) -> list[str]:
-    return re.findall(r"@([\w./]+)", text or "")
-
-
 def _is_larger(before: str | None, now: str | None) -> bool:
     return bool(before and now and before.isdecimal() and now.isdecimal() and int(now) > int(before))
 
@@ -121,9 +121,9 @@ def _is_larger(before: str | None, now: str | None) -> bool:
 def record(run_dir: str | Path, from_step: int, changes: Changes) -> None:
     """Adds an entry to `RUN/changes.json`; that of a start which came to nothing is replaced."""
     earlier = [entry for entry in history(run_dir) if entry["from_step"] < from_step]
-    again = [entry["settings"] for entry in history(run_dir) if entry["from_step"] >= from_step]
+    replaced = [entry["settings"] for entry in history(run_dir) if entry["from_step"] >= from_step]
     settings = {name: list(pair) for name, pair in (changes.free | changes.others).items()}
-    for entry in reversed(again):  # From before all of them to now.
+    for entry in reversed(replaced):  # From before all of them to now.
         settings = entry | {name: [entry.get(name, pair)[0], pair[1]] for name, pair in settings.items()}
     entries = [*earlier, {"from_step": from_step, "settings": settings}]
     write_atomically(Path(run_dir) / _FILE, json.dumps(entries, indent=1) + "\n")
@@ -139,20 +139,20 @@ def history(run_dir: str | Path) -> list[dict]:
     if not path.exists():
         return []
     try:
-        found = read_json(path)
+        entries = read_json(path)
     except ValueError:
-        found = None
-    if not isinstance(found, list) or not all(
+        entries = None
+    if not isinstance(entries, list) or not all(
         isinstance(entry, dict)
         and all(k in entry and values.fits(kind, entry[k]) for k, kind in _CHANGE.items())
         and all(values.fits(_PAIR, pair) for pair in entry["settings"].values())
-        for entry in found
+        for entry in entries
     ):
         raise UserError(f"{path} is damaged: remove it; the settings of now are in config.gin.")
-    return found
+    return entries
 
 
 def lines(changes: Changes) -> list[str]:
     """What differs, for people, one setting a line."""
-    shown = (changes.free | changes.others).items()
-    return [f"  {name}: {before or 'not set'} -> {now or 'not set'}" for name, (before, now) in shown]
+    pairs = (changes.free | changes.others).items()
+    return [f"  {name}: {before or 'not set'} -> {now or 'not set'}" for name, (before, now) in pairs]

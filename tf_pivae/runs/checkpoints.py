@@ -60,7 +60,6 @@ class Checkpoints:
         """Saves variables under `step`.
 
         Args:
-          step: int.
           groups: dict of a name ("pivae", "critic_optimizer", ...) -> list of Keras variables, in a fixed order.
 
         Raises:
@@ -106,7 +105,6 @@ class Checkpoints:
 
         Args:
           groups: as for `save`; a checkpoint may hold others as well.
-          step: int, or None.
 
         Returns:
           Its step, or None if there is none.
@@ -117,8 +115,8 @@ class Checkpoints:
         steps = self.steps()
         if step is not None:
             if step not in steps:
-                there = f"there are {', '.join(map(str, steps))}" if steps else "there is none"
-                raise UserError(f"no checkpoint of step {step} in {self.directory}: {there}.")
+                available = f"there are {', '.join(map(str, steps))}" if steps else "there is none"
+                raise UserError(f"no checkpoint of step {step} in {self.directory}: {available}.")
             steps = [step]
         for candidate in reversed(steps):
             damage = self._damage(candidate)
@@ -189,11 +187,11 @@ def _checkpoint(groups: dict[str, list[keras.Variable]]) -> tf.train.Checkpoint:
 
     TensorFlow's own walk through Keras 3 objects leaves out layers that are kept in lists, hence the explicit names.
     """
-    named = {
+    by_name = {
         group: {f"{i:04d} {variable.path}": variable.value for i, variable in enumerate(variables)}
         for group, variables in groups.items()
     }
-    return tf.train.Checkpoint(**named)
+    return tf.train.Checkpoint(**by_name)
 
 
 def _difference(path: Path, groups: dict[str, list[keras.Variable]]) -> str | None:

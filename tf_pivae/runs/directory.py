@@ -46,13 +46,13 @@ class RunDirectory:
             os.close(self._lock)
             raise in_use(self.path) from None
         except OSError as error:
-            where = error.filename or self.path
+            path_text = error.filename or self.path
             raise UserError(
-                f"cannot use {self.path} as a run directory: {where}: {error.strerror}; choose another --run_dir."
+                f"cannot use {self.path} as a run directory: {path_text}: {error.strerror}; choose another --run_dir."
             ) from error
 
     def close(self) -> None:
-        """Lets go of the lock."""
+        """Releases the lock."""
         os.close(self._lock)
 
     def claim(self, config: str, facts: dict, start_step: int, changes: Changes) -> None:
@@ -68,16 +68,16 @@ class RunDirectory:
           UserError: the images are of another shape than before.
         """
         try:
-            known = read_json(self.path / "data.json")
+            earlier = read_json(self.path / "data.json")
         except (UserError, ValueError):  # None yet, or a damaged one.
-            known = None
-        kept = [known.get(name) == facts.get(name) for name in _NEVER_CHANGES] if isinstance(known, dict) else []
-        if changes.others and not all(kept):
+            earlier = None
+        equal = [earlier.get(name) == facts.get(name) for name in _NEVER_CHANGES] if isinstance(earlier, dict) else []
+        if changes.others and not all(equal):
             raise UserError(
                 f"{self.path} is a run on images of another shape, of other classes or levels: choose another "
                 "--run_dir."
             )
-        if known != facts:
+        if earlier != facts:
             write_atomically(self.path / "data.json", json.dumps(facts))
         if changes.free or changes.others:
             record(self.path, start_step, changes)

@@ -40,10 +40,10 @@ def fetch(address: str) -> Path:
     Raises:
       UserError: no such model, no network, more than `MOST_BYTES`, or huggingface_hub is not installed.
     """
-    found = _ADDRESS.fullmatch(address)
-    if not found or ".." in address:
+    match = _ADDRESS.fullmatch(address)
+    if not match or ".." in address:
         raise UserError(f"{printable(address)} is no address: write hf://OWNER/NAME, or hf://OWNER/NAME@REVISION.")
-    name, revision = found.groups()
+    name, revision = match.groups()
     cache = Path(os.environ.get("TF_PIVAE_CACHE") or "~/.cache/tf_pivae").expanduser() / "hub" / name
     if revision and _COMMIT.fullmatch(revision) and (cache / revision).is_dir():
         return cache / revision
@@ -104,7 +104,7 @@ def _library() -> ModuleType:
 
 
 @contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
+def _explained(problem: str) -> Iterator[None]:
     """Turns what the library raises, of which there are many kinds, into one line."""
     try:
         yield
@@ -113,12 +113,12 @@ def _explained(what: str) -> Iterator[None]:
     except OSError as error:
         if error.filename:  # The disk; the library's own errors are of this kind, too.
             raise UserError(cannot_write(error.filename, error)) from error
-        raise UserError(_line(what, error)) from error
+        raise UserError(_line(problem, error)) from error
     except Exception as error:
-        raise UserError(_line(what, error)) from error
+        raise UserError(_line(problem, error)) from error
 
 
-def _line(what: str, error: Exception) -> str:
+def _line(problem: str, error: Exception) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     hint = {
         401: "there is no such model, or it is private: `hf auth login`, or set HF_TOKEN",
@@ -126,4 +126,4 @@ def _line(what: str, error: Exception) -> str:
         404: "there is no such model or revision",
     }.get(status)
     reason = hint or printable(next(iter(str(error).strip().splitlines()), "")) or type(error).__name__
-    return f"{what}: {reason.rstrip('.')}."
+    return f"{problem}: {reason.rstrip('.')}."

@@ -65,7 +65,7 @@ def entry(path: Path) -> Entry:
     about = [file.lstat() for file in path.rglob("*") if not file.is_dir()]
     return Entry(
         path=path,
-        state="running" if _held(path) else "damaged" if damaged else state,
+        state="running" if _is_locked(path) else "damaged" if damaged else state,
         step=step,
         num_steps=num_steps,
         bits_per_dim=_number(scores.get("bits/dim, K=1", held_out)),
@@ -87,7 +87,7 @@ def _num_steps(config: str) -> int | None:
     return int(value) if value.isdecimal() else None
 
 
-def _held(path: Path) -> bool:
+def _is_locked(path: Path) -> bool:
     """Whether a process is training there."""
     try:
         lock = os.open(path / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -28,14 +28,14 @@ def restore_model(run_dir: str | Path, model: PiVAE, step: int | str | None = No
       UserError: no whole checkpoint, or one of another architecture.
     """
     facts = load_facts(run_dir)
-    for name, there, here in (
+    for name, theirs, ours in (
         ("images", "x".join(map(str, facts["image_shape"])), "x".join(map(str, model.image_shape))),
         ("classes", facts["num_classes"], model.num_classes),
         ("levels", facts["num_bins"], model.num_bins),
     ):
-        if there != here:
+        if theirs != ours:
             raise UserError(
-                f"{run_dir} is a model of {there} {name}, this is one of {here}: prepare your data as its were, and "
+                f"{run_dir} is a model of {theirs} {name}, this is one of {ours}: prepare your data as its were, and "
                 f"start from its settings, --gin_file={resolve(run_dir) / 'config.gin'}"
             )
     if isinstance(step, str) and step != BEST:

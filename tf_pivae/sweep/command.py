@@ -72,8 +72,8 @@ def sweep(
             for trial, (config, _) in planned.items():
                 trial.claim(config)
             if waiting:
-                with view(trials) as shown:
-                    stopped_by = runner.run_all(trials, waiting, commands, launched, shown)
+                with view(trials) as display:
+                    stopped_by = runner.run_all(trials, waiting, commands, launched, display)
         finally:
             if waiting:
                 launched.close()
@@ -107,11 +107,11 @@ def write_results(sweep_dir: str | Path, trials: list[Trial]) -> list[dict]:
     rows = [results.row(trial) for trial in trials]
     results.write_csv(Path(sweep_dir) / results.RESULTS, rows)
     results.write_hparams(sweep_dir, trials, rows)
-    drawn = draw(rows, [name for name, _ in trials[0].settings])
-    if drawn is None:
+    image = draw(rows, [name for name, _ in trials[0].settings])
+    if image is None:
         (Path(sweep_dir) / "sweep.png").unlink(missing_ok=True)
     else:
-        figures.save_png(drawn, Path(sweep_dir) / "sweep.png")
+        figures.save_png(image, Path(sweep_dir) / "sweep.png")
     return rows
 
 

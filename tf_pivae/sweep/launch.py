@@ -42,7 +42,6 @@ def local_environments(parallel: int, num_gpus: int = 0, threads: int | None = N
     """Environment variables of each of `parallel` trials at a time: its share of the cores, and of the GPUs.
 
     Args:
-      parallel: int.
       num_gpus: GPUs of this machine.
       threads: int, of each trial; None is its share of the cores that this process may use.
     """
@@ -143,7 +142,7 @@ class RayLauncher:
             ray.init(address=address or "local", log_to_driver=False, logging_level="error", **options)
         except (OSError, ValueError, RuntimeError, TimeoutError) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(f"no Ray cluster at {address or 'this machine'}: {reason[0]}") from error
+            raise UserError(f"no Ray cluster at {address or 'this machine'}: {reason[0].rstrip('.')}.") from error
         self._check_capacity(num_cpus, num_gpus)
         self._environment = thread_variables(num_cpus)
         # A lost worker is not retried by Ray: the sweep records it, and its next run continues the trial.

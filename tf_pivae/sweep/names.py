@@ -37,8 +37,8 @@ def resolve(name: str) -> str:
     if bindings:
         raise UserError(f"{name!r} could be {' or '.join(bindings)}: sweep one of these.")
     names = sorted(macros | {parameter for selector in used for parameter in _free_parameters(selector)})
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"macros: {', '.join(sorted(macros)) or 'none'}."
+    matches = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(matches)}?" if matches else f"macros: {', '.join(sorted(macros)) or 'none'}."
     raise UserError(f"nothing to sweep by the name {name!r}; {hint}")
 
 
@@ -58,21 +58,21 @@ def reach() -> tuple[set[str], set[str]]:
     for (scope, selector), values in gin.config._CONFIG.items():
         key = (_MACRO, scope) if selector == _MACRO else (selector, "")
         bindings.setdefault(key, {}).update(values)
-    seen = set()
+    visited = set()
     waiting = [(_ROOT, "")]
     while waiting:
         key = waiting.pop()
-        if key in seen:
+        if key in visited:
             continue
-        seen.add(key)
+        visited.add(key)
         bound = bindings.get(key, {})
         for reference in gin.config.iterate_references(bound):
             scope, selector = reference.config_key
             waiting.append((selector, scope if selector == _MACRO else ""))
         if key[0] != _MACRO:
             waiting += [(selector, "") for selector in _defaults(key[0], bound)]
-    macros = {scope for selector, scope in seen if selector == _MACRO}
-    return {selector for selector, _ in seen if selector != _MACRO}, macros
+    macros = {scope for selector, scope in visited if selector == _MACRO}
+    return {selector for selector, _ in visited if selector != _MACRO}, macros
 
 
 def _defaults(selector, bound):

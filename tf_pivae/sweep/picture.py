@@ -6,10 +6,18 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-_BACKGROUND, _INK, _AXIS = (250, 250, 250), (40, 40, 40), (150, 150, 150)
-_BEST, _WORST = (24, 105, 200), (225, 130, 50)  # Distinguishable with red-green blindness.
+_BACKGROUND = (250, 250, 250)
+_INK = (40, 40, 40)
+_AXIS = (150, 150, 150)
+# Distinguishable with red-green blindness.
+_BEST = (24, 105, 200)
+_WORST = (225, 130, 50)
 _SCALE = 2  # Drawn this many times as large, then reduced: smooth lines.
-_HEIGHT, _TOP, _BOTTOM, _SIDE, _SPACING = 420, 96, 40, 90, 190
+_HEIGHT = 420
+_TOP = 96
+_BOTTOM = 40
+_SIDE = 90
+_SPACING = 190
 _MAX_TICKS = 8
 _LOGARITHMIC_SPAN = 30.0  # largest / smallest from which an axis is logarithmic
 
@@ -36,7 +44,6 @@ def axis(title: str, values: Sequence) -> Axis:
     the axis.
 
     Args:
-      title: str.
       values: list of numbers or str, not empty.
     """
     numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
@@ -46,7 +53,8 @@ def axis(title: str, values: Sequence) -> Axis:
     if not numeric:
         places = {value: (i + 0.5) / len(distinct) for i, value in enumerate(distinct)}
         return Axis(title, [places[value] for value in values], [(places[value], value) for value in distinct])
-    low, high = distinct[0], distinct[-1]
+    low = distinct[0]
+    high = distinct[-1]
     logarithmic = low > 0 and high >= _LOGARITHMIC_SPAN * low
 
     def place(value):

@@ -45,10 +45,10 @@ def plan(
     settings = space.grid(axes) if mode == "grid" else space.random(axes, num_trials, sweep_seed)
     unread = {axis.name for axis in axes}
     configurations = {}
-    for chosen in settings:
-        trial = Trial(chosen, str(Path(sweep_dir).absolute()))
+    for values in settings:
+        trial = Trial(values, str(Path(sweep_dir).absolute()))
         try:
-            loading.parse_gin(gin_files, [*gin_params, *(f"{name}={value}" for name, value in chosen)])
+            loading.parse_gin(gin_files, [*gin_params, *(f"{name}={value}" for name, value in values)])
         except UserError as error:
             raise UserError(f"trial {trial.name}: {error}") from error
         unread = {name for name in unread if not names.in_use(name)}

@@ -46,7 +46,7 @@ def pending(trials: Iterable[Trial], commands: list[Stage]) -> list[Trial]:
 
 
 def run_all(
-    trials: Iterable[Trial], waiting: list[Trial], commands: list[Stage], launcher: Any, shown: Any
+    trials: Iterable[Trial], waiting: list[Trial], commands: list[Stage], launcher: Any, display: Any
 ) -> int | None:
     """Runs the waiting trials, `launcher.max_parallel` at a time; returns the signal that stopped it, or None.
 
@@ -55,7 +55,7 @@ def run_all(
       waiting: those to run.
       commands: `Stage`s of every trial.
       launcher: `LocalLauncher` or `RayLauncher`.
-      shown: an object with `update(records)`, see `view`.
+      display: an object with `update(records)`, see `view`.
     """
     queue = collections.deque(waiting)
     running = {}
@@ -70,7 +70,7 @@ def run_all(
                 trial = queue.popleft()
                 running[launcher.submit(trial, commands)] = trial
                 records[trial] = dataclasses.replace(records[trial], status=RUNNING)
-            shown.update(records)
+            display.update(records)
             if received and running and not received.passed_on:
                 launcher.stop(list(running))
                 received.passed_on = True
@@ -78,7 +78,7 @@ def run_all(
                 for handle in launcher.wait(list(running), _POLL_SECONDS):
                     trial = running.pop(handle)
                     records[trial] = _ended(trial, launcher.error(handle), bool(received))
-        shown.update(records)
+        display.update(records)
     return received[0] if received else None
 
 

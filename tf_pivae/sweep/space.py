@@ -17,7 +17,8 @@ _DIGITS = 4  # Significant digits of a number drawn from a range: what a table s
 _ALL_DIGITS = 17  # Those of a double.
 _RANGES = ("log", "uniform", "int")
 _CONSTANTS = ("True", "False", "None")
-_OPENING, _CLOSING = "([{", ")]}"
+_OPENING = "([{"
+_CLOSING = ")]}"
 
 
 class Choices(NamedTuple):
@@ -67,7 +68,8 @@ def parse_axis(text: str) -> Axis:
       UserError: no name, an empty list or value, a value given twice, an impossible range.
     """
     name, separator, values = text.partition("=")
-    name, values = name.strip(), values.strip()
+    name = name.strip()
+    values = values.strip()
     if not separator or not re.fullmatch(r"[\w./]+", name):
         raise UserError(f"--sweep={text}: expected NAME=VALUE,VALUE,... such as seed=0,1,2.")
     call = re.fullmatch(r"(\w+)\((.*)\)", values)

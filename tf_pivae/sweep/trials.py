@@ -24,7 +24,11 @@ from tf_pivae.errors import UserError, cannot_write
 from tf_pivae.files import write_atomically
 from tf_pivae.system import children
 
-WAITING, RUNNING, FINISHED, FAILED, STOPPED = "waiting", "running", "finished", "failed", "stopped"
+WAITING = "waiting"
+RUNNING = "running"
+FINISHED = "finished"
+FAILED = "failed"
+STOPPED = "stopped"
 _STOPPED_BY = (-signal.SIGINT, -signal.SIGTERM, 128 + signal.SIGINT, 128 + signal.SIGTERM)  # caught, or not
 _POLL_SECONDS = 0.2
 _LONGEST_NAME = 120  # Characters of a folder's name; file systems take 255 bytes.
@@ -32,7 +36,7 @@ _LONGEST_NAME = 120  # Characters of a folder's name; file systems take 255 byte
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What became of a trial so far."""
+    """The state of a trial."""
 
     status: str = WAITING
     done: tuple[str, ...] = ()  # names of the stages that ended well

@@ -50,17 +50,17 @@ class Lines:
     def __init__(self, num_steps: dict[Trial, int], stream: TextIO) -> None:
         self._num_steps = num_steps
         self._stream = stream
-        self._shown = {}
+        self._states = {}
 
     def update(self, records: dict[Trial, Record]) -> None:
         """Shows `records`, a dict trial -> `Record`."""
         for trial, record in records.items():
-            if record.status != self._shown.get(trial, WAITING):
+            if record.status != self._states.get(trial, WAITING):
                 steps, score, error = _cells(trial, record, self._num_steps)
                 parts = [f"{trial.name}: {record.status}", f"step {steps}"]
                 parts += [f"bits/dim {score}"] * bool(score) + [error] * bool(error)
                 print("  ".join(parts), f"({summary(records)})", file=self._stream, flush=True)
-            self._shown[trial] = record.status
+            self._states[trial] = record.status
 
     def __enter__(self) -> Lines:
         return self

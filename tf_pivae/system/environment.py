@@ -20,7 +20,7 @@ def describe_environment() -> dict:
     """
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {
-        "processor": f"{_processor()}, {_cores()} cores",
+        "processor": f"{_processor()}, {num_cores()} cores",
         "memory": _memory(),
         "accelerators": ", ".join(_accelerators()) or "none",
         "system": f"{platform.system()} {platform.machine()}",
@@ -37,11 +37,6 @@ def _processor():
     except OSError:
         models = []
     return models[0] if models else platform.processor() or platform.machine()
-
-
-def _cores():
-    """Those that this process may use, which a container or `taskset` makes fewer than there are."""
-    return num_cores()
 
 
 def _memory():

@@ -4,7 +4,9 @@ import ctypes
 import os
 
 # Parameters of glibc's mallopt(3).
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+_TRIM_THRESHOLD = -1
+_TOP_PAD = -2
+_MMAP_THRESHOLD = -3
 _NEVER = 2**31 - 1
 _GROWTH = 64 << 20
 

@@ -14,16 +14,16 @@ class _Lines(tqdm.tqdm):
     """tqdm's arithmetic, whose states are lines of their own."""
 
     def __init__(self, iterable: Iterable[Any] | None = None, **options: Any) -> None:
-        self._shown = time.monotonic()
+        self._last_display = time.monotonic()
         # `gui`: tqdm itself then draws nothing, and has nothing to wipe away at the end.
         super().__init__(iterable, gui=True, mininterval=_SECONDS, maxinterval=_SECONDS, delay=_SECONDS, **options)
 
     def display(self, *_: Any, **__: Any) -> bool:
         """Prints a line, unless one was printed just now: tqdm also wants to for every new postfix."""
         now = time.monotonic()
-        if now - self._shown > 0.9 * _SECONDS:
+        if now - self._last_display > 0.9 * _SECONDS:
             print(self, file=self.fp, flush=True)
-            self._shown = now
+            self._last_display = now
         return True
 
 

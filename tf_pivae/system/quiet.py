@@ -19,7 +19,7 @@ def import_tensorflow() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as said, _redirected(2, said.fileno()):
+    with tempfile.TemporaryFile() as errors, _redirected(2, errors.fileno()):
         import tensorflow as tf
 
         tf.config.list_physical_devices()

@@ -3,7 +3,8 @@
 import os
 
 _FEW = 2  # Cores up to which one thread an operation was measured to be faster; see docs/performance.md.
-_WITHIN, _BETWEEN = "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"
+_INTRA_OP = "TF_NUM_INTRAOP_THREADS"
+_INTER_OP = "TF_NUM_INTEROP_THREADS"
 
 
 def num_cores() -> int:
@@ -18,8 +19,8 @@ def thread_variables(num_threads: int) -> dict[str, str]:
     wait for each other, which on few cores costs more than it gains: there an operation gets one thread, and the cores
     get different operations. On more cores a model has too few operations at a time for that.
     """
-    within = 1 if num_threads <= _FEW else num_threads
-    return {_WITHIN: str(within), _BETWEEN: str(num_threads), "OMP_NUM_THREADS": str(num_threads)}
+    intra_op = 1 if num_threads <= _FEW else num_threads
+    return {_INTRA_OP: str(intra_op), _INTER_OP: str(num_threads), "OMP_NUM_THREADS": str(num_threads)}
 
 
 def fit_to_cores() -> None:
@@ -27,9 +28,9 @@ def fit_to_cores() -> None:
 
     Where one of TensorFlow's two is set already, nothing is changed.
     """
-    if num_cores() <= _FEW and not any(name in os.environ for name in (_WITHIN, _BETWEEN)):
-        wanted = thread_variables(num_cores())
-        os.environ.update({name: wanted[name] for name in (_WITHIN, _BETWEEN)})
+    if num_cores() <= _FEW and not any(name in os.environ for name in (_INTRA_OP, _INTER_OP)):
+        variables = thread_variables(num_cores())
+        os.environ.update({name: variables[name] for name in (_INTRA_OP, _INTER_OP)})
 
 
 def calls_side_by_side() -> int:
@@ -39,9 +40,9 @@ def calls_side_by_side() -> int:
     """
     import tensorflow as tf
 
-    within = tf.config.threading.get_intra_op_parallelism_threads() or _number(_WITHIN)
-    between = tf.config.threading.get_inter_op_parallelism_threads() or _number(_BETWEEN)
-    if within != 1 or tf.config.list_physical_devices("GPU"):
+    intra_op = tf.config.threading.get_intra_op_parallelism_threads() or _number(_INTRA_OP)
+    between = tf.config.threading.get_inter_op_parallelism_threads() or _number(_INTER_OP)
+    if intra_op != 1 or tf.config.list_physical_devices("GPU"):
         return 1
     return between or num_cores()
 

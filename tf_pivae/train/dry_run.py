@@ -61,7 +61,7 @@ class Rehearsal(NoRecorder):
         return self.restored
 
     def start(self, start_step: int, num_steps: int, batch_size: int) -> bool:
-        """Keeps what would be done, and returns False: this is the end."""
+        """Notes what would be done; False: the training ends here."""
         self.plan = start_step, num_steps, batch_size
         return False
 

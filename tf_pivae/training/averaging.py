@@ -19,7 +19,6 @@ def move(
 
     Args:
       averages, variables: in one order.
-      decay: float.
       updates: n, scalar, how often the variables were updated.
       skipped: scalar; above 0, nothing moves.
     """

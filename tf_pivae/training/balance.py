@@ -28,13 +28,15 @@ class GradientBalance:
     def __init__(self, low: NonNegative = 0.0, high: NonNegative = 1000.0, decay: Decay = 0.99) -> None:
         if low > high:
             raise ValueError(f"`low` = {low} is above `high` = {high}.")
-        self.low, self.high, self.decay = low, high, decay
+        self.low = low
+        self.high = high
+        self.decay = decay
         self._log_ratio = _variable("log_ratio", "float32")
         self._count = _variable("count", "int64")
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """What a later step depends on."""
+        """The variables that a later step depends on."""
         return [self._log_ratio, self._count]
 
     def log_ratio(self, likelihood_slope: tf.Tensor, quality_slope: tf.Tensor) -> tf.Tensor:

@@ -22,7 +22,7 @@ _FROM_OTHER_WORKERS = (
 
 
 @contextlib.contextmanager
-def explained(what: str) -> Iterator[None]:
+def explained(problem: str) -> Iterator[None]:
     """Turns whatever is raised within into a `UserError` of one line, "WHAT: REASON".
 
     For calls whose arguments all come from the configuration. TF_PIVAE_DEBUG=1 lets the exception through.
@@ -38,9 +38,9 @@ def explained(what: str) -> Iterator[None]:
         if missing:
             raise UserError(missing) from error
         if isinstance(error, RecursionError):
-            raise UserError(f"{what}: it leads back to itself.") from error
+            raise UserError(f"{problem}: it leads back to itself.") from error
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise UserError(f"{what}: {kind}{first_line(error)}") from error
+        raise UserError(f"{problem}: {kind}{first_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -56,12 +56,12 @@ def bounded_variables(limit: int | None = None, reason: str = "this machine's me
     """
     limit = physical_memory() if limit is None else limit
     refusal = f"the model's variables take more than {limit / 1e9:.3g} GB, {reason}: lower its widths or its depth."
-    taken = 0
+    num_bytes = 0
 
     def create(next_creator: Callable, **arguments: Any) -> tf.Variable:
-        nonlocal taken
-        taken += _num_bytes(arguments)
-        if taken > limit:
+        nonlocal num_bytes
+        num_bytes += _num_bytes(arguments)
+        if num_bytes > limit:
             raise UserError(refusal)
         return next_creator(**arguments)
 
@@ -69,7 +69,7 @@ def bounded_variables(limit: int | None = None, reason: str = "this machine's me
         with tf.variable_creator_scope(create):
             yield
     except UserError as error:
-        if taken > limit:  # Keras wraps an error within a layer's call in a long message.
+        if num_bytes > limit:  # Keras wraps an error within a layer's call in a long message.
             raise UserError(refusal) from error
         raise
 

@@ -61,7 +61,7 @@ def every(interval: int, step: tf.Tensor, loss: Callable[[], tf.Tensor], variabl
       `interval` times the loss and its gradients in every `interval`-th step, zeros in the others.
     """
 
-    def due():
+    def compute():
         with tf.GradientTape() as tape:
             value = interval * loss()
         pairs = zip(pulled(tape, value, variables), zeros, strict=True)
@@ -71,4 +71,4 @@ def every(interval: int, step: tf.Tensor, loss: Callable[[], tf.Tensor], variabl
         return tf.zeros([]), zeros
 
     zeros = [tf.zeros(variable.shape) for variable in variables]
-    return tf.cond(step % interval == 0, due, not_due)
+    return tf.cond(step % interval == 0, compute, not_due)

@@ -1,5 +1,6 @@
 """The training loop: data and step in, checkpoints, metrics and pictures out."""
 
+import dataclasses
 import math
 import signal
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ _DRAIN_EVERY = 20  # Steps between looks at the metrics: each look waits for the
 
 
 class Outcome(NamedTuple):
-    """What a training came to."""
+    """The result of a training."""
 
     step: int  # the last step taken
     signal: int | None  # the signal that stopped it before the end, or None
@@ -51,9 +52,6 @@ def train(
         of TF_CONFIG, each of which runs the same command. Only the chief needs `run_dir`.
       recorder: a function of `run_dir`, `keep_checkpoints` and `loggers` that returns what writes the run down:
         `Recorder`, or `tf_pivae.train.dry_run.Rehearsal`, which writes nothing and ends before the first step.
-
-    Returns:
-      `Outcome`.
 
     Raises:
       UserError: data, configuration, disk, or `recipe.max_consecutive_skips`.
@@ -128,13 +126,13 @@ def _initialize(recipe: Recipe, trainer: Trainer, data: ImageDataset, strategy: 
         trainer.initialize(data.train.images[first], labels, weights=recipe.initial_run is None)
 
 
-def _jit_compile(strategy: tf.distribute.Strategy, wanted: bool | None) -> bool:
+def _jit_compile(strategy: tf.distribute.Strategy, setting: bool | None) -> bool:
     """Whether XLA compiles the step: what is wanted, or where that is None what is right for the devices."""
     replicas = strategy.num_replicas_in_sync
-    if wanted and replicas > 1:
+    if setting and replicas > 1:
         raise UserError(f"jit_compile = True is for one replica, here are {replicas}: leave it unset.")
-    if wanted is not None:
-        return wanted
+    if setting is not None:
+        return setting
     return replicas == 1 and "GPU" in strategy.extended.worker_devices[0]
 
 
@@ -146,24 +144,19 @@ def _check_levels(data: ImageDataset, pivae: PiVAE) -> None:
         )
 
 
+@dataclasses.dataclass
 class _Loop:
     """The steps of one process between start and end."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        strategy: tf.distribute.Strategy,
-        workers: Workers,
-        trainer: Trainer,
-        data: ImageDataset,
-        recorder: Recorder | NoRecorder,
-        stopping: Stopping,
-        validation: Validation | None = None,
-    ) -> None:
-        self.recipe, self.strategy, self.workers, self.trainer = recipe, strategy, workers, trainer
-        self.data, self.recorder = data, recorder
-        self.stopping, self.validation = stopping, validation
-        self._consecutive_skips = 0
+    recipe: Recipe
+    strategy: tf.distribute.Strategy
+    workers: Workers
+    trainer: Trainer
+    data: ImageDataset
+    recorder: Recorder | NoRecorder
+    stopping: Stopping
+    validation: Validation | None
+    consecutive_skips: int = 0
 
     def run(self, start_step: int) -> int:
         """Trains up to `num_steps`, or until SIGTERM or SIGINT; returns the last step."""
@@ -187,9 +180,9 @@ class _Loop:
             if logs or saves or len(pending) >= _DRAIN_EVERY:
                 self._drain(pending, step, logs)
             if recipe.sample_every and step % recipe.sample_every == 0:
-                self.recorder.draw_samples(step, self._shown)
+                self.recorder.draw_samples(step, self._averaged)
             if self.validation is not None and (step % self.validation.every == 0 or step == recipe.num_steps):
-                self.recorder.validate(step, self.trainer.state, self._shown, self.validation)
+                self.recorder.validate(step, self.trainer.state, self._averaged, self.validation)
             if saves:  # Last: what comes before it is done again after a kill.
                 self.recorder.save(step, self.trainer.state)
                 saved_step = step
@@ -202,7 +195,7 @@ class _Loop:
         return step
 
     @property
-    def _shown(self) -> PiVAE:
+    def _averaged(self) -> PiVAE:
         """The model that is evaluated and loaded."""
         return self.trainer.moving_average or self.trainer.pivae
 
@@ -238,9 +231,9 @@ class _Loop:
     def _judge(self, step: int, values: dict[str, float]) -> None:
         """Counts skipped steps; ends the run when too many come in a row, or when no later one can be better."""
         if not any(values.get(name) for name in ("skipped_generator", "skipped_critic")):
-            self._consecutive_skips = 0
+            self.consecutive_skips = 0
             return
-        self._consecutive_skips += 1
+        self.consecutive_skips += 1
         terms = [name for name, value in values.items() if not math.isfinite(value)]
         term = terms[0] if terms else "gradient_norm"
         self.recorder.say(f"step {step} skipped: {term} is not finite.")
@@ -250,8 +243,8 @@ class _Loop:
                 f"step {step} was skipped because {bad}; it was not saved. The same command goes on from the last "
                 "checkpoint; lower Trainer.learning_rate or Trainer.adversarial_weight if it happens again."
             )
-        if self._consecutive_skips >= self.recipe.max_consecutive_skips:
+        if self.consecutive_skips >= self.recipe.max_consecutive_skips:
             raise UserError(
-                f"{self._consecutive_skips} steps in a row were not finite, the last at step {step} in {term}; none "
+                f"{self.consecutive_skips} steps in a row were not finite, the last at step {step} in {term}; none "
                 "of them was saved. Lower Trainer.learning_rate or Trainer.adversarial_weight, or look at the data."
             )

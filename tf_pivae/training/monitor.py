@@ -41,7 +41,9 @@ class Monitor:
             smoothing=0.05,
         )
         self._num_steps = num_steps
-        self._clock, self._clock_step, self._first = time.monotonic(), start_step, (time.monotonic(), start_step)
+        self._clock = time.monotonic()
+        self._clock_step = start_step
+        self._first = (time.monotonic(), start_step)
 
     def advance(self, steps: int = 1) -> None:
         """Moves the progress bar."""
@@ -52,17 +54,18 @@ class Monitor:
         now = time.monotonic()
         seconds = max(now - self._clock, 1e-9)
         metrics = {**metrics, "images_per_second": (step - self._clock_step) * self._images_per_step / seconds}
-        self._clock, self._clock_step = now, step
+        self._clock = now
+        self._clock_step = step
         self.write(step, metrics)
-        shown = [f"{short} {metrics[name]:.3f}" for name, short in _ON_THE_BAR if name in metrics]
+        values = [f"{short} {metrics[name]:.3f}" for name, short in _ON_THE_BAR if name in metrics]
         if self._terminal:
-            self._bar.set_postfix_str(", ".join(shown))
+            self._bar.set_postfix_str(", ".join(values))
         else:
-            done = step - self._first[1]
-            left = (now - self._first[0]) / max(done, 1) * (self._num_steps - step)
+            num_steps = step - self._first[1]
+            seconds_left = (now - self._first[0]) / max(num_steps, 1) * (self._num_steps - step)
             self.say(
-                f"step {step}/{self._num_steps}  {'  '.join(shown)}  {metrics['images_per_second']:.0f} images/s  "
-                f"{left / 60:.1f} min left"
+                f"step {step}/{self._num_steps}  {'  '.join(values)}  {metrics['images_per_second']:.0f} images/s  "
+                f"{seconds_left / 60:.1f} min left"
             )
 
     def write(self, step: int, metrics: dict[str, float]) -> None:

@@ -147,7 +147,7 @@ def _whole(kind: Any) -> type:
     }
 
     def initialize(self, *arguments, **keywords):
-        super(made, self).__init__(*arguments, **keywords)
+        super(optimizer, self).__init__(*arguments, **keywords)
 
     initialize.__name__ = "__init__"  # Under which gin registers it.
     initialize.__signature__ = signature.replace(parameters=list(parameters.values()))  # type: ignore[attr-defined]
@@ -158,8 +158,8 @@ def _whole(kind: Any) -> type:
     }
     about = f"Keras' {kind.__name__}, its step taken whole or not at all; its arguments are those of Keras."
     members = {"__init__": initialize, "__doc__": about, "__module__": __name__}
-    made = type(kind.__name__, (WholeSteps, kind), members)
-    return configurable(made)
+    optimizer = type(kind.__name__, (WholeSteps, kind), members)
+    return configurable(optimizer)
 
 
 OPTIMIZERS = {

@@ -55,7 +55,9 @@ class Recorder:
         from_here: bool = False,
         callback: Callable[[int, dict[str, float]], bool | None] | None = None,
     ) -> None:
-        self._make_loggers, self._from_here, self._callback = loggers, from_here, callback
+        self._make_loggers = loggers
+        self._from_here = from_here
+        self._callback = callback
         self._directory = RunDirectory(run_dir)
         self._path = self._directory.path
         self._checkpoints = Checkpoints(self._path / "checkpoints", keep_checkpoints)
@@ -94,7 +96,8 @@ class Recorder:
                 loggers.append(make(run_dir=self._path, start_step=start_step))
         self._keeps_records = any(isinstance(logger, JsonlLogger) for logger in loggers)
         self._monitor = Monitor(loggers, start_step, num_steps, batch_size)
-        self.advance, self.say = self._monitor.advance, self._monitor.say
+        self.advance = self._monitor.advance
+        self.say = self._monitor.say
         if changed := lines(self._changes):
             self.say("\n".join([f"goes on from step {start_step} with other settings (RUN/changes.json):", *changed]))
         return True
@@ -103,7 +106,7 @@ class Recorder:
         """Writes the metrics of a step down, and shows them to the callback."""
         self._monitor.report(step, metrics)
         if self._callback is not None and self._callback(step, metrics):
-            signal.raise_signal(signal.SIGTERM)  # Which `Stopping` has an eye on.
+            signal.raise_signal(signal.SIGTERM)  # `Stopping` handles it.
 
     def save(self, step: int, state: dict[str, list]) -> None:
         """Writes a checkpoint."""
@@ -130,15 +133,15 @@ class Recorder:
         started = time.monotonic()
         scores = validation(model)
         best = not self._best.steps() or scores[validation.best] < min(earlier, default=math.inf)
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-        self.say(f"step {step}  validation: {shown}{', the best so far' if best else ''}")
+        values = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+        self.say(f"step {step}  validation: {values}{', the best so far' if best else ''}")
         if best:
             self._best.save(step, {name: state[name] for name in ("pivae", "moving_average") if name in state})
         seconds = {f"{PREFIX}seconds": time.monotonic() - started}
         self._monitor.write(step, {PREFIX + name: value for name, value in scores.items()} | seconds)
 
     def close(self) -> None:
-        """Lets go of everything."""
+        """Closes the loggers, and releases the run directory."""
         if self._monitor is not None:
             self._monitor.close()
         self._directory.close()
@@ -157,7 +160,6 @@ class Recorder:
           step: int, that of the weights.
           model: `PiVAE`.
           test: `ImageSplit`.
-          importance_samples: int.
 
         Returns:
           Mean and standard error over images at K = 1.
@@ -211,14 +213,14 @@ def _bits_per_dim(model: PiVAE, images: np.ndarray, k: int, labels: np.ndarray |
     with tqdm.tqdm(total=len(images), desc=f"held-out bits/dim, K = {k}", unit="img", leave=False, disable=None) as bar:
         for start in range(0, len(images), _BATCH):
             rows = slice(start, start + _BATCH)
-            chosen = None if labels is None else labels[rows]
-            parts.append(model.bits_per_dim(images[rows], k, labels=chosen, batch_size=_BATCH, first_row=start))
+            batch_labels = None if labels is None else labels[rows]
+            parts.append(model.bits_per_dim(images[rows], k, labels=batch_labels, batch_size=_BATCH, first_row=start))
             bar.update(len(parts[-1]))
     return np.concatenate(parts).astype(np.float64)
 
 
 class NoRecorder:
-    """A worker's that is not the chief: it leaves nothing behind."""
+    """The recorder of a worker that is not the chief: it writes nothing."""
 
     def _nothing(self, *_: Any, **__: Any) -> Any:
         return None
@@ -227,9 +229,9 @@ class NoRecorder:
     draw_samples = draw_final_pictures = validate = _nothing
 
     def start(self, *_: Any, **__: Any) -> bool:
-        """The steps are everyone's."""
+        """True: every worker takes the steps."""
         return True
 
     def evaluate(self, *_: object) -> tuple[None, None]:
-        """The chief's business."""
+        """(None, None): only the chief evaluates."""
         return None, None

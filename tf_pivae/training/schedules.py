@@ -22,7 +22,6 @@ class LinearSchedule(keras.optimizers.schedules.LearningRateSchedule):
       rate: float, the learning rate between warm-up and decay.
       warmup_steps: int; 0 is off.
       decay_start: int, at most `num_steps`; 0 decays all the way.
-      end: float.
     """
 
     def __init__(
@@ -35,8 +34,11 @@ class LinearSchedule(keras.optimizers.schedules.LearningRateSchedule):
     ) -> None:
         if decay_start > num_steps:
             raise ValueError(f"`decay_start` = {decay_start} is greater than `num_steps` = {num_steps}.")
-        self.num_steps, self.rate, self.end = num_steps, rate, end
-        self.warmup_steps, self.decay_start = warmup_steps, decay_start
+        self.num_steps = num_steps
+        self.rate = rate
+        self.end = end
+        self.warmup_steps = warmup_steps
+        self.decay_start = decay_start
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         """step: scalar of an integer type -> scalar float32."""

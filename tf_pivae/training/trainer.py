@@ -61,7 +61,6 @@ class Trainer(KerasMethods):
       generator_optimizer, critic_optimizer: None, or a function that returns another one of
         `tf_pivae.training.optimizer`.
       moving_average_decay: float, the average's memory.
-      seed: int.
     """
 
     def __init__(
@@ -99,16 +98,24 @@ class Trainer(KerasMethods):
             raise ValueError("nothing to train: give a `critic`, or a `likelihood_weight` above 0.")
         if likelihood_weight == 0.0 and (adversarial_start or balance is not None):
             raise ValueError("`adversarial_start` and `balance` need a `likelihood_weight` above 0.")
-        self.pivae, self.critic, self.moving_average = pivae, critic, moving_average
-        self.likelihood_weight, self.adversarial_weight = likelihood_weight, adversarial_weight
-        self.adversarial_start, self.adversarial_ramp_steps = adversarial_start, adversarial_ramp_steps
+        self.pivae = pivae
+        self.critic = critic
+        self.moving_average = moving_average
+        self.likelihood_weight = likelihood_weight
+        self.adversarial_weight = adversarial_weight
+        self.adversarial_start = adversarial_start
+        self.adversarial_ramp_steps = adversarial_ramp_steps
         self.balance = None if balance is None or critic is None else balance()
-        self.critic_loss, self.critic_steps = critic_loss, critic_steps
+        self.critic_loss = critic_loss
+        self.critic_steps = critic_steps
         self.regularizer = None if regularizer is None else regularizer()
         self.regularizer_interval = regularizer_interval
         self.augment = None if augment is None else augment()
-        self.free_nats, self.kl_weight, self.kl_warmup_steps = free_nats, kl_weight, kl_warmup_steps
-        self.moving_average_decay, self.seed = moving_average_decay, seed
+        self.free_nats = free_nats
+        self.kl_weight = kl_weight
+        self.kl_warmup_steps = kl_warmup_steps
+        self.moving_average_decay = moving_average_decay
+        self.seed = seed
         adamax = functools.partial(Adamax, learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2)
         self.generator_optimizer = (generator_optimizer or adamax)(name="generator_optimizer")
         self.inference_only = inference_only
@@ -142,7 +149,7 @@ class Trainer(KerasMethods):
 
     @property
     def generator_variables(self) -> list[keras.Variable]:
-        """What the generator's optimiser moves."""
+        """The variables that the generator's optimiser updates."""
         return self.pivae.inference_variables if self.inference_only else self.pivae.trainable_variables
 
     @property
@@ -199,26 +206,27 @@ class Trainer(KerasMethods):
             skipped = 0.0
             for i in range(self.critic_steps):
                 draw = f"adversary/{i}"
-                of_critic, judged, samples = self._critic_gradients(images, labels, noise, draw)
-                norm, now = self._apply(self.critic_optimizer, self.critic.trainable_variables, of_critic)
+                critic_gradients, critic_metrics, samples = self._critic_gradients(images, labels, noise, draw)
+                norm, skips = self._apply(self.critic_optimizer, self.critic.trainable_variables, critic_gradients)
                 self.critic.update_normalization()
-                skipped = tf.maximum(now, skipped)  # Any of them counts.
-            metrics |= {**judged, "critic_gradient_norm": norm, "skipped_critic": skipped}
+                skipped = tf.maximum(skips, skipped)  # 1 where any of them was skipped.
+            metrics |= {**critic_metrics, "critic_gradient_norm": norm, "skipped_critic": skipped}
             # The samples of the last critic step serve the generator too.
-            of_quality, answered = self._quality_gradients(samples, labels, noise.fold_in(draw))
-            metrics |= answered
+            quality_gradients, quality_metrics = self._quality_gradients(samples, labels, noise.fold_in(draw))
+            metrics |= quality_metrics
             if self.balance is not None:
                 log_ratio = self.balance.log_ratio(metrics["likelihood_slope"], metrics["quality_slope"])
                 weight = self._ramp() * self.balance.weight(self.adversarial_weight, log_ratio)
-                of_quality = scaled(weight, of_quality)
+                quality_gradients = scaled(weight, quality_gradients)
                 metrics["adversarial_weight"] = weight
-            gradients = add(gradients, spread(of_quality, self.outside_the_head))
+            gradients = add(gradients, spread(quality_gradients, self.outside_the_head))
         norm, skipped = self._apply(self.generator_optimizer, variables, gradients)
         if log_ratio is not None:
             self.balance.update(log_ratio, skipped)
         metrics |= {"gradient_norm": norm, "skipped_generator": skipped, "log_sigma": self.pivae.vae.log_sigma}
         if self.moving_average is not None:
-            averages, updates = self.moving_average.variables, self.generator_optimizer.updates
+            averages = self.moving_average.variables
+            updates = self.generator_optimizer.updates
             averaging.move(averages, self.pivae.variables, self.moving_average_decay, updates, skipped)
         values = replica_mean(tf.stack([tf.cast(value, tf.float32) for value in metrics.values()]))
         return dict(zip(metrics, tf.unstack(values), strict=True))
@@ -228,7 +236,7 @@ class Trainer(KerasMethods):
     def _likelihood_gradients(
         self, images: tf.Tensor, labels: tf.Tensor | None, noise: RowNoise
     ) -> tuple[Gradients, dict[str, tf.Tensor]]:
-        """Of L_C, for `generator_variables`."""
+        """Gradients of L_C for `generator_variables`, and metrics."""
         with tf.GradientTape() as tape:
             bound = self.pivae.bound(images, noise.fold_in("likelihood"), self._training, labels)
             loss = self._coverage_loss(bound)
@@ -237,7 +245,7 @@ class Trainer(KerasMethods):
     def _critic_gradients(
         self, images: tf.Tensor, labels: tf.Tensor | None, noise: RowNoise, draw: str
     ) -> tuple[Gradients, dict[str, tf.Tensor], "Samples | None"]:
-        """Of the critic's loss on real images and fresh samples, which are returned for the generator.
+        """Gradients of the critic's loss on real images and fresh samples, which are returned for the generator.
 
         Args:
           draw: names the stream of noise of the samples.
@@ -248,12 +256,12 @@ class Trainer(KerasMethods):
     def _quality_gradients(
         self, samples: "Samples | None", labels: tf.Tensor | None, noise: RowNoise
     ) -> tuple[Gradients, dict[str, tf.Tensor]]:
-        """Of L_Q, for the variables outside of the head, times the weight where that is known beforehand."""
+        """Gradients of L_Q for the variables outside of the head, times the weight where that is known beforehand."""
         fake = samples.images
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(fake)
-            seen = self._augmented(fake, noise.fold_in("augment/generator"))
-            quality = losses.quality_loss(self.critic(seen, labels=labels))
+            augmented = self._augmented(fake, noise.fold_in("augment/generator"))
+            quality = losses.quality_loss(self.critic(augmented, labels=labels))
         upstream = tape.gradient(quality, fake)
         pairs = zip(self.generator_variables, self.outside_the_head, strict=True)
         variables = [variable for variable, passes in pairs if passes]
@@ -268,7 +276,7 @@ class Trainer(KerasMethods):
         with tf.GradientTape() as tape:
             mean = self.pivae.vae.sample_mean(noise, labels=labels)
             v = self.pivae.observe(mean, noise)
-            return Samples(critic_scale(self.pivae.dequantization.seen(v)), mean, tape)
+            return Samples(critic_scale(self.pivae.dequantization.critic_view(v)), mean, tape)
 
     def _judge(
         self, images: tf.Tensor, fake: tf.Tensor, labels: tf.Tensor | None, noise: RowNoise, critic_noise: RowNoise
@@ -287,7 +295,8 @@ class Trainer(KerasMethods):
         variables = self.critic.trainable_variables
         lazy = self.regularizer is not None and self.regularizer_interval > 1
         with tf.GradientTape() as tape:
-            real_logits, fake_logits = logits(real), logits(fake)
+            real_logits = logits(real)
+            fake_logits = logits(fake)
             loss = self.critic_loss(real_logits, fake_logits)
             added = 0.0 if lazy else regularization()
             total = loss + added

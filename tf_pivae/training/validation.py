@@ -55,7 +55,9 @@ class Validation:
     ) -> None:
         if samples == 1:
             raise ValueError("`samples` = 1: a covariance needs at least 2.")
-        self.every, self.best, self._importance_samples = every, best, importance_samples
+        self.every = every
+        self.best = best
+        self._importance_samples = importance_samples
         self._examples = test.take(examples) if likelihood and examples else None
         self._reference = test.take(reference)
         self._samples = samples

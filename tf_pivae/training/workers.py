@@ -16,6 +16,13 @@ import tensorflow as tf
 
 from tf_pivae.errors import UserError, WorkerLost, first_line
 
+_CONNECTION_ERRORS = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
 _ASK_EVERY = 20  # Steps between checks whether a worker was told to stop: each is an exchange between all.
 
 
@@ -55,7 +62,8 @@ def num_workers(tf_config: str) -> int:
     shape = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
     try:
         config = json.loads(tf_config)
-        cluster, task = config.get("cluster", {}), config.get("task", {})
+        cluster = config.get("cluster", {})
+        task = config.get("task", {})
         addresses = [*cluster.get("chief", []), *cluster.get("worker", [])]
         if not addresses:
             return 1
@@ -78,24 +86,24 @@ class Workers:
         self._strategy = strategy
         resolver = strategy.cluster_resolver
         cluster = resolver.cluster_spec().as_dict() if resolver else {}
-        self._alone = sum(len(peers) for peers in cluster.values()) < 2
+        self._is_alone = sum(len(peers) for peers in cluster.values()) < 2
         first = "chief" if "chief" in cluster else "worker"
-        self.is_chief = self._alone or (resolver.task_type, resolver.task_id) == (first, 0)
+        self.is_chief = self._is_alone or (resolver.task_type, resolver.task_id) == (first, 0)
 
     def share(self, variables: Iterable) -> None:
         """Sets every worker's variables to the chief's."""
-        if self._alone:
+        if self._is_alone:
             return
         with self.watched():
             for dtype in sorted({variable.dtype for variable in variables}):  # A reduction takes tensors of one type.
-                chosen = [variable for variable in variables if variable.dtype == dtype]
-                values = self._sum([tf.convert_to_tensor(variable) for variable in chosen], counts=self.is_chief)
-                for variable, value in zip(chosen, values, strict=True):
+                group = [variable for variable in variables if variable.dtype == dtype]
+                values = self._sum([tf.convert_to_tensor(variable) for variable in group], counts=self.is_chief)
+                for variable, value in zip(group, values, strict=True):
                     variable.assign(value)
 
     def stop_requested(self, step: int, requested: bool) -> bool:
         """Whether any worker asks to stop; with several, asked every few steps so that all stop at the same one."""
-        if self._alone:
+        if self._is_alone:
             return requested
         if step % _ASK_EVERY:
             return False
@@ -104,13 +112,13 @@ class Workers:
 
     def wait(self) -> None:
         """Returns when every worker is here."""
-        if not self._alone:
+        if not self._is_alone:
             with self.watched():
                 self._sum([tf.constant(1)])
 
     def watched(self) -> AbstractContextManager:
         """A context in which the loss of another worker is a `WorkerLost`."""
-        return _Watched(self._alone)
+        return _Watched(self._is_alone)
 
     def _sum(self, values, counts=True):
         """The sum over workers of each tensor, of those workers that count."""
@@ -129,16 +137,14 @@ class Workers:
 class _Watched:
     """See `Workers.watched`."""
 
-    def __init__(self, alone: bool) -> None:
-        self._alone = alone
+    def __init__(self, is_alone: bool) -> None:
+        self._is_alone = is_alone
 
     def __enter__(self) -> _Watched:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        lost = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError,
-                tf.errors.DeadlineExceededError)  # fmt: skip
-        if not self._alone and isinstance(error, lost):
+        if not self._is_alone and isinstance(error, _CONNECTION_ERRORS):
             raise WorkerLost(
                 f"another worker is gone ({first_line(error)[:200]}). Nothing of the unfinished step is kept: "
                 "start the same command again on every worker, and they go on from the last checkpoint."

@@ -33,7 +33,7 @@ def claimed(folder: Path, settings: dict[str, Any], output: str | Path) -> Itera
         be written.
     """
     path = folder / SETTINGS
-    made = not folder.exists()
+    is_new = not folder.exists()
     fresh = False
     try:
         folder.mkdir(exist_ok=True)
@@ -58,7 +58,7 @@ def claimed(folder: Path, settings: dict[str, Any], output: str | Path) -> Itera
         if fresh and not any(other.stat().st_size for other in others):  # Nothing was written.
             for file in (path, *others):
                 file.unlink(missing_ok=True)
-            if made:
+            if is_new:
                 folder.rmdir()
         os.close(lock)
 
@@ -70,10 +70,10 @@ def _compare(path: Path, settings: dict[str, Any], output: str | Path) -> None:
     except (ValueError, TypeError):
         raise UserError(f"{path} is damaged: remove {path.parent}, or choose another --output.") from None
     if different:
-        was, now = before.get(different[0]), settings.get(different[0])
+        name = different[0]
         raise UserError(
-            f"{output} was started with {different[0]} = {was}, and this is {now}: give the settings of {path}, or "
-            "choose another --output."
+            f"{output} was started with {name} = {before.get(name)}, and this is {settings.get(name)}: give the "
+            f"settings of {path}, or choose another --output."
         )
 
 
@@ -93,15 +93,15 @@ def unfinished(output: str | Path, settings: dict[str, Any]) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def identity(run_dir: Path, wanted: int | str | None, step: int) -> str:
+def identity(run_dir: Path, requested: int | str | None, step: int) -> str:
     """What tells a checkpoint from any other, wherever its run lies: of its configuration and its weights' sums.
 
     Args:
       run_dir: folder of the run.
-      wanted: the checkpoint as it was asked for: a step, "best", or None for the newest.
+      requested: the checkpoint as it was asked for: a step, "best", or None for the newest.
       step: the one that this came to.
     """
     from tf_pivae.runs.checkpoints import of_run
 
-    content = (run_dir / "config.gin").read_bytes() + b"\0" + of_run(run_dir, wanted).manifest(step)
+    content = (run_dir / "config.gin").read_bytes() + b"\0" + of_run(run_dir, requested).manifest(step)
     return hashlib.sha256(content).hexdigest()[:16]

@@ -28,9 +28,9 @@ class Reference(NamedTuple):
 
 
 def reference(bits: np.ndarray) -> Reference:
-    """Of bits per dimension, float [N]."""
-    bits, mean = np.sort(np.asarray(bits, np.float64)), float(np.mean(bits))
-    return Reference(bits, mean, np.sort(np.abs(bits - mean)))
+    """The `Reference` of bits per dimension, float [N]."""
+    mean = float(np.mean(bits))
+    return Reference(np.sort(np.asarray(bits, np.float64)), mean, np.sort(np.abs(bits - mean)))
 
 
 def columns(log_prob: np.ndarray, error: np.ndarray, images: np.ndarray, held_out: Reference) -> dict[str, np.ndarray]:
@@ -50,13 +50,13 @@ def columns(log_prob: np.ndarray, error: np.ndarray, images: np.ndarray, held_ou
     """
     bits = bits_per_dim(log_prob, images)
     count = len(held_out.bits)
-    below, up_to = (np.searchsorted(held_out.bits, bits, side) for side in ("left", "right"))
+    num_below, up_to = (np.searchsorted(held_out.bits, bits, side) for side in ("left", "right"))
     farther = count - np.searchsorted(held_out.distances, np.abs(bits - held_out.mean), "left")
     return {
         "log_prob": log_prob,
         "bits_per_dim": bits,
         "standard_error": bits_per_dim(-error, images),
-        "percentile": 100.0 * (count - (below + up_to) / 2) / count,
+        "percentile": 100.0 * (count - (num_below + up_to) / 2) / count,
         "typicality_p": (1 + farther) / (count + 1),
         "bits_over_png": bits - png_bits(images),
     }

@@ -17,7 +17,7 @@ class Area(NamedTuple):
 
 
 class Separation(NamedTuple):
-    """How well unusual images are told from usual ones."""
+    """How well unusual images are distinguished from usual ones."""
 
     auroc: Area
     aupr: Area  # The area under the precision-recall curve by chance is the share of unusual images.
@@ -39,8 +39,8 @@ def separation(usual: np.ndarray, unusual: np.ndarray, resamples: int = RESAMPLE
     rng = np.random.default_rng(seed)
 
     def resampled() -> tuple[float, float]:
-        drawn = (places[rng.integers(len(places), size=len(places))] for places in sets)
-        return _areas(*(np.bincount(places, minlength=len(levels)) for places in drawn))
+        samples = (places[rng.integers(len(places), size=len(places))] for places in sets)
+        return _areas(*(np.bincount(places, minlength=len(levels)) for places in samples))
 
     exact = _areas(*(np.bincount(places, minlength=len(levels)) for places in sets))
     spread = np.percentile([resampled() for _ in range(resamples)], _INTERVAL, axis=0)
@@ -49,8 +49,8 @@ def separation(usual: np.ndarray, unusual: np.ndarray, resamples: int = RESAMPLE
 
 def _areas(negative: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
     """AUROC and average precision of the counts of both sets at each level, ascending."""
-    below = np.cumsum(negative) - negative / 2
-    auroc = (positive * below).sum() / (negative.sum() * positive.sum())
+    num_below = np.cumsum(negative) - negative / 2
+    auroc = (positive * num_below).sum() / (negative.sum() * positive.sum())
     true_positives, all_above = (np.cumsum(counts[::-1])[::-1] for counts in (positive, positive + negative))
     precision = true_positives / np.maximum(all_above, 1)
     return float(auroc), float((positive * precision).sum() / positive.sum())

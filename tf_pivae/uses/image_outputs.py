@@ -124,11 +124,12 @@ class _Grid:
 
 class _Folder:
     def __init__(self, path: Path, num_bins: int) -> None:
-        self._path, self._num_bins = path, num_bins
-        self._there = set(os.listdir(path)) - {SETTINGS}
+        self._path = path
+        self._num_bins = num_bins
+        self._files = set(os.listdir(path)) - {SETTINGS}
 
     def has(self, first: int, names: Sequence[str]) -> bool:
-        return self._there.issuperset(names)
+        return self._files.issuperset(names)
 
     def add(self, first: int, names: Sequence[str], images: np.ndarray) -> None:
         for name, image in zip(names, figures.full_scale(images, self._num_bins), strict=True):
@@ -139,7 +140,8 @@ class _Array:
     """A file of raw rows that grows, and is packed when it is whole."""
 
     def __init__(self, folder: Path, image_shape: tuple[int, ...]) -> None:
-        self._folder, self._shape = folder, image_shape
+        self._folder = folder
+        self._shape = image_shape
         self._row = math.prod(image_shape)
         self._file = open(folder / "images", "a+b")  # noqa: SIM115  closed by __exit__
         self._count = os.fstat(self._file.fileno()).st_size // self._row

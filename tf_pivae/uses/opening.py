@@ -55,17 +55,14 @@ def density(run_dir: str | Path, importance_samples: int | None = None, seed: in
     from tf_pivae.runs.pretrained import resolve
 
     folder = resolve(run_dir)
-    if not (folder / "config.gin").exists() and (list(folder.glob("*/saved_model.pb")) or _is_version(folder)):
+    models = [*folder.glob("saved_model.pb"), *folder.glob("*/saved_model.pb")]
+    if models and not (folder / "config.gin").exists():
         if (importance_samples, seed, step) != (None, 0, None):
             raise UserError(
                 f"{run_dir} is an export, whose importance samples, seed and step are its own: leave them out."
             )
         return _exported(folder, batch_size)
     return _of_run(folder, run_dir, importance_samples or IMPORTANCE_SAMPLES, seed, step, batch_size)
-
-
-def _is_version(folder):
-    return (folder / "saved_model.pb").exists()
 
 
 def _of_run(folder, run_dir, importance_samples, seed, step, batch_size):
@@ -125,7 +122,7 @@ def _exported(folder, batch_size):
         card = read_json(path)
         facts = card["data"]
         settings = configuration.of_text(card["configuration"], path)
-        made = {"step": card["step"], "exported": card["exported"], **card["export_options"]}
+        identity = {"step": card["step"], "exported": card["exported"], **card["export_options"]}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged: export the run again.") from error
 
@@ -133,4 +130,4 @@ def _exported(folder, batch_size):
         log_prob = model.log_prob(images, labels).log_prob.astype(np.float64)
         return log_prob, np.full(len(log_prob), np.nan)
 
-    return Density(measure, preparation(facts["image_shape"], facts["num_bins"], settings), facts, made, None)
+    return Density(measure, preparation(facts["image_shape"], facts["num_bins"], settings), facts, identity, None)

@@ -76,13 +76,11 @@ def _files(root, preparation):
     channels = preparation.image_shape[2]
     for entry in image_files.walk(root):
         if isinstance(entry, image_files.ImageFile):
-            yield Entry(printable(entry.relative), _reader(entry.path, channels, preparation))
+            yield Entry(
+                printable(entry.relative), lambda path=entry.path: preparation(image_files.decode(path, channels))
+            )
         else:
             yield Entry(printable(entry.relative), _refusal(entry.reason))
-
-
-def _reader(path, channels, preparation):
-    return lambda: preparation(image_files.decode(path, channels))
 
 
 def _refusal(reason):
@@ -99,11 +97,7 @@ def _rows(path, preparation):
         for pixels in slab.reshape(len(slab), *part.images.image_shape):
             i = next(row)
             label = None if part.labels is None else int(part.labels[i])
-            yield Entry(f"{printable(path.name)}[{i}]", _row(pixels, num_bins, preparation), label)
-
-
-def _row(pixels, num_bins, preparation):
-    return lambda: preparation(pixels, num_bins)
+            yield Entry(f"{printable(path.name)}[{i}]", lambda row=pixels: preparation(row, num_bins), label)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +133,9 @@ def batches(
       UserError: a class-conditional model, and a class that it does not know.
     """
     while some := list(itertools.islice(files, size)):
-        images, labels, problems = [np.zeros((0, *image_shape), np.uint8)], [], []
+        images = [np.zeros((0, *image_shape), np.uint8)]
+        labels = []
+        problems = []
         for entry in some:
             try:
                 images.append(entry.load()[None])
@@ -150,5 +146,5 @@ def batches(
             labels.append(label if entry.label is None else entry.label)
             if num_classes and not 0 <= labels[-1] < num_classes:
                 raise UserError(f"{entry.name} has the class {labels[-1]}: the model's are 0 to {num_classes - 1}.")
-        chosen = np.asarray(labels, np.int64) if num_classes else None
-        yield Batch([entry.name for entry in some], problems, np.concatenate(images), chosen)
+        batch_labels = np.asarray(labels, np.int64) if num_classes else None
+        yield Batch([entry.name for entry in some], problems, np.concatenate(images), batch_labels)

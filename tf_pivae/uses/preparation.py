@@ -47,21 +47,21 @@ class Preparation:
           UnusableImage: it cannot be made one; says why.
         """
         height, width = pixels.shape[:2]
-        wanted = "x".join(map(str, self.image_shape[:2]))
+        size = "x".join(map(str, self.image_shape[:2]))
         if (height, width) != self.image_shape[:2]:
             if self.preprocess is None:
-                raise UnusableImage(f"{height}x{width}, where the model takes {wanted}")
+                raise UnusableImage(f"{height}x{width}, where the model takes {size}")
             if height < self.smallest[0] or width < self.smallest[1]:
-                raise UnusableImage(f"{height}x{width} is smaller than {wanted}")
+                raise UnusableImage(f"{height}x{width} is smaller than {size}")
         if num_bins not in (256, self.num_bins):
             raise UnusableImage(f"{num_bins} levels, where the model takes {self.num_bins}")
         try:
             resized = pixels if (height, width) == self.image_shape[:2] else self.preprocess(pixels)
             image = to_channels(to_uint8(resized), self.image_shape[2])
         except UserError as error:
-            raise UnusableImage(str(error)) from error
+            raise UnusableImage(str(error).rstrip(".")) from error
         if image.shape != self.image_shape:
-            raise UnusableImage(f"{height}x{width} becomes {image.shape[0]}x{image.shape[1]}, not {wanted}")
+            raise UnusableImage(f"{height}x{width} becomes {image.shape[0]}x{image.shape[1]}, not {size}")
         if num_bins == 256 and self.num_bins < 256:
             return (image.astype(np.int64) * self.num_bins // 256).astype(np.uint8)
         if image.max() >= self.num_bins:
@@ -96,7 +96,8 @@ def _of_dataset(configuration: Snapshot, binding: str) -> tuple[Preprocess | Non
     if name == "reduced_levels":
         return _of_dataset(configuration, "reduced_levels.dataset")
     if name == "image_folder":
-        crop, size = setting("crop", "central"), setting("image_size")
+        crop = setting("crop", "central")
+        size = setting("image_size")
         if crop == "central":
             return Preprocess(crop=crop, image_size=size), sides(size)
         if crop in (None, "none"):

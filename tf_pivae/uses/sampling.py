@@ -60,21 +60,21 @@ def sample(
         "sample_noise": sample_noise,
         "classes": classes,
     }
-    chosen = None
+    drawn_labels = None
     if classes and not image_outputs.is_grid(output):
-        chosen = np.resize(np.asarray(classes, np.int64), num_samples)  # In turn: the same whatever the number.
+        drawn_labels = np.resize(np.asarray(classes, np.int64), num_samples)  # In turn: the same whatever the number.
     elif classes:
         rows, columns = figures.class_rows(num_samples, len(classes), columns)
-        chosen = np.asarray(classes)[rows]
+        drawn_labels = np.asarray(classes)[rows]
     with (
         image_outputs.open_sink(
-            output, settings, num_samples, model.image_shape, model.num_bins, columns, chosen
+            output, settings, num_samples, model.image_shape, model.num_bins, columns, drawn_labels
         ) as sink,
         progress_bar(total=num_samples, desc="samples", unit="img", leave=False) as bar,
     ):
         for first in range(0, num_samples, _BATCH):
             size = min(_BATCH, num_samples - first)
-            part = None if chosen is None else chosen[first : first + size]
+            part = None if drawn_labels is None else drawn_labels[first : first + size]
             about = [""] * size if part is None else [f"class{label}" for label in part]
             names = [image_outputs.file_name(first + i, text) for i, text in enumerate(about)]
             if not sink.has(first, names):
@@ -84,12 +84,12 @@ def sample(
     return loaded
 
 
-def _classes(wanted: Sequence[int], num_classes: int) -> list[int]:
+def _classes(requested: Sequence[int], num_classes: int) -> list[int]:
     """The classes to draw: those wanted, or all."""
-    if not wanted:
+    if not requested:
         return list(range(num_classes))
     if not num_classes:
         raise UserError("--labels: this model is not class-conditional.")
-    if not all(0 <= label < num_classes for label in wanted):
-        raise UserError(f"--labels={','.join(map(str, wanted))}: expected numbers from 0 to {num_classes - 1}.")
-    return list(wanted)
+    if not all(0 <= label < num_classes for label in requested):
+        raise UserError(f"--labels={','.join(map(str, requested))}: expected numbers from 0 to {num_classes - 1}.")
+    return list(requested)

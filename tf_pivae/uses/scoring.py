@@ -69,9 +69,6 @@ def score(
       label: the class of images without one, for a class-conditional model.
       batch_size: images computed at a time.
 
-    Returns:
-      `Scores`.
-
     Raises:
       UserError: no such model, no such images, no held-out ones, a place that cannot be written.
     """
@@ -106,7 +103,7 @@ def _reference(
     """The held-out images' bits per dimension, kept for a continuation."""
     if path.exists():
         return reference(np.load(path, allow_pickle=False))
-    entries = _known(model, count) if held_out is None else own_images.entries(held_out, model.prepare)
+    entries = _held_out_entries(model, count) if held_out is None else own_images.entries(held_out, model.prepare)
     bits = [np.zeros(0)]
     with progress_bar(total=count, desc="held-out images", unit="img", leave=False) as bar:
         for batch in _batches(model, itertools.islice(entries, count), label, batch_size):
@@ -122,7 +119,7 @@ def _reference(
     return reference(values)
 
 
-def _known(model: Density, count: int) -> Iterator[own_images.Entry]:
+def _held_out_entries(model: Density, count: int) -> Iterator[own_images.Entry]:
     """The first images of the test split that the model was trained beside."""
     from tf_pivae.uses.held_out import known_dataset
 
@@ -145,14 +142,14 @@ def _write_rows(
     path: Path, model: Density, held_out: Reference, paths: list[str], total: int, label: int | None, batch_size: int
 ) -> None:
     """Appends the rows that are not there yet."""
-    done, last = _whole_lines(path)
+    num_lines, last = _whole_lines(path)
     with (
         open(path, "a", encoding="utf-8", newline="") as file,
-        progress_bar(total=total, initial=max(0, done - 1), desc="scores", unit="img", leave=False) as bar,
+        progress_bar(total=total, initial=max(0, num_lines - 1), desc="scores", unit="img", leave=False) as bar,
     ):
-        if not done:
+        if not num_lines:
             file.write(_lines([_HEADER]))
-        skip = max(0, done - 1)
+        skip = max(0, num_lines - 1)
         for name, source in zip(_SETS, paths, strict=False):
             entries = own_images.entries(source, model.prepare)
             for entry in itertools.islice(entries, skip):
@@ -204,7 +201,9 @@ def _whole_lines(path: Path) -> tuple[int, list[str]]:
     with open(path, "r+b") as file:
         for line in file:
             if line.endswith(b"\n"):
-                number, end, last = number + 1, end + len(line), line
+                number += 1
+                end += len(line)
+                last = line
         file.truncate(end)
     return number, next(csv.reader([last.decode()]), [])[:2]
 
@@ -228,7 +227,7 @@ def _separate(folder: Path, output: Path, table: dict[str, np.ndarray]) -> dict[
     """The areas under the curves and the histograms, beside the output."""
     other = table["set"]
     if other.all() or not other.any():
-        raise UserError("one of the two sets has no usable image: see the reasons in " + str(folder / "rows.csv"))
+        raise UserError(f"one of the two sets has no usable image: see the reasons in {folder / 'rows.csv'}.")
     names = [name for name in UNUSUAL if np.isfinite(table[name]).all()]
     separations = {}
     for name in progress_bar(names, desc="areas under the curves", leave=False):

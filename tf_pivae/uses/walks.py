@@ -52,14 +52,14 @@ def reconstruct(
       UserError: no such run; an image that cannot be used, by name; a place that cannot be written, or that was begun
         with other settings.
     """
-    beside = image_outputs.is_grid(output)
+    is_grid = image_outputs.is_grid(output)
 
     def make(model: "PiVAE", batch: np.ndarray, labels: np.ndarray | None, first: int) -> np.ndarray:
-        made = model.reconstruct(batch, seed, labels, first_row=first)
-        return np.stack([batch, made], 1).reshape(-1, *batch.shape[1:]) if beside else made
+        reconstructions = model.reconstruct(batch, seed, labels, first_row=first)
+        return np.stack([batch, reconstructions], 1).reshape(-1, *batch.shape[1:]) if is_grid else reconstructions
 
     settings = {"reconstructions": True, "seed": seed}
-    return _write(run_dir, images, output, make, settings, (1, 2 if beside else 1), 2 * (columns or 4), step, label)
+    return _write(run_dir, images, output, make, settings, (1, 2 if is_grid else 1), 2 * (columns or 4), step, label)
 
 
 def interpolate(
@@ -87,9 +87,9 @@ def interpolate(
     """
 
     def make(model: "PiVAE", batch: np.ndarray, labels: np.ndarray | None, first: int) -> np.ndarray:
-        chosen = None if labels is None else labels[0::2]
-        made = model.interpolate(batch[0::2], batch[1::2], steps, seed, chosen, first_row=first // 2)
-        return made.reshape(-1, *batch.shape[1:])
+        pair_labels = None if labels is None else labels[0::2]
+        images = model.interpolate(batch[0::2], batch[1::2], steps, seed, pair_labels, first_row=first // 2)
+        return images.reshape(-1, *batch.shape[1:])
 
     if steps < 2:
         raise UserError(f"--steps={steps}: a walk has at least 2 images, its ends.")
@@ -114,10 +114,11 @@ def _write(
     from tf_pivae.uses.claims import identity
 
     image_outputs.check(output)
-    count, (group, gives) = own_images.count(images), takes
+    count = own_images.count(images)
+    group, per_group = takes
     if count % group:
         raise UserError(f"{images} has {count} images, which are taken two by two: add or remove one.")
-    total = count // group * gives
+    total = count // group * per_group
     folder = resolve(run_dir)
     if image_outputs.is_grid(output) and total > _MOST_IN_GRID:
         raise UserError(f"{total:,} images are too many for one picture: give --output=FOLDER/ or --output=NAME.npz.")
@@ -132,19 +133,19 @@ def _write(
     with image_outputs.open_sink(output, settings, total, model.image_shape, model.num_bins, columns) as sink, bar:
         for first in range(0, count, _BATCH):
             some = list(itertools.islice(entries, _BATCH))
-            names = _names(some, first, group, gives)
-            if not sink.has(first // group * gives, names):
+            names = _names(some, first, group, per_group)
+            if not sink.has(first // group * per_group, names):
                 batch, labels = _load(some, num_classes, label)
-                sink.add(first // group * gives, names, make(model, batch, labels, first))
+                sink.add(first // group * per_group, names, make(model, batch, labels, first))
             bar.update(len(some))
     return loaded
 
 
-def _names(some: list[own_images.Entry], first: int, group: int, gives: int) -> list[str]:
+def _names(some: list[own_images.Entry], first: int, group: int, per_group: int) -> list[str]:
     if group == 1:
-        return [image_outputs.file_name(first + i, Path(entry.name).stem) for i, entry in enumerate(some)] * gives
-    made = range(first // group * gives, (first + len(some)) // group * gives)
-    return [image_outputs.file_name(i, f"walk{i // gives}") for i in made]
+        return [image_outputs.file_name(first + i, Path(entry.name).stem) for i, entry in enumerate(some)] * per_group
+    indices = range(first // group * per_group, (first + len(some)) // group * per_group)
+    return [image_outputs.file_name(i, f"walk{i // per_group}") for i in indices]
 
 
 def _load(some: list[own_images.Entry], num_classes: int, label: int | None) -> tuple[np.ndarray, np.ndarray | None]:

@@ -33,7 +33,7 @@ def bundled(image_size: int = 32, num_examples: arrays.Limits | None = None) -> 
       UserError: for another size.
     """
     if image_size not in PREPROCESS:
-        raise UserError(f"bundled.image_size must be 16, 28 or 32, got {image_size!r}")
+        raise UserError(f"bundled.image_size must be 16, 28 or 32, got {image_size!r}.")
     limits = arrays.check_num_examples(num_examples)
     splits = []
     with (

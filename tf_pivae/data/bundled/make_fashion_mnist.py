@@ -24,8 +24,8 @@ _KEYS = {"train": "train", "t10k": "test"}
 
 def choose(labels: np.ndarray, per_class: int, rng: np.random.Generator) -> np.ndarray:
     """Positions `[10 * per_class]` of `per_class` random examples of every class, in random order."""
-    chosen = [rng.permutation(np.flatnonzero(labels == c))[:per_class] for c in range(10)]
-    return rng.permutation(np.concatenate(chosen))
+    rows = [rng.permutation(np.flatnonzero(labels == c))[:per_class] for c in range(10)]
+    return rng.permutation(np.concatenate(rows))
 
 
 def make(source: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:

@@ -1,0 +1,125 @@
+"""Wrong names in a configuration, found without importing what it configures, which takes TensorFlow and seconds.
+
+The program's own names are read from its sources. Only what is certainly wrong is refused, by the line that reading the
+configuration would give; everything else is for `parsing`.
+"""
+
+import ast
+import importlib.util
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gin import config_parser
+
+from tf_pivae.configuration import messages, parsing
+from tf_pivae.errors import UserError
+from tf_pivae.files import read_text
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_Known = dict[str, list[str] | None]  # name -> its parameters, None where the source does not list them
+
+
+def refuse_wrong_names(files: Sequence[str], parameters: Iterable[str]) -> None:
+    """Checks names of configurables, parameters and macros of a configuration, see `parsing.parse`.
+
+    Raises:
+      UserError: an unknown file, configurable or parameter, a macro without a use, a syntax error.
+    """
+    reader = _Reader()
+    try:
+        for name in files:
+            reader.read_file(name, 0)
+        for parameter in parameters:
+            reader.read(*parsing.parameter_text(parameter))
+    except RecursionError:
+        return  # `parsing` says where.
+    for name in sorted(reader.defined - reader.used):
+        known = {owner: names or [] for owner, names in reader.known.items()}
+        raise UserError(messages.macro(name, reader.used, known, reader.configured))
+
+
+class _Reader(config_parser.ParserDelegate):
+    """Reads gin text without binding anything; references become None."""
+
+    def __init__(self) -> None:
+        self.known: _Known = {**_keras_names(), **_names(), **messages.registered()}
+        self.defined: set[str] = set()  # macros
+        self.used: set[str] = set()
+        self.configured: set[str] = set()  # names of configurables
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> None:
+        """gin's parser has read @NAME or @NAME()."""
+        *scopes, selector = scoped_configurable_name.split("/")
+        self._check(selector)
+        if selector in ("macro", "gin.macro"):
+            self.used.add("/".join(scopes))
+
+    def macro(self, scoped_macro_name: str) -> None:
+        """gin's parser has read %NAME."""
+        self.used.add(scoped_macro_name)
+
+    def read_file(self, name: str, depth: int) -> None:
+        if depth <= parsing.MAX_INCLUDES:
+            self.read(read_text(parsing.path_of(name), 4 * parsing.LARGEST), name, depth)
+
+    def read(self, source: str, where: str, depth: int = parsing.MAX_INCLUDES) -> None:
+        for statement in parsing.statements(source, where, self):
+            match statement:
+                case config_parser.BindingStatement(_, selector, name) if name:
+                    self._check(selector, name)
+                case config_parser.BindingStatement(scope, selector, _):
+                    self.defined.add(f"{scope}/{selector}" if scope else selector)
+                case config_parser.BlockDeclaration(_, selector, _):
+                    self._check(selector)
+                case config_parser.IncludeStatement(name, _):
+                    self.read_file(name, depth + 1)
+
+    def _check(self, selector: str, parameter: str | None = None) -> None:
+        name = selector.rsplit(".", 1)[-1]
+        if name not in self.known:
+            raise UserError(messages.unknown(selector, sorted(self.known)))
+        names = self.known[name]
+        if parameter is not None and names is not None and parameter not in names:
+            raise UserError(messages.no_parameter(selector, parameter, names))
+        self.configured.add(name)
+
+
+def _names() -> _Known:
+    """What the package's sources register."""
+    known: _Known = {}
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        source = path.read_text("utf-8")
+        if "configurable" not in source:
+            continue
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+                for decorator in node.decorator_list:
+                    call = decorator if isinstance(decorator, ast.Call) else None
+                    function = call.func if call else decorator
+                    if ast.unparse(function) in ("configurable", "gin.configurable"):
+                        given = {keyword.arg: keyword.value for keyword in call.keywords} if call else {}
+                        name = ast.literal_eval(given["name"]) if "name" in given else node.name
+                        known[name] = _parameters(node)
+    return known
+
+
+def _parameters(node: Any) -> list[str] | None:
+    """Those of a function, or of a class that has an `__init__`; None where it takes others, too."""
+    if isinstance(node, ast.ClassDef):
+        makers = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
+        names = _parameters(makers[0]) if makers else None
+        return names and names[1:]  # without self
+    arguments = node.args
+    if arguments.vararg or arguments.kwarg:
+        return None
+    return [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+
+
+def _keras_names() -> _Known:
+    """Keras' optimisers and schedules, and some names beside them."""
+    package = importlib.util.find_spec("keras")
+    folders = package.submodule_search_locations if package and package.submodule_search_locations else []
+    sources = [path.read_text("utf-8") for folder in folders for path in Path(folder, "src/optimizers").rglob("*.py")]
+    return {name: None for source in sources for name in re.findall(r"^class (\w+)", source, re.MULTILINE)}
