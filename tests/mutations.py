@@ -290,6 +290,13 @@ MUTATIONS = [
         "tests/training/test_step.py",
     ),
     Mutation(
+        "the KL's warm-up ends at 1, whatever its weight",
+        "tf_pivae/training/trainer.py",
+        "return self.kl_weight * tf.minimum(1.0,",
+        "return tf.minimum(1.0,",
+        "tests/training/test_step.py",
+    ),
+    Mutation(
         "the recipe: labels left out of a class-conditional model",
         "tf_pivae/training/recipe.py",
         "num_classes = data.num_classes if self.class_conditional else 0",

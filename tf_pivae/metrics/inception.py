@@ -116,7 +116,8 @@ class _Graph:
     """Adds the graph's blocks to a functional model, with the folded weights already in them."""
 
     def __init__(self, folded: dict[str, tuple[np.ndarray, np.ndarray]], dtype: str) -> None:
-        self.folded, self.dtype = folded, dtype
+        self.folded = folded
+        self.dtype = dtype
 
     def conv(
         self,
