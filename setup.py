@@ -60,6 +60,8 @@ EXTRAS = {
     "peers": ["torch>=2.6,<3", "torchvision>=0.21,<1", "torch-fidelity>=0.4,<0.5"],
     # `make bench`: what users would pick instead. nflows too, but without what it depends on: see the Makefile.
     "bench": ["torch>=2.6,<3", "normflows>=1.7,<2"],
+    # `make gpu`: the CUDA libraries that TensorFlow was built for.
+    "gpu": ["tensorflow[and-cuda]>=2.21,<3"],
     # Sweeps over a cluster: `--launcher=ray` leaves the scheduling to Ray. `make test` installs it too.
     "ray": ["ray>=2.40,<3"],
     # Exported models on a Ray cluster (`tf_pivae.export.ray_serve`): what the part of Ray that serves imports. Its own

@@ -11,9 +11,9 @@ _SYSTEMS = {
 }
 
 
-def setup(system: str, threads: int, logical_cpus: int) -> None:
+def setup(system: str, threads: int, logical_cpus: int, device: str) -> None:
     """As many threads as the process has cores, which is OpenVINO's own choice; TensorFlow as the commands have it."""
-    del logical_cpus
+    del logical_cpus, device
     if system == "tensorflow":
         from tf_pivae import cli
 
@@ -21,6 +21,10 @@ def setup(system: str, threads: int, logical_cpus: int) -> None:
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(threads)
+
+
+def wait() -> None:
+    """Calls return finished results."""
 
 
 def forget() -> None:

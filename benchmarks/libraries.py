@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from benchmarks import cases
-from benchmarks.peer import density_gradient, forget, setup
+from benchmarks.peer import density_gradient, forget, setup, wait
 
-__all__ = ["forget", "prepare", "setup"]
+__all__ = ["forget", "prepare", "setup", "wait"]
 
 
 def prepare(system: str, case: dict) -> tuple[Callable[[], Any], Callable[[], int] | None]:

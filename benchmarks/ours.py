@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gin
 import keras
 import numpy as np
 import tensorflow as tf
@@ -26,15 +27,14 @@ from tf_pivae.models.pivae import PiVAE
 from tf_pivae.system import memory
 from tf_pivae.system.threads import thread_variables
 from tf_pivae.training.trainer import Trainer
-from tf_pivae.training.workers import local_strategy
 
 if TYPE_CHECKING:
     from tf_pivae.models.critic import Critic
 
 
-def setup(system: str, threads: int, logical_cpus: int) -> None:
+def setup(system: str, threads: int, logical_cpus: int, device: str) -> None:
     """Memory and threads as the commands have them; logical devices, before TensorFlow starts them."""
-    del system
+    del system, device  # TensorFlow takes the GPUs that it sees.
     memory.keep_freed_memory()
     intra_op, between, _ = thread_variables(threads).values()
     tf.config.threading.set_intra_op_parallelism_threads(int(intra_op))
@@ -42,11 +42,25 @@ def setup(system: str, threads: int, logical_cpus: int) -> None:
     if logical_cpus > 1:
         parts = [tf.config.LogicalDeviceConfiguration()] * logical_cpus
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+    for gpu in tf.config.list_physical_devices("GPU"):  # Others, asleep, hold memory there, too.
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def wait() -> None:
+    """Returns when the devices have done what they were asked for."""
+    tf.test.experimental.sync_devices()
+
+
+def device_peak() -> int:
+    """The most bytes that tensors held on the first GPU since `forget`."""
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
 def forget() -> None:
     """Lets go of the last case's graphs."""
     keras.backend.clear_session()
+    if tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.reset_memory_stats("GPU:0")
 
 
 def prepare(system: str, case: dict) -> tuple[Callable[[], Any], Callable[[], int] | None]:
@@ -119,8 +133,10 @@ def critic_of(case: dict) -> Critic:
 
 def _train(case):
     replicas = case.get("replicas", 1)
-    devices = [f"/cpu:{i}" for i in range(replicas)]
-    strategy = local_strategy() if replicas == 1 else tf.distribute.MirroredStrategy(devices)
+    kind = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+    strategy = tf.distribute.MirroredStrategy([f"/{kind}:{i}" for i in range(replicas)])
+    with gin.unlock_config():
+        gin.bind_parameter("ConvolutionPrecision.dtype", case.get("convolutions", "float32"))
     with strategy.scope():
         trainer = Trainer(model_of(case), critic_of(case))
     trainer.jit_compile = case.get("xla", False)

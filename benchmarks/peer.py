@@ -10,17 +10,33 @@ from benchmarks.twin import critic, flow, latents, model, training, vae
 from benchmarks.twin.noise import Noise
 
 
-def setup(system: str, threads: int, logical_cpus: int) -> None:
-    """As many threads as asked for."""
+def setup(system: str, threads: int, logical_cpus: int, device: str) -> None:
+    """As many threads as asked for; on a GPU, TensorFloat-32 and the fastest convolutions, as TensorFlow has them."""
     del system, logical_cpus
     torch.manual_seed(0)
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(threads)
+    if device == "gpu":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+
+
+def wait() -> None:
+    """Returns when the device has done what it was asked for."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def device_peak() -> int:
+    """The most bytes that tensors held on the GPU since `forget`."""
+    return torch.cuda.max_memory_allocated()
 
 
 def forget() -> None:
     """Lets go of the last case's graphs."""
     torch.compiler.reset()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def prepare(system: str, case: dict) -> tuple[Callable[[], Any], None]:
@@ -37,7 +53,17 @@ def prepare(system: str, case: dict) -> tuple[Callable[[], Any], None]:
         "iaf": _iaf,
         "operation": _operation,
     }
-    return tasks[case["task"]](case, compiled or (lambda function: function)), None
+    # While it is built alone: a default device costs every later call of PyTorch some time.
+    with _device():
+        return tasks[case["task"]](case, compiled or (lambda function: function)), None
+
+
+def _device():
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _noise(case):
+    return Noise(case["batch"], _device())
 
 
 def _images(case):
@@ -65,7 +91,7 @@ def _train(case, compiled):
     pivae = _model(case)
     judge = _critic(case)
     images = _images(case)
-    noise = Noise(case["batch"])
+    noise = _noise(case)
     trainer = training.Trainer(
         pivae,
         judge,
@@ -79,26 +105,26 @@ def _train(case, compiled):
 def _log_prob(case, compiled):
     pivae = _model(case).eval()
     images = _images(case)
-    noise = Noise(case["batch"])
+    noise = _noise(case)
     samples = case.get("importance_samples", 16 if case["task"] == "log_prob_16" else 1)
     bound = compiled(pivae.forward)
-    return torch.no_grad()(lambda: pivae.log_prob(images, samples, noise, bound).numpy())
+    return torch.no_grad()(lambda: pivae.log_prob(images, samples, noise, bound).numpy(force=True))
 
 
 def _sample(case, compiled):
     pivae = _model(case).eval()
-    noise = Noise(case["batch"])
+    noise = _noise(case)
     shape = (3, case["side"], case["side"])
     sample = compiled(lambda: model.to_uint8(pivae.sample_continuous(shape, noise)))
-    return torch.no_grad()(lambda: sample().numpy())
+    return torch.no_grad()(lambda: sample().numpy(force=True))
 
 
 def _reconstruct(case, compiled):
     pivae = _model(case).eval()
     images = _images(case)
-    noise = Noise(case["batch"])
+    noise = _noise(case)
     reconstruct = compiled(lambda: model.to_uint8(pivae.reconstruct(images, noise)))
-    return torch.no_grad()(lambda: reconstruct().numpy())
+    return torch.no_grad()(lambda: reconstruct().numpy(force=True))
 
 
 # Parts of the model.
@@ -129,7 +155,7 @@ def _flow_inverse(case, compiled):
     head = flow.RealNVP(case["side"], case["side"], **cases.head_options(case)).eval()
     y = torch.randn(case["batch"], 3, case["side"], case["side"])
     inverse = compiled(head.inverse)
-    return torch.no_grad()(lambda: inverse(y).numpy())
+    return torch.no_grad()(lambda: inverse(y).numpy(force=True))
 
 
 def _iaf(case, compiled):
@@ -163,7 +189,7 @@ def _operation(case, compiled):
         "tanh": torch.tanh,
         "elu": torch.nn.functional.elu,
         "split": lambda x: [part.contiguous() for part in x.chunk(4, 1)],
-        "normal": lambda _: torch.randn(shape),
+        "normal": lambda x: torch.randn(shape, device=x.device),
     }[case["operation"]]
     tensors = torch.rand(cases.REPEATS, *shape) + 0.5
     return torch.no_grad()(lambda: [operation(x) for x in tensors.unbind()])

@@ -20,9 +20,19 @@ class WorkerFailed(Exception):
 
 
 class Worker:
-    """A process of `benchmarks.worker`, asleep while it is not asked."""
+    """A process of `benchmarks.worker`, asleep while it is not asked.
 
-    def __init__(self, system: str, threads: int, logical_cpus: int = 1) -> None:
+    Args:
+      system: a key of `benchmarks.worker.MODULES`.
+      threads: cores, and threads on them.
+      logical_cpus: into how many devices TensorFlow divides the processor.
+      device: "gpu", or "cpu" where GPUs are hidden from it.
+      python: the interpreter.
+    """
+
+    def __init__(
+        self, system: str, threads: int, logical_cpus: int = 1, device: str = "cpu", python: str = sys.executable
+    ) -> None:
         self.system = system
         self.fresh = True  # Until the first case.
         self._started = time.perf_counter()
@@ -30,8 +40,10 @@ class Worker:
         self._cache = tempfile.TemporaryDirectory()  # What `torch.compile` kept from other runs does not count.
         environment = dict(os.environ, OMP_NUM_THREADS=str(threads), TF_CPP_MIN_LOG_LEVEL="3")
         environment["TORCHINDUCTOR_CACHE_DIR"] = self._cache.name
+        if device == "cpu":
+            environment["CUDA_VISIBLE_DEVICES"] = "-1"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", system, str(threads), str(logical_cpus)],
+            [python, "-m", "benchmarks.worker", system, str(threads), str(logical_cpus), device],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -89,17 +101,24 @@ class Competitor(NamedTuple):
 
 
 class Pool:
-    """Workers by what sets their processes apart, started when they are first needed."""
+    """Workers by what sets their processes apart, started when they are first needed.
 
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
+    Args:
+      threads, device: see `Worker`.
+      peer_python: the interpreter of the systems that are not ours: PyTorch and TensorFlow bring CUDA libraries of
+        different versions along, which one environment cannot hold.
+    """
+
+    def __init__(self, threads: int, device: str = "cpu", peer_python: str = sys.executable) -> None:
+        self.threads, self.device, self._peer_python = threads, device, peer_python
         self._workers = {}
 
     def worker(self, system: str, logical_cpus: int = 1, copy: int = 0) -> Worker:
         """The running worker, or a new one."""
         key = system, logical_cpus, copy
         if key not in self._workers:
-            self._workers[key] = Worker(system, self.threads, logical_cpus)
+            python = sys.executable if system == "ours" else self._peer_python
+            self._workers[key] = Worker(system, self.threads, logical_cpus, self.device, python)
         return self._workers[key]
 
     def discard(self, worker: Worker) -> None:

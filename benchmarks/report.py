@@ -140,14 +140,20 @@ def render(sections: Sequence[Section], options: Any) -> str:
         lines += [f"| {target.wanted} | {target.worst} | {'yes' if target.met else 'no'} |" for target in targets]
         lines += ["", FINDINGS.read_text(encoding="utf-8")]
     for section in sections:
-        lines += [f"## {section.title}", "", section.text, ""]
-        if section.rows:
-            lines += ["| " + " | ".join(section.header) + " |", "|" + "---|" * len(section.header)]
-            lines += ["| " + " | ".join(row) + " |" for row in section.rows]
-            lines.append("")
-        for note in (*section.notes, section.how):
-            lines += [note, ""]
+        lines += section_lines(section)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def section_lines(section: Section) -> list[str]:
+    """A `Section` in Markdown."""
+    lines = [f"## {section.title}", "", section.text, ""]
+    if section.rows:
+        lines += ["| " + " | ".join(section.header) + " |", "|" + "---|" * len(section.header)]
+        lines += ["| " + " | ".join(row) + " |" for row in section.rows]
+        lines.append("")
+    for note in (*section.notes, section.how):
+        lines += [note, ""]
+    return lines
 
 
 def load_average() -> float | None:

@@ -3,7 +3,8 @@
     {"do": "prepare", "case": {...}}    builds the case, runs it once       -> {"seconds": s}
     {"do": "time", "calls": n}          runs it n times                     -> {"seconds": s of all calls}
     {"do": "peak"}                      highest memory since `prepare`      -> {"bytes": b, or null where unknown,
-                                        and that of the libraries alone         "libraries": b, or null}
+                                        and that of the libraries alone;        "libraries": b, or null}
+                                        on a GPU, that which tensors had
     {"do": "values"}                    what a call computes, where it says -> {"values": list of numbers}
     {"do": "flops"}                     arithmetic of a call                -> {"flops": n}
     {"do": "profile", "calls": n}       per-operation totals of n calls     -> {"seconds": {type: s of a call}}
@@ -32,14 +33,14 @@ MODULES = {
 }
 
 
-def main(system: str, threads: int, logical_cpus: int) -> None:
-    """Answers until standard input ends."""
+def main(system: str, threads: int, logical_cpus: int, device: str) -> None:
+    """Answers until standard input ends; `device` is "cpu" or "gpu"."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # What libraries print must not get between the answers.
     module = importlib.import_module(MODULES[system])
-    module.setup(system, threads, logical_cpus)
+    module.setup(system, threads, logical_cpus, device)
     libraries = _memory("VmRSS")
     call: Callable[[], Any] = None
     flops: Callable[[], int] = None
@@ -53,14 +54,18 @@ def main(system: str, threads: int, logical_cpus: int) -> None:
             started = time.perf_counter()
             call, flops = module.prepare(system, request["case"])
             call()
+            module.wait()
             answer = {"seconds": time.perf_counter() - started}
         elif request["do"] == "time":
             started = time.perf_counter()
             for _ in range(request["calls"]):
                 call()
+            module.wait()
             answer = {"seconds": time.perf_counter() - started}
         elif request["do"] == "peak":
             answer = {"bytes": _memory("VmHWM"), "libraries": libraries}
+            if device == "gpu":
+                answer = {"bytes": module.device_peak(), "libraries": 0}
         elif request["do"] == "values":
             answer = {"values": call()}
         elif request["do"] == "profile":
@@ -89,4 +94,4 @@ def _memory(column):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -631,6 +631,38 @@ MUTATIONS = [
         "whole_numbers(SEEDS[0], seed=seed)",
         "tests/test_arguments.py",
     ),
+    # A GPU's day.
+    Mutation(
+        "a part that failed is not tried again",
+        "benchmarks/gpu/__main__.py",
+        'if name in markers and not markers[name]["missing"]:',
+        "if name in markers:",
+        "tests/benchmarks/test_gpu.py",
+    ),
+    Mutation(
+        "clocks do not wait for the device",
+        "benchmarks/worker.py",
+        """                call()
+            module.wait()
+""",
+        """                call()
+""",
+        "tests/benchmarks/test_gpu.py",
+    ),
+    Mutation(
+        "the twin's noise is drawn on the processor",
+        "benchmarks/twin/noise.py",
+        "torch.randn(self.rows, *shape, device=self.device)",
+        "torch.randn(self.rows, *shape)",
+        "tests/benchmarks/test_gpu.py",
+    ),
+    Mutation(
+        "convolutions of a device: the kernel rounded once more",
+        "tf_pivae/layers/convolution.py",
+        "            return convolve(x, kernel)",
+        "            return convolve(x, tf.cast(tf.cast(kernel, 'bfloat16'), tf.float32))",
+        "tests/training/test_devices.py",
+    ),
     # What the report shows.
     Mutation(
         "waterfall: the bits of the levels counted twice",

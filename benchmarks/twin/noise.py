@@ -10,19 +10,19 @@ import torch
 
 
 class Noise:
-    """Numbers of PyTorch's generator for a batch of B rows."""
+    """Numbers of PyTorch's generator for a batch of B rows, drawn on a device."""
 
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
+    def __init__(self, rows: int, device: torch.device) -> None:
+        self.rows, self.device = rows, device
 
     def fold_in(self, tag: int | str) -> Noise:
         return self
 
     def normal(self, tag: str, shape: Sequence[int]) -> torch.Tensor:
-        return torch.randn(self.rows, *shape)
+        return torch.randn(self.rows, *shape, device=self.device)
 
     def uniform(self, tag: str, shape: Sequence[int]) -> torch.Tensor:
-        return torch.rand(self.rows, *shape)
+        return torch.rand(self.rows, *shape, device=self.device)
 
 
 class GivenNoise:

@@ -204,6 +204,7 @@ NOT_RUN = {
     "make test PEERS=": _ENVIRONMENT,
     "make lint": _ENVIRONMENT,
     "make docs": _ENVIRONMENT,
+    "make gpu": "a day of a GPU; tests/benchmarks/test_gpu.py goes through it on two halves of the processor",
     "make bench": "an hour; tests/benchmarks/ runs its parts",
     ".venv/bin/python -m pytest tests/bijectors": "the tests run themselves",
     "python -m http.server -d site": "serves until it is stopped; the library's own",

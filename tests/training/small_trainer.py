@@ -71,6 +71,30 @@ def values_of(variables):
     return [np.array(v) for v in variables]
 
 
+def run_replicas(randomize, devices, steps, **options):
+    """Trains on the same global batches, split over devices; returns trainer, strategy and every step's metrics."""
+    strategy = tf.distribute.MirroredStrategy(devices)
+    with strategy.scope():
+        trainer = small_trainer(randomize, moving_average=True, **options)
+    rows = BATCH // len(devices)
+
+    @tf.function(autograph=False)
+    def step(images):
+        return strategy.run(trainer.train_step, args=(images,))
+
+    history = []
+    for i in range(steps):
+        images = small_images(seed=i)
+        batch = strategy.experimental_distribute_values_from_function(
+            lambda context, images=images: tf.constant(
+                images[context.replica_id_in_sync_group * rows : (context.replica_id_in_sync_group + 1) * rows]
+            )
+        )
+        metrics = step(batch)
+        history.append({k: [float(x) for x in strategy.experimental_local_results(v)] for k, v in metrics.items()})
+    return trainer, strategy, history
+
+
 def moments_of(optimizer, variables):
     indices = [optimizer._get_variable_index(v) for v in variables]
     return [np.array(slots[i]) for slots in (optimizer._m, optimizer._u) for i in indices]

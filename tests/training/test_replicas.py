@@ -2,14 +2,15 @@
 
 import functools
 
+import devices
 import numpy as np
 import pytest
-import tensorflow as tf
 from small_trainer import (
     BATCH,
     assert_same,
     assert_same_weights,
     moments_of,
+    run_replicas,
     small_critic,
     small_images,
     small_trainer,
@@ -55,30 +56,6 @@ def test_a_skipped_step_leaves_the_moving_average_alone(randomize):
     assert_same(values_of(trainer.moving_average.variables), expected, rtol=1e-5, atol=1e-6)
 
 
-def _run_replicas(randomize, replicas, steps, **options):
-    """Runs the same global batches on so many replicas; returns the trainer, the strategy and every step's metrics."""
-    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
-    with strategy.scope():
-        trainer = small_trainer(randomize, moving_average=True, **options)
-    rows = BATCH // replicas
-
-    @tf.function(autograph=False)
-    def step(images):
-        return strategy.run(trainer.train_step, args=(images,))
-
-    history = []
-    for i in range(steps):
-        images = small_images(seed=i)
-        batch = strategy.experimental_distribute_values_from_function(
-            lambda context, images=images: tf.constant(
-                images[context.replica_id_in_sync_group * rows : (context.replica_id_in_sync_group + 1) * rows]
-            )
-        )
-        metrics = step(batch)
-        history.append({k: [float(x) for x in strategy.experimental_local_results(v)] for k, v in metrics.items()})
-    return trainer, strategy, history
-
-
 OPTIONS = {
     "the_paper": dict(),
     "beyond_the_paper": dict(
@@ -95,9 +72,11 @@ OPTIONS = {
 @pytest.fixture(scope="module", params=list(OPTIONS))
 def replicas(randomize, request):
     options = dict(steps=3, free_nats=0.3, adversarial_weight=3.0, learning_rate=1e-3, **OPTIONS[request.param])
-    return [_run_replicas(randomize, count, **options) for count in (1, 2)]
+    with devices.tensor_float_32(False):
+        return [run_replicas(randomize, devices.names()[:count], **options) for count in (1, 2)]
 
 
+@pytest.mark.device
 def test_two_replicas_have_the_losses_of_one(replicas):
     (_, _, one), (_, _, two) = replicas
     for single, pair in zip(one, two, strict=True):
@@ -107,6 +86,7 @@ def test_two_replicas_have_the_losses_of_one(replicas):
             np.testing.assert_allclose(values[0], single[name][0], rtol=2e-4, atol=2e-4, err_msg=name)
 
 
+@pytest.mark.device
 def test_two_replicas_have_the_weights_of_one(replicas):
     (one, _, _), (two, _, _) = replicas
     assert_same_weights(one, two, steps=3, learning_rate=1e-3)
@@ -116,6 +96,7 @@ def test_two_replicas_have_the_weights_of_one(replicas):
         assert_same(*moments, rtol=1e-3, atol=1e-5 * scale)
 
 
+@pytest.mark.device
 def test_replicas_hold_equal_weights(replicas):
     trainer, strategy, _ = replicas[1]
     assert strategy.num_replicas_in_sync == 2
@@ -124,6 +105,7 @@ def test_replicas_hold_equal_weights(replicas):
         np.testing.assert_array_equal(first, second, err_msg=variable.path)
 
 
+@pytest.mark.device
 def test_replicas_draw_different_noise_and_together_that_of_one(replicas):
     def draw(trainer, strategy):
         rows = BATCH // strategy.num_replicas_in_sync

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import devices
 import forking
 import numpy as np
 import pytest
@@ -37,9 +38,10 @@ def test_noise_under_xla_is_the_noise_without(draw):
         np.testing.assert_allclose(_compiled(noise), noise(for_xla=False), rtol=0.0, atol=atol)
 
 
+@pytest.mark.device
 def test_compiled_step_is_the_step():
     """In a process of its own: XLA keeps the memory that it compiles in, here a gigabyte."""
-    result = forking.run(Path(__file__).parent / "xla_step.py")
+    result = forking.run(Path(__file__).parent / "xla_step.py", devices.names()[0])
     assert result.returncode == 0, result.stderr
     assert result.stdout == "the same\n"
 

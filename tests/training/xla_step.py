@@ -1,4 +1,7 @@
-"""The compiled step is the step: VAE, flow, critic with its second derivatives, both optimisers, the moving average."""
+"""The compiled step is the step: VAE, flow, critic with its second derivatives, both optimisers, the moving average.
+
+python xla_step.py DEVICE, such as CPU:0.
+"""
 
 import sys
 from pathlib import Path
@@ -8,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 sys.path.append(str(Path(__file__).parent.parent))
+import devices
 from small_trainer import SHAPE, assert_same_weights, small_images, small_trainer
 from weights import randomize
 
@@ -33,4 +37,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with tf.device(sys.argv[1]), devices.tensor_float_32(False):
+        main()
