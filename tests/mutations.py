@@ -97,11 +97,11 @@ MUTATIONS = [
         "tests/metrics/test_inception_network.py",
     ),
     Mutation(
-        "the fast network rounds pixels",
-        "tf_pivae/metrics/inception.py",
-        '_Graph(folded, "float32")',
-        "_Graph(folded, dtype)",
-        "tests/metrics/test_inception_network.py",
+        "automatic precision: a run that goes on takes the machine's",
+        "tf_pivae/training/precision.py",
+        "dtype = recorded or automatic_dtype()",
+        "dtype = automatic_dtype()",
+        "tests/training/test_precision.py",
     ),
     Mutation(
         "early refusal: macros that files define count as used",

@@ -49,6 +49,7 @@ BINDS = {
     "kl_warmup": {"Trainer.kl_warmup_steps": 10000},
     "lazy_regularization": {"Trainer.regularizer_interval": 8},
     "likelihood_first": {"Trainer.adversarial_start": 400, "Trainer.adversarial_ramp_steps": 200},
+    "automatic_precision": {"ConvolutionPrecision.dtype": "auto"},
     "mixed_precision": {"ConvolutionPrecision.dtype": "bfloat16"},
     "moving_average": {"train.moving_average": True, "Trainer.moving_average_decay": 0.999},
     "nearest_upsampling": {"plain_vae.upsampling": "@NearestConv2D", "residual_vae.upsampling": "@NearestConv2D"},

@@ -103,6 +103,13 @@ RUN = {
     "python -m tf_pivae.train --gin_file=cifar.gin --gin_file=options/mixed_precision.gin --run_dir=RUN": Run(
         "--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/mixed", slow=True
     ),
+    "python -m tf_pivae.train --gin_file=cifar.gin --gin_file=options/automatic_precision.gin --run_dir=RUN": Run(
+        "--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/automatic", slow=True
+    ),
+    "python -m benchmarks.fast_fid --num_images=300": Run("--num_images=4", slow=True),
+    "python -m tf_pivae.evaluate --run_dir=runs/demo --metrics=bits_per_dim,fid,kid --fast": Run(
+        "--metrics=bits_per_dim --num_examples=8 --importance_samples=2", (TRAIN,), slow=True
+    ),
     "python -m tf_pivae.train --gin_file=paper/cqfg.gin --gin_file=options/edge_bins.gin --run_dir=RUN": Run(
         "--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/edge_bins", slow=True
     ),

@@ -63,13 +63,13 @@ _REFERENCE_IMAGES = flags.DEFINE_string("reference_images", None, "Folder of PNG
 
 
 def main() -> None:
+    if not _REAL_SUBSETS.value:  # Bindings for the evaluation itself, such as ClassifierConfig.num_steps.
+        loading.parse_gin(flags.FLAGS.gin_file, flags.FLAGS.gin_param, required=False)
     cli.import_tensorflow_quietly()
     import tensorflow as tf
 
     from tf_pivae.evaluate import image_metrics, results
 
-    if not _REAL_SUBSETS.value:  # Bindings for the evaluation itself, such as ClassifierConfig.num_steps.
-        loading.parse_gin(flags.FLAGS.gin_file, flags.FLAGS.gin_param, required=False)
     settings = image_metrics.Settings(
         metrics=tuple(_METRICS.value),
         split=_SPLIT.value,

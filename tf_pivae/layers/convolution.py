@@ -7,8 +7,14 @@ import keras
 import tensorflow as tf
 
 from tf_pivae.configurable import Depth, Initializer, configurable
+from tf_pivae.system.processor import has_bfloat16
 
-_DTYPES = ("float32", "bfloat16")  # float16's range would need the losses to be scaled.
+_DTYPES = ("float32", "bfloat16", "auto")  # float16's range would need the losses to be scaled.
+
+
+def automatic_dtype() -> str:
+    """ "bfloat16" where the processor has it, else "float32"."""
+    return "bfloat16" if has_bfloat16() else "float32"
 
 
 @configurable
@@ -23,13 +29,14 @@ class ConvolutionPrecision:
 
     Args:
       dtype: "float32" or "bfloat16". bfloat16 has float32's range and 8 bits of precision; products are summed up in
-        float32 inside the convolution, and the sum is rounded once more.
+        float32 inside the convolution, and the sum is rounded once more. "auto" is `automatic_dtype`; a training
+        settles it before it begins, see `tf_pivae.training.precision`.
     """
 
-    def __init__(self, dtype: Literal["float32", "bfloat16"] = "float32"):
+    def __init__(self, dtype: Literal["float32", "bfloat16", "auto"] = "float32"):
         if dtype not in _DTYPES:
             raise ValueError(f"`dtype` of convolutions must be one of {_DTYPES}; got {dtype!r}.")
-        self.dtype = dtype
+        self.dtype = automatic_dtype() if dtype == "auto" else dtype
 
     def __call__(self, convolve: Callable[..., tf.Tensor], x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """convolve(x, kernel) for float32 tensors -> float32."""

@@ -43,10 +43,13 @@ def train(
 
     with configuration.preserved():
         loading.parse_gin([gin_file] if isinstance(gin_file, str) else gin_file, gin_param)
-        from tf_pivae.training import loop
+        from tf_pivae.training import loop, precision
         from tf_pivae.training.recipe import Recipe
         from tf_pivae.training.recorder import Recorder
 
+        said = precision.settle(run_dir)
+        if said:
+            print(said, flush=True)
         recorder = functools.partial(Recorder, from_here=from_here, callback=callback)
         return loop.train(Recipe(), run_dir, recorder=recorder)
 

@@ -42,8 +42,12 @@ def main() -> None:
     run_dir = _RUN_DIR.value or str(Path("runs") / stem)
     if _DRY_RUN.value:
         from tf_pivae.train import dry_run
+        from tf_pivae.training import precision
         from tf_pivae.training.recipe import Recipe
 
+        said = precision.settle(run_dir)
+        if said:
+            print(said)
         print(dry_run.rehearse(Recipe(), run_dir, _FROM_HERE.value))
         return
     outcome = train(run_dir, flags.FLAGS.gin_file, flags.FLAGS.gin_param, _FROM_HERE.value)
