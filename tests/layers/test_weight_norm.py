@@ -173,10 +173,10 @@ def test_an_affine_map_becomes_part_of_the_kernel(name, randomize):
 def test_kept_kernels_give_the_same_and_leave_no_norm_in_the_graph(name, num_classes, randomize):
     layer, x, labels = _randomized(name, num_classes, randomize)
 
-    def then():
+    def affine():
         return tf.constant([0.5, -2.0, 1.0, 3.0]), tf.constant([1.0, 0.0, -0.3, 2.0])
 
-    uses = [{}, {"channels": [(0, 1), (2, 4)]}, *([] if num_classes else [{"then": then}])]
+    uses = [{}, {"channels": [(0, 1), (2, 4)]}, *([] if num_classes else [{"affine": affine}])]
     expected = [layer(x, **labels, **use) for use in uses]
     with fixed_kernels() as kernels:
         functions = [tf.function(lambda x, use=use: layer(x, **labels, **use)).get_concrete_function(x) for use in uses]
