@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,19 +75,9 @@ def _tests(day):
     """Those with the mark `device`, as a table of pytest's own report."""
     report = day.folder.resolve() / "tests.xml"
     report.unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-n",
-        "0",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        "device",
-        f"--junitxml={report}",
-    ]
-    command += ["-k", "convolutions", "tests/training/test_devices.py"] if day.quick else ["tests"]
+    options = f"-n 0 -p no:cacheprovider -o junit_family=xunit1 -m device --junitxml={shlex.quote(str(report))} "
+    options += "-k convolutions tests/training/test_devices.py" if day.quick else "tests"
+    command = [sys.executable, "-m", "pytest", *shlex.split(options)]
     # Commands that tests start share the GPUs with the tests.
     environment = {**os.environ, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     status = subprocess.run(command, cwd=ROOT, env=environment, stdout=sys.stderr, check=False).returncode

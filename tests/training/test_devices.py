@@ -59,18 +59,23 @@ def _precision_of_its_own():
 
 
 # Of the step's losses: float32 as two replicas beside one.
-TOLERANCES = {"float32": 2e-4, "tensor_float_32": 2e-2, "bfloat16": 5e-2}
+TOLERANCES = {"float32": 2e-4, "tensor_float_32": 5e-3, "bfloat16": 2e-2}
+OPTIONS = dict(steps=1, adversarial_weight=3.0, learning_rate=1e-3)
+
+
+@pytest.fixture(scope="module")
+def exact(randomize):
+    """The losses of a step in float32 on the processor."""
+    return run_replicas(randomize, ["CPU:0"], **OPTIONS)[2][0]
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
-def test_a_step_is_that_of_the_processor(dtype, randomize, record_property):
+def test_a_step_is_that_of_the_processor(dtype, exact, randomize, record_property):
     """Both losses, the penalty and the gradients' norms, whose convolutions are differentiated twice."""
-    options = dict(steps=1, adversarial_weight=3.0, learning_rate=1e-3)
-    (exact,) = run_replicas(randomize, ["CPU:0"], **options)[2]
     with gin.unlock_config():
         gin.bind_parameter("ConvolutionPrecision.dtype", "bfloat16" if dtype == "bfloat16" else "float32")
     with devices.tensor_float_32(dtype == "tensor_float_32"):
-        (found,) = run_replicas(randomize, devices.names()[-1:], **options)[2]
+        (found,) = run_replicas(randomize, devices.names()[-1:], **OPTIONS)[2]
     assert found.keys() == exact.keys()
     errors = {name: abs(found[name][0] - v) / max(1.0, abs(v)) for name, (v,) in exact.items()}
     record_property("largest error", f"{max(errors.values()):.1e} ({max(errors, key=errors.get)})")
