@@ -37,6 +37,14 @@ def published(tmp_path_factory):
     return run, views.gather(run, num_examples=8, seed=0)
 
 
+@pytest.fixture(scope="module")
+def without_data(published):
+    """The views where nobody has the images: what the evaluation said is what there is."""
+    run, _ = published
+    facts = {**run.facts, "name": "something else"}
+    return views.gather(dataclasses.replace(run, facts=facts), num_examples=8, seed=0)
+
+
 def _pixels(png):
     return np.asarray(Image.open(io.BytesIO(png)))
 
@@ -53,15 +61,15 @@ def test_a_published_model_is_shown_as_what_it_is(published):
     assert "among 8,000 training images" in actual.neighbours[0].caption, "those that come with the package"
 
 
-def test_latent_groups_without_information_are_apart(published):
+def test_latent_groups_without_information_are_apart(published, without_data):
     """Those that the published evaluation finds empty, less than a bit of an image; their rows are as elsewhere."""
-    run, result = published
+    run, _ = published
     bits = HEIGHT * WIDTH * CHANNELS
     kl = {row["metric"].strip(): bits * row["value"] for row in run.evaluation["rows"] if "kl/" in row["metric"]}
     unused = [name.removeprefix("kl/") for name in kl if kl[name] < 1.0]
     assert 0 < len(unused) < len(kl)
-    sentence, picture = result.unused
-    groups = result.traversals[-1]
+    sentence, picture = without_data.unused
+    groups = without_data.traversals[-1]
     assert f"({', '.join(unused)})" in picture.caption
     assert not any(name in groups.caption for name in unused)
     assert f"{len(kl) - len(unused)} of {len(kl)} latent groups" in sentence
@@ -78,15 +86,13 @@ def _rows(png, count):
     return [_pixels(png)[66 * row : 66 * row + 64] for row in range(count)]
 
 
-def test_without_any_data_the_samples_are_there_and_the_evaluated_terms(published):
+def test_without_any_data_the_samples_are_there_and_the_evaluated_terms(published, without_data):
     run, _ = published
-    facts = {**run.facts, "name": "something else"}
-    result = views.gather(dataclasses.replace(run, facts=facts), num_examples=8, seed=0)
-    assert result.samples[0] == run.num_steps
-    assert "/nowhere/" in result.neighbours == result.reconstructions == result.likelihoods
+    assert without_data.samples[0] == run.num_steps
+    assert "/nowhere/" in without_data.neighbours == without_data.reconstructions == without_data.likelihoods
     total = next(row for row in run.evaluation["rows"] if row["metric"] == "bits/dim, K=1")
-    assert result.terms.total.mean == total["value"]
-    assert total["protocol"].split(",")[0] in result.terms.images
+    assert without_data.terms.total.mean == total["value"]
+    assert total["protocol"].split(",")[0] in without_data.terms.images
 
 
 def test_neighbours_of_training_images_are_themselves():
