@@ -84,6 +84,13 @@ EARLIER = [
     "Validation.every=6",
     "Validation.examples=8",
 ]
+# The step is traced for each stage of the training.
+SMALLER = [
+    "AccumulatingTrainer.num_parts=2",
+    "residual_vae.widths=(8,)",
+    "plain_critic.widths=(8,)",
+    "RealNVP.num_couplings=1",
+]
 # Spectral normalisation leaves out the regularizer: R1 comes after it.
 TOGETHER = [option for option in OPTIONS if option != "r1"] + ["r1"]
 
@@ -120,7 +127,7 @@ def test_folders_of_the_user_do_not_stand_in_the_way(tmp_path):
 def together(tmp_path_factory, tiny, run_command):
     """The folder of a run of 12 steps with every option, and a function that runs the same command on a folder."""
     files = [f"--gin_file={name}" for name in (tiny, *(f"options/{option}.gin" for option in TOGETHER))]
-    parameters = [f"--gin_param={parameter}" for parameter in (DATASET, *EARLIER)]
+    parameters = [f"--gin_param={parameter}" for parameter in (DATASET, *EARLIER, *SMALLER)]
 
     def train(run_dir, *more):
         return run_command("train", *files, *parameters, *more, f"--run_dir={run_dir}")
