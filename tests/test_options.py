@@ -3,10 +3,9 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forking
 import gin
 import numpy as np
 import pytest
@@ -119,8 +118,10 @@ def test_every_option_is_tested():
 def test_folders_of_the_user_do_not_stand_in_the_way(tmp_path):
     """A folder models/ in the current one is no place where models/residual.gin is looked for as in a package."""
     (tmp_path / "models").mkdir()
-    script = "from tf_pivae import loading; loading.parse_gin(['demo.gin'])"
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=300)
+    script = tmp_path / "script.py"
+    script.write_text("from tf_pivae import loading; loading.parse_gin(['demo.gin'])")
+    result = forking.run(script, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.fixture(scope="module")
