@@ -5,8 +5,10 @@ from isolation import pytest_runtest_call, pytest_runtest_setup, pytest_runtest_
 
 # isort: split
 import ctypes
+import fcntl
 import gc
 import itertools
+import json
 import os
 import shutil
 import sys
@@ -29,8 +31,9 @@ pytest_plugins = ["usage", "renewal"]
 Command = Callable[..., CompletedProcess[str]]
 
 # The files that take longest, which begin first: the last one to end decides how long the suite takes.
-_LONGEST = ("test_full_size", "test_workers", "test_paper_command", "test_evaluate_command", "test_train_command")
-_LONGEST += ("test_killed", "test_run", "test_commands", "test_sweep_command", "test_class_conditional", "test_options")
+_LONGEST = ("test_full_size", "test_commands", "test_train_command", "test_evaluate_command", "test_options")
+_LONGEST += ("test_workers", "test_killed", "test_run", "test_paper_command", "test_sweep_command")
+_LONGEST += ("test_class_conditional",)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,6 +51,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 devices.split()
+tf.config.optimizer.set_experimental_options(forking.OPTIMIZER)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,6 +94,14 @@ def _seed() -> None:
 def _seed_of_module() -> None:
     """For fixtures of a module's scope, which come before those of a test's."""
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def graph_optimizer() -> Iterator[None]:
+    """TensorFlow's optimiser of graphs is on, as in commands of users."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    yield
+    tf.config.optimizer.set_experimental_options(forking.OPTIMIZER)
 
 
 _first_numbers = itertools.count(1_000_000, 1_000_000)
@@ -159,11 +171,20 @@ def evaluate() -> Command:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny: str) -> tuple[Path, CompletedProcess[str]]:
-    """An uninterrupted run of 12 steps: its folder, and what the command printed."""
-    run_dir = tmp_path_factory.mktemp("runs") / "finished"
-    result = forking.run("train", f"--gin_file={tiny}", f"--run_dir={run_dir}")
-    assert result.returncode == 0, result.stderr
-    return run_dir, result
+    """An uninterrupted run of 12 steps: its folder, and what the command printed. One process trains it for all."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    shared.mkdir(exist_ok=True)
+    printed = shared / "printed.json"
+    with open(shared / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not printed.exists():
+            result = forking.run("train", f"--gin_file={tiny}", f"--run_dir={shared / 'run'}")
+            assert result.returncode == 0, result.stderr
+            printed.write_text(json.dumps([result.stdout, result.stderr]))
+    run_dir = Path(shutil.copytree(shared / "run", tmp_path_factory.mktemp("runs") / "finished"))
+    out, err = (text.replace(str(shared / "run"), str(run_dir)) for text in json.loads(printed.read_text()))
+    return run_dir, CompletedProcess(["train"], 0, out, err)
 
 
 @pytest.fixture

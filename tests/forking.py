@@ -2,9 +2,9 @@
 
 TensorFlow and what else a command imports take four of the eight seconds of the shortest training. Here a process that
 has imported them is forked for each command, which has arguments, folder, environment, output, exit status and process
-of its own, and goes through the same `__main__`; so are the commands that a command starts. What is imported when, and
-variables that only an import reads, cannot be tested like this; the commands of the documentation are started by the
-shell.
+of its own, and goes through the same `__main__`; so are the commands that a command starts. What is imported when, what
+TensorFlow's optimiser makes of a graph, and variables that only an import reads, cannot be tested like this; the
+commands of the documentation are started by the shell.
 
 Who starts a command gets a child process of tests/forked.py, which hands its streams to a keeper. The keeper, forked
 from the process that has imported everything, forks the command, passes signals on to it, and its exit status back.
@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 _IMPORTED = ("training.loop", "evaluate.measuring", "report.page", "export.write.saved_model")  # None imports gRPC.
+# For all tests: TensorFlow's optimiser of graphs takes longer than small graphs that run a few times.
+OPTIMIZER = {"disable_meta_optimizer": True}
 _PARENT = "TF_PIVAE_PARENT"  # See tf_pivae/system/children.py.
 
 
@@ -153,6 +155,7 @@ if __name__ == "__main__":
     loading.register()
     for name in _IMPORTED:
         importlib.import_module(f"tf_pivae.{name}")
+    sys.modules["tensorflow"].config.optimizer.set_experimental_options(OPTIMIZER)
     gc.freeze()
     sys.executable = sys.argv[1]
     _become(*_serve(Path(sys.executable)))

@@ -5,7 +5,6 @@ import logging
 import os
 import struct
 import subprocess
-import sys
 import termios
 
 import forking
@@ -61,11 +60,12 @@ def test_space_is_told_before_a_progress_bar_starts(tmp_path, images):
     )
     leader, follower = os.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("4H", 40, 120, 0, 0))  # Without a width no bar is drawn.
-    command = [sys.executable, "-m", "tf_pivae.prepare", f"--gin_file={config}"]
     environment = {**os.environ, "TF_PIVAE_CACHE": str(tmp_path / "cache")}
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, env=environment, timeout=120)
-    os.close(follower)
-    assert result.returncode == 0
+    streams = dict(stdout=subprocess.PIPE, stderr=follower, env=environment)
+    with forking.Popen("prepare", f"--gin_file={config}", **streams) as process:
+        os.close(follower)
+        process.communicate(timeout=120)
+    assert process.returncode == 0
     output = ""
     while True:
         try:

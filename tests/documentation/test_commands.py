@@ -51,15 +51,19 @@ class Workspace:
         """Runs a command once, after those that it needs; returns its output."""
         if command not in self._results:
             if command in PROGRAMS:
-                arguments = [self._programs / "python", "-c", PROGRAMS[command]]
+                script = self.folder / "program.py"
+                script.write_text(PROGRAMS[command])
+                arguments = [self._programs / "python", script]
             else:
                 entry = commands.RUN[command]
                 for need in entry.needs:
                     self.run(need)
                 arguments = ["sh", "-e", "-c", f"{command} {entry.appended}"]
             program = re.match(r"python -m tf_pivae\.(\w+) ", command)
-            # The README's first command goes the whole way; the others need not import TensorFlow again.
-            if program is None or command == commands.TRAIN:
+            # The README's first command and its program go the whole way; the others need not import TensorFlow again.
+            if command in PROGRAMS and not command.startswith("README.md"):
+                result = forking.run(script, cwd=self.folder, env=self._environment)
+            elif program is None or command == commands.TRAIN:
                 options = dict(capture_output=True, text=True, timeout=900, check=False)
                 result = subprocess.run(arguments, cwd=self.folder, env=self._environment, **options)
             else:

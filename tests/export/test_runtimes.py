@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forking
 import numpy as np
 import pytest
 import servers
@@ -130,7 +131,9 @@ def test_the_program_of_the_page(grey, tmp_path):
     (text,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     (tmp_path / "exports/demo").mkdir(parents=True)
     (tmp_path / "exports/demo/1").symlink_to(grey.folder)
-    result = subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=True)
+    (tmp_path / "program.py").write_text(text)
+    result = forking.run(tmp_path / "program.py", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     bits, shape = result.stdout.splitlines()
     assert len(bits.split()) == 3
     assert shape == "(3, 8, 8, 1)"

@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -191,7 +190,8 @@ def test_commands_of_the_page(finished, tmp_path):
                 background.append(subprocess.Popen(["sh", "-c", command], cwd=tmp_path, env=environment))
                 _wait(f"http://localhost:{rest_port}/v1/models/pivae", background[-1])
                 continue
-            command = [sys.executable, "-c", text] if language == "python" else ["sh", "-e", "-c", text]
+            (tmp_path / "program.py").write_text(text)
+            command = ["python", "--", "program.py"] if language == "python" else ["sh", "-e", "-c", text]
             result = subprocess.run(
                 command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
             )

@@ -179,7 +179,7 @@ def test_memory_falls_for_one_more_forward_pass(randomize):
     assert arithmetic[0] < arithmetic[1] < 1.5 * arithmetic[0]
 
 
-def test_tensorflow_computes_again_and_not_from_what_it_has(randomize):
+def test_tensorflow_computes_again_and_not_from_what_it_has(randomize, graph_optimizer):
     """The graph's optimiser merges equal operations: those of the second run must not be equal to the first's."""
     flow = _flow(rematerialized, randomize)
     x = tf.random.stateless_normal([2, *SHAPE], [1, 2])

@@ -35,6 +35,22 @@ def test_adversary_leaves_the_head_alone(randomize):
     assert max(np.abs(a - b).max() for a, b in zip(*moments, strict=True)) > scale
 
 
+def test_what_tensorflow_makes_of_the_graph_is_the_same_step(randomize, request):
+    """Other tests do without its optimiser of graphs, which commands of users have."""
+
+    def step():
+        trainer = small_trainer(randomize, adversarial_weight=10.0)
+        compiled = tf.function(trainer.train_step, autograph=False)
+        metrics = {name: float(value) for name, value in compiled(tf.constant(small_images())).items()}
+        return metrics, moments_of(trainer.generator_optimizer, trainer.pivae.trainable_variables)
+
+    metrics, moments = step()
+    request.getfixturevalue("graph_optimizer")
+    optimized_metrics, optimized_moments = step()
+    assert optimized_metrics == pytest.approx(metrics, rel=1e-4, abs=1e-5)
+    assert_same(moments, optimized_moments, atol=1e-4 * max(np.abs(m).max() for m in moments))
+
+
 def test_without_likelihood_the_head_does_not_move_at_all(randomize):
     trainer = small_trainer(randomize, likelihood_weight=0.0)
     head = values_of(trainer.pivae.flow.variables)

@@ -17,6 +17,7 @@ from tf_pivae.training.workers import num_workers
 
 STEPS = 20
 PARAMETERS = (f"num_steps={STEPS}", "train.log_every=1", "train.checkpoint_every=8", "train.sample_every=0")
+SMALLER = ("residual_vae.widths=(8,)", "plain_critic.widths=(8,)", "RealNVP.num_couplings=1")
 
 
 def free_ports(count):
@@ -29,7 +30,7 @@ def free_ports(count):
     return ports
 
 
-def start(folder, tiny, workers, parameters=PARAMETERS):
+def start(folder, tiny, workers, parameters=(*PARAMETERS, *SMALLER)):
     """Starts so many workers; worker i's run directory is FOLDER/i, of which only the chief's should come to be."""
     addresses = [f"localhost:{port}" for port in free_ports(workers)]
     processes = []

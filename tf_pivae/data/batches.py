@@ -104,6 +104,7 @@ def train_batches(
         # An ndarray proper: TensorFlow copies a memmap subclass's result anyway, and this one is already in memory.
         return (np.asarray(batch), labels[indices]) if with_labels else np.asarray(batch)
 
+    @tf.autograph.experimental.do_not_convert  # No control flow to convert, which would take a second.
     def load(element: tf.Tensor) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
         step = start_step + element // local
         replica = first_replica + element % local

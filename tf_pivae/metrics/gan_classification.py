@@ -186,7 +186,9 @@ def train_classifier(
     optimizer.build(model.trainable_variables)
     kernels = [variable for variable in model.trainable_variables if variable.name == "kernel"]
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *images.shape[1:]], tf.uint8), tf.TensorSpec([None], tf.int64)])
+    signature = [tf.TensorSpec([None, *images.shape[1:]], tf.uint8), tf.TensorSpec([None], tf.int64)]
+
+    @tf.function(input_signature=signature, autograph=False)
     def train_step(batch, targets):
         with tf.GradientTape() as tape:
             logits = model(tf.cast(batch, tf.float32), training=True)
