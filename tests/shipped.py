@@ -9,6 +9,7 @@ from tf_pivae.runs.pretrained import FOLDER
 
 RUN = "fashion_mnist"
 HEIGHT, WIDTH, CHANNELS = json.loads((FOLDER / RUN / "data.json").read_text())["image_shape"]
+DIMENSIONS = HEIGHT * WIDTH * CHANNELS
 STEP = json.loads((FOLDER / RUN / "evaluation.json").read_text())["step"]
 
 

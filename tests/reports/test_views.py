@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from shipped import CHANNELS, HEIGHT, RUN, WIDTH
+from shipped import DIMENSIONS, RUN
 
 import tf_pivae
 from tf_pivae import figures
@@ -64,8 +64,7 @@ def test_a_published_model_is_shown_as_what_it_is(published):
 def test_latent_groups_without_information_are_apart(published, without_data):
     """Those that the published evaluation finds empty, less than a bit of an image; their rows are as elsewhere."""
     run, _ = published
-    bits = HEIGHT * WIDTH * CHANNELS
-    kl = {row["metric"].strip(): bits * row["value"] for row in run.evaluation["rows"] if "kl/" in row["metric"]}
+    kl = {row["metric"].strip(): DIMENSIONS * row["value"] for row in run.evaluation["rows"] if "kl/" in row["metric"]}
     unused = [name.removeprefix("kl/") for name in kl if kl[name] < 1.0]
     assert 0 < len(unused) < len(kl)
     sentence, picture = without_data.unused

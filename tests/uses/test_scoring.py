@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
-from shipped import CHANNELS, HEIGHT, RUN, STEP, WIDTH, held_out
+from shipped import CHANNELS, DIMENSIONS, HEIGHT, RUN, STEP, WIDTH, held_out
 
 from tf_pivae.errors import UserError
 from tf_pivae.uses import opening, sample, score, scoring
@@ -65,12 +65,12 @@ def test_a_row_a_file_with_the_models_own_log_prob(scored, packaged, test_images
     assert [(row["set"], row["file"], row["problem"]) for row in rows(scored)] == [("images", n, "") for n in names]
     own = [packaged.log_prob(image[None], K, seed=5)[0] for image in test_images[100 : 100 + COUNT]]
     np.testing.assert_allclose(numbers(scored, "log_prob"), own, rtol=1e-5)
-    np.testing.assert_allclose(numbers(scored, "bits_per_dim"), -np.array(own) / (1024 * np.log(2)), rtol=1e-5)
+    np.testing.assert_allclose(numbers(scored, "bits_per_dim"), -np.array(own) / (DIMENSIONS * np.log(2)), rtol=1e-5)
 
 
 def test_percentile_and_p_value_are_counts_of_held_out_images(scored, packaged, test_images):
     log_prob = packaged.log_weights(test_images[:HELD_OUT], K, seed=5).astype(np.float64)
-    held_out = -(np.logaddexp.reduce(log_prob, 1) - np.log(K)) / (1024 * np.log(2))
+    held_out = -(np.logaddexp.reduce(log_prob, 1) - np.log(K)) / (DIMENSIONS * np.log(2))
     distances = np.abs(held_out - held_out.mean())
     bits = numbers(scored, "bits_per_dim")
     np.testing.assert_allclose(numbers(scored, "percentile"), [100 * np.mean(held_out > b) for b in bits], atol=1e-6)
@@ -91,7 +91,7 @@ def test_bits_over_a_png_are_those_beyond_its_data_chunk(scored, test_images, tm
             kind = data[place + 4 : place + 8]
             packed = packed + size * (kind == b"IDAT")
             place = place + 12 + size
-        over.append(8 * packed / 1024)
+        over.append(8 * packed / DIMENSIONS)
     np.testing.assert_allclose(png_bits(test_images[100 : 100 + COUNT]), over)
     result = numbers(scored, "bits_per_dim") - numbers(scored, "bits_over_png")
     np.testing.assert_allclose(result, over, rtol=1e-5)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from shipped import RUN, STEP, held_out
+from shipped import HEIGHT, RUN, STEP, held_out
 
 from tf_pivae.errors import UserError
 from tf_pivae.figures import image_grid, reconstruction_grid
@@ -82,7 +82,7 @@ def test_commands(tmp_path, folder, run_command):
         result = run_command(command, *flags, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
         assert result.stdout == f"{folder} by fashion_mnist at step {STEP}: {output}\n"
-        assert Image.open(tmp_path / output).size == tuple(66 * side - 2 for side in size)
+        assert Image.open(tmp_path / output).size == tuple((2 * HEIGHT + 2) * side - 2 for side in size)
     result = run_command("reconstruct", *flags, "--output=x.jpg", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr == "error: --output=x.jpg: images are written as PNG; call it x.png, x/ or x.npz.\n"
