@@ -78,7 +78,7 @@ def test_layers_of_different_precision_live_side_by_side(bfloat16):
 
 def test_other_types_are_refused():
     with pytest.raises(
-        ValueError, match=r"dtype = 'float16' is not possible: it takes 'float32', 'bfloat16' or 'auto'"
+        ValueError, match=r"dtype = 'float16' is not possible: it takes 'float32' or 'bfloat16' or 'auto'"
     ):
         ConvolutionPrecision("float16")
 
