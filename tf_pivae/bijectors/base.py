@@ -58,10 +58,11 @@ class ImageBijector(tfb.Bijector):
     def _pair(self, direction, x):
         memo = self._memo.get(direction)
         if memo is None or memo[0] is not x:
-            batch_shape = tf.shape(x)[:-3]
-            event_shape = x.shape[-3:]
-            y, log_det = direction(tf.reshape(x, tf.concat([[-1], event_shape], 0)) if len(x.shape) != 4 else x)
-            if len(x.shape) != 4:
+            if len(x.shape) == 4:
+                y, log_det = direction(x)
+            else:
+                batch_shape = tf.shape(x)[:-3]
+                y, log_det = direction(tf.reshape(x, tf.concat([[-1], x.shape[-3:]], 0)))
                 y = tf.reshape(y, tf.concat([batch_shape, y.shape[-3:]], 0))
                 y = tf.ensure_shape(y, [*x.shape[:-3], *y.shape[-3:]])
                 log_det = tf.ensure_shape(tf.reshape(log_det, batch_shape), x.shape[:-3])

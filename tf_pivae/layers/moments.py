@@ -23,11 +23,22 @@ def replica_mean(x: tf.Tensor) -> tf.Tensor:
 
 def _of_all_replicas(x):
     """What every replica holds, one behind the other, [replicas, ...]: in one exchange."""
-    if num_replicas() == 1:
-        return x[None]
     context = tf.distribute.get_replica_context()
     place = tf.one_hot(context.replica_id_in_sync_group, num_replicas(), dtype=x.dtype)
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.tensordot(place, x, 0))
+
+
+def _global_moments(own_mean, own_variance):
+    """Mean and variance over all replicas, of those of this one's equal part."""
+    means, variances = tf.unstack(_of_all_replicas(tf.stack([own_mean, own_variance])), axis=1)
+    mean = tf.reduce_mean(means, 0)
+    return mean, tf.reduce_mean(variances + tf.math.squared_difference(means, mean), 0)
+
+
+def _values_of_a_channel(x):
+    """How many there are: a number where the batch's size is known when the graph is made, otherwise a tensor."""
+    size = x.shape.num_elements()
+    return tf.cast(tf.size(x) // x.shape[-1], x.dtype) if size is None else float(size // x.shape[-1])
 
 
 @tf.custom_gradient
@@ -41,13 +52,12 @@ def moments(x: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[..., tf
     axes = list(range(len(x.shape) - 1))
     own_mean = tf.reduce_mean(x, axes)
     own_variance = tf.reduce_mean(tf.math.squared_difference(x, own_mean), axes)
-    means, variances = tf.unstack(_of_all_replicas(tf.stack([own_mean, own_variance])), axis=1)
-    mean = tf.reduce_mean(means, 0)
-    variance = tf.reduce_mean(variances + tf.math.squared_difference(means, mean), 0)
+    mean, variance = (own_mean, own_variance) if num_replicas() == 1 else _global_moments(own_mean, own_variance)
 
     def gradient(of_mean, of_variance):
-        of_mean, of_variance = tf.unstack(replica_mean(tf.stack([of_mean, of_variance])))
-        count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
+        if num_replicas() > 1:
+            of_mean, of_variance = tf.unstack(replica_mean(tf.stack([of_mean, of_variance])))
+        count = _values_of_a_channel(x)
         slope = 2.0 * of_variance / count
         of_x = x * slope + (of_mean / count - mean * slope)
         return tf.raw_ops.PreventGradient(input=of_x, message="`moments` can be differentiated once.")
@@ -91,7 +101,7 @@ class RunningMoments(keras.layers.Layer):
         for average, value in ((self.mean, mean), (self.variance, variance)):
             old = tf.convert_to_tensor(average)
             finite = tf.reduce_all(tf.math.is_finite(value))
-            average.assign(tf.where(finite, old + rate * (tf.stop_gradient(value) - old), old))
+            average.assign(tf.where(finite, old + rate * (value - old), old))
 
 
 class BatchNorm(keras.layers.Layer):
@@ -140,6 +150,6 @@ class BatchNorm(keras.layers.Layer):
             is_training=training,
         )
         if training:
-            count = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
+            count = _values_of_a_channel(x)
             self.moments.update(mean, variance * (count - 1.0) / count)  # The operation's is the unbiased one.
         return y

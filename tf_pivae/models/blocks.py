@@ -14,6 +14,13 @@ STATISTICS_INIT_SCALE = 0.1  # Prior and posterior start close to N(0, I) and to
 RESIDUAL_SCALE = 0.1  # Factor on a residual branch (IAF's reference value).
 
 
+def _every_pixel_twice(x):
+    """[B, H, W, C] -> [B, 2 H, 2 W, C], in fewer operations than `tf.repeat`."""
+    height, width, channels = x.shape[1:]
+    x = tf.reshape(tf.tile(tf.expand_dims(x, 2), [1, 1, 2, 1, 1]), [-1, 2 * height, width, channels])
+    return tf.reshape(tf.tile(tf.expand_dims(x, 3), [1, 1, 1, 2, 1]), [-1, 2 * height, 2 * width, channels])
+
+
 class Evidence(NamedTuple):
     """The bottom-up part of a block's posterior."""
 
@@ -194,7 +201,7 @@ class TopDownLayers(Composite):
         branch = self.residual_conv(tf.nn.elu(features), labels=labels)
         shortcut = self.shortcut(x, labels=labels) if x.shape[-1] != branch.shape[-1] else x
         if self.upsample:
-            shortcut = tf.repeat(tf.repeat(shortcut, 2, axis=1), 2, axis=2)
+            shortcut = _every_pixel_twice(shortcut)
         return shortcut + RESIDUAL_SCALE * branch
 
 

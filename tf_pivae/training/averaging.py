@@ -24,13 +24,14 @@ def move(
     """
     updates = tf.cast(updates, tf.float32)
     rate = 1.0 - tf.minimum(decay, (1.0 + updates) / (10.0 + updates))
+    rate = tf.where(skipped > 0.0, 0.0, rate)
     pairs = [(a.value, v.value) for a, v in zip(averages, variables, strict=True)]
 
-    def update(strategy):
+    def update(strategy, rate):
         for average, variable in pairs:
-            strategy.extended.update(average, approach, args=(variable,), group=False)
+            strategy.extended.update(average, approach, args=(variable, rate), group=False)
 
-    def approach(a, v):
-        a.assign(tf.where(skipped > 0.0, a, a + tf.cast(rate, a.dtype) * (v - a)))
+    def approach(a, v, rate):
+        a.assign_add(rate * (v - a), read_value=False)
 
-    tf.distribute.get_replica_context().merge_call(update)
+    tf.distribute.get_replica_context().merge_call(update, args=(rate,))

@@ -92,13 +92,13 @@ class Adamax(WholeSteps, keras.optimizers.Adamax):
         norm = tf.linalg.global_norm(gradients)
         finite = tf.math.is_finite(norm)
         # Without a finite norm, factors of 1 and a gradient and a learning rate of 0 leave all values as they are.
-        gradients = [tf.where(finite, gradient, 0.0) for gradient in self._clip_gradients(gradients)]
+        zero = tf.zeros([])
+        gradients = [tf.where(finite, gradient, zero) for gradient in self._clip_gradients(gradients)]
         beta_1, beta_2 = (tf.where(finite, float(beta), 1.0) for beta in (self.beta_1, self.beta_2))
         learning_rate = tf.where(finite, tf.convert_to_tensor(self.learning_rate), 0.0)
         beta_1_power = tf.pow(float(self.beta_1), tf.cast(self.updates + 1, tf.float32))
-        scalars = dict(
-            lr=learning_rate, beta1=beta_1, beta2=beta_2, beta1_power=beta_1_power, epsilon=float(self.epsilon)
-        )
+        epsilon = tf.constant(self.epsilon, tf.float32)
+        scalars = dict(lr=learning_rate, beta1=beta_1, beta2=beta_2, beta1_power=beta_1_power, epsilon=epsilon)
         indices = [self._get_variable_index(variable) for variable in variables]
         slots = [
             (variable.value, self._m[i].value, self._u[i].value) for i, variable in zip(indices, variables, strict=True)
