@@ -6,6 +6,7 @@ TensorFlow is imported by what needs it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from tf_pivae.errors import UserError, first_line
 from tf_pivae.runs.changes import PLACES, is_place
 from tf_pivae.runs.pretrained import resolve
 from tf_pivae.runs.records import load_facts
-from tf_pivae.system.startup import import_tensorflow_quietly
+from tf_pivae.system.startup import import_tensorflow_quietly, kept_for_good
 
 if TYPE_CHECKING:
     from tf_pivae.data import ImageDataset
@@ -55,11 +56,13 @@ _REGISTERED = (
 )
 
 
+@functools.cache
 def register() -> None:
     """Imports everything that a configuration may name."""
     import_tensorflow_quietly()
-    for name in _REGISTERED:
-        importlib.import_module(f"tf_pivae.{name}")
+    with kept_for_good():
+        for name in _REGISTERED:
+            importlib.import_module(f"tf_pivae.{name}")
 
 
 def parse_gin(files: Sequence[str], parameters: Sequence[str] = (), required: bool = True) -> None:
