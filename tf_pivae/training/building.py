@@ -1,11 +1,13 @@
 """Putting a configuration's parts together: mistakes become one line, and a model that fits no memory is refused."""
 
 import contextlib
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -77,6 +79,9 @@ def bounded_variables(limit: int | None = None, reason: str = "this machine's me
 def _num_bytes(arguments: dict) -> int:
     """Bytes of the variable that these arguments of its creator make."""
     value = arguments.get("initial_value")
+    owner = inspect.getclosurevars(value).nonlocals.get("self") if inspect.isfunction(value) else None
+    if isinstance(owner, keras.Variable):  # Keras' own initial value, which needs not be made to know its shape.
+        return tf.as_dtype(owner.dtype).size * math.prod(owner.shape)
     if callable(value):
         with tf.Graph().as_default():  # Shapes alone: nothing is computed.
             value = tf.convert_to_tensor(value())
