@@ -67,7 +67,7 @@ def newest(path: str | Path) -> Path:
     try:
         return folder / str(versions(folder)[-1])
     except (OSError, IndexError) as error:
-        raise UserError(f"no exported model in {path}: run python -m tf_pivae.export.") from error
+        raise UserError(f"no exported model in {path}: python -m tf_pivae.export makes one.") from error
 
 
 class LocalModel(ModelClient):

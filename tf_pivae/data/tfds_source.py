@@ -108,11 +108,11 @@ def _builder(name: str, data_dir: str | None) -> Any:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise UserError(f"cannot import tensorflow_datasets ({error}): pip install tensorflow-datasets.") from error
+        raise UserError(f"TFDS cannot be imported ({error}): pip install tensorflow-datasets brings it.") from error
     try:
         return tfds.builder(name, data_dir=data_dir)
     except ImportError as error:
-        raise UserError(f"TFDS needs the package {error.name} for {name}: pip install {error.name}.") from error
+        raise UserError(f"TFDS needs {error.name} for {name}: pip install {error.name} brings it.") from error
     except Exception as error:  # TFDS raises several kinds, with pages of names
         base, _, config = name.split(":")[0].partition("/")
         names = tfds.list_builders(with_community_datasets=False)
@@ -185,7 +185,7 @@ def _download(builder: Any, name: str, cache_size: str) -> None:
         with _impatient_downloads(), contextlib.nullcontext() if online else _quietly():
             builder.download_and_prepare()
     except ModuleNotFoundError as error:
-        raise UserError(f"TFDS needs the package {error.name} to prepare {name}: pip install {error.name}.") from error
+        raise UserError(f"TFDS needs {error.name} to prepare {name}: pip install {error.name} brings it.") from error
     except Exception as error:  # network, disk, manual download: all of them end here for the user
         reason = _first_line(error) if online else "no network"
         raise UserError(

@@ -99,7 +99,7 @@ def _library() -> ModuleType:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise UserError(f"hf:// needs huggingface_hub ({error}): pip install 'tf-pivae[hub]'.") from error
+        raise UserError(f"hf:// needs huggingface_hub ({error}): pip install 'tf-pivae[hub]' brings it.") from error
     return huggingface_hub
 
 

@@ -133,7 +133,7 @@ class RayLauncher:
         try:
             import ray
         except ImportError as error:
-            raise UserError("--launcher=ray needs Ray: pip install 'tf-pivae[ray]'.") from error
+            raise UserError("--launcher=ray needs Ray: pip install 'tf-pivae[ray]' brings it.") from error
         self.max_parallel = max_parallel
         self._ray = ray
         options = {} if address else {"include_dashboard": False}

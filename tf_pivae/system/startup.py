@@ -46,4 +46,4 @@ def require_extra(extra: str, *modules: str) -> None:
     """
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
-        raise UserError(f"{missing[0]} is not installed: pip install 'tf-pivae[{extra}]'.")
+        raise UserError(f"{missing[0]} is not installed: pip install 'tf-pivae[{extra}]' brings it.")
