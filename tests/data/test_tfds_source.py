@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import requests
 
+from tf_pivae import loading
 from tf_pivae.data import image_ops, tfds_images, tfds_source
 from tf_pivae.errors import UserError
 
@@ -53,6 +54,7 @@ def configure():
     """A function that reads a shipped data set fragment; gin is as before afterwards."""
 
     def configure(row):
+        loading.register()
         gin.clear_config()
         gin.parse_config_file(str(GIN / f"{row}.gin"))
 
