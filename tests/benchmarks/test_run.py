@@ -5,12 +5,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import cases, process
 from benchmarks.process import Competitor, Timing, compare, ratio
-from benchmarks.report import FINDINGS, Section, Target, load_sections, worst_of
+from benchmarks.report import FINDINGS, Section, Target, load_sections, render, worst_of
 from benchmarks.run import PARTS, _parse, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +85,15 @@ def test_a_target_is_judged_by_its_worst_case(at_least, worst, met):
     limit = 1.0 if at_least else 1.5
     assert worst_of("fast", limit, measured, at_least, " s") == [Target("fast", worst, met)]
     assert worst_of("fast", limit, []) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "met", "verdict"),
+    [("fast", True, "yes"), ("fast", False, "no"), ("two replicas / one at most 1.05", False, "withdrawn")],
+)
+def test_a_target_is_met_or_missed_or_withdrawn(wanted, met, verdict):
+    section = Section("Title", "text", [], [], targets=(Target(wanted, "2", met),))
+    assert f"| {wanted} | 2 | {verdict} |" in render([section], SimpleNamespace(quick=False))
 
 
 def test_a_competitor_that_fails_on_the_way_is_left_out():
