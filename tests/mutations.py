@@ -76,6 +76,13 @@ MUTATIONS = [
         "tests/uses/test_best.py",
     ),
     Mutation(
+        "Frechet distance of few samples: a column of the factor that is not orthogonal to the earlier ones",
+        "tf_pivae/metrics/frechet.py",
+        "(covariance[i] - factor[:, :rank] @ factor[i, :rank])",
+        "covariance[i]",
+        "tests/metrics/test_frechet_distance.py",
+    ),
+    Mutation(
         "optimisers of Keras take no settings from gin",
         "tf_pivae/training/optimizer.py",
         'initialize.__name__ = "__init__"  # Under which',
