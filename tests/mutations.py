@@ -139,6 +139,13 @@ MUTATIONS = [
         "tests/test_rows.py",
     ),
     Mutation(
+        "parts of a batch side by side: traced for the number of rows that comes first",
+        "tf_pivae/system/rows.py",
+        "tf.TensorSpec([None, *part.shape[1:]]",
+        "tf.TensorSpec(part.shape",
+        "tests/test_rows.py",
+    ),
+    Mutation(
         "preprocessing: TFP's one cache keeps every graph",
         "tf_pivae/bijectors/preprocessing.py",
         "        with_own_cache(self)\n",
