@@ -19,6 +19,7 @@ from subprocess import CompletedProcess
 import devices
 import forking
 import gin
+import installation
 import keras
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from tensorflow.python.framework import ops
 
 pytest_plugins = ["usage", "renewal"]
 Command = Callable[..., CompletedProcess[str]]
+MadeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 # The files that take longest, which begin first: the last one to end decides how long the suite takes.
 _LONGEST = ("test_full_size", "test_commands", "test_train_command", "test_evaluate_command", "test_options")
@@ -41,9 +43,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """All modules are imported: half a million objects that no later search for garbage need look at."""
+    """All modules are imported: half a million objects that no later search for garbage need look at.
+
+    Graphs are made of so many objects that the next searches come less often than Python would have them.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 # Processes side by side share the cores: one thread for each, and for each command that it starts.
@@ -170,21 +176,47 @@ def evaluate() -> Command:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny: str) -> tuple[Path, CompletedProcess[str]]:
-    """An uninterrupted run of 12 steps: its folder, and what the command printed. One process trains it for all."""
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """A function (name, make) -> a folder of that name, which one process has filled for all, with make(folder)."""
     base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
-    shared.mkdir(exist_ok=True)
-    printed = shared / "printed.json"
-    with open(shared / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not printed.exists():
-            result = forking.run("train", f"--gin_file={tiny}", f"--run_dir={shared / 'run'}")
-            assert result.returncode == 0, result.stderr
-            printed.write_text(json.dumps([result.stdout, result.stderr]))
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made_once(name: str, make: Callable[[Path], None]) -> Path:
+        folder = base / name
+        with open(folder.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.with_suffix(".made").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                folder.with_suffix(".made").touch()
+        return folder
+
+    return made_once
+
+
+@pytest.fixture(scope="session")
+def finished(
+    made_once: MadeOnce, tmp_path_factory: pytest.TempPathFactory, tiny: str
+) -> tuple[Path, CompletedProcess[str]]:
+    """An uninterrupted run of 12 steps: its folder, and what the command printed. One process trains it for all."""
+
+    def train(folder: Path) -> None:
+        result = forking.run("train", f"--gin_file={tiny}", f"--run_dir={folder / 'run'}")
+        assert result.returncode == 0, result.stderr
+        (folder / "printed.json").write_text(json.dumps([result.stdout, result.stderr]))
+
+    shared = made_once("finished", train)
     run_dir = Path(shutil.copytree(shared / "run", tmp_path_factory.mktemp("runs") / "finished"))
-    out, err = (text.replace(str(shared / "run"), str(run_dir)) for text in json.loads(printed.read_text()))
+    printed = json.loads((shared / "printed.json").read_text())
+    out, err = (text.replace(str(shared / "run"), str(run_dir)) for text in printed)
     return run_dir, CompletedProcess(["train"], 0, out, err)
+
+
+@pytest.fixture(scope="session")
+def package(made_once: MadeOnce) -> installation.Package:
+    """The package as its users get it. One process builds and installs it for all."""
+    return installation.built(made_once("package", installation.build))
 
 
 @pytest.fixture

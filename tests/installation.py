@@ -6,11 +6,32 @@ import sys
 import sysconfig
 import venv
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 # What a clone may hold beside its own files; an earlier build must not get into this one.
 _AT_THE_TOP = {".git", ".venv", ".pytest_cache", ".ruff_cache", ".mypy_cache", "runs", "dist", "build", "site"}
 _ANYWHERE = ("__pycache__", "*.egg-info", "bazel-*")
+
+
+class Package(NamedTuple):
+    """What `build` has written."""
+
+    sdist: Path  # Beside it lies `source`, the tree that it was made of.
+    wheel: Path
+    programs: Path  # The folder of an environment's programs that has the wheel.
+
+
+def build(folder: Path) -> None:
+    """Writes sdist, wheel and environment into an empty folder."""
+    install(build_wheel(build_sdist(folder)), folder / "environment")
+
+
+def built(folder: Path) -> Package:
+    """What `build` has written into a folder."""
+    (sdist,) = folder.glob("*.tar.gz")
+    (wheel,) = folder.glob("*.whl")
+    return Package(sdist, wheel, folder / "environment/bin")
 
 
 def _ignored(folder: str, names: list[str]) -> set[str]:

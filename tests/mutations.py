@@ -76,6 +76,13 @@ MUTATIONS = [
         "tests/uses/test_best.py",
     ),
     Mutation(
+        "Frechet distance of few samples: a column of the factor that is not orthogonal to the earlier ones",
+        "tf_pivae/metrics/frechet.py",
+        "(covariance[i] - factor[:, :rank] @ factor[i, :rank])",
+        "covariance[i]",
+        "tests/metrics/test_frechet_distance.py",
+    ),
+    Mutation(
         "optimisers of Keras take no settings from gin",
         "tf_pivae/training/optimizer.py",
         'initialize.__name__ = "__init__"  # Under which',
@@ -129,6 +136,13 @@ MUTATIONS = [
         "tf_pivae/system/rows.py",
         "tf.constant(first_row + ranges[i][0], tf.int64)",
         "tf.constant(first_row, tf.int64)",
+        "tests/test_rows.py",
+    ),
+    Mutation(
+        "parts of a batch side by side: traced for the number of rows that comes first",
+        "tf_pivae/system/rows.py",
+        "tf.TensorSpec([None, *part.shape[1:]]",
+        "tf.TensorSpec(part.shape",
         "tests/test_rows.py",
     ),
     Mutation(

@@ -12,8 +12,8 @@ from tf_pivae.runs.pretrained import resolve
 
 
 @pytest.fixture(scope="module")
-def model():
-    return tf_pivae.load("fashion_mnist")
+def model(finished):
+    return tf_pivae.load(finished[0])
 
 
 @pytest.fixture(scope="module")

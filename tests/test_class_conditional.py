@@ -25,6 +25,12 @@ def conditional(tmp_path_factory, tiny, run_command):
     return run_dir
 
 
+@pytest.fixture(scope="module")
+def model(conditional):
+    """The run's model, loaded and traced once."""
+    return tf_pivae.load(conditional)
+
+
 def _tiles(path, columns, side=16):
     """The images of a grid of enlarged 16x16 tiles, uint8 [rows, columns, side, side]."""
     picture = np.asarray(Image.open(path))[..., 0]
@@ -39,12 +45,11 @@ def _tiles(path, columns, side=16):
     )
 
 
-def test_sample_draws_one_class_a_row(conditional, tmp_path, run_command):
+def test_sample_draws_one_class_a_row(conditional, model, tmp_path, run_command):
     output = tmp_path / "grid.png"
     result = run_command("sample", f"--run_dir={conditional}", "--num_samples=40", f"--output={output}")
     assert result.returncode == 0, result.stderr
     tiles = _tiles(output, columns=4)
-    model = tf_pivae.load(conditional)
     expected = model.sample(40, seed=0, labels=np.repeat(np.arange(10), 4))
     np.testing.assert_array_equal(tiles.reshape(40, 16, 16), expected[..., 0])
     # The label matters: the same noise gives other images for other classes.
@@ -52,12 +57,12 @@ def test_sample_draws_one_class_a_row(conditional, tmp_path, run_command):
     assert (expected != other).any(axis=(1, 2, 3)).all()
 
 
-def test_sample_draws_the_classes_that_it_is_told(conditional, tmp_path, run_command):
+def test_sample_draws_the_classes_that_it_is_told(conditional, model, tmp_path, run_command):
     output = tmp_path / "grid.png"
     arguments = ("--num_samples=6", "--labels=7,2", "--seed=5", f"--output={output}")
     result = run_command("sample", f"--run_dir={conditional}", *arguments)
     assert result.returncode == 0, result.stderr
-    expected = tf_pivae.load(conditional).sample(6, seed=5, labels=np.array([7, 7, 7, 2, 2, 2]))
+    expected = model.sample(6, seed=5, labels=np.array([7, 7, 7, 2, 2, 2]))
     np.testing.assert_array_equal(_tiles(output, columns=3).reshape(6, 16, 16), expected[..., 0])
 
 
@@ -78,10 +83,10 @@ def test_an_unconditional_model_has_no_labels(finished, run_command):
     assert "not class-conditional" in result.stderr
 
 
-def test_training_pictures_have_one_class_a_row(conditional):
+def test_training_pictures_have_one_class_a_row(conditional, model):
     """36 samples are asked for: three whole columns of ten classes."""
     tiles = _tiles(conditional / "samples" / "000004.png", columns=3)
-    expected = tf_pivae.load(conditional).sample(30, labels=np.repeat(np.arange(10), 3))
+    expected = model.sample(30, labels=np.repeat(np.arange(10), 3))
     np.testing.assert_array_equal(tiles.reshape(30, 16, 16), expected[..., 0])
 
 
@@ -97,12 +102,12 @@ def test_labels_of_samples_are_the_datas_in_random_order():
     assert min(len(set(part)) for part in np.split(labels, 20)) == 10
 
 
-def test_bits_per_dim_by_class(conditional, evaluate):
+def test_bits_per_dim_by_class(conditional, model, evaluate):
     result = evaluate(f"--run_dir={conditional}", "--importance_samples=1")
     assert result.returncode == 0, result.stderr
     rows = json.loads((conditional / "evaluation.json").read_text())["rows"]
     data = bundled(image_size=16, num_examples=(256, 64))
-    bits = tf_pivae.load(conditional).bits_per_dim(data.test.images, labels=data.test.labels).astype(np.float64)
+    bits = model.bits_per_dim(data.test.images, labels=data.test.labels).astype(np.float64)
     by_class = {row["metric"]: row for row in rows if "class" in row["metric"]}
     present = np.unique(data.test.labels)
     assert list(by_class) == [f"bits/dim, K=1, class {data.class_names[label]}" for label in present]

@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import shutil
+import signal
 import subprocess
 import time
 
@@ -132,14 +133,20 @@ def test_watch_beside_a_running_training(tmp_path, plain, evaluate):
     watch = ["evaluate", f"--run_dir={run_dir}", "--watch", "--importance_samples=1"]
     watch += ["--num_examples=16", "--poll_seconds=0.1"]
     train = ["train", f"--gin_file={plain}", f"--run_dir={run_dir}"]
-    # Steps enough for the watcher to see several checkpoints come, and more of them than the training keeps.
-    parameters = ["num_steps=2000", "train.checkpoint_every=200", "train.log_every=100"]
+    # More checkpoints than the training keeps; it is halted at the first ones until the watcher has evaluated one.
+    parameters = ["num_steps=200", "train.checkpoint_every=20", "train.log_every=100"]
     train += [f"--gin_param={parameter}" for parameter in parameters]
     with forking.Popen(*watch, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
         with forking.Popen(*train, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as training:
             log = run_dir / "evaluations.jsonl"
-            while training.poll() is None and not log.exists():
+            while training.poll() is None and not list(run_dir.glob("checkpoints/0*")):
+                time.sleep(0.01)
+            training.send_signal(signal.SIGSTOP)
+            deadline = time.monotonic() + 200
+            while watching.poll() is None and not log.exists() and time.monotonic() < deadline:
                 time.sleep(0.05)
+            training.send_signal(signal.SIGCONT)
+            assert log.exists(), "no checkpoint was evaluated beside the training"
             assert training.poll() is None, "the first checkpoint was evaluated after the training's end"
             _, errors = training.communicate(timeout=600)
             assert training.returncode == 0, errors
@@ -147,8 +154,8 @@ def test_watch_beside_a_running_training(tmp_path, plain, evaluate):
     assert watching.returncode == 0, errors
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 2000
-    assert steps[0] < 2000
+    assert steps[-1] == 200
+    assert steps[0] < 200
     for step in steps:
         assert f"at step {step}\n" in output
     alone = evaluate(f"--run_dir={run_dir}", "--importance_samples=1", "--num_examples=16")

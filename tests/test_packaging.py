@@ -11,7 +11,6 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-import installation
 import pytest
 
 import tf_pivae
@@ -28,19 +27,19 @@ PRETRAINED = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/pr
 # The sdist, the wheel made of it, and an environment with that.
 
 
-@pytest.fixture(scope="module")
-def sdist(tmp_path_factory):
-    return installation.build_sdist(tmp_path_factory.mktemp("sdist"))
+@pytest.fixture
+def sdist(package):
+    return package.sdist
 
 
-@pytest.fixture(scope="module")
-def wheel(sdist):
-    return installation.build_wheel(sdist)
+@pytest.fixture
+def wheel(package):
+    return package.wheel
 
 
-@pytest.fixture(scope="module")
-def programs(wheel):
-    return installation.install(wheel, wheel.parent / "environment")
+@pytest.fixture
+def programs(package):
+    return package.programs
 
 
 def test_sdist_has_the_whole_tree(sdist):

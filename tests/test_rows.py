@@ -87,6 +87,7 @@ def test_every_row_once_and_on_every_replica():
         np.testing.assert_array_equal(result["rows"], 10 * np.arange(100, 111))
         np.testing.assert_array_equal(result["values"], values)
         assert set(result["replica"]) == set(range(replicas))
+        assert row_function.num_traces == 1, "the last batch has fewer rows"
 
 
 @pytest.mark.skipif(threads.num_cores() < 2, reason="TensorFlow has one thread: no call can wait for another")

@@ -8,7 +8,6 @@ import subprocess
 
 import commands
 import forking
-import installation
 import numpy as np
 import pages
 import pytest
@@ -26,12 +25,10 @@ PROGRAMS = {
 class Workspace:
     """A folder in which a reader works who has installed the wheel, and what was run in it already."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, programs):
         self.folder = folder
         self._results = {}
-        (folder / "wheel").mkdir()
-        wheel = installation.build_wheel(installation.build_sdist(folder / "wheel"))
-        self._programs = installation.install(wheel, folder / "environment")
+        self._programs = programs
         (folder / "clone").mkdir()
         (folder / "clone/benchmarks").symlink_to(pages.ROOT / "benchmarks")  # Not installed.
         for name, text in pages.files().items():
@@ -76,8 +73,8 @@ class Workspace:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    return Workspace(tmp_path_factory.mktemp("reader"))
+def workspace(tmp_path_factory, package):
+    return Workspace(tmp_path_factory.mktemp("reader"), package.programs)
 
 
 def test_every_command_is_run_or_listed_with_a_reason():

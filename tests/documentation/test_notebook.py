@@ -4,12 +4,19 @@ import re
 import sys
 from pathlib import Path
 
+import forking
 import jupyter_client
 import nbclient
 import nbformat
 import pytest
 
 NOTEBOOK = Path(__file__).resolve().parent.parent.parent / "docs/tour.ipynb"
+# Run when the kernel starts: TensorFlow is imported by the notebook, and its optimiser of graphs off as in other tests.
+STARTUP = f"""
+import sys
+turn_off = lambda _: sys.modules["tensorflow"].config.optimizer.set_experimental_options({forking.OPTIMIZER})
+get_ipython().events.register("post_run_cell", turn_off)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +36,9 @@ def test_runs_from_start_to_end(notebook, tmp_path, monkeypatch):
     # The kernel of this very environment, whatever other kernels are installed.
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    startup = tmp_path / "ipython/profile_default/startup"
+    startup.mkdir(parents=True)
+    (startup / "optimizer.py").write_text(STARTUP)
     specification = jupyter_client.kernelspec.KernelSpec(
         argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], display_name="", language="python"
     )

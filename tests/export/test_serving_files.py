@@ -166,7 +166,10 @@ def test_every_block_of_the_page_is_run():
 
 
 def test_commands_of_the_page(finished, tmp_path):
-    """In a folder like a clone in which a run was trained, with free ports for the usual ones."""
+    """In a folder like a clone in which a run was trained, with free ports for the usual ones.
+
+    The benchmark measures for a moment, and is forked as the commands are, with the servers that it starts.
+    """
     if shutil.which("curl") is None:
         pytest.skip("curl is not on the PATH")
     (tmp_path / "runs").mkdir()
@@ -185,6 +188,7 @@ def test_commands_of_the_page(finished, tmp_path):
             if language == "sh gateway":  # By test_gateway.py.
                 continue
             text = text.replace("8500", grpc_port).replace("8501", rest_port)
+            text = text.replace("python benchmarks/", "python -- benchmarks/").replace("--seconds=2", "--seconds=0.2")
             if language == "sh server":
                 command = f"exec {text.strip()} --grpc_port={grpc_port} --rest_port={rest_port}"
                 background.append(subprocess.Popen(["sh", "-c", command], cwd=tmp_path, env=environment))

@@ -79,6 +79,17 @@ def test_both_ways_to_a_factor_agree(monkeypatch):
     np.testing.assert_allclose(frechet_distance(a, b), by_cholesky, rtol=1e-11)
 
 
+def test_few_samples_by_either_way_to_a_factor_agree(monkeypatch):
+    from tf_pivae.metrics import frechet
+
+    a = features(22, count=15, dim=60)
+    b = features(23, count=20, dim=60)
+    assert frechet._pivoted_factor(np.cov(a, rowvar=False)).shape == (60, 14)
+    pivoted = frechet_distance(a, b, allow_rank_deficient=True)
+    monkeypatch.setattr(frechet, "_pivoted_factor", lambda covariance: None)
+    np.testing.assert_allclose(frechet_distance(a, b, allow_rank_deficient=True), pivoted, rtol=1e-11)
+
+
 @pytest.mark.parametrize("rank", [None, 5])
 def test_a_set_against_itself_is_zero(rank):
     a = features(6, rank=rank)

@@ -203,10 +203,14 @@ def test_no_trace_for_another_seed_or_batch(model):
     images = _images(4)
     model.log_prob(images, 2, batch_size=2)
     model.sample(4, batch_size=2)
-    before = [f.num_traces for f in (model._log_prob_rows, model._sample_rows)]
+    model.reconstruct(images[:1])
+    functions = (model._log_prob_rows, model._sample_rows, model._reconstruct_rows)
+    before = [f.num_traces for f in functions]
     model.log_prob(images, 3, seed=9, batch_size=2, first_row=64)
+    model.log_prob(images, 2, batch_size=3)
     model.sample(4, seed=9, batch_size=2, temperature=0.5)
-    assert [f.num_traces for f in (model._log_prob_rows, model._sample_rows)] == before
+    model.reconstruct(images)
+    assert [f.num_traces for f in functions] == before
 
 
 def test_discretisation_inverts_dequantisation(model):

@@ -53,8 +53,10 @@ def test_the_sum_counts():
     with bounded_variables(limit=4000):
         tf.Variable(tf.zeros([500]))
         keras.Variable(initializer="zeros", shape=[400])
+        keras.Variable(initializer="zeros", shape=[40], dtype="float16")
+        tf.Variable(lambda: tf.zeros([60]))
         with pytest.raises(UserError, match="4e-06 GB"):
-            keras.Variable(initializer="zeros", shape=[101])
+            keras.Variable(initializer="zeros", shape=[21])
     tf.Variable(tf.zeros([5000]))
 
 

@@ -84,12 +84,24 @@ class RowFunction:
             self._spread(lambda i: tf.constant(max(counts[i], 1), tf.int32)),
             *(None if array is None else self._spread(functools.partial(rows_of, array)) for array in per_row),
         ]
+        if not self.num_traces:
+            traced = [*arguments[:2], *map(self._with_any_rows, arguments[2:])]
+            self._compiled.get_concrete_function(traced, shared)
         outputs = self._compiled(arguments, shared)
         values = [self._strategy.experimental_local_results(value) for value in tf.nest.flatten(outputs)]
         return [
             tf.nest.pack_sequence_as(outputs, [value[i].numpy()[: counts[i]] for value in values])
             for i in range(self._replicas)
         ]
+
+    def _with_any_rows(self, argument):
+        """What a trace is of that serves any number of rows: the last batch may have fewer, the next call more."""
+        if argument is None:
+            return None
+        parts = self._strategy.experimental_local_results(argument)
+        rows = [tf.TensorSpec([None, *part.shape[1:]], part.dtype) for part in parts]
+        spec = tf.type_spec_from_value(argument)
+        return rows[0] if isinstance(spec, tf.TensorSpec) else type(spec)(*rows)
 
     def _spread(self, value):
         """What each replica of this process gets: value(0), value(1), ..."""
