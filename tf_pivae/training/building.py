@@ -80,28 +80,13 @@ def _num_bytes(arguments: dict) -> int:
     """Bytes of the variable that these arguments of its creator make."""
     value = arguments.get("initial_value")
     owner = inspect.getclosurevars(value).nonlocals.get("self") if inspect.isfunction(value) else None
-    if isinstance(owner, keras.Variable):  # Keras' own initial value, which needs not be made to know its shape.
+    if isinstance(owner, keras.Variable):  # Keras' own initial value: nothing needs be made to know its shape.
         return tf.as_dtype(owner.dtype).size * math.prod(owner.shape)
     if callable(value):
-        variable = _keras_variable(value)
-        if variable is not None:
-            return tf.as_dtype(variable.dtype).size * math.prod(variable.shape)
         with tf.Graph().as_default():  # Shapes alone: nothing is computed.
             value = tf.convert_to_tensor(value())
             return value.dtype.size * (value.shape.num_elements() or 0)
     return np.asarray(value).nbytes
-
-
-def _keras_variable(initial_value: Callable) -> keras.Variable | None:
-    """The variable of Keras's whose initial value a function gives, if it is such a function: it knows its shape.
-
-    A graph for each variable, which tells the shape of any, took a quarter of the time of loading a model.
-    """
-    with contextlib.suppress(ValueError):  # A cell that is empty.
-        for cell in getattr(initial_value, "__closure__", None) or ():
-            if isinstance(cell.cell_contents, keras.Variable):
-                return cell.cell_contents
-    return None
 
 
 def physical_memory() -> int:
