@@ -34,10 +34,14 @@ _PARENT = "TF_PIVAE_PARENT"  # See tf_pivae/system/children.py.
 
 
 class Popen(subprocess.Popen):
-    """`subprocess.Popen([sys.executable, "-m", "tf_pivae.MODULE", *arguments], ...)`; MODULE may be a script's path."""
+    """`subprocess.Popen([sys.executable, "-m", "tf_pivae.MODULE", *arguments], ...)`.
+
+    MODULE may be a script's path; one that begins with "benchmarks." is that of the clone, which has to be `cwd`.
+    """
 
     def __init__(self, module: object, *arguments: object, **options: Any):
-        name = ["--", str(module)] if str(module).endswith(".py") else ["-m", f"tf_pivae.{module}"]
+        full = str(module) if str(module).startswith("benchmarks.") else f"tf_pivae.{module}"
+        name = ["--", str(module)] if str(module).endswith(".py") else ["-m", full]
         super().__init__([str(python()), *name, *map(str, arguments)], **options)
 
     def send_signal(self, sig: int) -> None:

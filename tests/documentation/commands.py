@@ -83,9 +83,8 @@ RUN = {
     ADAM: Run(f"{SHORT} --gin_param=Validation.examples=4", slow=True),
     "python -m tf_pivae.sample --run_dir=runs/adam --step=best --output=best.png": Run(needs=(ADAM,), slow=True),
     FASHION: Run(
-        "--gin_param=train.dataset=@bundled --gin_param=bundled.image_size=28 --gin_param=num_steps=2 "
-        "--gin_param=LinearSchedule.decay_start=0 --gin_param=batch_size=2 --gin_param=train.eval_examples=2 "
-        "--gin_param=train.sample_every=0",
+        "--gin_file=presets/tiny.gin --gin_param=num_steps=2 --gin_param=LinearSchedule.decay_start=0 "
+        "--gin_param=train.eval_examples=2",
         slow=True,
     ),
     "python -m tf_pivae.evaluate --run_dir=runs/fashion_mnist "

@@ -32,8 +32,7 @@ class Workspace:
         (folder / "wheel").mkdir()
         wheel = installation.build_wheel(installation.build_sdist(folder / "wheel"))
         self._programs = installation.install(wheel, folder / "environment")
-        (folder / "clone").mkdir()
-        (folder / "clone/benchmarks").symlink_to(pages.ROOT / "benchmarks")  # Not installed.
+        (folder / "benchmarks").symlink_to(pages.ROOT / "benchmarks")  # Not installed.
         for name, text in pages.files().items():
             (folder / name).write_text(text)
         (folder / "photos").mkdir()
@@ -43,7 +42,6 @@ class Workspace:
         self._environment = {
             **os.environ,
             "PATH": f"{self._programs}:{os.environ['PATH']}",
-            "PYTHONPATH": str(folder / "clone"),
             "TF_PIVAE_CACHE": str(folder / "cache"),
         }
 
@@ -59,7 +57,7 @@ class Workspace:
                 for need in entry.needs:
                     self.run(need)
                 arguments = ["sh", "-e", "-c", f"{command} {entry.appended}"]
-            program = re.match(r"python -m tf_pivae\.(\w+) ", command)
+            program = re.match(r"python -m (?:tf_pivae\.|(?=benchmarks\.))([\w.]+) ", command)
             # The README's first command and its program go the whole way; the others need not import TensorFlow again.
             if command in PROGRAMS and not command.startswith("README.md"):
                 result = forking.run(script, cwd=self.folder, env=self._environment)
