@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 KINDS = ("table1", "iaf_res")
 TASKS = ("train", "log_prob", "log_prob_16", "sample", "reconstruct")
-# Factors on the widths of the paper; SMALL is `gin/presets/small.gin`.
+# Factors on the widths of the paper; SMALL is `gin/presets/small.gin`. TINY, a test of the program, is not as deep.
 FULL = 1.0
 SMALL = 0.25
 TINY = 0.0625
@@ -25,13 +25,15 @@ class Size(NamedTuple):
 
 
 def size(kind: str, factor: float, latents: int | None = None) -> Size:
-    """The `Size` of a kind, every width times `factor` (at least 4)."""
+    """The `Size` of a kind, every width times `factor` (at least 4); the first two widths alone for `TINY`."""
     residual = {"table1": False, "iaf_res": True}[kind]
 
     def scaled(width):
         return max(4, round(width * factor))
 
     widths = (32, 64, 128, 256) if residual else (64, 128, 256, 512)
+    if factor == TINY:
+        widths = widths[:2]
     return Size(
         residual,
         scaled(16),
@@ -51,4 +53,5 @@ def case(
 
 def head_options(case: dict) -> dict:
     """Keyword arguments of the Real-NVP head of a case."""
-    return dict(width=size(case["kind"], case["factor"]).head, num_couplings=3, num_blocks=2)
+    depth = dict(num_couplings=2, num_blocks=1) if case["factor"] == TINY else dict(num_couplings=3, num_blocks=2)
+    return dict(width=size(case["kind"], case["factor"]).head, **depth)

@@ -34,8 +34,8 @@ MadeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 # The files that take longest, which begin first: the last one to end decides how long the suite takes.
 _LONGEST = ("test_full_size", "test_commands", "test_train_command", "test_evaluate_command", "test_options")
-_LONGEST += ("test_workers", "test_killed", "test_run", "test_paper_command", "test_sweep_command")
-_LONGEST += ("test_class_conditional",)
+_LONGEST += ("test_killed", "test_gpu", "test_workers", "test_run", "test_bad_configurations", "test_paper_command")
+_LONGEST += ("test_sweep_command", "test_class_conditional")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

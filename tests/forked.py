@@ -1,4 +1,6 @@
-"""Takes Python's place for commands of the package, and for a script behind `--`: tests/forking.py forks them.
+"""Takes Python's place for commands of the package, for those of benchmarks/, and for a script behind `--`.
+
+tests/forking.py forks them.
 
 Anything else is left to Python.
 """
@@ -11,7 +13,7 @@ import socket
 import sys
 
 arguments = sys.argv[1:]
-if arguments[0] != "--" and not (arguments[0] == "-m" and arguments[1].startswith("tf_pivae.")):
+if arguments[0] != "--" and not (arguments[0] == "-m" and arguments[1].startswith(("tf_pivae.", "benchmarks."))):
     os.execv(sys.executable, [sys.executable, *arguments])
 if "TF_PIVAE_PARENT" in os.environ and sys.platform == "linux":
     # Gone with its parent, it ends the keeper, which is the command's parent.

@@ -2,9 +2,9 @@
 
 TensorFlow and what else a command imports take four of the eight seconds of the shortest training. Here a process that
 has imported them is forked for each command, which has arguments, folder, environment, output, exit status and process
-of its own, and goes through the same `__main__`; so are the commands that a command starts. What is imported when, what
-TensorFlow's optimiser makes of a graph, and variables that only an import reads, cannot be tested like this; the
-commands of the documentation are started by the shell.
+of its own, and goes through the same `__main__`; so are the commands that a command starts, and those of benchmarks/.
+What is imported when, what TensorFlow's optimiser makes of a graph, and variables that only an import reads, cannot be
+tested like this; the README's first command and program are started by the shell.
 
 Who starts a command gets a child process of tests/forked.py, which hands its streams to a keeper. The keeper, forked
 from the process that has imported everything, forks the command, passes signals on to it, and its exit status back.
@@ -34,10 +34,14 @@ _PARENT = "TF_PIVAE_PARENT"  # See tf_pivae/system/children.py.
 
 
 class Popen(subprocess.Popen):
-    """`subprocess.Popen([sys.executable, "-m", "tf_pivae.MODULE", *arguments], ...)`; MODULE may be a script's path."""
+    """`subprocess.Popen([sys.executable, "-m", "tf_pivae.MODULE", *arguments], ...)`.
+
+    MODULE may be a script's path; one that begins with "benchmarks." is that of the clone, which has to be `cwd`.
+    """
 
     def __init__(self, module: object, *arguments: object, **options: Any):
-        name = ["--", str(module)] if str(module).endswith(".py") else ["-m", f"tf_pivae.{module}"]
+        full = str(module) if str(module).startswith("benchmarks.") else f"tf_pivae.{module}"
+        name = ["--", str(module)] if str(module).endswith(".py") else ["-m", full]
         super().__init__([str(python()), *name, *map(str, arguments)], **options)
 
     def send_signal(self, sig: int) -> None:

@@ -16,7 +16,7 @@ from tf_pivae.errors import UserError
 from tf_pivae.training import loop, recorder
 from tf_pivae.training.recipe import Recipe
 
-COUNTS = [80, pytest.param(200, marks=pytest.mark.slow)]
+SEEDS = [pytest.param(range(80), id="80"), pytest.param(range(80, 200), id="120 more", marks=pytest.mark.slow)]
 _PATIENCE_SECONDS = 60
 
 
@@ -63,7 +63,7 @@ def peak_before():
     return _peak_memory()
 
 
-@pytest.fixture(scope="module", params=COUNTS)
+@pytest.fixture(scope="module", params=SEEDS)
 def mutants(request, tmp_path_factory, peak_before):
     """Of each mutated configuration: its entry file, a description, the outcome."""
     strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
@@ -74,7 +74,7 @@ def mutants(request, tmp_path_factory, peak_before):
     recorder.Checkpoints = _NoTraining
     results = []
     try:
-        for seed in range(request.param):
+        for seed in request.param:
             entry, description = gin_mutations.write(folder / f"{seed}", seed)
             os.chdir(entry.parent)
             results.append((entry, description, outcome(entry, folder / f"run{seed}", strategy)))

@@ -395,8 +395,8 @@ def test_the_whole_twin_is_on_the_device(kind, monkeypatch):
 @pytest.mark.slow
 def test_a_whole_day_on_two_halves_of_the_processor(tmp_path):
     """By its command; what it prints and writes are numbers of every part."""
-    quick = [sys.executable, "-m", "benchmarks.gpu", "--quick", f"--output_dir={tmp_path}"]
-    result = subprocess.run(quick, capture_output=True, text=True, check=False, cwd=ROOT)
+    quick = ["benchmarks.gpu", "--quick", f"--output_dir={tmp_path}"]
+    result = forking.run(*quick, cwd=ROOT)
     assert result.returncode == 0, result.stderr
     page = (tmp_path / "gpu.md").read_text()
     assert "| `test_convolutions_are_those_of_the_processor[bfloat16]` | passed |" in page
@@ -404,5 +404,5 @@ def test_a_whole_day_on_two_halves_of_the_processor(tmp_path):
     assert page.count("On the bundled subset of Fashion-MNIST at 32x32. The published") == 2
     assert page.count("\n| CQFG | ") == 2
     assert page.count("| finished 20") == 4
-    again = subprocess.run(quick, capture_output=True, text=True, check=False, cwd=ROOT)
+    again = forking.run(*quick, cwd=ROOT)
     assert again.stderr.count(": finished on") == 4

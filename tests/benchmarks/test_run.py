@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import forking
 import pytest
 
 from benchmarks import cases, process
@@ -174,9 +175,9 @@ def test_quick_run_writes_a_report(tmp_path):
     """By its command, with real workers: every cell of the table is a number, and memory is that of a process."""
     _needs_torch()
     output = tmp_path / "docs/performance.md"
-    command = [sys.executable, "-m", "benchmarks.run", "--quick", "--tasks=train,sample", f"--output={output}"]
+    command = ["benchmarks.run", "--quick", "--tasks=train,sample", f"--output={output}"]
     command.append("--parts=table1,table1_alone,flows,operations")
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    result = forking.run(*command, cwd=ROOT)
     assert result.returncode == 0, result.stderr
     tables = _tables(output.read_text())
     assert [len(table) for table in tables] == [6, 2, 1, 3, 8]

@@ -7,6 +7,7 @@ TINY = Path(__file__).resolve().parent.parent / "tiny.gin"
 
 # A training of two steps; what follows wins over the command's own.
 SHORT = f"--gin_file={TINY} --gin_param=num_steps=2 --gin_param=train.eval_examples=4 --gin_param=train.sample_every=0"
+SHORT += " --gin_param=train.eval_importance_samples=1"
 
 
 class Run(NamedTuple):
@@ -83,10 +84,7 @@ RUN = {
     ADAM: Run(f"{SHORT} --gin_param=Validation.examples=4", slow=True),
     "python -m tf_pivae.sample --run_dir=runs/adam --step=best --output=best.png": Run(needs=(ADAM,), slow=True),
     FASHION: Run(
-        "--gin_param=train.dataset=@bundled --gin_param=bundled.image_size=28 --gin_param=num_steps=2 "
-        "--gin_param=LinearSchedule.decay_start=0 --gin_param=batch_size=2 --gin_param=train.eval_examples=2 "
-        "--gin_param=train.sample_every=0",
-        slow=True,
+        "--gin_file=presets/tiny.gin --gin_param=num_steps=2 --gin_param=LinearSchedule.decay_start=0", slow=True
     ),
     "python -m tf_pivae.evaluate --run_dir=runs/fashion_mnist "
     "--metrics=bits_per_dim,fid,precision,recall,density,coverage": Run(
@@ -133,7 +131,7 @@ RUN = {
     "python -m tf_pivae.train --gin_file=fashion_mnist/config.gin --gin_file=finetune.gin "
     "--run_dir=runs/finetuned": Run(
         "--gin_param=num_steps=2 --gin_param=batch_size=2 --gin_param=train.eval_examples=2 "
-        "--gin_param=train.sample_every=0",
+        "--gin_param=train.eval_importance_samples=1 --gin_param=train.sample_every=0",
         slow=True,
     ),
     "python -m tf_pivae.evaluate --run_dir=runs/scans --gin_param=image_folder.path=scans": Run(

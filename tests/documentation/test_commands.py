@@ -29,8 +29,7 @@ class Workspace:
         self.folder = folder
         self._results = {}
         self._programs = programs
-        (folder / "clone").mkdir()
-        (folder / "clone/benchmarks").symlink_to(pages.ROOT / "benchmarks")  # Not installed.
+        (folder / "benchmarks").symlink_to(pages.ROOT / "benchmarks")  # Not installed.
         for name, text in pages.files().items():
             (folder / name).write_text(text)
         (folder / "photos").mkdir()
@@ -40,7 +39,6 @@ class Workspace:
         self._environment = {
             **os.environ,
             "PATH": f"{self._programs}:{os.environ['PATH']}",
-            "PYTHONPATH": str(folder / "clone"),
             "TF_PIVAE_CACHE": str(folder / "cache"),
         }
 
@@ -56,7 +54,7 @@ class Workspace:
                 for need in entry.needs:
                     self.run(need)
                 arguments = ["sh", "-e", "-c", f"{command} {entry.appended}"]
-            program = re.match(r"python -m tf_pivae\.(\w+) ", command)
+            program = re.match(r"python -m (?:tf_pivae\.|(?=benchmarks\.))([\w.]+) ", command)
             # The README's first command and its program go the whole way; the others need not import TensorFlow again.
             if command in PROGRAMS and not command.startswith("README.md"):
                 result = forking.run(script, cwd=self.folder, env=self._environment)

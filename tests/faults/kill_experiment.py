@@ -41,11 +41,13 @@ def photos_arguments(folder, num_photos=800):
     return [f"--gin_param={parameter}" for parameter in parameters]
 
 
-def one_process(folder, seed=0, counts=_COUNTS, gin_file=TINY, num_steps=_NUM_STEPS, longest=_LONGEST, **started):
+def one_process(
+    folder, seed=0, counts=_COUNTS, gin_file=TINY, num_steps=_NUM_STEPS, longest=_LONGEST, parameters=(), **started
+):
     """Kills a training that prepares its data itself; yields (kind of line, ...), see `_write`."""
     folder = Path(folder)
     arguments = [f"--gin_file={gin_file}", *photos_arguments(folder / "photos")]
-    arguments += [f"--gin_param={parameter}" for parameter in (f"num_steps={num_steps}", *_LOGS)]
+    arguments += [f"--gin_param={parameter}" for parameter in (f"num_steps={num_steps}", *_LOGS, *parameters)]
     yield from _compare(folder, arguments, random_kills(seed, longest, **counts), num_steps, **started)
 
 

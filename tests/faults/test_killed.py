@@ -5,8 +5,9 @@ import pytest
 from kill_experiment import one_process, prepare_command, two_workers
 
 # Of the experiment, in less time: commands start sooner and run for less.
-_LONGEST = {"start": 6.0, "preparation": 0.3, "step": 1.0, "checkpoint": 0.15, "end": 0.5}  # s
-_SHORT = dict(num_steps=250, longest=_LONGEST, start=forking.Popen)
+_LONGEST = {"start": 3.0, "preparation": 0.3, "step": 0.3, "checkpoint": 0.15, "end": 0.5}  # s
+_SHORT = dict(num_steps=200, longest=_LONGEST, start=forking.Popen)
+_SMALLER = ("residual_vae.widths=(8,)", "plain_critic.widths=(8,)", "RealNVP.num_couplings=1")  # Than tests/tiny.gin.
 
 
 def check(lines):
@@ -52,7 +53,7 @@ def test_a_preparation_killed_twice(tmp_path):
 
 @pytest.mark.slow
 def test_a_training_killed_twenty_times(tmp_path):
-    kills = check(one_process(tmp_path, seed=3, **_SHORT))
+    kills = check(one_process(tmp_path, seed=3, parameters=_SMALLER, **_SHORT))
     assert len(kills) == 20
     doing = " ".join(kill.doing for kill in kills)
     assert all(what in doing for what in ("preparing data", "writing checkpoint", "step"))
@@ -65,5 +66,4 @@ def test_a_preparation_killed_six_times(tmp_path):
 
 @pytest.mark.slow
 def test_two_workers_killed_in_turn(tmp_path):
-    # Really started: a forked worker is so quick that it may die before the other has found it, which then waits.
-    assert len(check(two_workers(tmp_path, seed=5))) == 5
+    assert len(check(two_workers(tmp_path, seed=5, **_SHORT))) == 5
