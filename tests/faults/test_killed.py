@@ -53,7 +53,7 @@ def test_a_preparation_killed_twice(tmp_path):
 
 @pytest.mark.slow
 def test_a_training_killed_twenty_times(tmp_path):
-    kills = check(one_process(tmp_path, seed=3, num_steps=200, parameters=_SMALLER, **_SHORT))
+    kills = check(one_process(tmp_path, seed=3, num_steps=400, parameters=_SMALLER, **_SHORT))
     assert len(kills) == 20
     doing = " ".join(kill.doing for kill in kills)
     assert all(what in doing for what in ("preparing data", "writing checkpoint", "step"))
@@ -67,4 +67,4 @@ def test_a_preparation_killed_six_times(tmp_path):
 @pytest.mark.slow
 def test_two_workers_killed_in_turn(tmp_path):
     # Really started: a forked worker is so quick that it may die before the other has found it, which then waits.
-    assert len(check(two_workers(tmp_path, seed=5, num_steps=120, longest=_LONGEST))) == 5
+    assert len(check(two_workers(tmp_path, seed=5, num_steps=200, longest=_LONGEST))) == 5
