@@ -412,8 +412,8 @@ MUTATIONS = [
     Mutation(
         "moving average: the wrong way round",
         "tf_pivae/training/averaging.py",
-        "a + tf.cast(rate, a.dtype) * (v - a)",
-        "a + tf.cast(1.0 - rate, a.dtype) * (v - a)",
+        "multiply_no_nan(v - a, rate)",
+        "multiply_no_nan(v - a, 1.0 - rate)",
         "tests/training/test_replicas.py",
     ),
     Mutation(

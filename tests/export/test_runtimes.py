@@ -89,7 +89,7 @@ def test_the_newest_version_of_a_folder(published, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "run python -m tf_pivae.export"),
+        ({}, "python -m tf_pivae.export makes one"),
         ({"runtime": "torch"}, "there are tensorflow, openvino"),
         ({"runtime": "openvino", "precision": "f16"}, "there are f32, bf16"),
         ({"precision": "bf16"}, "only OpenVINO"),

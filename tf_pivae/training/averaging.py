@@ -24,7 +24,7 @@ def move(
     """
     updates = tf.cast(updates, tf.float32)
     rate = 1.0 - tf.minimum(decay, (1.0 + updates) / (10.0 + updates))
-    rate = tf.where(skipped > 0.0, 0.0, rate)
+    rate = tf.where(skipped > 0.0, 0.0, rate)  # Times which nothing moves, not even towards NaN.
     pairs = [(a.value, v.value) for a, v in zip(averages, variables, strict=True)]
 
     def update(strategy, rate):
@@ -32,6 +32,6 @@ def move(
             strategy.extended.update(average, approach, args=(variable, rate), group=False)
 
     def approach(a, v, rate):
-        a.assign_add(rate * (v - a), read_value=False)
+        a.assign_add(tf.math.multiply_no_nan(v - a, rate), read_value=False)
 
     tf.distribute.get_replica_context().merge_call(update, args=(rate,))
