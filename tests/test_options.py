@@ -90,6 +90,7 @@ SMALLER = [
     "residual_vae.widths=(8,)",
     "plain_critic.widths=(8,)",
     "RealNVP.num_couplings=1",
+    "train.eval_importance_samples=2",
 ]
 # Spectral normalisation leaves out the regularizer: R1 comes after it.
 TOGETHER = [option for option in OPTIONS if option != "r1"] + ["r1"]
@@ -153,6 +154,8 @@ def test_all_options_train_together(together):
     validated = [line for line in lines if "validation/bits_per_dim" in line]
     lines = [line for line in lines if line not in validated]
     assert [line["step"] for line in lines] == [4, 8, 12, 12]
+    held_out = [lines[-1][f"held_out_bits_per_dim/K={k}"] for k in (1, 2)]
+    assert 0.0 < held_out[1] < held_out[0], "with more importance samples the bound comes closer"
     assert [line["step"] for line in validated] == [6, 12]
     assert not any(line.get("skipped_generator") or line.get("skipped_critic") for line in lines)
     assert all(line["critic_regularization"] > 0.0 for line in lines[:3])

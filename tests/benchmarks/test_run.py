@@ -193,6 +193,7 @@ def test_quick_run_writes_a_report(tmp_path):
         assert all(float(cell.split()[0]) > 0.0 for name, cell in row.items() if "/" in name)
 
 
+@pytest.mark.slow
 def test_runtimes_of_an_export(tmp_path):
     """All of them run the same model: float32 agrees, bfloat16 nearly; OpenVINO does without TensorFlow's memory."""
     pytest.importorskip("openvino", reason="a runtime that is measured (the extra `openvino`)")

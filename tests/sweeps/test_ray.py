@@ -20,6 +20,7 @@ if importlib.util.find_spec("ray") is None:
     pytest.skip("Ray is not installed: pip install 'tf-pivae[ray]'", allow_module_level=True)
 
 
+@pytest.mark.slow
 def test_trials_run_stop_and_go_on_as_tasks(tmp_path, run_command, plain):
     sweep_dir = tmp_path / "sweep"
     arguments = [f"--gin_file={plain}", f"--sweep_dir={sweep_dir}", "--launcher=ray", "--max_parallel=2"]

@@ -38,6 +38,7 @@ def test_noise_under_xla_is_the_noise_without(draw):
         np.testing.assert_allclose(_compiled(noise), noise(for_xla=False), rtol=0.0, atol=atol)
 
 
+@pytest.mark.slow
 @pytest.mark.device
 def test_compiled_step_is_the_step():
     """In a process of its own: XLA keeps the memory that it compiles in, here a gigabyte."""
