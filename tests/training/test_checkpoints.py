@@ -4,9 +4,12 @@ import builtins
 import errno
 import logging
 import os
+import pathlib
+import shutil
 
 import keras
 import pytest
+import tensorflow as tf
 
 from tf_pivae.errors import UserError
 from tf_pivae.runs.checkpoints import Checkpoints
@@ -86,8 +89,47 @@ def test_what_is_not_finite_is_neither_saved_nor_restored(tmp_path, variable, ca
     assert "checkpoint 2 is damaged (model/" in caplog.text
     assert "holds inf" in caplog.text
     assert variable.numpy().tolist() == [1.0, 2.0]
-    with pytest.raises(UserError, match="no whole checkpoint"):
+    with pytest.raises(UserError, match=r"no whole checkpoint of step 2 in .* \(model/.*\): choose another step\.$"):
         checkpoints.restore(groups, 2)
+
+
+def test_a_checkpoint_may_go_while_another_process_reads_it(tmp_path, variable, caplog, monkeypatch):
+    """The training beside an evaluation removes its oldest one: whole, and the reader says so or takes another."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2):
+        checkpoints.save(step, {"model": [variable]})
+    removed = []
+
+    def gone_meanwhile(self, path, read=tf.train.Checkpoint.read):
+        if not removed:
+            checkpoints._remove(pathlib.Path(path).parent)
+            removed.append(path)
+        return read(self, path)
+
+    monkeypatch.setattr(tf.train.Checkpoint, "read", gone_meanwhile)
+    with pytest.raises(UserError, match=r"no whole checkpoint of step 1 in .* \(removed while it was read\): choose"):
+        checkpoints.restore({"model": [variable]}, 1)
+    assert os.listdir(tmp_path) == ["00000002"]
+    checkpoints.save(3, {"model": [variable]})
+    removed.clear()
+    with caplog.at_level(logging.WARNING):
+        assert checkpoints.restore({"model": [variable]}) == 2
+    assert "checkpoint 3 is damaged (removed while it was read): falling back" in caplog.text
+
+
+def test_no_checkpoint_is_ever_seen_half_removed(tmp_path, variable, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, {"model": [variable]})
+    seen = []
+
+    def watched(path, *arguments, remove=shutil.rmtree, **options):
+        seen.extend(checkpoints.steps())
+        remove(path, *arguments, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    checkpoints.save(2, {"model": [variable]})
+    assert seen[-1:] == [2]
+    assert os.listdir(tmp_path) == ["00000002"]
 
 
 def test_checkpoints_that_were_passed_over_make_no_others_go(tmp_path, variable):

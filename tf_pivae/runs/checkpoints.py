@@ -85,7 +85,7 @@ class Checkpoints:
             for path in [*partial.iterdir(), partial]:
                 _flush(path)
             if final.exists():
-                shutil.rmtree(final)
+                self._remove(final)
             os.replace(partial, final)
             _flush(self.directory)
         except (OSError, tf.errors.OpError) as error:
@@ -98,7 +98,7 @@ class Checkpoints:
         # Later ones were passed over when this training was restored: left there, they would count among the newest.
         newer = [other for other in steps if other > step]
         for other in [*newer, *steps[: len(steps) - len(newer)][: -self.keep]]:
-            shutil.rmtree(self._path(other), ignore_errors=True)
+            self._remove(self._path(other))
 
     def restore(self, groups: dict[str, list[keras.Variable]], step: int | None = None) -> int | None:
         """Restores variables from the newest checkpoint that is whole and finite, or from the one at `step`.
@@ -119,13 +119,13 @@ class Checkpoints:
                 raise UserError(f"no checkpoint of step {step} in {self.directory}: {available}.")
             steps = [step]
         for candidate in reversed(steps):
-            damage = self._damage(candidate)
+            damage = self._damage(candidate) or self._read(candidate, groups) or describe_non_finite(groups)
             if damage is None:
-                self._read(candidate, groups)
-                damage = describe_non_finite(groups)
-                if damage is None:
-                    return candidate
-            _log.warning("checkpoint %s is damaged (%s): falling back to the one before it.", candidate, damage)
+                return candidate
+            if step is None:
+                _log.warning("checkpoint %s is damaged (%s): falling back to the one before it.", candidate, damage)
+        if step is not None:
+            raise UserError(f"no whole checkpoint of step {step} in {self.directory} ({damage}): choose another step.")
         if steps:
             raise UserError(
                 f"no whole checkpoint in {self.directory} ({damage}): train again in a fresh run directory."
@@ -135,15 +135,27 @@ class Checkpoints:
     def _path(self, step: int) -> Path:
         return self.directory / f"{int(step):08d}"
 
-    def _read(self, step: int, groups: dict[str, list[keras.Variable]]) -> None:
+    def _remove(self, path: Path) -> None:
+        """Removes a checkpoint: another process that reads it finds all of it or nothing under its name."""
+        removed = path.with_name(".removed")
+        shutil.rmtree(removed, ignore_errors=True)  # Left by a run that was killed.
+        with contextlib.suppress(OSError):
+            os.replace(path, removed)
+        shutil.rmtree(removed, ignore_errors=True)
+
+    def _read(self, step: int, groups: dict[str, list[keras.Variable]]) -> str | None:
+        """Reads a checkpoint into variables; why it could not be read where it is gone, else None."""
         path = self._path(step)
         try:
             with _plain_path(path) as plain:
                 status = _checkpoint(groups).read(str(plain / "checkpoint"))
                 status.assert_existing_objects_matched().expect_partial()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
+            if not path.exists():
+                return "removed while it was read"
             reason = _difference(path, groups) or first_line(error)
             raise UserError(f"{path} holds a model of another architecture: {reason}") from error
+        return None
 
     def _damage(self, step: int) -> str | None:
         """What is wrong with a checkpoint, or None."""
