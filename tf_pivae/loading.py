@@ -20,7 +20,7 @@ from tf_pivae.errors import UserError, first_line
 from tf_pivae.runs.changes import PLACES, is_place
 from tf_pivae.runs.pretrained import resolve
 from tf_pivae.runs.records import load_facts
-from tf_pivae.system.startup import import_tensorflow_quietly, kept_for_good
+from tf_pivae.system.startup import import_tensorflow_quietly
 
 if TYPE_CHECKING:
     from tf_pivae.data import ImageDataset
@@ -60,9 +60,8 @@ _REGISTERED = (
 def register() -> None:
     """Imports everything that a configuration may name."""
     import_tensorflow_quietly()
-    with kept_for_good():
-        for name in _REGISTERED:
-            importlib.import_module(f"tf_pivae.{name}")
+    for name in _REGISTERED:
+        importlib.import_module(f"tf_pivae.{name}")
 
 
 def parse_gin(files: Sequence[str], parameters: Sequence[str] = (), required: bool = True) -> None:

@@ -21,6 +21,11 @@ def replica_mean(x: tf.Tensor) -> tf.Tensor:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, x) / num_replicas()
 
 
+def _replica_means(*values):
+    """`replica_mean` of tensors of one shape, in one exchange; as they are on one replica."""
+    return values if num_replicas() == 1 else tf.unstack(replica_mean(tf.stack(values)))
+
+
 def _of_all_replicas(x):
     """What every replica holds, one behind the other, [replicas, ...]: in one exchange."""
     context = tf.distribute.get_replica_context()
@@ -30,6 +35,8 @@ def _of_all_replicas(x):
 
 def _global_moments(own_mean, own_variance):
     """Mean and variance over all replicas, of those of this one's equal part."""
+    if num_replicas() == 1:
+        return own_mean, own_variance
     means, variances = tf.unstack(_of_all_replicas(tf.stack([own_mean, own_variance])), axis=1)
     mean = tf.reduce_mean(means, 0)
     return mean, tf.reduce_mean(variances + tf.math.squared_difference(means, mean), 0)
@@ -51,12 +58,10 @@ def moments(x: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[..., tf
     """
     axes = list(range(len(x.shape) - 1))
     own_mean = tf.reduce_mean(x, axes)
-    own_variance = tf.reduce_mean(tf.math.squared_difference(x, own_mean), axes)
-    mean, variance = (own_mean, own_variance) if num_replicas() == 1 else _global_moments(own_mean, own_variance)
+    mean, variance = _global_moments(own_mean, tf.reduce_mean(tf.math.squared_difference(x, own_mean), axes))
 
     def gradient(of_mean, of_variance):
-        if num_replicas() > 1:
-            of_mean, of_variance = tf.unstack(replica_mean(tf.stack([of_mean, of_variance])))
+        of_mean, of_variance = _replica_means(of_mean, of_variance)
         count = _values_of_a_channel(x)
         slope = 2.0 * of_variance / count
         of_x = x * slope + (of_mean / count - mean * slope)

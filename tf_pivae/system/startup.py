@@ -1,9 +1,6 @@
 """Before a command computes: TensorFlow imported as this machine wants it, optional packages there."""
 
-import contextlib
-import gc
 import importlib.util
-from collections.abc import Iterator
 
 from tf_pivae.errors import UserError
 from tf_pivae.system import memory, quiet, threads
@@ -13,25 +10,7 @@ def import_tensorflow_quietly() -> None:
     """Imports TensorFlow, set up for the machine's memory and cores, without its start-up messages."""
     memory.keep_freed_memory()
     threads.fit_to_cores()
-    with kept_for_good():
-        quiet.import_tensorflow()
-
-
-@contextlib.contextmanager
-def kept_for_good() -> Iterator[None]:
-    """What is imported within is there until the end: Python's search for garbage passes it over, then and later.
-
-    Half a million objects: to look through them took a tenth of a short command's time.
-    """
-    collects = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if collects:
-            gc.enable()
+    quiet.import_tensorflow()
 
 
 def require_extra(extra: str, *modules: str) -> None:
