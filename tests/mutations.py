@@ -209,6 +209,13 @@ MUTATIONS = [
         "if not isinstance(buffer, mmap.mmap):",
         "tests/data/test_batches.py",
     ),
+    Mutation(
+        "--describe: memory without TensorFlow itself",
+        "tf_pivae/describe/architecture_text.py",
+        "a.step_bytes + (a.program_bytes or 0)) / 1e9",
+        "a.step_bytes) / 1e9",
+        "tests/test_architecture.py",
+    ),
     # A sign in a log-det.
     Mutation(
         "log-det of a coupling: sign",
