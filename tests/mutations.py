@@ -188,6 +188,34 @@ MUTATIONS = [
         "if False and set(files) !=",
         "tests/faults/test_damaged_runs.py",
     ),
+    Mutation(
+        "the last part of a large checkpoint is not read",
+        "tf_pivae/runs/checkpoints.py",
+        "            num_bytes += size\n    yield part",
+        "            num_bytes += size",
+        "tests/training/test_checkpoints.py",
+    ),
+    Mutation(
+        "a checkpoint is read in one part, which memory holds twice",
+        "tf_pivae/runs/checkpoints.py",
+        "if part and num_bytes + size > _PART_BYTES:",
+        "if False:",
+        "tests/training/test_checkpoints.py",
+    ),
+    Mutation(
+        "a view of a memory map larger than memory is read ahead",
+        "tf_pivae/data/batches.py",
+        "while not isinstance(buffer, mmap.mmap) and buffer is not None:",
+        "if not isinstance(buffer, mmap.mmap):",
+        "tests/data/test_batches.py",
+    ),
+    Mutation(
+        "--describe: memory without TensorFlow itself",
+        "tf_pivae/describe/architecture_text.py",
+        "a.step_bytes + (a.program_bytes or 0)) / 1e9",
+        "a.step_bytes) / 1e9",
+        "tests/test_architecture.py",
+    ),
     # A sign in a log-det.
     Mutation(
         "log-det of a coupling: sign",

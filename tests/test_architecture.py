@@ -1,6 +1,7 @@
 """What --describe says: arithmetic and memory of graphs against other counts, blocks against the whole model."""
 
 import os
+import re
 import socket
 
 import gin
@@ -158,6 +159,25 @@ def test_text_has_every_block_and_latent(measured):
     for name, shape in result.latents.items():
         assert f"{name} " in text
         assert "x".join(map(str, shape)) in text
+
+
+def test_memory_is_the_sum_of_its_parts(measured):
+    """What libraries and graphs take is that of this process, where the system tells it."""
+    _, result = measured
+    pattern = (
+        r"^memory   about ([\d.]+) GB: ([\d.]+) GB of weights, .* ([\d.]+) GB of tensors [^,]*(?:, ([\d.]+) GB of)?"
+    )
+
+    def numbers(architecture):
+        line = re.search(pattern, architecture_text.describe(architecture, "NAME"), re.MULTILINE)
+        return [float(number or 0.0) for number in line.groups()]
+
+    total, state, step, program = numbers(result)
+    assert total == pytest.approx(state + step + program, abs=0.021)
+    assert program > 0.3  # TensorFlow alone.
+    total, state, step, program = numbers(result._replace(program_bytes=None))
+    assert total == pytest.approx(state + step, abs=0.016)
+    assert program == 0.0
 
 
 def test_needs_neither_network_nor_data(monkeypatch):

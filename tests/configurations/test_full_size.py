@@ -147,9 +147,36 @@ def test_committed_table_has_the_counts_of_the_code(name):
     assert cells[10].endswith(f"({batch_size})")
 
 
+def _peaks(batch_sizes, *configuration):
+    """For each batch size, the estimated bytes of a step's tensors, and the most that the process held till then."""
+    script = gin_tree.ROOT / "tests/configurations/peak_memory.py"
+    command = [sys.executable, script, ",".join(map(str, batch_sizes)), *configuration]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [list(map(float, line.split())) for line in output.splitlines()[-len(batch_sizes) :]]
+
+
 def test_memory_estimate_against_the_process():
     """What 56 images more need, estimated and measured on the CPU, for the PiVAE of Table 1."""
-    script = gin_tree.ROOT / "tests/configurations/peak_memory.py"
-    output = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True).stdout
-    estimated, measured = map(float, output.split()[-2:])
-    assert estimated == pytest.approx(measured, rel=0.3)
+    (estimated_8, measured_8), (estimated_64, measured_64) = _peaks((8, 64), "paper/pivae.gin")
+    assert estimated_64 - estimated_8 == pytest.approx(measured_64 - measured_8, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        ["paper/vae.gin"],
+        ["paper/pivae.gin"],
+        ["paper/cqfg.gin"],
+        ["paper/cqfg_iaf_res.gin"],
+        ["paper/cqfg_iaf_res.gin", "train.critic=None"],
+    ],
+    ids=" ".join,
+)
+def test_described_memory_is_that_of_the_process(configuration):
+    """All that a training holds, as `--describe` says it, and measured on the CPU."""
+    flags = [f"--gin_{'param' if '=' in word else 'file'}={word}" for word in [*configuration, "batch_size=16"]]
+    command = [sys.executable, "-m", "tf_pivae.train", "--describe", *flags]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    described = 1e9 * float(re.search(r"^memory +about ([\d.]+) GB", text, re.MULTILINE)[1])
+    ((_, measured),) = _peaks([16], *configuration)
+    assert described == pytest.approx(measured, rel=0.15)

@@ -1,11 +1,14 @@
 """Batches: permutations, any step at once, replicas and workers, flips, speed."""
 
+import re
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tf_pivae.data import ImageSplit, batch_indices, batches, eval_batches, train_batches
+from tf_pivae.data import ImageSplit, batch_indices, batches, eval_batches, levels, train_batches
 from tf_pivae.errors import UserError
 
 
@@ -134,3 +137,26 @@ def test_a_memory_map_feeds_20000_images_a_second(tmp_path):
     rate = 400 * 100 / (time.perf_counter() - start)
     print(f"{rate:.0f} images/s")
     assert rate > 20000
+
+
+def _reads_ahead(path):
+    """Whether the system would, in the memory map of a file: Linux flags those in which it would not."""
+    (mapping,) = re.findall(rf"{path}\n((?:\w+:.*\n)+)", Path("/proc/self/smaps").read_text())
+    return " rr" not in re.search(r"VmFlags:(.*)", mapping)[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's list of memory maps")
+@pytest.mark.parametrize("view", ["whole", "first ones", "looked up"])
+def test_a_map_larger_than_memory_is_not_read_ahead(tmp_path, monkeypatch, view):
+    """Images are taken in no order: a training read 280 times what it used."""
+    np.save(tmp_path / "images.npy", numbered(10).images)
+    images = np.load(tmp_path / "images.npy", mmap_mode="r")
+    table = np.arange(256, dtype=np.uint8)
+    views = {"whole": images, "first ones": images[:9], "looked up": levels.LookedUpImages(images, table)}
+    seen = views[view]
+    expected = take(train_batches(ImageSplit(seen), 4, seed=0), 3)
+    assert _reads_ahead(images.filename)
+    monkeypatch.setattr(batches, "_SHARE_OF_MEMORY", 0.0)
+    batches_again = take(train_batches(ImageSplit(seen), 4, seed=0), 3)
+    assert not _reads_ahead(images.filename)
+    np.testing.assert_array_equal(batches_again, expected)

@@ -93,6 +93,29 @@ def test_what_is_not_finite_is_neither_saved_nor_restored(tmp_path, variable, ca
         checkpoints.restore(groups, 2)
 
 
+def test_a_large_checkpoint_is_read_in_parts(tmp_path, variable, monkeypatch):
+    """Of at most so many bytes: what TensorFlow reads at once it holds a second time."""
+    others = [keras.Variable([float(i)] * 3, name=f"other_{i}") for i in range(4)]
+    groups = {"model": [variable, *others[:2]], "optimizer": others[2:]}
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, groups)
+    saved = [v.numpy() for group in groups.values() for v in group]
+    for other in (variable, *others):
+        other.assign(other - 7.0)
+    parts = []
+
+    def counted(self, path, read=tf.train.Checkpoint.read):
+        parts.append(path)
+        return read(self, path)
+
+    monkeypatch.setattr(tf.train.Checkpoint, "read", counted)
+    monkeypatch.setattr("tf_pivae.runs.checkpoints._PART_BYTES", 24)
+    assert checkpoints.restore(groups) == 1
+    assert len(parts) == 3
+    for before, after in zip(saved, [v.numpy() for group in groups.values() for v in group], strict=True):
+        assert before.tolist() == after.tolist()
+
+
 def test_a_checkpoint_may_go_while_another_process_reads_it(tmp_path, variable, caplog, monkeypatch):
     """The training beside an evaluation removes its oldest one: whole, and the reader says so or takes another."""
     checkpoints = Checkpoints(tmp_path, keep=2)

@@ -7,6 +7,8 @@ that an uninterrupted one would, and replicas cut a global batch into slices wit
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,7 @@ _FLIPS = 2
 # `index_shuffle` is a Simon cipher of 4 rounds; that few leave short ranges nearly in order, and more cost little.
 _SHUFFLE_ROUNDS = 24
 _NO_LIMIT = np.iinfo(np.int64).max
+_SHARE_OF_MEMORY = 0.25  # A memory map up to this size comes to lie in memory whole, soonest by reading ahead.
 
 
 def batch_indices(step: int | tf.Tensor, batch_size: int, num_examples: int, seed: int) -> tf.Tensor:
@@ -94,6 +97,7 @@ def train_batches(
     _check_labels(split, with_labels)
     per_replica = batch_size // num_replicas
     images = split.images
+    _read_in_no_order(images)
     labels = split.labels
     count = len(split)
 
@@ -126,6 +130,20 @@ def train_batches(
     # There are no files to deal out: the slices above are the sharding.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.with_options(options).prefetch(2 * local)
+
+
+def _read_in_no_order(images: np.ndarray) -> None:
+    """Tells the system not to read ahead in a memory map that is large beside the memory.
+
+    It would read up to megabytes around each image, which are gone from memory before their turn comes.
+    """
+    if images.nbytes <= _SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        return
+    buffer = images
+    while not isinstance(buffer, mmap.mmap) and buffer is not None:
+        buffer = getattr(buffer, "base", None)
+    if buffer is not None and hasattr(mmap, "MADV_RANDOM"):
+        buffer.madvise(mmap.MADV_RANDOM)
 
 
 def eval_batches(

@@ -57,6 +57,7 @@ class LookedUpImages:
     def __init__(self, images: np.ndarray, table: np.ndarray) -> None:
         self._images = images
         self._table = table
+        self.base = images  # As NumPy calls what an array is a view of.
         self.shape = images.shape
         self.nbytes = images.nbytes
         self.filename = getattr(images, "filename", None)  # Where the images themselves lie, or None.

@@ -37,9 +37,8 @@ def describe(architecture: Architecture, title: str) -> str:
         f"compute  bound {a.bound_flops / 1e9:.2f}, sample {a.sample_flops / 1e9:.2f} GFLOP/image; training step of "
         f"batch {a.batch_size}: {a.step_flops / 1e12:.3f} TFLOP (convolutions and matrix products, a multiplication "
         "and an addition are two)",
-        f"memory   about {(a.state_bytes + a.step_bytes) / 1e9:.2f} GB: {a.state_bytes / 1e9:.2f} GB of weights, "
-        f"optimizer moments and averages, {a.step_bytes / 1e9:.2f} GB of tensors alive at once in a training step "
-        f"(on one device; kernels' workspace and TensorFlow itself come on top)",
+        f"memory   about {(a.state_bytes + a.step_bytes + (a.program_bytes or 0)) / 1e9:.2f} GB: {_memory(a)} (on one "
+        "device)",
     ]
     return "\n".join(lines)
 
@@ -65,6 +64,17 @@ def table_row(architecture: Architecture, name: str) -> str:
 def table(lines: Sequence[str]) -> str:
     """The table of lines that `table_row` made."""
     return "\n".join([HEADER, "|" + "---|" * (HEADER.count("|") - 1), *lines])
+
+
+def _memory(architecture):
+    a = architecture
+    parts = [
+        f"{a.state_bytes / 1e9:.2f} GB of weights, optimizer moments and averages",
+        f"{a.step_bytes / 1e9:.2f} GB of tensors alive at once in a training step",
+    ]
+    if a.program_bytes is None:
+        return f"{', '.join(parts)}; kernels' workspace and TensorFlow itself come on top"
+    return f"{', '.join(parts)}, {a.program_bytes / 1e9:.2f} GB of TensorFlow and the graphs that it runs"
 
 
 def _shape(shape):

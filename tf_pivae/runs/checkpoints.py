@@ -9,6 +9,7 @@ value that is not finite; none such is written. What is read of a manifest are n
 import contextlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ from tf_pivae.runs.finite import describe_non_finite
 
 _log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
+_PART_BYTES = 1 << 28  # TensorFlow holds a second copy of what it reads at a time.
 BEST = "best"  # The folder beside `checkpoints` with the one that a `Validation` chose, and its name for `--step`.
 
 
@@ -78,7 +80,7 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             with _plain_path(partial) as plain:
-                _checkpoint(groups).write(str(plain / "checkpoint"))
+                tf.train.Checkpoint(**_named(groups)).write(str(plain / "checkpoint"))
             files = {path.name: _facts(path) for path in sorted(partial.iterdir())}
             manifest = partial / _MANIFEST
             manifest.write_text(json.dumps({"step": int(step), "files": files}, indent=2))
@@ -148,8 +150,9 @@ class Checkpoints:
         path = self._path(step)
         try:
             with _plain_path(path) as plain:
-                status = _checkpoint(groups).read(str(plain / "checkpoint"))
-                status.assert_existing_objects_matched().expect_partial()
+                for part in _parts(_named(groups)):
+                    status = tf.train.Checkpoint(**part).read(str(plain / "checkpoint"))
+                    status.assert_existing_objects_matched().expect_partial()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
             if not path.exists():
                 return "removed while it was read"
@@ -194,16 +197,31 @@ def _is_file_of(path: Path, size: int) -> bool:
     return stat.S_ISREG(about.st_mode) and about.st_size == size
 
 
-def _checkpoint(groups: dict[str, list[keras.Variable]]) -> tf.train.Checkpoint:
-    """TensorFlow's checkpoint of every variable under its group, number and path.
+def _named(groups: dict[str, list[keras.Variable]]) -> dict[str, dict[str, tf.Variable]]:
+    """Every variable under its group, number and path, for TensorFlow's checkpoint.
 
     TensorFlow's own walk through Keras 3 objects leaves out layers that are kept in lists, hence the explicit names.
     """
-    by_name = {
+    return {
         group: {f"{i:04d} {variable.path}": variable.value for i, variable in enumerate(variables)}
         for group, variables in groups.items()
     }
-    return tf.train.Checkpoint(**by_name)
+
+
+def _parts(named: dict[str, dict[str, tf.Variable]]) -> Iterator[dict[str, dict[str, tf.Variable]]]:
+    """The same variables, about `_PART_BYTES` of them at a time; one that is larger comes alone."""
+    part: dict[str, dict[str, tf.Variable]] = {}
+    num_bytes = 0
+    for group, variables in named.items():
+        for name, variable in variables.items():
+            size = math.prod(variable.shape) * variable.dtype.size
+            if part and num_bytes + size > _PART_BYTES:
+                yield part
+                part = {}
+                num_bytes = 0
+            part.setdefault(group, {})[name] = variable
+            num_bytes += size
+    yield part
 
 
 def _difference(path: Path, groups: dict[str, list[keras.Variable]]) -> str | None:

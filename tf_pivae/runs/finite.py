@@ -20,6 +20,8 @@ def describe_non_finite(groups: dict[str, list]) -> str | None:
 
 def _first(group, variables):
     for variable in variables:
+        if keras.ops.all(keras.ops.isfinite(variable)):
+            continue  # Nothing was copied.
         value = keras.ops.convert_to_numpy(variable)
         bad = value[~np.isfinite(value)]
         if bad.size:
