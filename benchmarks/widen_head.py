@@ -10,12 +10,16 @@ Everything else is RUN's, the critic and the moments of both optimisers among it
 import re
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 
 from tf_pivae import cli
 from tf_pivae.errors import UserError
+
+if TYPE_CHECKING:
+    from tf_pivae.training.trainer import Trainer
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "A run, with its checkpoints.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the new run.", required=True)
@@ -56,7 +60,7 @@ def widen(source: Path, output: Path, width: int) -> int:
     return step
 
 
-def _trainer(run_dir: Path):
+def _trainer(run_dir: Path) -> "Trainer":
     """The trainer of a run at its start, with its data-dependent initialisation."""
     from tf_pivae import loading
 

@@ -10,6 +10,7 @@ import gc
 import itertools
 import json
 import os
+import random
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -93,7 +94,7 @@ def _no_gradients_kept() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     """Initial weights are the same in every run: Keras draws them from Python's generator."""
-    keras.utils.set_random_seed(0)
+    random.seed(0)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -104,7 +104,7 @@ RUN = {
     "python -m tf_pivae.train --gin_file=cifar.gin --gin_file=options/automatic_precision.gin --run_dir=RUN": Run(
         "--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/automatic", slow=True
     ),
-    "python -m benchmarks.growth --folder=growth": Run("--parts=files,array --files=20 --images=100", slow=True),
+    "python -m benchmarks.growth --folder=growth": Run("--parts=files --files=20", slow=True),
     "python -m benchmarks.fast_fid --num_images=300": Run("--num_images=4", slow=True),
     "python -m tf_pivae.evaluate --run_dir=runs/demo --metrics=bits_per_dim,fid,kid --fast": Run(
         "--metrics=bits_per_dim --num_examples=8 --importance_samples=2", (TRAIN,), slow=True
