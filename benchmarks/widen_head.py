@@ -38,6 +38,7 @@ def main() -> None:
 
 def widen(source: Path, output: Path, width: int) -> int:
     """Writes the run `output`; the step of its checkpoint."""
+    from tf_pivae.runs import changes
     from tf_pivae.runs.checkpoints import Checkpoints
 
     config = (source / "config.gin").read_text()
@@ -57,6 +58,7 @@ def widen(source: Path, output: Path, width: int) -> int:
         for variable, wider in zip(variables, new.state[name], strict=True):
             wider.assign(_widened(variable.numpy(), wider.numpy()))
     Checkpoints(output / "checkpoints").save(step, new.state)
+    changes.record(output, step, changes.Changes({}, {"RealNVP.width": (binding[1], str(width))}))
     return step
 
 

@@ -7,6 +7,7 @@ import tf_pivae
 from benchmarks.widen_head import widen
 from tf_pivae import loading
 from tf_pivae.errors import UserError
+from tf_pivae.runs import changes
 
 
 @pytest.mark.slow
@@ -14,6 +15,7 @@ def test_a_wider_head_computes_the_same(finished, tmp_path):
     narrow = finished[0]
     wide = tmp_path / "wide"
     assert widen(narrow, wide, 12) == 12
+    assert changes.history(wide) == [{"from_step": 12, "settings": {"RealNVP.width": ["8", "12"]}}]
     images = loading.load_dataset(narrow).test.images[:16]
     before, after = tf_pivae.load(narrow), tf_pivae.load(wide)
     densities = [model.log_prob(images, num_importance_samples=2) for model in (before, after)]
