@@ -582,13 +582,6 @@ MUTATIONS = [
         "tests/test_main.py",
     ),
     Mutation(
-        "a wheel that says nothing of its types",
-        "setup.py",
-        '"py.typed", ',
-        "",
-        "tests/test_packaging.py",
-    ),
-    Mutation(
         "dead links in the site",
         "docs/build_site.py",
         '"build", "--strict", "-f"',

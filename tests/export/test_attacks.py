@@ -18,9 +18,11 @@ import pytest
 import servers
 import talking
 from absl import logging
+from aiohttp import web
 from tensorflow_serving.apis import get_model_status_pb2
 
 from tf_pivae.errors import UserError
+from tf_pivae.export.serve.http_server import HttpServer
 from tf_pivae.export.serve.server import one_line_a_minute
 
 MORE_MIB = 40  # Above what the server held; without limits the attacks took 50 to 5,400.
@@ -192,6 +194,24 @@ def _read_to_the_end(connection):
         except ConnectionError:
             pass
     return answer
+
+
+def test_the_longest_idle_connection_gives_way():
+    async def answer(request):
+        return web.Response()
+
+    async def connected():
+        server = HttpServer(answer, max_connections=2, patience=60.0)
+        listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+        address = listening.sockets[0].getsockname()
+        readers = [(await asyncio.open_connection(*address))[0] for _ in range(3)]
+        assert await asyncio.wait_for(readers[0].read(), 10.0) == b""
+        for reader in readers[1:]:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(reader.read(), 0.1)
+        listening.close()
+
+    asyncio.run(connected())
 
 
 def test_few_descriptors(export_dir, tmp_path):
