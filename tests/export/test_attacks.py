@@ -204,9 +204,9 @@ def test_the_longest_idle_connection_gives_way():
         server = HttpServer(answer, max_connections=2, patience=60.0)
         listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
         address = listening.sockets[0].getsockname()
-        readers = [(await asyncio.open_connection(*address))[0] for _ in range(3)]
-        assert await asyncio.wait_for(readers[0].read(), 10.0) == b""
-        for reader in readers[1:]:
+        connections = [await asyncio.open_connection(*address) for _ in range(3)]
+        assert await asyncio.wait_for(connections[0][0].read(), 10.0) == b""
+        for reader, _ in connections[1:]:
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(reader.read(), 0.1)
         listening.close()
