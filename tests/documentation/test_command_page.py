@@ -95,6 +95,7 @@ def test_what_is_wrong_with_a_flag(arguments, line):
 
 def test_links_lead_somewhere():
     for page in pages.PAGES:
-        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", pages.prose(page)):
+        text = re.sub(r"`[^`]*`", "", pages.prose(page))  # Code, such as a test's name, has no links.
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page}: {target}"
