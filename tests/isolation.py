@@ -5,7 +5,6 @@ hooks fail every test in whose time Python opened or listed anything else. (Of w
 processes Python hears nothing: their home is empty, and .ci/run hides the rest.)
 """
 
-import functools
 import os
 import shutil
 import sys
@@ -31,21 +30,10 @@ _ALLOWED = tuple(os.path.join(os.path.realpath(root), "") for root in _ROOTS)
 _opened: list[str] = []
 
 
-def _real(path: str) -> str:
-    """`os.path.realpath`, which looks at every folder on the way, with the folder's remembered."""
-    folder, name = os.path.split(path)
-    if not os.path.isabs(path) or name in ("", ".", "..") or os.path.islink(path):
-        return os.path.realpath(path)
-    return os.path.join(_real_folder(folder), name)
-
-
-_real_folder = functools.lru_cache(_real)
-
-
 def _watch(event: str, arguments: tuple) -> None:
     if event not in ("open", "os.listdir", "os.scandir") or not isinstance(arguments[0], (str, bytes, os.PathLike)):
         return  # Another event, an open file's number, or the current folder.
-    path = _real(os.fsdecode(arguments[0]))
+    path = os.path.realpath(os.fsdecode(arguments[0]))
     if not os.path.join(path, "").startswith(_ALLOWED):
         _opened.append(path)
 

@@ -554,8 +554,8 @@ MUTATIONS = [
     Mutation(
         "the guard of the tests: links not followed",
         "tests/isolation.py",
-        "return os.path.realpath(path)",
-        "return os.path.abspath(path)",
+        "os.path.realpath(os.fsdecode(arguments[0]))",
+        "os.path.abspath(os.fsdecode(arguments[0]))",
         "tests/test_isolation.py",
     ),
     # The plan of the house.

@@ -20,6 +20,7 @@ from tf_pivae.errors import UserError, first_line
 from tf_pivae.runs.changes import PLACES, is_place
 from tf_pivae.runs.pretrained import resolve
 from tf_pivae.runs.records import load_facts
+from tf_pivae.system.memory import physical_memory
 from tf_pivae.system.startup import import_tensorflow_quietly
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def load_with_step(
     """`load`, and the step of the checkpoint it took."""
     from tf_pivae.runs.checkpoints import of_run
     from tf_pivae.runs.weights import restore_model
-    from tf_pivae.training.building import bounded_variables, explained, physical_memory
+    from tf_pivae.training.building import bounded_variables, explained
 
     facts = load_facts(run_dir)
     path = resolve(run_dir) / "config.gin"

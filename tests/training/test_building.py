@@ -7,11 +7,11 @@ import pytest
 import tensorflow as tf
 
 from tf_pivae.errors import UserError
+from tf_pivae.system.memory import physical_memory
 from tf_pivae.training.building import (
     bounded_variables,
     check_batch,
     explained,
-    physical_memory,
 )
 
 

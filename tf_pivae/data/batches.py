@@ -8,7 +8,6 @@ that an uninterrupted one would, and replicas cut a global batch into slices wit
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from tf_pivae.data.arrays import ImageSplit
 from tf_pivae.errors import UserError
+from tf_pivae.system.memory import physical_memory
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -137,7 +137,7 @@ def _read_in_no_order(images: np.ndarray) -> None:
 
     It would read up to megabytes around each image, which are gone from memory before their turn comes.
     """
-    if images.nbytes <= _SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+    if images.nbytes <= _SHARE_OF_MEMORY * physical_memory():
         return
     buffer = images
     while not isinstance(buffer, mmap.mmap) and buffer is not None:

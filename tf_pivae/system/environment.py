@@ -1,11 +1,11 @@
 """The machine and the software that a process runs on."""
 
 import importlib.metadata
-import os
 import platform
 
 import tensorflow as tf
 
+from tf_pivae.system.memory import physical_memory
 from tf_pivae.system.threads import num_cores
 from tf_pivae.version import __version__
 
@@ -41,7 +41,7 @@ def _processor():
 
 def _memory():
     try:
-        return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
+        return f"{physical_memory() / 2**30:.0f} GiB"
     except (ValueError, OSError, AttributeError):
         return "unknown"
 

@@ -1,4 +1,4 @@
-"""What the process does with memory that TensorFlow gives back."""
+"""How much memory the machine has, and what the process does with what TensorFlow gives back."""
 
 import ctypes
 import os
@@ -9,6 +9,11 @@ _TOP_PAD = -2
 _MMAP_THRESHOLD = -3
 _NEVER = 2**31 - 1
 _GROWTH = 64 << 20
+
+
+def physical_memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def keep_freed_memory() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pivae.errors import UserError, first_line, missing_setting
+from tf_pivae.system.memory import physical_memory
 
 # What the loss of another worker looks like: `workers.Workers.watched` deals with it.
 _FROM_OTHER_WORKERS = (
@@ -87,11 +88,6 @@ def _num_bytes(arguments: dict) -> int:
             value = tf.convert_to_tensor(value())
             return value.dtype.size * (value.shape.num_elements() or 0)
     return np.asarray(value).nbytes
-
-
-def physical_memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def check_batch(batch_size: int, image_shape: Sequence[int]) -> None:
