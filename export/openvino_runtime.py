@@ -4,6 +4,8 @@ OpenVINO reads a SavedModel's `serving_default` alone, with nothing in its inter
 read from a copy of `saved_model.pb` in which it goes by that name.
 """
 
+import collections
+import contextlib
 import tempfile
 import threading
 from pathlib import Path
@@ -13,9 +15,10 @@ import numpy as np
 import openvino
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, text_format
 
-from tf_pivae.export.requests import Inputs, Outputs, RequestError, Signature, TensorSpec
+from tf_pivae.export.requests import Inputs, Outputs, RequestError, Signature, TensorSpec, invalid
 
 _DEFAULT = "serving_default"
+_ROWS = 8
 _DTYPES = {1: "float32", 3: "int32", 4: "uint8", 7: "string", 9: "int64"}  # tensorflow/core/framework/types.proto
 # The fields of tensorflow/core/protobuf/{saved_model,meta_graph}.proto that say what signatures there are. Of the rest,
 # the graph, protobuf keeps the bytes.
@@ -43,6 +46,9 @@ message_type { name: "Dim" field { name: "size" number: 1 type: TYPE_INT64 label
 class OpenVINORuntime:
     """See `runtimes.Runtime`. A signature is compiled when it is first run.
 
+    It is compiled for 1 row, computed by all threads, and for `_ROWS`, several of these at a time: for a fixed number
+    of rows a graph takes half of the time, or less, that it takes for any number. What is sent is cut into such parts.
+
     Args:
       folder: a version's.
       precision: "f32" or "bf16", the `INFERENCE_PRECISION_HINT`.
@@ -59,33 +65,58 @@ class OpenVINORuntime:
         self.signatures = {e.name: _signature(e.value) for e in entries if not e.name.startswith("__")}
         self._core = openvino.Core()
         self._lock = threading.Lock()
-        self._compiled: dict[str, openvino.CompiledModel | RequestError] = {}
-        self._requests = threading.local()  # OpenVINO's, one for each thread and signature
+        self._compiled: dict[str, dict[int, openvino.CompiledModel] | RequestError] = {}
+        self._requests = threading.local()  # OpenVINO's, for each thread, signature and number of rows
 
     def run(self, name: str, inputs: Inputs) -> Outputs:
         """Runs a signature.
 
         Raises:
-          RequestError: UNIMPLEMENTED, OpenVINO cannot run it; INTERNAL, it failed.
+          RequestError: INVALID_ARGUMENT, no rows; UNIMPLEMENTED, OpenVINO cannot run it; INTERNAL, it failed.
         """
         requests = self._requests.__dict__
         if name not in requests:
-            requests[name] = self._compile(name).create_infer_request()
-        try:
-            results = requests[name].infer({key: np.ascontiguousarray(value) for key, value in inputs.items()})
-        except RuntimeError as error:
-            raise RequestError("INTERNAL", f"OpenVINO: {str(error).strip().splitlines()[-1][:300]}") from error
-        outputs = {port_name: value for port, value in results.items() for port_name in port.get_names()}
-        # An output with the name of an input gets a number.
-        return {key: np.array(outputs.get(key, outputs.get(f"{key}_1"))) for key in self.signatures[name].outputs}
+            requests[name] = {rows: _infer_requests(model) for rows, model in self._compile(name).items()}
+        count = max(len(value) for value in inputs.values())
+        if count == 0:
+            raise invalid("the batch is empty: send at least one row.")
+        whole = count - count % _ROWS
+        parts = [(first, _ROWS) for first in range(0, whole, _ROWS)] + [(first, 1) for first in range(whole, count)]
+        results = []
+        running: collections.deque[openvino.InferRequest] = collections.deque()  # In the order of their rows.
 
-    def _compile(self, name: str) -> openvino.CompiledModel:
+        def finish():
+            request = running.popleft()
+            request.wait()
+            ports = request.results.items()
+            results.append({name: np.array(value) for port, value in ports for name in port.get_names()})
+
+        try:
+            for i, (first, rows) in enumerate(parts):
+                request = requests[name][rows][i % len(requests[name][rows])]
+                while request in running:
+                    finish()
+                part = {key: np.ascontiguousarray(value[first : first + rows]) for key, value in inputs.items()}
+                request.start_async(part)
+                running.append(request)
+            while running:
+                finish()
+        except RuntimeError as error:
+            for request in running:  # None is at work when the next call comes.
+                with contextlib.suppress(RuntimeError):
+                    request.wait()
+            raise RequestError("INTERNAL", f"OpenVINO: {str(error).strip().splitlines()[-1][:300]}") from error
+        # An output with the name of an input gets a number.
+        names = {key: key if key in results[0] else f"{key}_1" for key in self.signatures[name].outputs}
+        return {key: np.concatenate([result[names[key]] for result in results]) for key in names}
+
+    def _compile(self, name: str) -> dict[int, openvino.CompiledModel]:
+        """Number of rows -> the signature for so many."""
         with self._lock:
             if name not in self._compiled:
                 try:
                     model = self._read_model(name)
-                    options = {"INFERENCE_PRECISION_HINT": self._precision}
-                    self._compiled[name] = self._core.compile_model(model, "CPU", options)
+                    self._compiled[name] = {rows: self._for_rows(model, rows) for rows in (1, _ROWS)}
                 except RuntimeError as error:
                     lines = [line for line in str(error).splitlines() if "operations:" in line]
                     reason = lines[0].split("operations:")[1].strip() if lines else str(error).strip().splitlines()[-1]
@@ -96,6 +127,12 @@ class OpenVINORuntime:
         if isinstance(compiled, RequestError):
             raise compiled
         return compiled
+
+    def _for_rows(self, model: openvino.Model, rows: int) -> openvino.CompiledModel:
+        model.reshape({port: [rows, *list(port.partial_shape)[1:]] for port in model.inputs})
+        hint = "LATENCY" if rows == 1 else "THROUGHPUT"
+        options = {"INFERENCE_PRECISION_HINT": self._precision, "PERFORMANCE_HINT": hint}
+        return self._core.compile_model(model, "CPU", options)
 
     def _read_model(self, name: str) -> openvino.Model:
         if name == _DEFAULT:
@@ -108,6 +145,11 @@ class OpenVINORuntime:
             (Path(folder) / "saved_model.pb").write_bytes(changed.SerializeToString())
             (Path(folder) / "variables").symlink_to((self._folder / "variables").absolute())
             return self._core.read_model(folder)
+
+
+def _infer_requests(model: openvino.CompiledModel) -> list[openvino.InferRequest]:
+    """As many as the model runs at a time."""
+    return [model.create_infer_request() for _ in range(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))]
 
 
 def _read(folder: Path) -> Any:

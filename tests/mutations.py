@@ -763,6 +763,13 @@ MUTATIONS = [
         "values[_DEFAULT].value.CopyFrom(values[_DEFAULT].value)",
         "tests/export/test_runtimes.py",
     ),
+    Mutation(
+        "OpenVINO: rows of parts change places",
+        "export/openvino_runtime.py",
+        "for result in results]) for key",
+        "for result in results[::-1]]) for key",
+        "tests/export/test_runtimes.py",
+    ),
     # What people do with a model.
     Mutation(
         "samples that are continued: each batch drawn from the first row",

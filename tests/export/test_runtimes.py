@@ -15,6 +15,8 @@ import tf_pivae.export
 from tf_pivae.errors import UserError
 from tf_pivae.export import load
 from tf_pivae.export.client import ServingError
+from tf_pivae.export.requests import RequestError
+from tf_pivae.export.runtimes import open_runtime
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/runtimes.md"
 
@@ -41,6 +43,20 @@ def test_the_models_own_numbers(grey, runtime):
     for decoded in (model.reconstruct(images), model.decode(latents)):
         assert decoded.dtype == np.uint8
         assert talking.same(decoded, reconstructed)
+
+
+def test_openvino_cuts_any_number_of_rows(grey):
+    """1 alone, 8 and more side by side, and what is left; a call that failed leaves nothing behind."""
+    runtime = open_runtime(grey.folder, "openvino")
+    images = np.concatenate([grey.images[:7]] * 4)[:27]
+    own = np.concatenate([_own(grey, 7)] * 4)[:27]
+    for count in (1, 2, 8, 27):
+        result = runtime.run("log_prob", {"images": images[:count]})
+        np.testing.assert_allclose(result["log_prob"], own[:count], rtol=1e-5)
+        with pytest.raises(RequestError, match="OpenVINO"):
+            runtime.run("log_prob", {"images": np.zeros([count, 3, 3, 1], np.uint8)})
+    with pytest.raises(RequestError, match="the batch is empty"):
+        runtime.run("log_prob", {"images": images[:0]})
 
 
 def test_bfloat16_is_near(grey):
