@@ -99,7 +99,13 @@ def _train(case, compiled):
         sample=compiled(pivae.sample_continuous),
         judge=compiled(judge.forward),
     )
-    return lambda: float(trainer.step(images, noise, noise, noise).coverage)
+    rounds = case.get("convolutions", "float32") == "bfloat16"
+
+    def step():
+        with torch.autocast(_device().type, torch.bfloat16, enabled=rounds):
+            return float(trainer.step(images, noise, noise, noise).coverage)
+
+    return step
 
 
 def _log_prob(case, compiled):

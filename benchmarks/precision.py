@@ -5,7 +5,7 @@
 For held-out images it prints the difference from float32 in bits per dimension (the mean over images with its standard
 error, and the largest of an image) at K = 1 and K = 8, and what is left of an image after the head and its inverse, in
 the image's own levels. Three rows: all convolutions in float32; in bfloat16 but for the head's, which is what
-`options/mixed_precision.gin` does; all in bfloat16, which shows why.
+`options/mixed_precision.gin` does outside of training steps; all in bfloat16, which shows why.
 """
 
 import math
@@ -57,6 +57,7 @@ def _line(name, *cells):
 def _load(run_dir, dtype, head_dtype):
     """The run's model with convolutions of other precisions than it was trained with."""
     from tf_pivae import loading
+    from tf_pivae.bijectors.real_nvp import Conditioner
     from tf_pivae.layers.convolution import ConvolutionPrecision
 
     if not loading.load_facts(run_dir)["likelihood"]:
@@ -66,7 +67,13 @@ def _load(run_dir, dtype, head_dtype):
         for layer in [] if part is None else part._flatten_layers():
             if hasattr(layer, "precision"):
                 layer.precision = ConvolutionPrecision(part_dtype)
+            if isinstance(layer, Conditioner):
+                layer.call = _in_its_precision(layer.call)
     return model
+
+
+def _in_its_precision(call):
+    return lambda x, training=False, exact=True: call(x, training=training, exact=False)
 
 
 def _difference(values):

@@ -29,10 +29,11 @@ PARTS: dict[str, Callable[..., Section]] = {
     "growth": growth.run,
     "replicas": overheads.replicas,
     "xla": overheads.xla,
+    "bfloat16": overheads.mixed_precision,
     "input": overheads.input_pipeline,
     "start": overheads.start,
 }
-_WITH_PEERS = {"table1", "iaf_res", "table1_alone", "flows", "operations", "runtimes"}
+_WITH_PEERS = {"table1", "iaf_res", "table1_alone", "flows", "operations", "runtimes", "bfloat16"}
 PEERS = ("eager", "compile")
 
 

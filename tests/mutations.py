@@ -509,10 +509,17 @@ MUTATIONS = [
         "tests/layers/test_rematerialization.py",
     ),
     Mutation(
-        "mixed precision: the head's convolutions rounded, too",
+        "mixed precision: the head rounds outside of training steps, too",
         "tf_pivae/bijectors/real_nvp.py",
-        'functools.partial(WeightNormConv2D, precision=ConvolutionPrecision("float32"))',
-        "WeightNormConv2D",
+        "exact=not training)",
+        "exact=False)",
+        "tests/layers/test_convolution.py",
+    ),
+    Mutation(
+        "mixed precision: the head's inverse in a training step does not round",
+        "tf_pivae/bijectors/real_nvp.py",
+        "mask, network))",
+        "mask, functools.partial(network, exact=True)))",
         "tests/layers/test_convolution.py",
     ),
     Mutation(

@@ -1,4 +1,4 @@
-"""What should cost nothing: a second replica, the input pipeline, the start; and what XLA makes of a step."""
+"""What should cost nothing: a second replica, the input pipeline, the start; what XLA and bfloat16 make of a step."""
 
 from __future__ import annotations
 
@@ -67,6 +67,36 @@ def xla(pool: Pool, options: Options) -> Section:
     )
     header = ["batch", "step without", "with / without", "s to the first compiled step"]
     return Section("XLA on processors", text, header, rows)
+
+
+def mixed_precision(pool: Pool, options: Options) -> Section:
+    """A training step in float32 and with bfloat16 convolutions, ours and the twin's under `torch.autocast`."""
+    rows = []
+    for factor, batch in itertools.product(options.factors, options.batches):
+        pool.close()
+        case = cases.case("train", "table1", factor, batch, options.side)
+        rounded = case | {"convolutions": "bfloat16"}
+        competitors = {"ours": Competitor("ours", case), "ours, rounded": Competitor("ours", rounded, copy=1)}
+        if "eager" in options.peers:
+            competitors |= {"twin": Competitor("eager", case), "twin, rounded": Competitor("eager", rounded, copy=1)}
+        results = compare_all(pool, competitors, options.rounds, options.budget)
+        ours = results["ours, rounded"]
+        rows.append([f"{factor:g}", str(batch), milliseconds(ours.median), str(ratio(results["ours"], ours))])
+        if "eager" in options.peers:
+            rows[-1] += [
+                str(ratio(results["twin"], results["twin, rounded"])),
+                str(ratio(results["twin, rounded"], ours)),
+            ]
+        options.say(" | ".join(rows[-1]))
+    text = (
+        "A training step of `table1` with bfloat16 convolutions (`options/mixed_precision.gin`) beside one in float32, "
+        "the same of the PyTorch twin, eager, under `torch.autocast`, and the twin's under `torch.autocast` beside "
+        "ours."
+    )
+    header = ["width", "batch", "step", "float32 / bfloat16"]
+    if "eager" in options.peers:
+        header += ["the twin's float32 / autocast", "the twin's autocast / bfloat16"]
+    return Section("bfloat16", text, header, rows)
 
 
 def input_pipeline(pool: Pool, options: Options) -> Section:

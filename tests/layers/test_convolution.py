@@ -83,18 +83,35 @@ def test_other_types_are_refused():
         ConvolutionPrecision("float16")
 
 
-def test_the_head_is_float32(bfloat16, randomize):
-    """Its log-dets and its inverse are bitwise those of a float32 model."""
-    shape = (8, 8, 2)
-    heads = [RealNVP(shape, num_blocks=1, width=8)]
+def _rounding_and_exact_head(x, randomize):
+    """Two heads of one function, the first of mixed precision."""
+    heads = [RealNVP(x.shape[1:], num_blocks=1, width=8)]
     gin.clear_config()
-    heads.append(RealNVP(shape, num_blocks=1, width=8))
-    x = tf.random.stateless_normal([4, *shape], [1, 2])
+    heads.append(RealNVP(x.shape[1:], num_blocks=1, width=8))
     for head in heads:
         head.bijector().forward(x)
     randomize(heads[0])
     for a, b in zip(heads[0].variables, heads[1].variables, strict=True):
         b.assign(a)
+    return heads
+
+
+@pytest.mark.parametrize("way", ["forward", "inverse"])
+def test_in_a_training_step_the_head_rounds(bfloat16, randomize, way):
+    """Both ways, by bfloat16's error; the inverse is by the running averages, as outside of training steps."""
+    x = tf.random.stateless_normal([4, 8, 8, 2], [1, 2])
+    heads = _rounding_and_exact_head(x, randomize)
+    rounded, exact = (getattr(head.bijector(training=True), way)(x) for head in heads)
+    error = np.sqrt(np.mean(np.square(rounded - exact)) / np.mean(np.square(exact)))
+    assert 1e-5 < error < 1e-2
+    if way == "inverse":
+        np.testing.assert_array_equal(exact, heads[0].bijector().inverse(x))
+
+
+def test_the_head_is_float32(bfloat16, randomize):
+    """Its log-dets and its inverse are bitwise those of a float32 model."""
+    x = tf.random.stateless_normal([4, 8, 8, 2], [1, 2])
+    heads = _rounding_and_exact_head(x, randomize)
     y = heads[0].bijector().forward(x)
     log_det = heads[0].bijector().forward_log_det_jacobian(x, event_ndims=3)
     np.testing.assert_array_equal(heads[0].bijector().inverse(y), heads[1].bijector().inverse(y))

@@ -31,6 +31,7 @@ class AffineCoupling(ImageBijector):
     Args:
       conditioner: a function of m x, float32 [B, H, W, C], that returns log_scale (bounded) and shift of that shape.
       mask: float32 [H, W, C] of 0/1, 1 where x passes unchanged.
+      inverse_conditioner: the one of `inverse`, where that is another function; it is the inverse if both are equal.
 
     Examples:
       >>> mask = checkerboard_mask(2, 2, 1, parity=0)
@@ -46,23 +47,27 @@ class AffineCoupling(ImageBijector):
         self,
         conditioner: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
         mask: np.ndarray,
+        inverse_conditioner: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None = None,
         name: str = "affine_coupling",
     ) -> None:
         mask = np.asarray(mask)
         if mask.dtype != np.float32 or not np.isin(mask, (0.0, 1.0)).all():
             raise ValueError(f"`mask` must hold float32 zeros and ones; got {mask.dtype} {np.unique(mask)[:4]}.")
-        super().__init__(name=name, parameters=dict(conditioner=conditioner, mask=mask, name=name))
+        inverse_conditioner = inverse_conditioner or conditioner
+        parameters = dict(conditioner=conditioner, mask=mask, inverse_conditioner=inverse_conditioner, name=name)
+        super().__init__(name=name, parameters=parameters)
         self._conditioner = conditioner
+        self._inverse_conditioner = inverse_conditioner
         self._mask = mask
 
-    def _log_scale_and_shift(self, x):
-        log_scale, shift = self._conditioner(x * self._mask)
+    def _log_scale_and_shift(self, conditioner, x):
+        log_scale, shift = conditioner(x * self._mask)
         return log_scale * (1.0 - self._mask), shift * (1.0 - self._mask)
 
     def _forward_pair(self, x):
-        log_scale, shift = self._log_scale_and_shift(x)
+        log_scale, shift = self._log_scale_and_shift(self._conditioner, x)
         return x * tf.exp(log_scale) + shift, event_sum(log_scale)
 
     def _inverse_pair(self, y):
-        log_scale, shift = self._log_scale_and_shift(y)  # Inside the mask y is x.
+        log_scale, shift = self._log_scale_and_shift(self._inverse_conditioner, y)  # Inside the mask y is x.
         return (y - shift) * tf.exp(-log_scale), -event_sum(log_scale)

@@ -17,7 +17,6 @@ from tf_pivae.bijectors.normalization import ChannelAffine, ChannelNormalization
 from tf_pivae.bijectors.squeeze import Squeeze
 from tf_pivae.configurable import Depth, Width, configurable
 from tf_pivae.layers.composite import Composite
-from tf_pivae.layers.convolution import ConvolutionPrecision
 from tf_pivae.layers.moments import BatchNorm, RunningMoments
 from tf_pivae.layers.rematerialization import keep
 from tf_pivae.layers.weight_norm import WeightNormConv2D, initializing
@@ -36,9 +35,10 @@ class Conditioner(keras.layers.Layer):
     last layer starts at zero, hence the coupling as the identity. The network sees [x, -x, mask]: two rectified halves,
     and where the holes are.
 
-    The convolutions are float32 in mixed precision too. The inverse of several couplings feeds a conditioner what
-    differs from the forward pass by float32's rounding; rounded to bfloat16 a part of it would fall on another side,
-    and the inverse would miss by bfloat16's error.
+    Where it must be `exact`, convolutions are float32 in mixed precision too. The inverse of several couplings feeds a
+    conditioner what differs from the forward pass by float32's rounding; rounded to bfloat16 a part of it would fall on
+    another side, and the inverse would miss by bfloat16's error. A training step, which never goes there and back, can
+    do without.
     """
 
     def __init__(self, mask: np.ndarray, width: int, num_blocks: int, norm: str, name: str | None = None) -> None:
@@ -50,39 +50,41 @@ class Conditioner(keras.layers.Layer):
             return BatchNorm(name=name) if norm == "batch" else None
 
         self.input_norm = normalization("input_norm")
-        convolution = functools.partial(WeightNormConv2D, precision=ConvolutionPrecision("float32"))
-        self.input_conv = convolution(width, name="input_conv")
+        self.input_conv = WeightNormConv2D(width, name="input_conv")
         self.blocks = [
             (
                 normalization(f"block_{i}_norm_0"),
-                convolution(width, name=f"block_{i}_conv_0"),
+                WeightNormConv2D(width, name=f"block_{i}_conv_0"),
                 normalization(f"block_{i}_norm_1"),
-                convolution(width, name=f"block_{i}_conv_1", init_scale=0.1),
+                WeightNormConv2D(width, name=f"block_{i}_conv_1", init_scale=0.1),
             )
             for i in range(num_blocks)
         ]
         self.output_norm = normalization("output_norm")
-        self.output_conv = convolution(2 * self._channels, kernel_size=1, init_scale=0.0, name="output_conv")
+        self.output_conv = WeightNormConv2D(2 * self._channels, kernel_size=1, init_scale=0.0, name="output_conv")
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         self.log_scale_bound = self.add_weight(shape=[self._channels], initializer="ones", name="log_scale_bound")
 
-    def call(self, x: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(self, x: tf.Tensor, training: bool = False, exact: bool = True) -> tuple[tf.Tensor, tf.Tensor]:
         def normalized(norm, h):
             return h if norm is None else norm(h, training=training)
 
         def normalized_conv(conv, norm, h):
             # Running averages make the normalisation a part of the convolution before it.
             folds = norm is not None and not training and norm.built
-            return conv(h, affine=norm.affine) if folds else normalized(norm, conv(h))
+            if folds:
+                return conv(h, affine=norm.affine, exact=exact)
+            return normalized(norm, conv(h, exact=exact))
 
         x = normalized(self.input_norm, x) * self._mask  # The holes stay holes: they show up in `mask` alone.
         mask = tf.broadcast_to(self._mask[..., :1], [*tf.unstack(tf.shape(x))[:3], 1])
-        h = self.input_conv(tf.concat([x, -x, mask], -1))
+        h = self.input_conv(tf.concat([x, -x, mask], -1), exact=exact)
         for norm_0, conv_0, norm_1, conv_1 in self.blocks:
             r = normalized_conv(conv_0, norm_1, tf.nn.relu(normalized(norm_0, h)))
-            h += conv_1(tf.nn.relu(r))
-        log_scale, shift = tf.split(self.output_conv(tf.nn.relu(normalized(self.output_norm, h))), 2, axis=-1)
+            h += conv_1(tf.nn.relu(r), exact=exact)
+        h = self.output_conv(tf.nn.relu(normalized(self.output_norm, h)), exact=exact)
+        log_scale, shift = tf.split(h, 2, axis=-1)
         return self.log_scale_bound * tf.tanh(log_scale), shift
 
 
@@ -119,7 +121,8 @@ class _Couplings(Composite):
         """The bijectors in the order in which they are applied to an image."""
         steps = []
         for i, (conditioner, mask) in enumerate(zip(self.conditioners, self._masks, strict=True)):
-            steps.append(AffineCoupling(functools.partial(self._call_block, conditioner, training=training), mask))
+            network = functools.partial(self._call_block, conditioner, exact=not training)
+            steps.append(AffineCoupling(functools.partial(network, training=training), mask, network))
             if i < len(self.norms):
                 steps.append(self._normalization(self.norms[i], training))
         return steps
@@ -222,7 +225,7 @@ class RealNVP(Composite):
 
         Args:
           training: bool; batch moments in `forward` and updates of the running averages. `inverse` always uses the
-            running averages. Without it `inverse` is the exact inverse of `forward`.
+            running averages. Without it `inverse` is the exact inverse of `forward`, and all of it float32.
         """
         return self._from_scale(0, training)
 

@@ -24,8 +24,8 @@ class ConvolutionPrecision:
     The one place that decides. Every convolutional layer makes its own of these when it is constructed, by the gin
     configuration of that moment (a run's own `config.gin` where a run is loaded), and keeps it: models of different
     precision live side by side in a process. Weights, gains, biases and all that is no convolution stay float32; so do
-    the gradients that leave a convolution, which is itself differentiated by convolutions of `dtype`. The head's
-    convolutions are float32 whatever gin says, see `tf_pivae.bijectors.real_nvp.Conditioner`.
+    the gradients that leave a convolution, which is itself differentiated by convolutions of `dtype`. Outside of
+    training steps the head's convolutions are float32 whatever gin says, see `bijectors.real_nvp.Conditioner`.
 
     Args:
       dtype: "float32" or "bfloat16". bfloat16 has float32's range and 8 bits of precision; products are summed up in
@@ -38,9 +38,11 @@ class ConvolutionPrecision:
             raise ValueError(f"`dtype` of convolutions must be one of {_DTYPES}; got {dtype!r}.")
         self.dtype = automatic_dtype() if dtype == "auto" else dtype
 
-    def __call__(self, convolve: Callable[..., tf.Tensor], x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """convolve(x, kernel) for float32 tensors -> float32."""
-        if self.dtype == "float32":
+    def __call__(
+        self, convolve: Callable[..., tf.Tensor], x: tf.Tensor, kernel: tf.Tensor, exact: bool = False
+    ) -> tf.Tensor:
+        """convolve(x, kernel) for float32 tensors -> float32; where it must be `exact`, without rounding."""
+        if exact or self.dtype == "float32":
             return convolve(x, kernel)
         return tf.cast(convolve(tf.cast(x, self.dtype), tf.cast(kernel, self.dtype)), tf.float32)
 

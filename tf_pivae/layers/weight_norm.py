@@ -97,7 +97,7 @@ class WeightNormalized(keras.layers.Layer):
         """[filters] in a shape that multiplies `v`."""
         return factor
 
-    def _linear(self, x, kernel):
+    def _linear(self, x, kernel, exact=False):
         raise NotImplementedError  # Each subclass: the linear map itself.
 
     def call(
@@ -106,6 +106,7 @@ class WeightNormalized(keras.layers.Layer):
         labels: tf.Tensor | None = None,
         channels: list[tuple[int, int]] | None = None,
         affine: Callable[[], tuple[tf.Tensor, tf.Tensor]] | None = None,
+        exact: bool = False,
     ) -> tf.Tensor:
         """The layer's map, or a part of it, or more.
 
@@ -115,6 +116,7 @@ class WeightNormalized(keras.layers.Layer):
           channels: None, or the output channels to compute, a list of ranges (start, stop): the others cost nothing.
           affine: None, or a function that returns (scale, offset), float32 [filters] each, an affine map of the output
             channels that is made part of the kernel. Not for a class-conditional layer, nor with `channels`.
+          exact: float32, whatever the layer's precision is.
 
         Returns:
           float32 [B, ..., number of output channels].
@@ -123,17 +125,17 @@ class WeightNormalized(keras.layers.Layer):
           ValueError: a class-conditional layer without labels.
         """
         if initializing():
-            self._initialize(self._linear(x, self._kernel()))
+            self._initialize(self._linear(x, self._kernel(), exact))
         if not self.num_classes:
             kernel, bias = self._weights(channels, affine)
-            return self._linear(x, kernel) + bias
+            return self._linear(x, kernel, exact) + bias
         if labels is None:
             raise ValueError(f"layer '{self.name}' is class-conditional: pass `labels`, int [B].")
         (kernel,) = self._weights(channels)
         tables = (_select(tf.convert_to_tensor(variable), channels, -1) for variable in (self.g, self.b))
         broadcast = [-1] + [1] * (len(x.shape) - 2) + [kernel.shape[self._output_axis]]
         gain, bias = (tf.reshape(tf.gather(table, labels), broadcast) for table in tables)
-        return self._linear(x, kernel) * gain + bias
+        return self._linear(x, kernel, exact) * gain + bias
 
     def _weights(self, channels=None, affine=None):
         """`_normalized`, or its fixed variables within `fixed_kernels`."""
@@ -182,37 +184,26 @@ class WeightNormDense(WeightNormalized):
     def build(self, input_shape: Sequence[int | None]) -> None:
         self._add_weights([input_shape[-1], self.filters])
 
-    def _linear(self, x, kernel):
+    def _linear(self, x, kernel, exact=False):
         return tf.matmul(x, kernel)
 
 
 class WeightNormConv2D(WeightNormalized):
-    """Convolution with 'SAME' padding, x float32 [B, H, W, I] -> [B, H / strides, W / strides, filters].
-
-    Args:
-      precision: `ConvolutionPrecision`; None is what gin configures.
-    """
+    """Convolution with 'SAME' padding, x float32 [B, H, W, I] -> [B, H / strides, W / strides, filters]."""
 
     _norm_axes = (0, 1, 2)
 
-    def __init__(
-        self,
-        filters: int,
-        kernel_size: int = 3,
-        strides: int = 1,
-        precision: ConvolutionPrecision | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, filters: int, kernel_size: int = 3, strides: int = 1, **kwargs: Any) -> None:
         super().__init__(filters, **kwargs)
         self.kernel_size = kernel_size
         self.strides = strides
-        self.precision = precision or ConvolutionPrecision()
+        self.precision = ConvolutionPrecision()
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         self._add_weights([self.kernel_size, self.kernel_size, input_shape[-1], self.filters])
 
-    def _linear(self, x, kernel):
-        return self.precision(lambda x, kernel: tf.nn.conv2d(x, kernel, self.strides, "SAME"), x, kernel)
+    def _linear(self, x, kernel, exact=False):
+        return self.precision(lambda x, kernel: tf.nn.conv2d(x, kernel, self.strides, "SAME"), x, kernel, exact)
 
 
 @configurable
@@ -238,10 +229,10 @@ class WeightNormConv2DTranspose(WeightNormalized):
     def _of_output_channels(self, factor):
         return factor[:, None]
 
-    def _linear(self, x, kernel):
+    def _linear(self, x, kernel, exact=False):
         shape = [tf.shape(x)[0], x.shape[1] * self.strides, x.shape[2] * self.strides, kernel.shape[2]]
         return self.precision(
-            lambda x, kernel: tf.nn.conv2d_transpose(x, kernel, shape, self.strides, "SAME"), x, kernel
+            lambda x, kernel: tf.nn.conv2d_transpose(x, kernel, shape, self.strides, "SAME"), x, kernel, exact
         )
 
 
@@ -256,8 +247,8 @@ class NearestConv2D(WeightNormConv2DTranspose):
     def __init__(self, filters: int, **kwargs: Any) -> None:
         super().__init__(filters, kernel_size=3, strides=2, **kwargs)
 
-    def _linear(self, x, kernel):
+    def _linear(self, x, kernel, exact=False):
         for axis in (0, 1):
             after, before = ([[0, 0]] * axis + [side] + [[0, 0]] * (3 - axis) for side in ([0, 1], [1, 0]))
             kernel = tf.pad(kernel, after) + tf.pad(kernel, before)
-        return super()._linear(x, kernel)
+        return super()._linear(x, kernel, exact)

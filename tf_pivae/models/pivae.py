@@ -200,14 +200,16 @@ class PiVAE(ImageMethods, keras.Model):
         """
         return self.observe(self.vae.sample_mean(noise, temperature, labels), noise, sample_noise)
 
-    def observe(self, mean: tf.Tensor, noise: NormalNoise, sample_noise: float | tf.Tensor = 1.0) -> tf.Tensor:
+    def observe(
+        self, mean: tf.Tensor, noise: NormalNoise, sample_noise: float | tf.Tensor = 1.0, training: bool = False
+    ) -> tf.Tensor:
         """v of y ~ N(mean, sigma^2), float32 [B, H, W, C] each; `sample_noise` scales sigma."""
         sigma = self.observation_noise * sample_noise * tf.exp(self.vae.log_sigma)
-        return self.to_image_space(mean + sigma * noise.normal("observation", self.image_shape))
+        return self.to_image_space(mean + sigma * noise.normal("observation", self.image_shape), training)
 
-    def to_image_space(self, y: tf.Tensor) -> tf.Tensor:
-        """v = preprocessing^-1(f^-1(y)), float32 [B, H, W, C]."""
-        t = y if self.flow is None else self.flow.bijector(training=False).inverse(y)
+    def to_image_space(self, y: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """v = preprocessing^-1(f^-1(y)), float32 [B, H, W, C]; in a training step f^-1 may be of lower precision."""
+        t = y if self.flow is None else self.flow.bijector(training=training).inverse(y)
         return self.preprocessing().inverse(t)
 
     def to_uint8(self, v: tf.Tensor) -> tf.Tensor:
