@@ -203,12 +203,19 @@ class PiVAE(ImageMethods, keras.Model):
     def observe(
         self, mean: tf.Tensor, noise: NormalNoise, sample_noise: float | tf.Tensor = 1.0, training: bool = False
     ) -> tf.Tensor:
-        """v of y ~ N(mean, sigma^2), float32 [B, H, W, C] each; `sample_noise` scales sigma."""
+        """v of y ~ N(mean, sigma^2), float32 [B, H, W, C] each.
+
+        Args:
+          mean: that of p(y|z).
+          noise: as for `sample_continuous`.
+          sample_noise: scales sigma.
+          training: as for `to_image_space`.
+        """
         sigma = self.observation_noise * sample_noise * tf.exp(self.vae.log_sigma)
         return self.to_image_space(mean + sigma * noise.normal("observation", self.image_shape), training)
 
     def to_image_space(self, y: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """v = preprocessing^-1(f^-1(y)), float32 [B, H, W, C]; in a training step f^-1 may be of lower precision."""
+        """v = preprocessing^-1(f^-1(y)), float32 [B, H, W, C]; `training`: f^-1 as in a step, of mixed precision."""
         t = y if self.flow is None else self.flow.bijector(training=training).inverse(y)
         return self.preprocessing().inverse(t)
 
