@@ -189,6 +189,13 @@ MUTATIONS = [
         "tests/faults/test_damaged_runs.py",
     ),
     Mutation(
+        "a reader whose checkpoint gave way to the next gives up",
+        "tf_pivae/runs/checkpoints.py",
+        "if step is None and set(self.steps()) - set(steps):",
+        "if False:",
+        "tests/training/test_checkpoints.py",
+    ),
+    Mutation(
         "the last part of a large checkpoint is not read",
         "tf_pivae/runs/checkpoints.py",
         "            num_bytes += size\n    yield part",
