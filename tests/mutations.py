@@ -189,6 +189,27 @@ MUTATIONS = [
         "tests/faults/test_damaged_runs.py",
     ),
     Mutation(
+        "a training ends where nobody reads its output any more",
+        "tf_pivae/training/monitor.py",
+        "contextlib.suppress(BrokenPipeError)",
+        "contextlib.nullcontext()",
+        "tests/training/test_in_python.py",
+    ),
+    Mutation(
+        "a training in a thread asks for signals",
+        "tf_pivae/training/stopping.py",
+        "if threading.current_thread() is threading.main_thread():",
+        "if True:",
+        "tests/training/test_in_python.py",
+    ),
+    Mutation(
+        "an output that is closed is left closed",
+        "tf_pivae/cli.py",
+        "if getattr(sys, name) is None:",
+        "if False:",
+        "tests/test_main.py",
+    ),
+    Mutation(
         "a reader whose checkpoint gave way to the next gives up",
         "tf_pivae/runs/checkpoints.py",
         "if step is None and set(self.steps()) - set(steps):",
