@@ -56,6 +56,30 @@ def test_mistakes_end_as_those_of_the_module_do(arguments):
     assert by_name.stderr.startswith("error: ")
 
 
+def at_the_shell(redirection, *arguments):
+    """A command without TensorFlow, whose output goes where the shell says."""
+    command = ["bash", "-c", f'"$@" {redirection}; exit ${{PIPESTATUS[0]}}', "-", sys.executable, "-m", "tf_pivae.runs"]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("redirection", "arguments", "status", "error"),
+    [
+        ("| true", [], 141, ""),
+        ("| true", ["--help"], 141, ""),
+        ("2>&1 | true", ["--no_such_flag"], 2, ""),
+        ("> /dev/full", [], 2, "error: cannot use the disk: No space left on device; make room, then run the same "),
+        (">&-", [], 0, ""),
+        ("2>&-", ["--no_such_flag"], 2, ""),
+    ],
+)
+def test_output_that_nobody_reads_is_no_defect(redirection, arguments, status, error, tmp_path):
+    result = at_the_shell(redirection, f"--root={tmp_path}", *arguments)
+    assert result.returncode == status
+    assert result.stderr.startswith(error)
+    assert result.stderr.count("\n") == bool(error)
+
+
 def test_nothing_heavy_is_imported():
     program = "import sys, tf_pivae.__main__; print({'absl', 'numpy', 'tensorflow'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"

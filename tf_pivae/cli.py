@@ -3,6 +3,7 @@
 Nothing here imports TensorFlow, so that `--help` answers at once.
 """
 
+import contextlib
 import functools
 import gc
 import importlib
@@ -10,6 +11,7 @@ import logging
 import math
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
@@ -21,6 +23,8 @@ from tf_pivae.arguments import SEEDS
 from tf_pivae.errors import UserError, disk_message, first_line, missing_setting, printable
 from tf_pivae.system import children
 from tf_pivae.system.startup import import_tensorflow_quietly
+
+_UNREAD = 128 + signal.SIGPIPE  # As of programs that the signal ends; Python ignores it.
 
 
 def define_gin_flags() -> None:
@@ -138,6 +142,9 @@ def define_own_images_flags(images: str, output: str) -> OwnImages:
 def run(main: Callable[[], None]) -> None:
     """Runs a command's `main()` under absl: a mistake becomes one line on stderr and exit status 2."""
 
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # Closed, as by `>&-`: what is opened next would take its place.
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  open until the end
     children.end_with_parent()
     gc.set_threshold(50_000, 20, 20)  # Imports make half a million objects that stay: looked through less often.
 
@@ -150,6 +157,7 @@ def run(main: Callable[[], None]) -> None:
         try:
             _import_extensions()
             main()
+            sys.stdout.flush()
         except Exception as error:
             line = one_line(error)
             if line is None:
@@ -158,7 +166,17 @@ def run(main: Callable[[], None]) -> None:
         except KeyboardInterrupt:
             sys.exit(130)
 
-    app.run(guarded, flags_parser=_parse_flags)
+    status = None
+    try:
+        try:
+            app.run(guarded, flags_parser=_parse_flags)
+        except SystemExit as end:
+            status = end.code
+            sys.stdout.flush()
+            raise
+    except BrokenPipeError:
+        sys.stdout = None  # Python would complain of it once more at the end, and end with a status of its own.
+        sys.exit(status or _UNREAD)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -211,5 +229,6 @@ def one_line(error: BaseException) -> str | None:
 
 
 def _fail(message: str, exit_status: int = UserError.exit_status) -> NoReturn:
-    print(f"error: {printable(message)}", file=sys.stderr)  # It may quote an untrusted file.
+    with contextlib.suppress(BrokenPipeError):
+        print(f"error: {printable(message)}", file=sys.stderr)  # It may quote an untrusted file.
     sys.exit(exit_status)

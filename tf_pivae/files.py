@@ -103,6 +103,15 @@ def replacing(path: str | os.PathLike[str], shared: bool = False) -> Iterator[Pa
             partial.unlink(missing_ok=True)
 
 
+def files_below(folder: Path) -> Iterator[os.stat_result]:
+    """What `lstat` says of the files in a folder, in its folders, and so on, those left out that go meanwhile: a
+    training removes checkpoints while others look."""
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                yield os.lstat(os.path.join(path, name))
+
+
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()

@@ -22,6 +22,7 @@ ENDINGS = {
     "sys.exit(3)": 3,  # A sweep's, `sweeps.command.SOME_FAILED`.
     "raise WorkerLost('gone')": 75,
     "raise KeyboardInterrupt": 130,
+    "raise BrokenPipeError": 141,  # As printing does where nobody reads.
     "os.kill(os.getpid(), signal.SIGTERM)": -signal.SIGTERM,  # What a shell calls 128 + 15.
 }
 

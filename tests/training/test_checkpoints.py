@@ -140,6 +140,38 @@ def test_a_checkpoint_may_go_while_another_process_reads_it(tmp_path, variable, 
     assert "checkpoint 3 is damaged (removed while it was read): falling back" in caplog.text
 
 
+def test_the_only_checkpoint_may_give_way_to_the_next_while_it_is_read(tmp_path, variable, monkeypatch):
+    """With keep = 1, as the best one is kept: the reader takes the one in its place."""
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, {"model": [variable]})
+
+    def replaced_meanwhile(self, path, read=tf.train.Checkpoint.read):
+        if checkpoints.steps() == [1]:
+            variable.assign([3.0, 4.0])
+            checkpoints.save(2, {"model": [variable]})
+        return read(self, path)
+
+    monkeypatch.setattr(tf.train.Checkpoint, "read", replaced_meanwhile)
+    assert checkpoints.restore({"model": [variable]}) == 2
+    assert variable.numpy().tolist() == [3.0, 4.0]
+    with pytest.raises(UserError, match=r"cannot read .*00000001.*: No such file or directory; run the same command"):
+        checkpoints.manifest(1)
+
+
+def test_files_that_go_while_their_sizes_are_read_are_left_out(tmp_path, variable, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.save(1, {"model": [variable]})
+    largest = max(path.stat().st_size for path in (tmp_path / "00000001").iterdir())
+    assert checkpoints.most_bytes() == largest
+
+    def gone_meanwhile(path, lstat=os.lstat):
+        pathlib.Path(path).unlink()
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", gone_meanwhile)
+    assert checkpoints.most_bytes() == 0
+
+
 def test_no_checkpoint_is_ever_seen_half_removed(tmp_path, variable, monkeypatch):
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(1, {"model": [variable]})

@@ -1,5 +1,7 @@
 """`tf_pivae.train`, the command as a function."""
 
+import concurrent.futures
+import signal
 from pathlib import Path
 
 import gin
@@ -27,6 +29,21 @@ def test_train_with_a_callback_leaves_gin_as_it_was(tmp_path: Path, plain: str) 
         tf_pivae.train(tmp_path / "run", plain, ["num_steps=3", "train.flip=True", *SETTINGS[1:]])
     again = ["num_steps=4", "train.flip=True", *SETTINGS[1:]]
     assert tf_pivae.train(tmp_path / "run", plain, again, from_here=True).step == 4
+
+
+def test_a_callback_stops_a_training_in_a_thread(tmp_path: Path, plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which loses its output on the way, as behind `| head`: it goes on to where it is stopped, and saves."""
+
+    def nobody_reads(text: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("tqdm.tqdm.write", nobody_reads)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        settings = ["num_steps=4", *SETTINGS[1:]]
+        call = pool.submit(tf_pivae.train, tmp_path / "run", plain, settings, callback=lambda step, metrics: step == 2)
+        outcome = call.result()
+    assert (outcome.step, outcome.signal) == (2, signal.SIGTERM)
+    assert (tmp_path / "run/checkpoints/00000002").is_dir()
 
 
 def test_mistakes_are_one_line(tmp_path: Path, plain: str) -> None:

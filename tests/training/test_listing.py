@@ -56,6 +56,21 @@ def test_states_and_numbers(tmp_path):
     assert line.split()[1:] == ["finished", "4/4", "3.1250", "40.50", "0.0", "MB", "3", "h"]
 
 
+def test_files_may_go_while_they_are_counted(tmp_path, monkeypatch):
+    """The training beside it removes its oldest checkpoint."""
+    oldest = make(tmp_path / "a") / "checkpoints/00000004"
+    (oldest / "checkpoint.index").write_text("x")
+
+    def gone_meanwhile(path, scandir=os.scandir):
+        if str(path) == str(oldest):
+            oldest.rename(tmp_path / "removed")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", gone_meanwhile)
+    (run,) = listing.find(tmp_path)
+    assert run.num_bytes == sum(path.stat().st_size for path in (tmp_path / "a").rglob("*") if path.is_file())
+
+
 def test_a_real_one():
     (run,) = listing.find(pretrained.FOLDER / tf_pivae.pretrained()[0])
     evaluated = json.loads((run.path / "evaluation.json").read_text())

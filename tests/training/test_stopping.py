@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 
@@ -43,3 +44,22 @@ def test_nothing_happens_without_one():
         assert done
         assert stopping.signal is None
     assert not issubclass(Stopped, Exception)
+
+
+def test_in_a_thread_of_a_program_what_is_requested_is_noted():
+    """Python takes handlers of signals in its main thread alone."""
+    noted = []
+
+    def work():
+        with Stopping() as stopping:
+            stopping.request()
+            with stopping.at_once():
+                stopping.check()
+        noted.append(stopping.signal)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert noted == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) == handler

@@ -22,7 +22,7 @@ import keras
 import tensorflow as tf
 
 from tf_pivae.errors import UserError, disk_message, first_line
-from tf_pivae.files import file_sha256, read_json
+from tf_pivae.files import file_sha256, files_below, read_json
 from tf_pivae.runs.finite import describe_non_finite
 
 _log = logging.getLogger(__name__)
@@ -50,13 +50,20 @@ class Checkpoints:
         return sorted(int(path.name) for path in self.directory.iterdir() if re.fullmatch(r"\d{8,}", path.name))
 
     def manifest(self, step: int) -> bytes:
-        """What the checkpoint of a step consists of: names, sizes and sums of its files, as JSON."""
-        return (self._path(step) / _MANIFEST).read_bytes()
+        """What the checkpoint of a step consists of: names, sizes and sums of its files, as JSON.
+
+        Raises:
+          UserError: it cannot be read, such as where a training has removed it meanwhile.
+        """
+        path = self._path(step) / _MANIFEST
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}; run the same command again.") from error
 
     def most_bytes(self) -> int:
         """Size of the largest file of any checkpoint, 0 without one: no model of more variables was saved."""
-        files = [path.lstat() for step in self.steps() for path in self._path(step).glob("checkpoint*")]
-        return max((about.st_size for about in files), default=0)
+        return max((about.st_size for step in self.steps() for about in files_below(self._path(step))), default=0)
 
     def save(self, step: int, groups: dict[str, list[keras.Variable]]) -> None:
         """Saves variables under `step`.
@@ -126,6 +133,8 @@ class Checkpoints:
                 return candidate
             if step is None:
                 _log.warning("checkpoint %s is damaged (%s): falling back to the one before it.", candidate, damage)
+        if step is None and set(self.steps()) - set(steps):  # A training has saved another and removed these.
+            return self.restore(groups)
         if step is not None:
             raise UserError(f"no whole checkpoint of step {step} in {self.directory} ({damage}): choose another step.")
         if steps:

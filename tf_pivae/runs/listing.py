@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tf_pivae.errors import UserError, cannot_write
-from tf_pivae.files import read_json, read_records, read_text
+from tf_pivae.files import files_below, read_json, read_records, read_text
 
 _CHECKPOINT = re.compile(r"\d{8,}")
 
@@ -62,7 +62,7 @@ def entry(path: Path) -> Entry:
         damaged = True
     step = max((int(c.name) for c in (path / "checkpoints").glob("*") if _CHECKPOINT.fullmatch(c.name)), default=0)
     state = "finished" if num_steps is not None and step >= num_steps else "stopped"
-    about = [file.lstat() for file in path.rglob("*") if not file.is_dir()]
+    about = [*files_below(path)]
     return Entry(
         path=path,
         state="running" if _is_locked(path) else "damaged" if damaged else state,

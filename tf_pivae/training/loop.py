@@ -225,8 +225,8 @@ class _Loop:
                 values = {k: float(self.strategy.experimental_local_results(v)[0]) for k, v in metrics.items()}
                 self._judge(first_step + i, values)
         pending.clear()
-        if logs:
-            self.recorder.report(step, values)
+        if logs and self.recorder.report(step, values):
+            self.stopping.request()
 
     def _judge(self, step: int, values: dict[str, float]) -> None:
         """Counts skipped steps; ends the run when too many come in a row, or when no later one can be better."""

@@ -1,5 +1,6 @@
 """What a run says while it trains: a progress bar or lines on the terminal, and everything to its loggers."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -92,9 +93,10 @@ class Monitor:
                 )
 
     def say(self, text: str) -> None:
-        """Prints a line above the progress bar."""
-        tqdm.tqdm.write(text)
-        sys.stdout.flush()
+        """Prints a line above the progress bar; where nobody reads any more, as behind `| head`, a training goes on."""
+        with contextlib.suppress(BrokenPipeError):
+            tqdm.tqdm.write(text)
+            sys.stdout.flush()
 
     def close(self) -> None:
         self._bar.close()

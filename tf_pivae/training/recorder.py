@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -102,11 +101,10 @@ class Recorder:
             self.say("\n".join([f"goes on from step {start_step} with other settings (RUN/changes.json):", *changed]))
         return True
 
-    def report(self, step: int, metrics: dict[str, float]) -> None:
-        """Writes the metrics of a step down, and shows them to the callback."""
+    def report(self, step: int, metrics: dict[str, float]) -> bool:
+        """Writes the metrics of a step down, and shows them to the callback; returns whether that one wants to stop."""
         self._monitor.report(step, metrics)
-        if self._callback is not None and self._callback(step, metrics):
-            signal.raise_signal(signal.SIGTERM)  # `Stopping` handles it.
+        return self._callback is not None and bool(self._callback(step, metrics))
 
     def save(self, step: int, state: dict[str, list]) -> None:
         """Writes a checkpoint."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
@@ -12,7 +13,10 @@ class Stopped(BaseException):
 
 
 class Stopping:
-    """A context in which both signals are noted; `signal` is the number of the first, or None."""
+    """A context in which both signals are noted; `signal` is the number of the first, or None.
+
+    In a thread of a user's program, which Python gives no signals, it notes what `request` says alone.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -20,7 +24,8 @@ class Stopping:
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "Stopping":
-        self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -32,6 +37,10 @@ class Stopping:
         if self._at_once:
             self._at_once = False  # Only once: the exception must get through.
             raise Stopped
+
+    def request(self) -> None:
+        """Notes a SIGTERM that nobody sent."""
+        self.signal = self.signal or signal.SIGTERM
 
     def check(self) -> None:
         """Raises `Stopped` if there was a signal."""
