@@ -77,6 +77,7 @@ def _line(name: str, facts: dict) -> str:
         facts["tuned"],
         f"{facts['steps']:,} steps in {facts['seconds'] / 60.0:.1f} minutes, {facts['images_per_second']:.0f} images/s",
         *([f"bound: {bounds}"] if bounds else []),
-        f"{facts['date']}, load at the start {facts['load']:.2f}",
+        facts["date"],
+        *([f"Other work took {facts['others']:.2f} of a core"] if "others" in facts else []),
     ]
     return f"- {facts['title']} (`{name}.png`): {'. '.join(parts)}."

@@ -4,6 +4,7 @@ After the ladder VAE (Sønderby et al. 2016) and its deep successor (Child 2021)
 and a mixture of discretised logistics for a pixel (Salimans et al. 2017).
 """
 
+import itertools
 import math
 
 import torch
@@ -95,14 +96,17 @@ class Ladder(nn.Module):
 
     def __init__(self, widths: tuple, groups: tuple, latents: tuple) -> None:
         super().__init__()
-        self.groups_at = groups
-        sizes = range(len(widths))
-        self.up_in = nn.ModuleList(
-            nn.Conv2d(widths[i - 1], widths[i], 3, 2, 1) if i else nn.Conv2d(1, widths[0], 3, padding=1) for i in sizes
+        inputs = 1
+        self.up = nn.ModuleList()
+        for width in widths:
+            enter = nn.Conv2d(inputs, width, 3, 1 if inputs == 1 else 2, 1)
+            self.up.append(nn.Sequential(enter, Residual(width), Residual(width)))
+            inputs = width
+        self.down = nn.ModuleList(
+            nn.ModuleList(Group(width, z) for _ in range(count))
+            for width, count, z in zip(widths, groups, latents, strict=True)
         )
-        self.up = nn.ModuleList(nn.Sequential(Residual(widths[i]), Residual(widths[i])) for i in sizes)
-        self.down_in = nn.ModuleList(nn.Conv2d(widths[i + 1], widths[i], 1) for i in sizes[:-1])
-        self.down = nn.ModuleList(nn.ModuleList(Group(widths[i], latents[i]) for _ in range(groups[i])) for i in sizes)
+        self.grow = nn.ModuleList(nn.Conv2d(small, large, 1) for large, small in itertools.pairwise(widths))
         top = SIDE // 2 ** (len(widths) - 1)
         self.start = nn.Parameter(torch.zeros(1, widths[-1], top, top))
         self.out = nn.Sequential(nn.SiLU(), nn.Conv2d(widths[0], 3 * _MIXTURE, 1))
@@ -113,8 +117,8 @@ class Ladder(nn.Module):
     def encode(self, x: Tensor) -> list[Tensor]:
         """Features of images at every size."""
         features = []
-        for enter, blocks in zip(self.up_in, self.up, strict=True):
-            x = blocks(enter(x))
+        for blocks in self.up:
+            x = blocks(x)
             features.append(x)
         return features
 
@@ -123,8 +127,8 @@ class Ladder(nn.Module):
         h = self.start.expand(count, -1, -1, -1)
         triples = []
         for i in reversed(range(len(self.down))):
-            if i < len(self.down) - 1:
-                h = F.interpolate(self.down_in[i](h), scale_factor=2.0, mode="nearest")
+            if i < len(self.grow):
+                h = F.interpolate(self.grow[i](h), scale_factor=2.0, mode="nearest")
             for group in self.down[i]:
                 h, *triple = group(h, None if features is None else features[i])
                 triples.append(triple)

@@ -37,13 +37,26 @@ def main(output: Path, name: str, step: str) -> None:
     else:
         contestant = getattr(importlib.import_module(f"benchmarks.race.{name}"), CLASSES[name])()
         if step == "train":
-            circumstances = {"date": time.strftime("%Y-%m-%d"), "load": os.getloadavg()[0]}
-            result = contestant.fit(train, folder, settings) | circumstances
+            started = time.monotonic()
+            before = _others_seconds()
+            result = contestant.fit(train, folder, settings)
+            result["date"] = time.strftime("%Y-%m-%d")
+            if before is not None:
+                result["others"] = (_others_seconds() - before) / (time.monotonic() - started)
         else:
             contestant.restore(folder)
             result = measuring.use(contestant, test[: settings.num_log_probs], folder, settings.num_samples)
             result |= {"title": contestant.title, "tuned": contestant.tuned}
     write_atomically(folder / STEPS[step], json.dumps(result, indent=1) + "\n")
+
+
+def _others_seconds() -> float | None:
+    """Processor time of all but this process and its children since the machine's start; None but on Linux."""
+    try:
+        user, nice, system, _, _, *interrupts = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:8])
+    except OSError:
+        return None
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
 
 
 if __name__ == "__main__":

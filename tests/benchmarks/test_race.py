@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import json
 import math
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import forking
 import numpy as np
 import pytest
 
+from benchmarks.race import measuring, page, pivae
+from benchmarks.race.measuring import Settings
 from tf_pivae.data import bundled
 
 torch = pytest.importorskip("torch", reason="the contestants are in PyTorch (the extra `bench`)")
@@ -367,6 +370,99 @@ def test_a_loss_that_is_no_number_ends_the_training(now, tmp_path, images):
     assert not (tmp_path / clock.CHECKPOINT).exists()
 
 
+# Ours.
+
+
+def _settings(**changes):
+    return Settings("bundled", 10.0, 2, 6, 3, ["fashion_mnist.gin"], None)._replace(**changes)
+
+
+def test_ours_takes_the_steps_that_fit_into_the_time(tmp_path, monkeypatch):
+    """8 steps and their tracing take 40 seconds, each step behind them half a second: 1,128 in ten minutes."""
+    calls = []
+
+    def train(run_dir, gin_files, parameters):
+        calls.append((run_dir.name, dict(parameter.split("=", 1) for parameter in parameters)))
+        run_dir.mkdir(exist_ok=True)
+        count, every = (int(calls[-1][1][name]) for name in ("num_steps", "train.log_every"))
+        seconds = [36.0 * (i == 0) + 0.5 * every for i in range(count // every)]
+        lines = [{"step": (i + 1) * every, "images_per_second": 64 * every / s} for i, s in enumerate(seconds)]
+        (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    monkeypatch.setattr(pivae, "_train", train)
+    monkeypatch.setattr(pivae, "_batch_size", lambda run_dir: 64)
+    result = pivae.PiVAE().fit(None, tmp_path, _settings())
+    (pace, short), (run, long) = calls
+    assert (pace, short["num_steps"], run, long["num_steps"]) == ("pace", "48", "run", "1128")
+    assert long["train.dataset"] == "@bundled"
+    assert long["LinearSchedule.decay_start"] == "564"
+    assert long["Trainer.kl_warmup_steps"] == "313"
+    assert long["train.checkpoint_every"] == "360"
+    assert result["steps"] == 1128
+    assert result["seconds"] == pytest.approx(600.0, rel=0.02)
+    pivae.PiVAE().fit(None, tmp_path, _settings())  # Cut off, say: the same steps, without measuring them again.
+    assert [name for name, _ in calls] == ["pace", "run", "run"]
+
+
+# What is measured, and the page.
+
+
+class _Grey:
+    """Draws its seed, and needs a bit for each pixel's level beyond it."""
+
+    def weights(self):
+        return 1234567
+
+    def sample(self, count, seed):
+        return np.full((count, 28, 28, 1), seed // 100, np.uint8)
+
+    def bounds(self):
+        def bits(images, seed):
+            return images.mean((1, 2, 3)) + seed
+
+        return [measuring.Bound("K = 2", bits, bits), measuring.Bound("K = 1", bits, bits)]
+
+
+def test_every_image_is_drawn_and_measured_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "_CALLS", 0)
+    test = np.arange(250, dtype=np.uint8)[:, None, None, None].repeat(28, 1).repeat(28, 2)
+    result = measuring.use(_Grey(), test, tmp_path, 205)
+    assert result["weights"] == 1234567
+    assert np.load(tmp_path / "samples.npy")[:, 0, 0, 0].tolist() == 100 * [0] + 100 * [1] + 5 * [2]
+    bits = np.load(tmp_path / "bits.npz")["K = 2"]
+    np.testing.assert_allclose(bits, np.arange(250) + np.arange(250) // 100 * 100)
+    model = _Grey()
+    model.sample = lambda count, seed: np.zeros(0) if count == measuring.TIMED else pytest.fail("drawn again")
+    assert set(measuring.use(model, test, tmp_path, 205)["bits_seconds"]) == {"K = 2", "K = 1"}
+
+
+def test_the_page(tmp_path):
+    """A row for those that are done, in the order of the contestants."""
+    common = {"steps": 1000, "seconds": 3600.0, "images_per_second": 17.8, "date": "2026-11-27", "tuned": "Adam"}
+    scores = {"fid": 20.123, "precision": 0.5, "recall": 0.25, "sample_seconds": 1.234, "weights": 1234567}
+    bits = {"bits": {"K = 16": [3.0, 0.01], "K = 1": [3.1, 0.02]}, "num_bits": {"K = 16": 3, "K = 1": 3}}
+    facts = {
+        "vae": bits | {"title": "A VAE", "bits_seconds": {"K = 16": 16.0, "K = 1": 1.0}},
+        "gan": {"title": "A GAN", "bits": {}, "num_bits": {}, "bits_seconds": {}},
+    }
+    for name, own in facts.items():
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "samples.npy", np.zeros((6, 28, 28, 1), np.uint8))
+        for file, content in (("training", common), ("use", scores), ("scores", own)):
+            (tmp_path / name / f"{file}.json").write_text(json.dumps(content))
+    (tmp_path / "flow").mkdir()
+    text = page.write(tmp_path, _settings()).read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| A ")]
+    assert rows == [
+        "| A GAN | - | 20.12 | 0.500 | 0.250 | 1.23 | - | 1,234,567 |",
+        "| A VAE | 3.000 ± 0.010 (K = 16); 3.100 ± 0.020 (K = 1) | 20.12 | 0.500 | 0.250 | 1.23 | "
+        "16 (K = 16); 1 (K = 1) | 1,234,567 |",
+    ]
+    assert "| 64 samples, s | 3 log-probs, s |" in text
+    assert "1,000 steps in 60.0 minutes, 18 images/s" in text
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["gan.png", "vae.png"]
+
+
 # The command.
 
 
@@ -423,8 +519,8 @@ def test_a_race_of_seconds(tmp_path):
     ours = ["--gin_file=fashion_mnist.gin", "--gin_file=presets/tiny.gin"]
     result = _race(output, "--minutes=0.02", *ours)
     assert result.returncode == 0, result.stderr
-    page = (output / "race.md").read_text()
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    text = (output / "race.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
     titles = ["SNGAN", "Glow of `normflows`", "Hierarchical VAE", "DDPM, 50 evaluations a sample", "PiVAE (ours)"]
     assert [row[0] for row in rows[1:]] == titles
     for name, row in zip(("gan", "flow", "vae", "ddpm", "pivae"), rows[1:], strict=True):
@@ -434,7 +530,7 @@ def test_a_race_of_seconds(tmp_path):
         assert int(weights.replace(",", "")) > 1000
         assert np.load(output / name / "samples.npy").shape == (6, 28, 28, 1)
         assert (output / f"{name}.png").stat().st_size > 1000
-    assert "K = 16" in page
+    assert "K = 16" in text
     again = _race(output, "--minutes=0.02", *ours)
     assert again.returncode == 0
     assert again.stdout == result.stdout
