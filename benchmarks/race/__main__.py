@@ -75,8 +75,8 @@ def _check(names: list[str], settings: Settings) -> None:
 
     if settings.minutes <= 0.0:
         raise UserError(f"--minutes must be positive; got {settings.minutes:g}.")
-    if names != ["pivae"]:
-        startup.require_extra("bench", "torch", "normflows")
+    needed = {"pivae": [], "flow": ["torch", "normflows"]}
+    startup.require_extra("bench", *(module for name in names for module in needed.get(name, ["torch"])))
     find_weights(settings.inception_weights)
 
 

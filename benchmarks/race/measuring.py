@@ -109,6 +109,7 @@ def score(folder: Path, test: np.ndarray, reference_dir: Path, inception_weights
       reference_dir: where the test images' statistics are kept.
     """
     from tf_pivae import metrics
+    from tf_pivae.metrics.bits_per_dim import estimate
     from tf_pivae.metrics.scores import KEEP_FEATURES
 
     samples = np.load(folder / "samples.npy")
@@ -131,5 +132,5 @@ def score(folder: Path, test: np.ndarray, reference_dir: Path, inception_weights
     )
     values = {score.metric: score.value for score in scores}
     kept = np.load(folder / "bits.npz")
-    bits = {name: [kept[name].mean(), kept[name].std() / np.sqrt(kept[name].size)] for name in kept.files}
+    bits = {name: estimate(kept[name]) for name in kept.files}
     return {**values, "bits": bits, "num_bits": {name: kept[name].size for name in kept.files}}
