@@ -1,6 +1,7 @@
 """Ours, by its own commands: `tf_pivae.train`, with the steps that fit into the time."""
 
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,7 @@ class PiVAE:
             reports = [f"train.log_every={_PACE_REPORT}"]
             _train(folder / "pace", settings.gin_files, [*fixed, *reports, *_schedule(_PACE_STEPS)])
             (first, tracing), *later = _durations(folder / "pace")
-            a_step = sum(duration for _, duration in later) / sum(steps for steps, _ in later)
+            a_step = statistics.median(duration / steps for steps, duration in later)  # One may have a tracing in it.
             left = 60.0 * settings.minutes - max(0.0, tracing - first * a_step)
             pace = {"step_seconds": a_step, "num_steps": max(2, round(left / a_step))}
             write_atomically(chosen, json.dumps(pace) + "\n")
