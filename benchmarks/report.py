@@ -110,7 +110,7 @@ def how_measured(options: Any, load_before: float | None) -> str:
     """
     threads = f"{options.threads} core{'s' if options.threads > 1 else ''}, as many threads"
     options_text = f"With `{options.arguments}`" if options.arguments else "As it is without options"
-    line = f"{options_text}, {time.strftime('%Y-%m-%d')}: {_processor()}, {threads}."
+    line = f"{options_text}, {time.strftime('%Y-%m-%d')}: {processor()}, {threads}."
     if load_before is not None and load_before > 0.3 * (os.cpu_count() or 1):
         line += f" **The machine was busy before the start (load {load_before:.1f}).**"
     return line
@@ -176,7 +176,8 @@ def _version(name):
         return "(not installed)"
 
 
-def _processor():
+def processor() -> str:
+    """Name of the processor, and its cores."""
     try:
         with open("/proc/cpuinfo") as file:
             names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]

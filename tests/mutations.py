@@ -726,6 +726,35 @@ MUTATIONS = [
         "torch.randn(self.rows, *shape)",
         "tests/benchmarks/test_gpu.py",
     ),
+    # An hour's race.
+    Mutation(
+        "the race's VAE: black's bin ends where the next one begins, but begins there, too",
+        "benchmarks/race/vae.py",
+        "torch.where(x < -0.999, upper, ",
+        "torch.where(x < -1.001, upper, ",
+        "tests/benchmarks/test_race.py",
+    ),
+    Mutation(
+        "the race's flow: the density of pixels in [0, 1] taken for that of levels",
+        "benchmarks/race/flow.py",
+        "dimensions * math.log(256.0) - ",
+        "-",
+        "tests/benchmarks/test_race.py",
+    ),
+    Mutation(
+        "the race's DDPM: terms weighted by the step behind",
+        "benchmarks/race/ddpm.py",
+        "before = self.shares[t - 1]",
+        "before = self.shares[t - 2]",
+        "tests/benchmarks/test_race.py",
+    ),
+    Mutation(
+        "the race's clock begins anew where a training was cut off",
+        "benchmarks/race/clock.py",
+        'spent = saved["seconds"]',
+        "spent = 0.0",
+        "tests/benchmarks/test_race.py",
+    ),
     Mutation(
         "convolutions of a device: the kernel rounded once more",
         "tf_pivae/layers/convolution.py",
