@@ -181,7 +181,8 @@ class RealNVP(Composite):
       num_scales: 1 in the paper unless stated otherwise.
       num_couplings: couplings in a row, 3 in the paper.
       num_blocks: residual blocks of each conditioner, 2 in the paper.
-      width: channels of the conditioners.
+      width: channels of the conditioners at the image's own resolution.
+      width_growth: what every squeeze multiplies them by; 1 in the paper, 2 in Real-NVP's multi-scale architecture.
       norm: "batch", "act" or "none": the invertible normalisation between couplings; "batch" also puts batch
         normalisation inside the conditioners, as the reference implementation of Real-NVP does.
       call_block: `keep`, or `rematerialized`, which trades time for memory: how a conditioner is called.
@@ -202,21 +203,23 @@ class RealNVP(Composite):
         width: Width = 32,
         norm: Literal["batch", "act", "none"] = "batch",
         call_block: Callable = keep,
+        width_growth: Annotated[int, Within(1, 8)] = 1,
         name: str = "real_nvp",
     ) -> None:
         super().__init__(name=name)
         self.couples_images = norm == "batch"  # In training, when the moments are those of a batch.
         height, image_width, channels = image_shape
         divisible_sides(image_shape, num_scales - 1, "a smaller `num_scales`")
-        options: dict[str, Any] = dict(num_couplings=num_couplings, num_blocks=num_blocks, width=width, norm=norm)
+        options: dict[str, Any] = dict(num_couplings=num_couplings, num_blocks=num_blocks, norm=norm)
         options.update(call_block=call_block)
         self.scales = []
         shape = (height, image_width, channels)
         for i in range(num_scales):
-            stages = [_Couplings(checkerboard_mask, shape, **options, name=f"scale_{i}_checkerboard")]
+            stages = [_Couplings(checkerboard_mask, shape, width=width, **options, name=f"scale_{i}_checkerboard")]
             if i < num_scales - 1:
                 squeezed = (shape[0] // 2, shape[1] // 2, shape[2] * 4)
-                stages.append(_Couplings(channel_mask, squeezed, **options, name=f"scale_{i}_channels"))
+                width *= width_growth
+                stages.append(_Couplings(channel_mask, squeezed, width=width, **options, name=f"scale_{i}_channels"))
                 shape = (*squeezed[:2], squeezed[2] // 2)
             self.scales.append(stages)
 
