@@ -7,6 +7,7 @@ Everything else is RUN's, the critic and the moments of both optimisers among it
   python -m tf_pivae.train --gin_file=RUN's --run_dir=WIDER --gin_param='RealNVP.width = 32' --from_here ...
 """
 
+import ast
 import re
 import shutil
 from pathlib import Path
@@ -23,37 +24,37 @@ if TYPE_CHECKING:
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "A run, with its checkpoints.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the new run.", required=True)
-_WIDTH = flags.DEFINE_integer("width", None, "RealNVP.width of the new run.", 1, required=True)
-_GROWTH = flags.DEFINE_integer("width_growth", 1, "RealNVP.width_growth of the new run.", 1)
+_WIDTH = flags.DEFINE_list(
+    "width", None, "RealNVP.width of the new run; one number for each scale, or one.", required=True
+)
 _FILES = "changes.json", "data.json", "environment.json", "metrics.jsonl"
+_BINDING = r"(?m)^RealNVP\.width = (.+)$"
 
 
 def main() -> None:
     source = Path(_RUN_DIR.value)
     output = Path(_OUTPUT.value)
-    step = widen(source, output, _WIDTH.value, _GROWTH.value)
+    try:
+        widths = tuple(int(width) for width in _WIDTH.value)
+    except ValueError:
+        raise UserError(f"--width is a number, or one for each scale; got {','.join(_WIDTH.value)}.") from None
+    step = widen(source, output, widths)
     print(f"largest difference of 16 images' log p(x): {_difference(source, output):.1e} nats")
-    print(f"step {step}, with a head of width {_WIDTH.value}: {output}")
+    print(f"step {step}, with a head of width {','.join(_WIDTH.value)}: {output}")
 
 
-def widen(source: Path, output: Path, width: int, width_growth: int = 1) -> int:
-    """Writes the run `output`; the step of its checkpoint."""
+def widen(source: Path, output: Path, widths: tuple[int, ...]) -> int:
+    """Writes the run `output`, with a head of the widths (one, or one for each scale); the step of its checkpoint."""
     from tf_pivae.runs import changes
     from tf_pivae.runs.checkpoints import Checkpoints
 
+    width = widths if len(widths) > 1 else widths[0]
     config = (source / "config.gin").read_text()
-    widths = {"RealNVP.width": width, "RealNVP.width_growth": width_growth}
-    before = {name: int(found[1]) for name in widths if (found := re.search(_binding(name), config))}
-    growth = before.setdefault("RealNVP.width_growth", 1)
-    if "RealNVP.width" not in before or width < before["RealNVP.width"] or width_growth < growth:
+    binding = re.search(_BINDING, config)
+    if binding is None or not _is_wider(widths, ast.literal_eval(binding[1])):
         raise UserError(f"the head of {source} is not narrower than {width}: choose a larger --width.")
-    changed = {name: (str(before[name]), str(value)) for name, value in widths.items() if before[name] != value}
-    if not changed:
-        raise UserError(f"the head of {source} is not narrower than {width}: choose a larger --width.")
-    for name, value in widths.items():
-        config = re.sub(_binding(name), "", config) + f"{name} = {value}\n"
     output.mkdir()
-    (output / "config.gin").write_text(config)
+    (output / "config.gin").write_text(re.sub(_BINDING, f"RealNVP.width = {width}", config))
     for name in _FILES:
         if (source / name).exists():
             shutil.copy(source / name, output / name)
@@ -65,12 +66,17 @@ def widen(source: Path, output: Path, width: int, width_growth: int = 1) -> int:
         for variable, wider in zip(variables, new.state[name], strict=True):
             wider.assign(_widened(variable.numpy(), wider.numpy()))
     Checkpoints(output / "checkpoints").save(step, new.state)
-    changes.record(output, step, changes.Changes({}, changed))
+    changes.record(output, step, changes.Changes({}, {"RealNVP.width": (binding[1], str(width))}))
     return step
 
 
-def _binding(name: str) -> str:
-    return rf"(?m)^{re.escape(name)} = (\d+)\n"
+def _is_wider(widths: tuple[int, ...], before: int | tuple[int, ...]) -> bool:
+    """Whether no scale is narrower than before, and one is wider."""
+    try:
+        gain = np.subtract(widths, before)
+    except ValueError:  # Not as many numbers.
+        return False
+    return bool(np.all(gain >= 0) and np.any(gain > 0))
 
 
 def _trainer(run_dir: Path) -> "Trainer":

@@ -14,7 +14,7 @@ from tf_pivae.runs import changes
 def test_a_wider_head_computes_the_same(finished, tmp_path):
     narrow = finished[0]
     wide = tmp_path / "wide"
-    assert widen(narrow, wide, 12) == 12
+    assert widen(narrow, wide, (12,)) == 12
     assert changes.history(wide) == [{"from_step": 12, "settings": {"RealNVP.width": ["8", "12"]}}]
     images = loading.load_dataset(narrow).test.images[:16]
     before, after = tf_pivae.load(narrow), tf_pivae.load(wide)
@@ -27,5 +27,5 @@ def test_a_wider_head_computes_the_same(finished, tmp_path):
 
 def test_a_head_is_not_made_narrower(finished, tmp_path):
     with pytest.raises(UserError, match=r"is not narrower than 8: choose a larger --width\.$"):
-        widen(finished[0], tmp_path / "wide", 8)
+        widen(finished[0], tmp_path / "wide", (8,))
     assert not (tmp_path / "wide").exists()

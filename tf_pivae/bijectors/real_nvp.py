@@ -15,7 +15,7 @@ from tf_pivae.bijectors.coupling import AffineCoupling, channel_mask, checkerboa
 from tf_pivae.bijectors.factor_out import FactorOut
 from tf_pivae.bijectors.normalization import ChannelAffine, ChannelNormalization
 from tf_pivae.bijectors.squeeze import Squeeze
-from tf_pivae.configurable import Depth, Width, configurable
+from tf_pivae.configurable import Depth, Width, Widths, configurable
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.moments import BatchNorm, RunningMoments
 from tf_pivae.layers.rematerialization import keep
@@ -181,8 +181,8 @@ class RealNVP(Composite):
       num_scales: 1 in the paper unless stated otherwise.
       num_couplings: couplings in a row, 3 in the paper.
       num_blocks: residual blocks of each conditioner, 2 in the paper.
-      width: channels of the conditioners at the image's own resolution.
-      width_growth: what every squeeze multiplies them by; 1 in the paper, 2 in Real-NVP's multi-scale architecture.
+      width: channels of the conditioners; or a list with as many numbers as scales, one for each resolution, from the
+        image's own down. Real-NVP's multi-scale architecture doubles them at every squeeze.
       norm: "batch", "act" or "none": the invertible normalisation between couplings; "batch" also puts batch
         normalisation inside the conditioners, as the reference implementation of Real-NVP does.
       call_block: `keep`, or `rematerialized`, which trades time for memory: how a conditioner is called.
@@ -200,10 +200,9 @@ class RealNVP(Composite):
         num_scales: Depth = 1,
         num_couplings: Annotated[int, Within(1, _MAX_COUPLINGS)] = 3,
         num_blocks: Annotated[int, Within(0, _MAX_COUPLINGS)] = 2,
-        width: Width = 32,
+        width: Width | Widths = 32,
         norm: Literal["batch", "act", "none"] = "batch",
         call_block: Callable = keep,
-        width_growth: Annotated[int, Within(1, 8)] = 1,
         name: str = "real_nvp",
     ) -> None:
         super().__init__(name=name)
@@ -212,14 +211,18 @@ class RealNVP(Composite):
         divisible_sides(image_shape, num_scales - 1, "a smaller `num_scales`")
         options: dict[str, Any] = dict(num_couplings=num_couplings, num_blocks=num_blocks, norm=norm)
         options.update(call_block=call_block)
+        widths = [width] * num_scales if isinstance(width, int) else width
+        if len(widths) != num_scales:
+            raise ValueError(f"`width` has {len(widths)} numbers for {num_scales} scales: give one, or one for each.")
         self.scales = []
         shape = (height, image_width, channels)
         for i in range(num_scales):
-            stages = [_Couplings(checkerboard_mask, shape, width=width, **options, name=f"scale_{i}_checkerboard")]
+            stages = [_Couplings(checkerboard_mask, shape, width=widths[i], **options, name=f"scale_{i}_checkerboard")]
             if i < num_scales - 1:
                 squeezed = (shape[0] // 2, shape[1] // 2, shape[2] * 4)
-                width *= width_growth
-                stages.append(_Couplings(channel_mask, squeezed, width=width, **options, name=f"scale_{i}_channels"))
+                stages.append(
+                    _Couplings(channel_mask, squeezed, width=widths[i + 1], **options, name=f"scale_{i}_channels")
+                )
                 shape = (*squeezed[:2], squeezed[2] // 2)
             self.scales.append(stages)
 
