@@ -48,6 +48,14 @@ def test_training_normalises_the_batch_and_counts_it_in_the_log_det():
     np.testing.assert_allclose(log_det, -16 * np.sum(np.log(variance)) / 2, rtol=1e-5)
 
 
+def test_each_resolution_may_have_a_width_of_its_own():
+    scales = _flow((8, 8, 1), num_scales=3, num_couplings=1, width=[3, 4, 5]).scales
+    widths = [[stage.conditioners[0].input_conv.filters for stage in stages] for stages in scales]
+    assert widths == [[3, 4], [4, 5], [5]]
+    with pytest.raises(ValueError, match=r"`width` has 2 numbers for 3 scales: give one, or one for each\."):
+        RealNVP((8, 8, 1), num_scales=3, width=(3, 4))
+
+
 @pytest.mark.parametrize("num_scales", [1, 2, 3, 4])
 def test_the_vae_gets_a_tensor_of_the_images_own_shape(num_scales, randomize):
     """Appendix A.4; whatever is factored out comes back to its place: each feature is nearest to its own pixel."""
