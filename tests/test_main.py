@@ -80,6 +80,14 @@ def test_output_that_nobody_reads_is_no_defect(redirection, arguments, status, e
     assert result.stderr.count("\n") == bool(error)
 
 
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_the_list_of_commands_may_have_no_reader(argument):
+    command = ["bash", "-c", '"$@" | true; exit ${PIPESTATUS[0]}', "-", sys.executable, "-m", "tf_pivae", argument]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 141
+    assert result.stderr == ""
+
+
 def test_nothing_heavy_is_imported():
     program = "import sys, tf_pivae.__main__; print({'absl', 'numpy', 'tensorflow'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -151,6 +152,21 @@ def test_sigterm_saves_first(finished, tmp_path):
     assert 4 <= int(saved.name) < 12
     assert train(run_dir, "train.checkpoint_every=1000").returncode == 0
     assert_bitwise_equal(reference, run_dir, 12)
+
+
+def test_a_closed_terminal_saves_first(tmp_path):
+    """The signal comes, and what is printed from then on goes nowhere."""
+    run_dir = tmp_path / "hung_up"
+    terminal, its_side = pty.openpty()
+    arguments = (f"--gin_file={TINY}", f"--run_dir={run_dir}", "--gin_param=train.checkpoint_every=1000")
+    process = Popen("train", *arguments, stdin=subprocess.DEVNULL, stdout=its_side, stderr=its_side)
+    os.close(its_side)
+    wait_for(lambda: (run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").stat().st_size, process)
+    os.close(terminal)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=300) == 128 + signal.SIGHUP
+    (saved,) = (run_dir / "checkpoints").iterdir()
+    assert 4 <= int(saved.name) < 12
 
 
 def test_another_configuration_is_refused_with_the_difference(finished, tmp_path):

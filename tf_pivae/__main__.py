@@ -7,7 +7,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UNREAD, UserError
 from tf_pivae.version import __version__
 
 # Name -> what it does, as in docs/commands.md.
@@ -37,9 +37,9 @@ def main() -> None:
     program = "python -m tf_pivae" if Path(sys.argv[0]).name == "__main__.py" else "tf-pivae"
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h", "help"):
-        print(usage(program))
+        _print(usage(program))
     elif name == "--version":
-        print(__version__)
+        _print(__version__)
     elif name in COMMANDS:
         _run(program, name, arguments)
     else:
@@ -56,6 +56,14 @@ def usage(program: str) -> str:
     lines = [f"  {name:<{width}}  {does.replace('`', '')}" for name, does in COMMANDS.items()]
     end = f"{program} COMMAND --help lists a command's flags; {program} --version prints the package's version."
     return "\n".join([f"Usage: {program} COMMAND [--flag=value ...]", "", *lines, "", end])
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        sys.stdout = None  # Python would try once more at the end.
+        sys.exit(UNREAD)
 
 
 def _run(program: str, name: str, arguments: list[str]) -> None:

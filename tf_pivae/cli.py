@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
@@ -20,11 +19,9 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from tf_pivae.arguments import SEEDS
-from tf_pivae.errors import UserError, disk_message, first_line, missing_setting, printable
+from tf_pivae.errors import UNREAD, UserError, disk_message, first_line, has_no_reader, missing_setting, printable
 from tf_pivae.system import children
 from tf_pivae.system.startup import import_tensorflow_quietly
-
-_UNREAD = 128 + signal.SIGPIPE  # As of programs that the signal ends; Python ignores it.
 
 
 def define_gin_flags() -> None:
@@ -174,9 +171,11 @@ def run(main: Callable[[], None]) -> None:
             status = end.code
             sys.stdout.flush()
             raise
-    except BrokenPipeError:
+    except OSError as error:
+        if not has_no_reader(error):
+            raise
         sys.stdout = None  # Python would complain of it once more at the end, and end with a status of its own.
-        sys.exit(status or _UNREAD)
+        sys.exit(status or UNREAD)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

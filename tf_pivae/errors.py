@@ -1,9 +1,12 @@
-"""The exceptions that commands turn into a single line, and what they say of a disk."""
+"""The exceptions that commands turn into a single line, what they say of a disk, and output that nobody reads."""
 
 import errno
 import os
 import re
+import signal
 from pathlib import Path
+
+UNREAD = 128 + signal.SIGPIPE  # Exit status, as of programs that the signal ends; Python ignores it.
 
 
 class UserError(Exception):
@@ -19,6 +22,11 @@ class WorkerLost(UserError):
     """Another worker of a training on several machines is gone: nothing is wrong with the command, start it again."""
 
     exit_status = 75  # EX_TEMPFAIL of sysexits.h: a scheduler may tell it from a mistake and restart.
+
+
+def has_no_reader(error: OSError) -> bool:
+    """Whether printing failed since nobody reads any more: a pipe's end is closed, or the terminal."""
+    return isinstance(error, BrokenPipeError) or error.errno == errno.EIO
 
 
 def first_line(error: BaseException) -> str:

@@ -48,7 +48,8 @@ def main() -> None:
         _COLUMNS.value,
         labels,
     )
-    print(f"{_NUM_SAMPLES.value} samples of {_RUN_DIR.value} at step {step}: {_OUTPUT.value}")
+    samples = "1 sample" if _NUM_SAMPLES.value == 1 else f"{_NUM_SAMPLES.value} samples"
+    print(f"{samples} of {_RUN_DIR.value} at step {step}: {_OUTPUT.value}")
 
 
 if __name__ == "__main__":

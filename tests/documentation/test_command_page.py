@@ -23,6 +23,7 @@ ENDINGS = {
     "raise WorkerLost('gone')": 75,
     "raise KeyboardInterrupt": 130,
     "raise BrokenPipeError": 141,  # As printing does where nobody reads.
+    "os.kill(os.getpid(), signal.SIGHUP)": -signal.SIGHUP,  # 128 + 1 to a shell, as train's own.
     "os.kill(os.getpid(), signal.SIGTERM)": -signal.SIGTERM,  # What a shell calls 128 + 15.
 }
 

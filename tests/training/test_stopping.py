@@ -9,7 +9,7 @@ import pytest
 from tf_pivae.training.stopping import Stopped, Stopping
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_noted_and_later_ends_what_goes_on(number):
     handler = signal.getsignal(number)
     with Stopping() as stopping:
@@ -34,6 +34,17 @@ def test_a_signal_is_noted_and_later_ends_what_goes_on(number):
         assert not reached
         os.kill(os.getpid(), number)  # Afterwards it is noted again.
     assert signal.getsignal(number) == handler
+
+
+def test_under_nohup_a_closed_terminal_is_none():
+    """Whoever ignores the signal hands that on to its commands."""
+    handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stopping() as stopping:
+            os.kill(os.getpid(), signal.SIGHUP)
+            stopping.check()
+    finally:
+        signal.signal(signal.SIGHUP, handler)
 
 
 def test_nothing_happens_without_one():

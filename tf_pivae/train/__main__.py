@@ -4,7 +4,7 @@ Run again with the same command to continue a run that was cut off, or with a la
 --from_here lets it go on with other settings, which RUN/changes.json records. --describe prints what is built, at
 full size and without its data, and trains nothing; --dry_run does everything up to the first step, says what it would
 do and writes nothing. Exit status: 0 finished, 2 a mistake that the message explains, 75 another worker is gone, 143
-(130) stopped by SIGTERM (SIGINT) after saving.
+(130, 129) stopped by SIGTERM (SIGINT, SIGHUP: a closed terminal) after saving.
 """
 
 import sys

@@ -159,7 +159,7 @@ class _Loop:
     consecutive_skips: int = 0
 
     def run(self, start_step: int) -> int:
-        """Trains up to `num_steps`, or until SIGTERM or SIGINT; returns the last step."""
+        """Trains up to `num_steps`, or until SIGTERM, SIGINT or SIGHUP; returns the last step."""
         recipe = self.recipe
         batches = self._batches(start_step)
         train_step = tf.function(  # Traced once for each stage.

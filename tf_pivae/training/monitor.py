@@ -1,6 +1,5 @@
 """What a run says while it trains: a progress bar or lines on the terminal, and everything to its loggers."""
 
-import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -8,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tqdm
 
-from tf_pivae.errors import UserError, disk_message, printable
+from tf_pivae.errors import UserError, disk_message, has_no_reader, printable
 from tf_pivae.training.loggers import Logger
 
 # What fits beside the bar, in the order of importance: metric, its short name.
@@ -94,9 +93,12 @@ class Monitor:
 
     def say(self, text: str) -> None:
         """Prints a line above the progress bar; where nobody reads any more, as behind `| head`, a training goes on."""
-        with contextlib.suppress(BrokenPipeError):
+        try:
             tqdm.tqdm.write(text)
             sys.stdout.flush()
+        except OSError as error:
+            if not has_no_reader(error):
+                raise
 
     def close(self) -> None:
         self._bar.close()

@@ -1,4 +1,7 @@
-"""SIGTERM and SIGINT: a training takes its step to the end and saves; what comes after the last step ends at once."""
+"""SIGTERM, SIGINT and, where nobody ignores it, SIGHUP: a training takes its step to the end and saves.
+
+What comes after the last step ends at once.
+"""
 
 import contextlib
 import signal
@@ -13,7 +16,7 @@ class Stopped(BaseException):
 
 
 class Stopping:
-    """A context in which both signals are noted; `signal` is the number of the first, or None.
+    """A context in which these signals are noted; `signal` is the number of the first, or None.
 
     In a thread of a user's program, which Python gives no signals, it notes what `request` says alone.
     """
@@ -25,7 +28,10 @@ class Stopping:
 
     def __enter__(self) -> "Stopping":
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+            numbers = [signal.SIGTERM, signal.SIGINT]
+            if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # As under nohup, which outlasts its terminal.
+                numbers.append(signal.SIGHUP)
+            self._handlers = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
