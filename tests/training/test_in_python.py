@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gin
 import pytest
+import tensorflow as tf
 
 import tf_pivae
 from tf_pivae import loading
@@ -31,19 +32,27 @@ def test_train_with_a_callback_leaves_gin_as_it_was(tmp_path: Path, plain: str) 
     assert tf_pivae.train(tmp_path / "run", plain, again, from_here=True).step == 4
 
 
+@pytest.mark.usefixtures("graph_optimizer")
 def test_a_callback_stops_a_training_in_a_thread(tmp_path: Path, plain: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which loses its output on the way, as behind `| head`: it goes on to where it is stopped, and saves."""
 
     def nobody_reads(text: str) -> None:
         raise BrokenPipeError
 
+    def callback(step: int, metrics: dict[str, float]) -> bool:
+        is_off.append(tf.config.optimizer.get_experimental_options()["disable_meta_optimizer"])
+        return step == 2
+
+    is_off: list[bool] = []
     monkeypatch.setattr("tqdm.tqdm.write", nobody_reads)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         settings = ["num_steps=4", *SETTINGS[1:]]
-        call = pool.submit(tf_pivae.train, tmp_path / "run", plain, settings, callback=lambda step, metrics: step == 2)
+        call = pool.submit(tf_pivae.train, tmp_path / "run", plain, settings, callback=callback)
         outcome = call.result()
     assert (outcome.step, outcome.signal) == (2, signal.SIGTERM)
     assert (tmp_path / "run/checkpoints/00000002").is_dir()
+    assert is_off == [True, True]  # TensorFlow's optimiser of graphs, while steps are taken, and afterwards no more.
+    assert not tf.config.optimizer.get_experimental_options()["disable_meta_optimizer"]
 
 
 def test_mistakes_are_one_line(tmp_path: Path, plain: str) -> None:

@@ -1,5 +1,6 @@
 """The training loop: data and step in, checkpoints, metrics and pictures out."""
 
+import contextlib
 import dataclasses
 import math
 import signal
@@ -95,7 +96,8 @@ def train(
         if not record.start(start_step, recipe.num_steps, recipe.batch_size):
             return Outcome(start_step, None, None, None)
         with Stopping() as stopping:
-            step = _Loop(recipe, strategy, workers, trainer, data, record, stopping, validation).run(start_step)
+            with _graphs_as_traced(strategy):
+                step = _Loop(recipe, strategy, workers, trainer, data, record, stopping, validation).run(start_step)
             if step < recipe.num_steps:
                 # The signal may have reached another worker.
                 return Outcome(step, stopping.signal or signal.SIGTERM, None, None)
@@ -134,6 +136,23 @@ def _jit_compile(strategy: tf.distribute.Strategy, setting: bool | None) -> bool
     if setting is not None:
         return setting
     return replicas == 1 and "GPU" in strategy.extended.worker_devices[0]
+
+
+@contextlib.contextmanager
+def _graphs_as_traced(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """On processors, a context without TensorFlow's optimiser of graphs.
+
+    A third of the time to the first step was its own, and the steps are no faster for it: docs/performance.md, Start.
+    On GPUs it chooses the convolutions' layout.
+    """
+    name = "disable_meta_optimizer"
+    before = tf.config.optimizer.get_experimental_options().get(name, False)
+    on_processors = "GPU" not in strategy.extended.worker_devices[0]
+    tf.config.optimizer.set_experimental_options({name: before or on_processors})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({name: before})
 
 
 def _check_levels(data: ImageDataset, pivae: PiVAE) -> None:
