@@ -18,7 +18,10 @@ SIDE = 28
 
 
 class TorchContestant(nn.Module):
-    """A model, its optimisers and its averages, all of which one checkpoint holds."""
+    """A model, its optimisers and its averages, all of which one checkpoint holds.
+
+    `train_step` and `draw` are each contestant's own.
+    """
 
     title: str
     tuned: str  # Optimiser and what else was chosen, for the table.
