@@ -196,6 +196,27 @@ MUTATIONS = [
         "tests/training/test_in_python.py",
     ),
     Mutation(
+        "under nohup a closed terminal stops a training",
+        "tf_pivae/training/stopping.py",
+        "if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:",
+        "if True:",
+        "tests/training/test_stopping.py",
+    ),
+    Mutation(
+        "a program is left without TensorFlow's optimiser of graphs",
+        "tf_pivae/training/loop.py",
+        "set_experimental_options({name: before})",
+        "set_experimental_options({name: True})",
+        "tests/training/test_in_python.py",
+    ),
+    Mutation(
+        "a resolution of the head has the width of the one above",
+        "tf_pivae/bijectors/real_nvp.py",
+        "widths[i + 1]",
+        "widths[i]",
+        "tests/bijectors/test_real_nvp.py",
+    ),
+    Mutation(
         "a training in a thread asks for signals",
         "tf_pivae/training/stopping.py",
         "if threading.current_thread() is threading.main_thread():",
