@@ -196,6 +196,13 @@ MUTATIONS = [
         "tests/training/test_in_python.py",
     ),
     Mutation(
+        "initial weights take their seeds from Python's global generator",
+        "tf_pivae/layers/initialization.py",
+        "seed=generator.randint(1, 10**9)",
+        "seed=None",
+        "tests/layers/test_initialization.py",
+    ),
+    Mutation(
         "under nohup a closed terminal stops a training",
         "tf_pivae/training/stopping.py",
         "if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:",

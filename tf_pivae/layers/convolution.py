@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from tf_pivae.configurable import Depth, Initializer, configurable
+from tf_pivae.layers.initialization import initializer
 from tf_pivae.system.processor import has_bfloat16
 
 _DTYPES = ("float32", "bfloat16", "auto")  # float16's range would need the losses to be scaled.
@@ -60,9 +61,8 @@ class Conv2D(keras.layers.Conv2D):
         kernel_initializer: Initializer = "he_normal",
         name: str | None = None,
     ) -> None:
-        super().__init__(
-            filters, kernel_size, strides, padding=padding, kernel_initializer=kernel_initializer, name=name
-        )
+        kernel = initializer(kernel_initializer)
+        super().__init__(filters, kernel_size, strides, padding=padding, kernel_initializer=kernel, name=name)
         self.precision = ConvolutionPrecision()
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tf_pivae.configurable import Depth, Initializer, configurable
 from tf_pivae.layers.convolution import Conv2D
+from tf_pivae.layers.initialization import Dense, initializer
 
 _INITIAL_UPDATES = 10
 # The paper has one, at a tenth of our learning rate: with one, the estimate lags behind when two values cross.
@@ -32,7 +33,7 @@ class SpectralNorm:
         super().build(input_shape)  # type: ignore[misc]
         self.u = self.add_weight(
             shape=[self.kernel.shape[-1]],
-            initializer="random_normal",
+            initializer=initializer("random_normal"),
             trainable=False,
             # All replicas compute the same from the same weights.
             aggregation="only_first_replica",
@@ -84,8 +85,8 @@ class SpectralNormConv2D(SpectralNorm, Conv2D):
 
 
 @configurable
-class SpectralNormDense(SpectralNorm, keras.layers.Dense):
-    """`keras.layers.Dense` with a spectrally normalised kernel; its bias is as it is."""
+class SpectralNormDense(SpectralNorm, Dense):
+    """`Dense` with a spectrally normalised kernel; its bias is as it is."""
 
     def __init__(self, units: int, use_bias: bool = True, name: str | None = None) -> None:
         super().__init__(units, use_bias=use_bias, name=name)

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tf_pivae.configurable import configurable
 from tf_pivae.layers.convolution import ConvolutionPrecision
+from tf_pivae.layers.initialization import initializer
 
 _MIN_VARIANCE = 1e-4  # A channel that hardly varies over the first batch must not start with an enormous gain.
 _state = threading.local()
@@ -74,9 +75,8 @@ class WeightNormalized(keras.layers.Layer):
         self.num_classes = num_classes
 
     def _add_weights(self, direction_shape):
-        self.v = self.add_weight(
-            shape=direction_shape, initializer=keras.initializers.RandomNormal(0.0, 0.05), name="v"
-        )
+        # Keras' normal initialiser has standard deviation 0.05.
+        self.v = self.add_weight(shape=direction_shape, initializer=initializer("random_normal"), name="v")
         shape = [self.num_classes, self.filters] if self.num_classes else [self.filters]
         self.g = self.add_weight(
             shape=shape, initializer=lambda shape, dtype: tf.broadcast_to(self.init_scale, shape), name="g"

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tf_pivae.configurable import Depth, Index, Width, Widths, configurable
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.convolution import Conv2D
+from tf_pivae.layers.initialization import Dense
 from tf_pivae.layers.spectral_norm import SpectralNorm
 
 
@@ -27,14 +28,14 @@ class Critic(keras.Model):
     Args:
       trunk: a layer, images float32 [B, H, W, C] on [-1, 1] -> features float32 [B, F].
       num_classes: 0, or the number of classes.
-      dense: a function that makes a dense layer, `keras.layers.Dense` or one with normalised weights.
+      dense: a function that makes a dense layer, `Dense` or one with normalised weights.
     """
 
     def __init__(
         self,
         trunk: keras.layers.Layer,
         num_classes: int = 0,
-        dense: Callable[..., keras.layers.Layer] = keras.layers.Dense,
+        dense: Callable[..., keras.layers.Layer] = Dense,
         name: str = "critic",
     ) -> None:
         super().__init__(name=name)
@@ -137,7 +138,7 @@ def plain_critic(
     widths: Widths = (64, 128, 256, 512),
     num_classes: Index = 0,
     conv: Callable[..., keras.layers.Layer] = Conv2D,
-    dense: Callable[..., keras.layers.Layer] = keras.layers.Dense,
+    dense: Callable[..., keras.layers.Layer] = Dense,
 ) -> Critic:
     """Table 1's critic (SNGAN's CIFAR net without spectral normalisation).
 
@@ -156,7 +157,7 @@ def residual_critic(
     blocks_per_width: Depth = 1,
     num_classes: Index = 0,
     conv: Callable[..., keras.layers.Layer] = Conv2D,
-    dense: Callable[..., keras.layers.Layer] = keras.layers.Dense,
+    dense: Callable[..., keras.layers.Layer] = Dense,
 ) -> Critic:
     """Table 6's critic; wider and deeper for `large-D`.
 

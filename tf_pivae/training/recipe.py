@@ -11,6 +11,7 @@ from tf_pivae.configurable import Batch, Count, Index, NonNegative, configurable
 from tf_pivae.data.arrays import ImageDataset
 from tf_pivae.data.specification import Specification
 from tf_pivae.errors import UserError
+from tf_pivae.layers.initialization import seeded
 from tf_pivae.models.critic import Critic
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.training.building import bounded_variables, explained
@@ -88,8 +89,12 @@ class Recipe:
         if self.class_conditional and not data.num_classes:
             raise UserError(f"{data.name} has no labels: set class_conditional = False, or choose labelled data.")
         num_classes = data.num_classes if self.class_conditional else 0
-        keras.utils.set_random_seed(self.seed)
-        with explained(f"the model cannot be built for images of {list(data.image_shape)}"), bounded_variables():
+        keras.utils.set_random_seed(self.seed)  # For layers of one's own; ours have `seeded`.
+        with (
+            explained(f"the model cannot be built for images of {list(data.image_shape)}"),
+            bounded_variables(),
+            seeded(self.seed),
+        ):
             pivae = self.model(image_shape=data.image_shape, num_classes=num_classes)
             trainer = self.trainer(
                 pivae=pivae,
