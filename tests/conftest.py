@@ -215,6 +215,20 @@ def finished(
 
 
 @pytest.fixture(scope="session")
+def conditional_run(made_once: MadeOnce, tmp_path_factory: pytest.TempPathFactory, tiny: str) -> Path:
+    """The folder of a class-conditional run of 4 steps. One process trains it for all."""
+
+    def train(folder: Path) -> None:
+        parameters = ["train.class_conditional=True", "num_steps=4", "train.sample_every=4"]
+        flags = [f"--gin_param={parameter}" for parameter in parameters]
+        result = forking.run("train", f"--gin_file={tiny}", *flags, f"--run_dir={folder / 'run'}")
+        assert result.returncode == 0, result.stderr
+
+    shared = made_once("conditional", train)
+    return Path(shutil.copytree(shared / "run", tmp_path_factory.mktemp("runs") / "conditional"))
+
+
+@pytest.fixture(scope="session")
 def package(made_once: MadeOnce) -> installation.Package:
     """The package as its users get it. One process builds and installs it for all."""
     return installation.built(made_once("package", installation.build))

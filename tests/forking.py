@@ -3,13 +3,15 @@
 TensorFlow and what else a command imports take four of the eight seconds of the shortest training. Here a process that
 has imported them is forked for each command, which has arguments, folder, environment, output, exit status and process
 of its own, and goes through the same `__main__`; so are the commands that a command starts, and those of benchmarks/.
-What is imported when, what TensorFlow's optimiser makes of a graph, and variables that only an import reads, cannot be
-tested like this; the README's first command and program are started by the shell.
+A command ends without Python taking every object apart, which takes another quarter of a second. What is imported when,
+what TensorFlow's optimiser makes of a graph, variables that only an import reads, and what happens when Python takes
+itself apart, cannot be tested like this; the README's first command and program are started by the shell.
 
 Who starts a command gets a child process of tests/forked.py, which hands its streams to a keeper. The keeper, forked
 from the process that has imported everything, forks the command, passes signals on to it, and its exit status back.
 """
 
+import atexit
 import contextlib
 import functools
 import gc
@@ -31,6 +33,7 @@ _IMPORTED = ("training.loop", "evaluate.measuring", "report.page", "export.write
 # For all tests: TensorFlow's optimiser of graphs takes longer than small graphs that run a few times.
 OPTIMIZER = {"disable_meta_optimizer": True}
 _PARENT = "TF_PIVAE_PARENT"  # See tf_pivae/system/children.py.
+_statuses: list[int] = []  # The exit status of the command that this process has become, once it is known.
 
 
 class Popen(subprocess.Popen):
@@ -144,15 +147,34 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str]) -> N
     os.environ.update(environment)
     os.chdir(folder)
     kind, *sys.argv = arguments
-    if kind == "-m":
-        sys.path[0] = folder
-        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-    else:
-        sys.path[0] = str(Path(sys.argv[0]).parent)
-        runpy.run_path(sys.argv[0], run_name="__main__")
+    try:
+        if kind == "-m":
+            sys.path[0] = folder
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            sys.path[0] = str(Path(sys.argv[0]).parent)
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        _statuses.append(0)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            _statuses.append(end.code or 0)
+        raise
+
+
+def _end() -> None:
+    """The last of what is registered with `atexit`: the process ends without taking every object apart.
+
+    Where the status is Python's to decide, or something cannot be written out, Python ends as ever.
+    """
+    if _statuses:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os._exit(_statuses[0] & 0xFF)
 
 
 if __name__ == "__main__":
+    atexit.register(_end)  # Before anything else is: what is registered first comes last.
     from tf_pivae import cli, loading
 
     cli.import_tensorflow_quietly()

@@ -14,21 +14,9 @@ from tf_pivae.evaluate import measuring
 
 
 @pytest.fixture(scope="module")
-def conditional(tmp_path_factory, tiny, run_command):
-    """The folder of a class-conditional run of 4 steps."""
-    run_dir = tmp_path_factory.mktemp("runs") / "conditional"
-    parameters = ["train.class_conditional=True", "num_steps=4", "train.sample_every=4"]
-    result = run_command(
-        "train", f"--gin_file={tiny}", f"--run_dir={run_dir}", *(f"--gin_param={p}" for p in parameters)
-    )
-    assert result.returncode == 0, result.stderr
-    return run_dir
-
-
-@pytest.fixture(scope="module")
-def model(conditional):
+def model(conditional_run):
     """The run's model, loaded and traced once."""
-    return tf_pivae.load(conditional)
+    return tf_pivae.load(conditional_run)
 
 
 def _tiles(path, columns, side=16):
@@ -45,9 +33,9 @@ def _tiles(path, columns, side=16):
     )
 
 
-def test_sample_draws_one_class_a_row(conditional, model, tmp_path, run_command):
+def test_sample_draws_one_class_a_row(conditional_run, model, tmp_path, run_command):
     output = tmp_path / "grid.png"
-    result = run_command("sample", f"--run_dir={conditional}", "--num_samples=40", f"--output={output}")
+    result = run_command("sample", f"--run_dir={conditional_run}", "--num_samples=40", f"--output={output}")
     assert result.returncode == 0, result.stderr
     tiles = _tiles(output, columns=4)
     expected = model.sample(40, seed=0, labels=np.repeat(np.arange(10), 4))
@@ -57,10 +45,10 @@ def test_sample_draws_one_class_a_row(conditional, model, tmp_path, run_command)
     assert (expected != other).any(axis=(1, 2, 3)).all()
 
 
-def test_sample_draws_the_classes_that_it_is_told(conditional, model, tmp_path, run_command):
+def test_sample_draws_the_classes_that_it_is_told(conditional_run, model, tmp_path, run_command):
     output = tmp_path / "grid.png"
     arguments = ("--num_samples=6", "--labels=7,2", "--seed=5", f"--output={output}")
-    result = run_command("sample", f"--run_dir={conditional}", *arguments)
+    result = run_command("sample", f"--run_dir={conditional_run}", *arguments)
     assert result.returncode == 0, result.stderr
     expected = model.sample(6, seed=5, labels=np.array([7, 7, 7, 2, 2, 2]))
     np.testing.assert_array_equal(_tiles(output, columns=3).reshape(6, 16, 16), expected[..., 0])
@@ -70,8 +58,8 @@ def test_sample_draws_the_classes_that_it_is_told(conditional, model, tmp_path, 
     ("labels", "expected"),
     [("10", "expected numbers from 0 to 9"), ("shirt", "--labels=shirt: expected numbers, such as 0,3,7.")],
 )
-def test_labels_that_are_none_are_one_line(conditional, labels, expected, run_command):
-    result = run_command("sample", f"--run_dir={conditional}", f"--labels={labels}")
+def test_labels_that_are_none_are_one_line(conditional_run, labels, expected, run_command):
+    result = run_command("sample", f"--run_dir={conditional_run}", f"--labels={labels}")
     assert result.returncode == 2
     assert expected in result.stderr
     assert "Traceback" not in result.stderr
@@ -83,9 +71,9 @@ def test_an_unconditional_model_has_no_labels(finished, run_command):
     assert "not class-conditional" in result.stderr
 
 
-def test_training_pictures_have_one_class_a_row(conditional, model):
+def test_training_pictures_have_one_class_a_row(conditional_run, model):
     """36 samples are asked for: three whole columns of ten classes."""
-    tiles = _tiles(conditional / "samples" / "000004.png", columns=3)
+    tiles = _tiles(conditional_run / "samples" / "000004.png", columns=3)
     expected = model.sample(30, labels=np.repeat(np.arange(10), 3))
     np.testing.assert_array_equal(tiles.reshape(30, 16, 16), expected[..., 0])
 
@@ -102,10 +90,10 @@ def test_labels_of_samples_are_the_datas_in_random_order():
     assert min(len(set(part)) for part in np.split(labels, 20)) == 10
 
 
-def test_bits_per_dim_by_class(conditional, model, evaluate):
-    result = evaluate(f"--run_dir={conditional}", "--importance_samples=1")
+def test_bits_per_dim_by_class(conditional_run, model, evaluate):
+    result = evaluate(f"--run_dir={conditional_run}", "--importance_samples=1")
     assert result.returncode == 0, result.stderr
-    rows = json.loads((conditional / "evaluation.json").read_text())["rows"]
+    rows = json.loads((conditional_run / "evaluation.json").read_text())["rows"]
     data = bundled(image_size=16, num_examples=(256, 64))
     bits = model.bits_per_dim(data.test.images, labels=data.test.labels).astype(np.float64)
     by_class = {row["metric"]: row for row in rows if "class" in row["metric"]}
@@ -119,18 +107,18 @@ def test_bits_per_dim_by_class(conditional, model, evaluate):
         assert f"{len(chosen)} images" in row["protocol"]
         assert row["metric"] in result.stdout
     # A single image has a value, and no standard error.
-    result = evaluate(f"--run_dir={conditional}", "--importance_samples=1", "--num_examples=1")
+    result = evaluate(f"--run_dir={conditional_run}", "--importance_samples=1", "--num_examples=1")
     assert result.returncode == 0, result.stderr
-    assert json.loads((conditional / "evaluation.json").read_text())["rows"][0]["spread"] is None
+    assert json.loads((conditional_run / "evaluation.json").read_text())["rows"][0]["spread"] is None
 
 
-def test_gan_train_and_gan_test(conditional, evaluate):
+def test_gan_train_and_gan_test(conditional_run, evaluate):
     classifier = ["depth=8", "num_steps=3", "batch_size=16"]
     bindings = [f"--gin_param=ClassifierConfig.{binding}" for binding in classifier]
-    result = evaluate(f"--run_dir={conditional}", "--metrics=gan_train,gan_test", "--num_samples=64", *bindings)
+    result = evaluate(f"--run_dir={conditional_run}", "--metrics=gan_train,gan_test", "--num_samples=64", *bindings)
     assert result.returncode == 0, result.stderr
     # The bits per dimension of an earlier evaluation of the same step stay beside them.
-    rows = {row["metric"]: row for row in json.loads((conditional / "evaluation.json").read_text())["rows"]}
+    rows = {row["metric"]: row for row in json.loads((conditional_run / "evaluation.json").read_text())["rows"]}
     rows = {name: row for name, row in rows.items() if name in result.stdout and name.endswith("%")}
     assert rows.keys() == {"GAN-train %", "GAN-test %", "real-on-real %"}
     assert all(0.0 <= row["value"] <= 100.0 for row in rows.values())

@@ -50,7 +50,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 def run_dir(tmp_path_factory: pytest.TempPathFactory, tiny: str, source: tuple[str, str]) -> Path:
     """A run whose head has two scales."""
     path = tmp_path_factory.mktemp("runs") / "ramps"
-    ok("train", f"--gin_file={tiny}", *source, "--gin_param=RealNVP.num_scales=2", *SHORT, f"--run_dir={path}")
+    head = ("--gin_param=RealNVP.num_scales=2", "--gin_param=RealNVP.num_couplings=1")
+    ok("train", f"--gin_file={tiny}", *source, *head, *SHORT, f"--run_dir={path}")
     return path
 
 

@@ -1,4 +1,7 @@
-"""Workers renew the process that runs their tests (tests/renewal.py): seen in a suite of three small files."""
+"""Workers renew the process that runs their tests (tests/renewal.py): seen in a suite of three small files.
+
+It runs no command, so that nothing imports TensorFlow for it.
+"""
 
 import os
 import re
@@ -10,9 +13,11 @@ import pytest
 
 _CONFTEST = """
 import os
+import forking
 import pytest
 import renewal
 
+forking.python = lambda: None
 renewal.RENEW_BYTES = 0 if os.environ["RENEWED"] == "yes" else 1e12
 pytest_plugins = ["usage", "renewal"]
 

@@ -1,9 +1,8 @@
 """How TensorFlow spreads over the cores: one thread an operation where cores are few."""
 
 import os
-import subprocess
-import sys
 
+import forking
 import pytest
 
 from tf_pivae.system import threads
@@ -44,13 +43,14 @@ def test_what_the_user_has_set_stays(monkeypatch, cores, before, after):
         ({NAMES[0]: "few"}, 1),
     ],
 )
-def test_calls_side_by_side_of_a_command(variables, calls):
+def test_calls_side_by_side_of_a_command(variables, calls, tmp_path):
     """In a process of its own, where nothing has set up TensorFlow before."""
     environment = {name: value for name, value in os.environ.items() if name not in NAMES} | variables
     code = "from tf_pivae.system import startup, threads; startup.import_tensorflow_quietly()"
     code += "; print(threads.calls_side_by_side())"
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120
-    )
+    script = tmp_path / "calls.py"
+    script.write_text(code)
+    result = forking.run(script, env=environment)
+    assert result.returncode == 0, result.stderr
     expected = (threads.num_cores() if threads.num_cores() <= 2 else 1) if calls is None else calls
     assert int(result.stdout) == expected

@@ -6,8 +6,12 @@ from typing import NamedTuple
 TINY = Path(__file__).resolve().parent.parent / "tiny.gin"
 
 # A training of two steps; what follows wins over the command's own.
-SHORT = f"--gin_file={TINY} --gin_param=num_steps=2 --gin_param=train.eval_examples=4 --gin_param=train.sample_every=0"
-SHORT += " --gin_param=train.eval_importance_samples=1"
+TWO_STEPS = f"--gin_file={TINY} --gin_param=num_steps=2 --gin_param=train.eval_examples=4"
+TWO_STEPS += " --gin_param=train.sample_every=0 --gin_param=train.eval_importance_samples=1"
+SHORT = f"{TWO_STEPS} --gin_param=RealNVP.num_couplings=1"
+# For configurations of full depth: a head of one coupling a scale. tests/configurations/test_full_size.py has it whole.
+NARROW = "--gin_file=presets/tiny.gin --gin_param=num_steps=2 --gin_param=RealNVP.num_couplings=1"
+NARROW += " --gin_param=RealNVP.num_blocks=0"
 
 
 class Run(NamedTuple):
@@ -78,14 +82,12 @@ RUN = {
     "--sweep_dir=sweeps/demo --max_parallel=2": Run(SHORT, slow=True),
     "python -m tf_pivae.sweep --gin_file=demo.gin --mode=random --num_trials=20 --sweep='learning_rate=log(1e-4,1e-2)' "
     "--sweep='num_couplings=int(2,6)' --sweep_dir=sweeps/random --launcher=ray": Run(
-        f"--num_trials=1 {SHORT}", slow=True
+        f"--num_trials=1 {TWO_STEPS}", slow=True
     ),
     # docs/
     ADAM: Run(f"{SHORT} --gin_param=Validation.examples=4", slow=True),
     "python -m tf_pivae.sample --run_dir=runs/adam --step=best --output=best.png": Run(needs=(ADAM,), slow=True),
-    FASHION: Run(
-        "--gin_file=presets/tiny.gin --gin_param=num_steps=2 --gin_param=LinearSchedule.decay_start=0", slow=True
-    ),
+    FASHION: Run(f"{NARROW} --gin_param=LinearSchedule.decay_start=0", slow=True),
     "python -m tf_pivae.evaluate --run_dir=runs/fashion_mnist "
     "--metrics=bits_per_dim,fid,precision,recall,density,coverage": Run(
         "--metrics=bits_per_dim --num_examples=4 --importance_samples=2", (FASHION,), slow=True
@@ -94,15 +96,15 @@ RUN = {
     "python -m tf_pivae.paper --table=1 --preset=small --output_dir=tables --seeds=0,1": Run(
         "--seeds=1 --preset=tiny --rows=vae --only_metrics=bits_per_dim --gin_param=num_steps=2", slow=True
     ),
-    CQFG: Run("--gin_file=presets/tiny.gin --gin_param=num_steps=2", slow=True),
+    CQFG: Run(NARROW, slow=True),
     "python -m tf_pivae.evaluate --run_dir=runs/cqfg --metrics=bits_per_dim,fid,inception_score": Run(
         "--metrics=bits_per_dim --num_examples=8 --importance_samples=2", (CQFG,), slow=True
     ),
     "python -m tf_pivae.train --gin_file=cifar.gin --gin_file=options/mixed_precision.gin --run_dir=RUN": Run(
-        "--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/mixed", slow=True
+        f"{NARROW} --run_dir=runs/mixed", slow=True
     ),
     "python -m tf_pivae.train --gin_file=cifar.gin --gin_file=options/automatic_precision.gin --run_dir=RUN": Run(
-        "--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/automatic", slow=True
+        f"{NARROW} --run_dir=runs/automatic", slow=True
     ),
     "python -m benchmarks.growth --folder=growth": Run("--parts=files --files=20", slow=True),
     "python -m benchmarks.fast_fid --num_images=300": Run("--num_images=4", slow=True),
@@ -110,13 +112,13 @@ RUN = {
         "--metrics=bits_per_dim --num_examples=8 --importance_samples=2", (TRAIN,), slow=True
     ),
     "python -m tf_pivae.train --gin_file=paper/cqfg.gin --gin_file=options/edge_bins.gin --run_dir=RUN": Run(
-        "--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/edge_bins", slow=True
+        f"{NARROW} --run_dir=runs/edge_bins", slow=True
     ),
     "python -m benchmarks.precision --run_dir=runs/demo": Run("--num_examples=4", (TRAIN,), slow=True),
     "python -m tf_pivae.train --gin_file=paper/cqfg.gin --gin_file=options/gradient_accumulation.gin "
-    "--run_dir=RUN": Run("--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/parts", slow=True),
+    "--run_dir=RUN": Run(f"{NARROW} --run_dir=runs/parts", slow=True),
     "python -m tf_pivae.train --gin_file=paper/celeba_crop96.gin --gin_file=options/rematerialization.gin "
-    "--run_dir=RUN": Run("--gin_file=presets/tiny.gin --gin_param=num_steps=2 --run_dir=runs/remat", slow=True),
+    "--run_dir=RUN": Run(f"{NARROW} --run_dir=runs/remat", slow=True),
     "python -m tf_pivae.train --gin_file=paper/cqfg.gin --gin_file=options/rematerialization.gin --describe": Run(
         slow=True
     ),
@@ -132,7 +134,8 @@ RUN = {
     "python -m tf_pivae.train --gin_file=fashion_mnist/config.gin --gin_file=finetune.gin "
     "--run_dir=runs/finetuned": Run(
         "--gin_param=num_steps=2 --gin_param=batch_size=2 --gin_param=train.eval_examples=2 "
-        "--gin_param=train.eval_importance_samples=1 --gin_param=train.sample_every=0",
+        "--gin_param=train.eval_importance_samples=1 --gin_param=train.sample_every=0 "
+        "--gin_param=train.moving_average=False",
         slow=True,
     ),
     "python -m tf_pivae.evaluate --run_dir=runs/scans --gin_param=image_folder.path=scans": Run(
@@ -148,7 +151,8 @@ RUN = {
         needs=(CLASSES,), slow=True
     ),
     f"{TABLE} --preset=small --rows=cqfg --only_metrics=bits_per_dim --output_dir=tables": Run(
-        "--preset=tiny --gin_param=num_steps=2", slow=True
+        "--preset=tiny --gin_param=num_steps=2 --gin_param=RealNVP.num_couplings=1 --gin_param=RealNVP.num_blocks=0",
+        slow=True,
     ),
     EXPORT: Run(needs=(TRAIN,), slow=True),
     "python -m tf_pivae.publish --run_dir=runs/demo --output=published/demo": Run(needs=(TRAIN,)),

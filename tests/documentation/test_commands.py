@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+from pathlib import Path
 
 import commands
 import forking
@@ -20,6 +21,8 @@ COMMANDS = [*BLOCKS, *(pair for pair in pages.inline_commands() if pair not in M
 PROGRAMS = {
     key: text for key, text in pages.python_blocks().items() if key.split(",")[0] not in commands.PAGES_ELSEWHERE
 }
+
+_PYTEST = Path(pytest.__file__).with_name("__main__.py")  # What `python -m pytest` runs.
 
 
 class Workspace:
@@ -58,6 +61,9 @@ class Workspace:
             # The README's first command and its program go the whole way; the others need not import TensorFlow again.
             if command in PROGRAMS and not command.startswith("README.md"):
                 result = forking.run(script, cwd=self.folder, env=self._environment)
+            elif command.startswith("python -m pytest "):
+                words = shlex.split(arguments[-1])[3:]
+                result = forking.run(_PYTEST, *words, cwd=self.folder, env=self._environment)
             elif program is None or command == commands.TRAIN:
                 options = dict(capture_output=True, text=True, timeout=900, check=False)
                 result = subprocess.run(arguments, cwd=self.folder, env=self._environment, **options)

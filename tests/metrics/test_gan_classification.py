@@ -9,6 +9,7 @@ from tf_pivae.metrics import ClassifierConfig, gan_classification, gan_train_tes
 from tf_pivae.metrics.classifier import augmented, residual_network
 
 RECIPE = ClassifierConfig(depth=8, num_steps=150, crop_padding=1)
+SHORTER = ClassifierConfig(depth=8, num_steps=30, crop_padding=1)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +40,9 @@ def test_real_data_as_samples_give_the_classifiers_own_accuracy(halves, state_di
 
 def test_the_training_images_as_samples_give_exactly_the_same(halves, state_dir):
     real, _, test = halves
-    result = gan_train_test(
-        *real, *real, *test, RECIPE, state_dir=state_dir / "b", real_state_dir=state_dir / "r", progress=False
-    )
-    assert result.gan_train == result.real
+    folders = dict(state_dir=state_dir / "b", real_state_dir=state_dir / "short")
+    result = gan_train_test(*real, *real, *test, SHORTER, **folders, progress=False)
+    assert result.gan_train == result.real > 0.15  # Ten classes: the training has begun.
 
 
 def test_shuffled_labels_give_chance(halves, state_dir):

@@ -1,7 +1,9 @@
-"""What the tests of uses share: the packaged model, loaded and compiled once in a process."""
+"""What the tests of uses share: the packaged model and a small one, loaded and compiled once in a process."""
 
 import functools
 from collections.abc import Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from shipped import RUN
@@ -24,3 +26,15 @@ def _loaded_once() -> Iterator[None]:
 def packaged(_loaded_once: None) -> PiVAE:
     """The packaged model."""
     return loading.load_with_step(RUN, None)[0]
+
+
+@pytest.fixture(scope="module")
+def small_run(finished: tuple[Path, CompletedProcess[str]]) -> str:
+    """The folder of a run of 12 steps, for tests to which it is all the same whose samples they see."""
+    return str(finished[0])
+
+
+@pytest.fixture(scope="module")
+def small_model(_loaded_once: None, small_run: str) -> PiVAE:
+    """Its model, of images of 16x16x1."""
+    return loading.load_with_step(small_run, None)[0]

@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from shipped import RUN, STEP
 
 import tf_pivae
 from tf_pivae.data import npz_images
@@ -17,19 +16,9 @@ from tf_pivae.uses import image_outputs, sample
 
 
 @pytest.fixture(scope="module")
-def drawn(packaged):
-    """Samples 0 ... 149 of the packaged model, seed 3."""
-    return packaged.sample(150, seed=3)
-
-
-@pytest.fixture(scope="module")
-def conditional(tmp_path_factory, tiny, run_command):
-    """The folder of a class-conditional run of 1 step."""
-    run_dir = tmp_path_factory.mktemp("runs") / "conditional"
-    flags = [f"--gin_file={tiny}", "--gin_param=train.class_conditional=True", "--gin_param=num_steps=1"]
-    result = run_command("train", *flags, "--gin_param=train.eval_examples=0", f"--run_dir={run_dir}")
-    assert result.returncode == 0, result.stderr
-    return run_dir
+def drawn(small_model):
+    """Samples 0 ... 149 of the small model, seed 3."""
+    return small_model.sample(150, seed=3)
 
 
 @pytest.fixture
@@ -53,17 +42,19 @@ def cut_off(monkeypatch):
     return cut_off
 
 
-def test_a_folder_holds_a_png_a_sample(tmp_path, drawn, run_command):
-    result = run_command("sample", f"--run_dir={RUN}", "--num_samples=70", "--seed=3", "--output=out/", cwd=tmp_path)
+def test_a_folder_holds_a_png_a_sample(tmp_path, drawn, small_run, run_command):
+    result = run_command(
+        "sample", f"--run_dir={small_run}", "--num_samples=70", "--seed=3", "--output=out/", cwd=tmp_path
+    )
     assert result.returncode == 0, result.stderr
-    assert result.stdout == f"70 samples of fashion_mnist at step {STEP}: out/\n"
+    assert result.stdout == f"70 samples of {small_run} at step 12: out/\n"
     names = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
     assert names == [f"{i:06d}.png" for i in range(70)]
     np.testing.assert_array_equal(images_from_folder(tmp_path / "out"), drawn[:70])
 
 
-def test_an_array_reads_back_as_data_does(tmp_path, drawn):
-    assert sample(RUN, tmp_path / "samples.npz", num_samples=150, seed=3) == STEP
+def test_an_array_reads_back_as_data_does(tmp_path, drawn, small_run):
+    assert sample(small_run, tmp_path / "samples.npz", num_samples=150, seed=3) == 12
     with np.load(tmp_path / "samples.npz", allow_pickle=False) as file:
         assert file.files == ["images"]
         np.testing.assert_array_equal(file["images"], drawn)
@@ -73,10 +64,10 @@ def test_an_array_reads_back_as_data_does(tmp_path, drawn):
 
 
 @pytest.mark.parametrize("output", ["out/", "out.npz"])
-def test_what_was_cut_off_goes_on_where_it_stopped(tmp_path, drawn, cut_off, output):
+def test_what_was_cut_off_goes_on_where_it_stopped(tmp_path, drawn, small_run, cut_off, output):
     output = f"{tmp_path}/{output}"
     with pytest.raises(InterruptedError):
-        cut_off(1), sample(RUN, output, num_samples=150, seed=3)
+        cut_off(1), sample(small_run, output, num_samples=150, seed=3)
     if output.endswith("npz"):
         assert not (tmp_path / "out.npz").exists()
         with open(tmp_path / ".out.npz.partial" / "images", "ab") as file:
@@ -84,39 +75,39 @@ def test_what_was_cut_off_goes_on_where_it_stopped(tmp_path, drawn, cut_off, out
     with pytest.raises(
         UserError, match=r"started with seed = 3, and this is 4: give the settings of .*\.settings\.json"
     ):
-        sample(RUN, output, num_samples=150, seed=4)
+        sample(small_run, output, num_samples=150, seed=4)
     rows = cut_off(9)
-    sample(RUN, output, num_samples=150, seed=3)
+    sample(small_run, output, num_samples=150, seed=3)
     assert rows == [64, 128]
     result = np.load(output)["images"] if output.endswith("npz") else images_from_folder(output)
     np.testing.assert_array_equal(result, drawn)
 
 
-def test_more_samples_are_added_to_a_folder(tmp_path, drawn, cut_off):
+def test_more_samples_are_added_to_a_folder(tmp_path, drawn, small_run, cut_off):
     output = f"{tmp_path}/out/"
-    sample(RUN, output, num_samples=128, seed=3)
+    sample(small_run, output, num_samples=128, seed=3)
     (tmp_path / "out/000070.png").unlink()
     rows = cut_off(9)
-    sample(RUN, output, num_samples=150, seed=3)
+    sample(small_run, output, num_samples=150, seed=3)
     assert rows == [64, 128], "a file that is gone is drawn again"
     np.testing.assert_array_equal(images_from_folder(output), drawn)
     with pytest.raises(UserError, match="holds more than 149 images: make as many, or choose another folder"):
-        sample(RUN, output, num_samples=149, seed=3)
+        sample(small_run, output, num_samples=149, seed=3)
 
 
-def test_classes_are_in_the_names_or_in_an_array(tmp_path, conditional):
+def test_classes_are_in_the_names_or_in_an_array(tmp_path, conditional_run):
     labels = np.array([7, 2, 7, 2, 7])
-    expected = tf_pivae.load(conditional).sample(5, labels=labels)
-    sample(conditional, f"{tmp_path}/out/", num_samples=5, labels=[7, 2])
+    expected = tf_pivae.load(conditional_run).sample(5, labels=labels)
+    sample(conditional_run, f"{tmp_path}/out/", num_samples=5, labels=[7, 2])
     names = [path.name for path in sorted((tmp_path / "out").glob("*.png"))]
     assert names == [f"{i:06d}_class{label}.png" for i, label in enumerate(labels)]
     np.testing.assert_array_equal(images_from_folder(tmp_path / "out"), expected)
-    sample(conditional, tmp_path / "out.npz", num_samples=5, labels=[7, 2])
+    sample(conditional_run, tmp_path / "out.npz", num_samples=5, labels=[7, 2])
     with np.load(tmp_path / "out.npz") as file:
         np.testing.assert_array_equal(file["labels"], labels)
         np.testing.assert_array_equal(file["images"], expected)
     with pytest.raises(UserError, match=r"--labels=1,10: expected numbers from 0 to 9"):
-        sample(conditional, tmp_path / "other.npz", labels=[1, 10])
+        sample(conditional_run, tmp_path / "other.npz", labels=[1, 10])
 
 
 def test_levels_are_shown_in_full_and_kept_in_an_array(tmp_path):
@@ -159,20 +150,20 @@ def test_memory_holds_no_more_of_a_large_array(tmp_path):
         ("out.jpg", r"call it out\.png, out/ or out\.npz"),
     ],
 )
-def test_places_that_cannot_be_written(tmp_path, output, message):
+def test_places_that_cannot_be_written(tmp_path, small_run, output, message):
     (tmp_path / "photos").mkdir()
     Image.new("L", (4, 4)).save(tmp_path / "photos/a.png")
     with pytest.raises(UserError, match=message):
-        sample(RUN, f"{tmp_path}/{output}", num_samples=2)
+        sample(small_run, f"{tmp_path}/{output}", num_samples=2)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.png", "photos"], "nothing is left behind"
 
 
-def test_a_mistake_is_one_line(tmp_path, run_command):
-    result = run_command("sample", f"--run_dir={RUN}", "--labels=a", "--output=out/", cwd=tmp_path)
+def test_a_mistake_is_one_line(tmp_path, small_run, run_command):
+    result = run_command("sample", f"--run_dir={small_run}", "--labels=a", "--output=out/", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (2, "error: --labels=a: expected numbers, such as 0,3,7.\n")
-    result = run_command("sample", f"--run_dir={RUN}", "--labels=1", "--output=out/", cwd=tmp_path)
+    result = run_command("sample", f"--run_dir={small_run}", "--labels=1", "--output=out/", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (2, "error: --labels: this model is not class-conditional.\n")
-    result = run_command("sample", f"--run_dir={RUN}", f"--seed={1 << 63}", cwd=tmp_path)
+    result = run_command("sample", f"--run_dir={small_run}", f"--seed={1 << 63}", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: flag --seed={1 << 63}: ")
     assert not list(tmp_path.iterdir())
