@@ -25,6 +25,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -164,9 +165,10 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str]) -> N
 def _end() -> None:
     """The last of what is registered with `atexit`: the process ends without taking every object apart.
 
-    Where the status is Python's to decide, or something cannot be written out, Python ends as ever.
+    Where the status is Python's to decide, something cannot be written out, or threads still run, as a server's may,
+    Python ends as ever.
     """
-    if _statuses:
+    if _statuses and threading.active_count() == 1:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
