@@ -53,15 +53,19 @@ def widen(source: Path, output: Path, widths: tuple[int, ...]) -> int:
     binding = re.search(_BINDING, config)
     if binding is None or not _is_wider(widths, ast.literal_eval(binding[1])):
         raise UserError(f"the head of {source} is not narrower than {width}: choose a larger --width.")
+    old = _trainer(source)
+    step = Checkpoints(source / "checkpoints").restore(old.state)
+    if step is None:
+        raise UserError(f"{source} has no checkpoint: train it first.")
+    scales = len(old.pivae.flow.scales)
+    if len(widths) not in (1, scales):
+        raise UserError(f"--width has {len(widths)} numbers for {scales} scales: give one, or one for each.")
     output.mkdir()
     (output / "config.gin").write_text(re.sub(_BINDING, f"RealNVP.width = {width}", config))
     for name in _FILES:
         if (source / name).exists():
             shutil.copy(source / name, output / name)
-    old, new = _trainer(source), _trainer(output)
-    step = Checkpoints(source / "checkpoints").restore(old.state)
-    if step is None:
-        raise UserError(f"{source} has no checkpoint: train it first.")
+    new = _trainer(output)
     for name, variables in old.state.items():
         for variable, wider in zip(variables, new.state[name], strict=True):
             wider.assign(_widened(variable.numpy(), wider.numpy()))

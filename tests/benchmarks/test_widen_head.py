@@ -28,4 +28,6 @@ def test_a_wider_head_computes_the_same(finished, tmp_path):
 def test_a_head_is_not_made_narrower(finished, tmp_path):
     with pytest.raises(UserError, match=r"is not narrower than 8: choose a larger --width\.$"):
         widen(finished[0], tmp_path / "wide", (8,))
+    with pytest.raises(UserError, match=r"^--width has 2 numbers for 1 scales: give one, or one for each\.$"):
+        widen(finished[0], tmp_path / "wide", (8, 9))
     assert not (tmp_path / "wide").exists()
