@@ -53,7 +53,7 @@ def test_a_preparation_killed_twice(tmp_path):
 
 @pytest.mark.slow
 def test_a_training_killed_twenty_times(tmp_path):
-    kills = check(one_process(tmp_path, seed=3, num_steps=400, parameters=_SMALLER, **_SHORT))
+    kills = check(one_process(tmp_path, seed=3, num_steps=700, parameters=_SMALLER, **_SHORT))
     assert len(kills) == 20
     doing = " ".join(kill.doing for kill in kills)
     assert all(what in doing for what in ("preparing data", "writing checkpoint", "step"))
