@@ -34,11 +34,9 @@ _BINDING = r"(?m)^RealNVP\.width = (.+)$"
 def main() -> None:
     source = Path(_RUN_DIR.value)
     output = Path(_OUTPUT.value)
-    try:
-        widths = tuple(int(width) for width in _WIDTH.value)
-    except ValueError:
-        raise UserError(f"--width is a number, or one for each scale; got {','.join(_WIDTH.value)}.") from None
-    step = widen(source, output, widths)
+    if not _WIDTH.value or not all(width.isdecimal() for width in _WIDTH.value):
+        raise UserError(f"--width is a number, or one for each scale; got {','.join(_WIDTH.value)!r}.")
+    step = widen(source, output, tuple(map(int, _WIDTH.value)))
     print(f"largest difference of 16 images' log p(x): {_difference(source, output):.1e} nats")
     print(f"step {step}, with a head of width {','.join(_WIDTH.value)}: {output}")
 

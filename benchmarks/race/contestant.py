@@ -18,10 +18,7 @@ SIDE = 28
 
 
 class TorchContestant(nn.Module):
-    """A model, its optimisers and its averages, all of which one checkpoint holds.
-
-    `train_step` and `draw` are each contestant's own.
-    """
+    """A model, its optimisers and its averages, all of which one checkpoint holds."""
 
     title: str
     tuned: str  # Optimiser and what else was chosen, for the table.
@@ -31,11 +28,11 @@ class TorchContestant(nn.Module):
 
     def train_step(self, images: Tensor, fraction: float) -> Tensor:
         """One step on uint8 [B, 1, 28, 28] after a fraction of the time; returns the loss that is reported."""
-        raise NotImplementedError
+        raise NotImplementedError  # Each contestant: its losses.
 
     def draw(self, count: int) -> Tensor:
         """uint8 [count, 1, 28, 28]."""
-        raise NotImplementedError
+        raise NotImplementedError  # Each contestant: its samples.
 
     def bounds(self) -> list[Bound]:
         """The bounds that the model has; [] for one without a likelihood."""

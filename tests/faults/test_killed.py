@@ -5,7 +5,7 @@ import pytest
 from kill_experiment import one_process, prepare_command, two_workers
 
 # Of the experiment, in less time: commands start sooner and run for less.
-_LONGEST = {"start": 3.0, "preparation": 0.3, "step": 0.3, "checkpoint": 0.15, "end": 0.5}  # s
+_LONGEST = {"start": 3.0, "preparation": 0.3, "step": 0.3, "checkpoint": 0.15, "end": 0.1}  # s
 _SHORT = dict(longest=_LONGEST, start=forking.Popen)
 _SMALLER = ("residual_vae.widths=(8,)", "plain_critic.widths=(8,)", "RealNVP.num_couplings=1")  # Than tests/tiny.gin.
 
@@ -53,7 +53,7 @@ def test_a_preparation_killed_twice(tmp_path):
 
 @pytest.mark.slow
 def test_a_training_killed_twenty_times(tmp_path):
-    kills = check(one_process(tmp_path, seed=3, num_steps=700, parameters=_SMALLER, **_SHORT))
+    kills = check(one_process(tmp_path, seed=3, num_steps=400, parameters=_SMALLER, **_SHORT))
     assert len(kills) == 20
     doing = " ".join(kill.doing for kill in kills)
     assert all(what in doing for what in ("preparing data", "writing checkpoint", "step"))
