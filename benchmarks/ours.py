@@ -25,6 +25,7 @@ from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
 from tf_pivae.models.latents import Gaussian, GaussianPosterior, IAFPosterior, standard_gaussian
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.system import memory
+from tf_pivae.system.rows import RowFunction
 from tf_pivae.system.threads import thread_variables
 from tf_pivae.training.trainer import Trainer
 
@@ -214,9 +215,10 @@ def _flow(case):
 
 
 def _flow_inverse(case):
+    """The inverse as `PiVAE.sample` computes it: where an operation has one thread, parts of the batch side by side."""
     head, y = _head(case)
-    inverse = tf.function(lambda: head.bijector().inverse(y), autograph=False)
-    return lambda: inverse().numpy(), _uncounted
+    rows = RowFunction(lambda first_row, count, y: head.bijector().inverse(y))
+    return lambda: rows(case["batch"], 0, case["batch"], (y.numpy(),)), _uncounted
 
 
 def _iaf(case):

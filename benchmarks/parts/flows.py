@@ -45,7 +45,9 @@ def run(pool: Pool, options: Options) -> Section:
         "normflows and nflows split the colours, since neither has checkerboards with a network on the whole image; "
         "their networks have the width, depth and batch normalisation of ours, but a 1x1 first convolution and no "
         "weight normalisation. The IAF works on latents of 4x4x32: ours with masked convolutions of width 64, the "
-        "libraries' with the dense masked networks that they have, as wide as the latents."
+        "libraries' with the dense masked networks that they have, as wide as the latents. The head's inverse is "
+        "ours as `PiVAE.sample` computes it: with one thread an operation, as many parts of the batch side by side as "
+        "there are threads; the others give an operation all of them."
     )
     if len(libraries) < 2:
         notes.append("Not installed, hence left out: " + ", ".join({"normflows", "nflows"} - set(libraries)) + ".")
