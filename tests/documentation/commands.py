@@ -172,7 +172,7 @@ ELSEWHERE = {
         "tests/training/test_loggers.py::test_mlflow_gets_every_number_once"
     ),
     "python docs/lines.py": "tests/test_house.py::test_lines_are_counted_folder_by_folder",
-    "python -m benchmarks.race --output=race": "tests/benchmarks/test_race.py::test_a_race_of_seconds",
+    "python -m benchmarks.race --output=race": "tests/benchmarks/race/test_race.py::test_a_race_of_seconds",
     "python -m benchmarks.run --parts=runtimes --peers=eager --factors=0.25": (
         "tests/benchmarks/test_run.py::test_runtimes_of_an_export"
     ),
