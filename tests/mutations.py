@@ -3,7 +3,8 @@
 Each mutation replaces one piece of text in a copy of the tree and runs the test that docs/mutations.md says failed last
 time; where that passes or there is none, the file that should notice. A run of all of them writes the table of
 docs/mutations.md; --only=PATTERN tries some, --list shows which. Exit status 1: a mutation that no test noticed, or a
-test that fails without one. Needs `os.fork`: TensorFlow is imported once.
+test that fails without one. Needs `os.fork`: TensorFlow is imported once; and, since a test that is skipped notices
+nothing, the extra `bench` for the mistakes of the race.
 """
 
 import argparse
