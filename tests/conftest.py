@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,6 +60,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 devices.split()
 tf.config.optimizer.set_experimental_options(forking.OPTIMIZER)
+
+
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """SIGHUP as a terminal's programs have it, in what the test starts, too; under `nohup` all of them ignore it."""
+    handler = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, handler)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -154,12 +154,13 @@ def test_sigterm_saves_first(finished, tmp_path):
     assert_bitwise_equal(reference, run_dir, 12)
 
 
+@pytest.mark.usefixtures("hangups")
 def test_a_closed_terminal_saves_first(tmp_path):
-    """The signal comes, and what is printed from then on goes nowhere."""
+    """The signal comes, and what is printed from then on goes nowhere. A process of the test's own gets it."""
     run_dir = tmp_path / "hung_up"
     terminal, its_side = pty.openpty()
     arguments = (f"--gin_file={TINY}", f"--run_dir={run_dir}", "--gin_param=train.checkpoint_every=1000")
-    process = Popen("train", *arguments, stdin=subprocess.DEVNULL, stdout=its_side, stderr=its_side)
+    process = subprocess.Popen(command("train", *arguments), stdin=subprocess.DEVNULL, stdout=its_side, stderr=its_side)
     os.close(its_side)
     wait_for(lambda: (run_dir / "metrics.jsonl").exists() and (run_dir / "metrics.jsonl").stat().st_size, process)
     os.close(terminal)

@@ -53,6 +53,7 @@ def test_the_table_has_every_status():
     assert {UserError.exit_status, WorkerLost.exit_status} <= STATUSES
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("what", ENDINGS)
 def test_how_a_command_ends(what):
     program = (

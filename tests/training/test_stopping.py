@@ -9,6 +9,7 @@ import pytest
 from tf_pivae.training.stopping import Stopped, Stopping
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_noted_and_later_ends_what_goes_on(number):
     handler = signal.getsignal(number)
