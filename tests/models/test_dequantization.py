@@ -1,16 +1,19 @@
 """Which continuous values belong to an image, and the density that they are drawn from."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tf_pivae.bijectors.preprocessing import affine, logit
-from tf_pivae.models.dequantization import EdgeBins, UniformDequantization
+from tf_pivae.models.dequantization import EdgeBins, TailNetwork, UniformDequantization
 from tf_pivae.noise import RowNoise
 
 LEVELS = 6
 IMAGES = np.tile(np.arange(LEVELS, dtype=np.uint8), (40, 1)).reshape(40, LEVELS, 1, 1)
 TAILS = [([1.0, 1.0], [0.0, 0.0]), ([-0.5, 2.0], [0.7, -0.4])]  # location, log_scale
+NETWORKS = [None, functools.partial(TailNetwork, width=4, num_layers=2)]
 
 
 class GivenUniform(RowNoise):
@@ -24,17 +27,25 @@ class GivenUniform(RowNoise):
         return self.u
 
 
-def _edge_bins(preprocessing, location, log_scale):
-    bins = EdgeBins(LEVELS, preprocessing)
-    bins.location.assign(location)
-    bins.log_scale.assign(log_scale)
-    return bins
+@pytest.fixture(params=NETWORKS, ids=["learnt", "network"])
+def edge_bins(request, randomize):
+    """A function of a preprocessing and tails that returns `EdgeBins`, without and with a network of random weights."""
+
+    def build(preprocessing, location, log_scale):
+        bins = EdgeBins(LEVELS, preprocessing, request.param)
+        bins(IMAGES, noise=RowNoise(0, len(IMAGES)))
+        randomize(bins, scale=0.3)
+        bins.location.assign(location)
+        bins.log_scale.assign(log_scale)
+        return bins
+
+    return build
 
 
 @pytest.mark.parametrize("preprocessing", [logit, affine])
 @pytest.mark.parametrize("tails", TAILS)
-def test_every_draw_belongs_to_its_image(preprocessing, tails):
-    bins = _edge_bins(preprocessing, *tails)
+def test_every_draw_belongs_to_its_image(edge_bins, preprocessing, tails):
+    bins = edge_bins(preprocessing, *tails)
     t = bins(IMAGES, noise=RowNoise(3, len(IMAGES))).t
     levels = np.floor(preprocessing().inverse(t).numpy() * LEVELS).clip(0, LEVELS - 1)
     np.testing.assert_array_equal(levels, IMAGES)
@@ -46,9 +57,9 @@ def test_every_draw_belongs_to_its_image(preprocessing, tails):
 
 @pytest.mark.parametrize("preprocessing", [logit, affine])
 @pytest.mark.parametrize("tails", TAILS)
-def test_terms_are_the_derivative_of_the_draw(preprocessing, tails):
+def test_terms_are_the_derivative_of_the_draw(edge_bins, preprocessing, tails):
     """u is uniform, so -log q(t) = log|dt/du|, by autodiff; the terms are that, whatever they are called."""
-    bins = _edge_bins(preprocessing, *tails)
+    bins = edge_bins(preprocessing, *tails)
     u = tf.constant(np.random.default_rng(0).uniform(0.02, 0.98, IMAGES.shape).astype(np.float32))
     with tf.GradientTape() as tape:
         tape.watch(u)
@@ -76,6 +87,25 @@ def test_the_tails_are_learnt_and_the_rest_is_the_papers():
     np.testing.assert_allclose(result.t.numpy()[inner], plain.t.numpy()[inner], atol=1e-5)
     np.testing.assert_allclose(plain.discretisation, -LEVELS * np.log(LEVELS), rtol=1e-6)
     assert not uniform.variables
+
+
+def test_a_network_tells_edge_pixels_apart_by_their_surroundings(randomize):
+    """It starts as no network; then the same u in pixels of one level gives tails by what is around them alone."""
+    images = np.zeros([2, 9, 9, 1], np.uint8)
+    images[1, 4, 4] = 3
+    noise = GivenUniform(np.full(images.shape, 0.3, np.float32))
+    plain = EdgeBins(LEVELS, logit)(images, noise=noise)
+    bins = EdgeBins(LEVELS, logit, functools.partial(TailNetwork, width=4, num_layers=2))
+    for expected, actual in zip(plain, bins(images, noise=noise), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+    randomize(bins, scale=0.3)
+    t = bins(images, noise=noise).t.numpy()[..., 0]
+    rows, columns = np.nonzero(t[0] != t[1])
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 6, 2, 6)  # Two 3x3 convolutions away.
+    with tf.GradientTape() as tape:
+        total = tf.add_n([tf.reduce_sum(term) for term in bins(images, noise=noise)])
+    gradients = zip(bins.trainable_variables, tape.gradient(total, bins.trainable_variables), strict=True)
+    assert all(np.any(gradient) for variable, gradient in gradients if "tail_" not in variable.name)
 
 
 def test_the_critic_sees_images_as_people_do():

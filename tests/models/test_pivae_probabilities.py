@@ -4,6 +4,7 @@ With `EdgeBins` the probabilities of all images sum to 1, whatever the preproces
 the paper's uniform dequantisation they miss what the density has outside of the unit cube, which samples do not.
 """
 
+import functools
 import itertools
 import math
 from typing import NamedTuple
@@ -16,7 +17,7 @@ import tensorflow as tf
 
 from tf_pivae.bijectors.preprocessing import affine, logit
 from tf_pivae.bijectors.real_nvp import RealNVP
-from tf_pivae.models.dequantization import EdgeBins, UniformDequantization
+from tf_pivae.models.dequantization import EdgeBins, TailNetwork, UniformDequantization
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
 from tf_pivae.models.latents import GaussianPosterior, IAFPosterior
 from tf_pivae.models.pivae import PiVAE
@@ -80,6 +81,16 @@ SPACES = {
     "five_bit": Space(
         (2, 1, 1), 32, dict(vae=_residual(GaussianPosterior), flow=_flow(), preprocessing=lambda: logit(1e-3))
     ),
+    "tail_network": Space(
+        SHAPE,
+        3,
+        dict(
+            vae=_plain(GaussianPosterior),
+            flow=_flow(),
+            preprocessing=logit,
+            dequantization=functools.partial(EdgeBins, tails=functools.partial(TailNetwork, width=4)),
+        ),
+    ),
     "black_and_white": Space(SHAPE, 2, dict(vae=_plain(IAFPosterior), flow=_flow(num_scales=2), preprocessing=logit)),
 }
 
@@ -98,7 +109,7 @@ class Case(NamedTuple):
 def case(request, randomize):
     keras.utils.set_random_seed(1)
     space = SPACES[request.param]
-    model = PiVAE(space.shape, num_bins=space.levels, dequantization=EdgeBins, **space.parts)
+    model = PiVAE(space.shape, num_bins=space.levels, **{"dequantization": EdgeBins} | space.parts)
     randomize(model, scale=0.05)
     samples = model.sample(SAMPLES, labels=_labels(model, SAMPLES), batch_size=SAMPLES // 4)
     counts = np.bincount(space.index(samples), minlength=len(space.images))
@@ -139,7 +150,7 @@ def _same_weights(case):
     """The model of a case with the paper's dequantisation."""
     parts = case.space.parts
     space = case.space
-    uniform = PiVAE(space.shape, num_bins=space.levels, dequantization=UniformDequantization, **parts)
+    uniform = PiVAE(space.shape, num_bins=space.levels, **parts | {"dequantization": UniformDequantization})
     own = [v for v in case.model.variables if all(v is not tail for tail in case.model.dequantization.variables)]
     for variable, value in zip(uniform.variables, own, strict=True):
         assert variable.shape == value.shape

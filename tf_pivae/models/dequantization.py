@@ -8,17 +8,20 @@ for any density q on B(x). A dequantisation is the choice of the boxes and of q.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tf_pivae.configurable import configurable
+from tf_pivae.configurable import Depth, Width, configurable
 from tf_pivae.layers.composite import Composite
+from tf_pivae.layers.weight_norm import WeightNormConv2D
 from tf_pivae.noise import Noise
 
 TAG = "dequantisation"  # Of the noise.
+_LOG_SCALE_BOUND = 3.0  # Of what a `TailNetwork` adds to the logarithm of a tail's scale.
 _HALF_STEP = 2.0**-24  # Moves uniform numbers, multiples of 2^-23 in [0, 1), to the middle of their steps: into (0, 1).
 
 
@@ -67,6 +70,34 @@ class UniformDequantization(Composite):
 
 
 @configurable
+class TailNetwork(Composite):
+    """What the surroundings of an edge pixel say of its tail: what is added to the tail's place and log-scale.
+
+    images float32 [B, H, W, C] in [0, 1] -> shift, log_factor [B, H, W, C] each; 3x3 convolutions of the image and of
+    its masks of either edge, weight-normalised, and a linear layer that starts at zero. log_factor lies in (-3, 3).
+
+    Args:
+      width: channels of the convolutions.
+      num_layers: convolutions; a pixel sees those at most so many rows and columns away.
+    """
+
+    def __init__(self, width: Width = 32, num_layers: Depth = 3, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.convs = [WeightNormConv2D(width, name=f"conv_{i}") for i in range(num_layers)]
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        self.output_conv = WeightNormConv2D(2 * input_shape[-1], kernel_size=1, init_scale=0.0, name="output_conv")
+        super().build(input_shape)
+
+    def call(self, images: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        h = tf.concat([images, tf.cast(low, tf.float32), tf.cast(high, tf.float32)], -1)
+        for conv in self.convs:
+            h = tf.nn.elu(conv(h))
+        shift, log_factor = tf.split(self.output_conv(h), 2, axis=-1)
+        return shift, _LOG_SCALE_BOUND * tf.tanh(log_factor / _LOG_SCALE_BOUND)
+
+
+@configurable
 class EdgeBins(Composite):
     """Boxes that cover all that the model's density covers, so that the probabilities of all images sum to exactly 1.
 
@@ -79,19 +110,28 @@ class EdgeBins(Composite):
     weights. t(v) is the preprocessing, c a sixth of t(1) - t(0).
     A sample of the model, clipped to a level, is a draw from these probabilities.
 
+    With `tails` each pixel's m and log s are these plus what a network says of its surroundings: black beside a shoe is
+    another matter than black far from it.
+
     Args:
       num_bins: n.
       preprocessing: a function that returns an increasing, elementwise `tfb.Bijector` onto the real line.
+      tails: None, or a function that returns a layer such as `TailNetwork`.
     """
 
     partition = True
 
     def __init__(
-        self, num_bins: int, preprocessing: Callable[[], tfp.bijectors.Bijector], name: str | None = None
+        self,
+        num_bins: int,
+        preprocessing: Callable[[], tfp.bijectors.Bijector],
+        tails: Callable[..., keras.layers.Layer] | None = None,
+        name: str | None = None,
     ) -> None:
         super().__init__(name=name)
         self._num_bins = num_bins
         self._preprocessing = preprocessing
+        self.tails = None if tails is None else tails(name="tails")
         self.location = self.add_weight(shape=[2], initializer="ones", name="tail_location")
         self.log_scale = self.add_weight(shape=[2], initializer="zeros", name="tail_log_scale")
 
@@ -104,7 +144,12 @@ class EdgeBins(Composite):
         low = x == 0.0
         high = x == self._num_bins - 1.0
         edge = low | high
-        tail, log_tail_density = self._tail(u, low, preprocessing)
+        location, log_scale = (tf.where(low, w[0], w[1]) for w in map(tf.convert_to_tensor, (self.location, self.log_scale)))
+        if self.tails is not None:
+            shift, log_factor = self.tails(x / (self._num_bins - 1.0), low, high)
+            location += shift
+            log_scale += log_factor
+        tail, log_tail_density = self._tail(u, low, location, log_scale, preprocessing)
         # By element: the sum over an axis of one. (Not every runtime of an exported model knows a sum over no axes.)
         log_det = preprocessing.forward_log_det_jacobian(v[..., None], event_ndims=1)
         return Dequantized(
@@ -113,14 +158,11 @@ class EdgeBins(Composite):
             _sum(tf.where(edge, -log_tail_density, -math.log(self._num_bins))),
         )
 
-    def _tail(self, u, low, preprocessing):
+    def _tail(self, u, low, location, log_scale, preprocessing):
         """t beyond the inner edge of the lowest level where `low`, of the highest elsewhere, and log q(t)."""
         n = self._num_bins
         black, lower, upper, white = tf.unstack(preprocessing.forward(tf.constant([0.0, 1.0 / n, (n - 1.0) / n, 1.0])))
         unit = (white - black) / 6.0
-        location, log_scale = (
-            tf.where(low, w[0], w[1]) for w in map(tf.convert_to_tensor, (self.location, self.log_scale))
-        )
         log_u = tf.math.log(u)
         log_rest = tf.math.log1p(-u)
         raw = location + tf.exp(log_scale) * (log_u - log_rest)
