@@ -268,6 +268,21 @@ def test_a_mistake_before_the_first_step_can_be_corrected_in_the_same_run_direct
     assert f"initial_run = '{finished[0]}'" in (tmp_path / "run" / "config.gin").read_text()
 
 
+def test_a_run_begins_with_the_model_and_the_critic_of_another(finished, tmp_path):
+    still = ("num_steps=1", "Trainer.learning_rate=0.0", "train.eval_examples=0", "train.sample_every=0")
+    initial = f"train.initial_run='{finished[0]}'"
+    result = train(tmp_path / "same", initial, *still)
+    assert result.returncode == 0, result.stderr
+    assert "critic starts anew" not in result.stderr
+    before, after = variables(finished[0], 12), variables(tmp_path / "same", 1)
+    critic = [name for name in before if name.startswith("critic/")]
+    assert critic
+    assert all(np.array_equal(before[name], after[name]) for name in critic)
+    result = train(tmp_path / "other", initial, *still, "plain_critic.widths=(8, 16)")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"the critic starts anew, .*: trunk/\S+ is \[.*\] there and \[.*\] here", result.stderr)
+
+
 def test_cifar_without_network_says_how_to_point_at_local_files(tmp_path):
     environment = {**os.environ, "TF_PIVAE_CACHE": str(tmp_path / "cache"), "TFDS_DATA_DIR": str(tmp_path / "tfds")}
     result = run("train", "--gin_file=cifar.gin", f"--run_dir={tmp_path / 'run'}", env=environment)

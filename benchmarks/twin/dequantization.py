@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.twin.flow import logit
+from benchmarks.twin.layers import Conv
 
 if TYPE_CHECKING:
     from benchmarks.twin.noise import Noise
@@ -29,17 +30,35 @@ class Uniform(nn.Module):
         return v
 
 
+class TailNetwork(nn.Module):
+    """What is added to m and log s of every pixel: convolutions of the image and of where it is black, and white."""
+
+    def __init__(self, channels: int, width: int, num_layers: int = 3) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList([Conv(width if i else 3 * channels, width) for i in range(num_layers)])
+        self.output_conv = Conv(width, 2 * channels, kernel=1)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h = torch.cat([images / 255.0, (images == 0.0).float(), (images == 255.0).float()], 1)
+        for conv in self.convs:
+            h = F.elu(conv(h))
+        shift, log_factor = self.output_conv(h).chunk(2, 1)
+        return shift, 3.0 * torch.tanh(log_factor / 3.0)
+
+
 class EdgeBins(nn.Module):
     """Level 0 owns all below 1/256, level 255 all from 255/256 on: t = edge -+ c softplus(m + s e), e logistic."""
 
-    def __init__(self) -> None:
+    def __init__(self, tails: TailNetwork | None = None) -> None:
         super().__init__()
+        self.tails = tails
         self.location = nn.Parameter(torch.ones(2))
         self.log_scale = nn.Parameter(torch.zeros(2))
 
     def forward(self, images: torch.Tensor, noise: Noise) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         u = noise.uniform(TAG, tuple(images.shape[1:])) + 2.0**-24
         levels = images.float()
+        shift, log_factor = self.tails(levels) if self.tails else (torch.zeros(()), torch.zeros(()))
         t, elementwise = logit((levels + u) / 256.0, summed=False)
         edges, _ = logit(torch.tensor([0.0, 1.0 / 256.0, 255.0 / 256.0, 1.0]), summed=False)
         unit = (edges[3] - edges[0]) / 6.0
@@ -51,10 +70,11 @@ class EdgeBins(nn.Module):
         for i, (level, edge, sign) in enumerate([(0.0, edges[1], -1.0), (255.0, edges[2], 1.0)]):
             is_level = levels == level
             logistic = torch.logit(u)
-            raw = self.location[i] + self.log_scale[i].exp() * logistic
+            log_scale = self.log_scale[i] + log_factor
+            raw = self.location[i] + shift + log_scale.exp() * logistic
             tail = edge + sign * unit * F.softplus(raw)
             # Change of variables from the logistic e to t, whose derivative is c s sigmoid(m + s e).
-            log_tail = density.log_prob(logistic) - self.log_scale[i] - unit.log() - F.logsigmoid(raw)
+            log_tail = density.log_prob(logistic) - log_scale - unit.log() - F.logsigmoid(raw)
             t = torch.where(is_level, tail, t)
             log_q = torch.where(is_level, log_tail, log_q)
             inner = torch.where(is_level, 0.0, inner)

@@ -9,7 +9,8 @@ import torch
 # Names of Keras variables, written with dots, to those of the twin's parameters and buffers.
 _NAMES = [
     (r"^vae\.", ""),
-    (r"^dequantization\.tail_", ""),
+    (r"^dequantization\.(tail_)?", ""),
+    (r"^tails\.conv_(\d+)\.", r"tails.convs.\1."),
     (r"\b(bottom_up|top_down)_(\d+)\.", r"\1.\2."),
     (r"\bposterior\.network\.", "iaf."),
     (r"\bcoupling_(\d+)\.", r"couplings.\1."),

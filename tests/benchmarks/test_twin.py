@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_pivae.bijectors.real_nvp import RealNVP
 from tf_pivae.layers.weight_norm import NearestConv2D
 from tf_pivae.models.critic import plain_critic, residual_critic
-from tf_pivae.models.dequantization import EdgeBins, UniformDequantization
+from tf_pivae.models.dequantization import EdgeBins, TailNetwork, UniformDequantization
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
 from tf_pivae.models.latent_methods import RECONSTRUCTION
 from tf_pivae.models.latents import IAFPosterior
@@ -50,14 +50,16 @@ KINDS = {
         vae=functools.partial(
             residual_vae, stem_width=4, widths=(6, 8, 8), top_channels=3, latent_channels=3, posterior=IAFPosterior
         ),
-        dequantization=EdgeBins,
+        dequantization=functools.partial(EdgeBins, tails=functools.partial(TailNetwork, width=4)),
         critic=functools.partial(residual_critic, stem_width=4, widths=(4, 6, 8)),
-        twin_dequantization=twin_dequantization.EdgeBins,
+        twin_dequantization=lambda: twin_dequantization.EdgeBins(twin_dequantization.TailNetwork(3, width=4)),
         twin_vae=functools.partial(twin_vae.VAE, widths=(6, 8, 8), stem=4, top=3, latents=3, iaf=True),
         twin_critic=functools.partial(twin_critic.ResidualCritic, stem=4, widths=(4, 6, 8)),
     ),
 }
 KINDS["residual_deep"] = KINDS["residual"] | dict(
+    dequantization=EdgeBins,
+    twin_dequantization=twin_dequantization.EdgeBins,
     vae=functools.partial(KINDS["residual"]["vae"], blocks_per_width=2, upsampling=NearestConv2D),
     twin_vae=functools.partial(KINDS["residual"]["twin_vae"], blocks=2, up=Nearest),
 )

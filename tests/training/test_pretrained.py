@@ -14,6 +14,7 @@ from tf_pivae.data import bundled
 from tf_pivae.errors import UserError
 from tf_pivae.publish.folder import publish
 from tf_pivae.runs import pretrained, records
+from tf_pivae.runs.weights import restore_critic
 
 SHIPPED = "fashion_mnist"
 
@@ -39,7 +40,18 @@ def test_the_published_model_is_the_runs(published):
     np.testing.assert_array_equal(model.sample(4, seed=3), copy.sample(4, seed=3))
 
 
-def test_it_holds_the_model_alone(published):
+def test_the_critic_comes_along(published):
+    critics = []
+    for folder in published:
+        critic = loading.recipe_of(folder).critic()
+        critic.build([16, 16, 1])
+        assert restore_critic(folder, critic) is None
+        critics.append(critic.get_weights())
+    for ours, theirs in zip(*critics, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_it_holds_the_weights_alone(published):
     run_dir, folder = published
     names = {path.relative_to(folder).parts[0] for path in folder.rglob("*")}
     assert names == {"config.gin", "data.json", "environment.json", "evaluation.json", "checkpoints", "model_card.md"}

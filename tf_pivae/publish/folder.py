@@ -1,4 +1,4 @@
-"""Makes of a finished run a folder of a few MB: the weights of the model alone, and a model card."""
+"""Makes of a finished run a folder of a few MB: the weights of the model and of its critic, and a model card."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from tf_pivae.files import read_text, write_atomically
 from tf_pivae.runs import changes, hub, records
 from tf_pivae.runs.checkpoints import Checkpoints
 from tf_pivae.runs.pretrained import resolve
+from tf_pivae.runs.weights import restore_critic
 from tf_pivae.training.building import num_elements
 from tf_pivae.version import __version__
 
 if TYPE_CHECKING:
+    from tf_pivae.models.critic import Critic
     from tf_pivae.models.pivae import PiVAE
     from tf_pivae.training.recipe import Recipe
 
@@ -29,8 +31,8 @@ def publish(
 ) -> int:
     """Writes a run directory in miniature, which `tf_pivae.load` and the commands that read runs take.
 
-    It has the moving-average weights where they were kept, and neither critic nor optimisers: training cannot go on
-    from it, but `initial_run` can begin with it.
+    It has the weights of the critic and of the model, the moving average where it was kept, but not the optimisers:
+    training cannot go on from it, but `initial_run` can begin with it. A "best" model has no critic.
 
     Args:
       run_dir: folder of the run.
@@ -61,7 +63,9 @@ def _write(run_dir: str | Path, output: Path, step: int | str | None, name: str)
     run_dir = resolve(run_dir)
     if output.exists():
         raise UserError(f"{output} exists already: remove it, or choose another --output.")
-    model, step = loading.load_with_step(run_dir, step)
+    model, found = loading.load_with_step(run_dir, step)
+    critic = _critic(run_dir, step)
+    step = found
     facts = records.load_facts(run_dir)
     partial = output.with_name(f".{output.name}.partial")
     try:
@@ -75,7 +79,8 @@ def _write(run_dir: str | Path, output: Path, step: int | str | None, name: str)
         if changed := changes.history(run_dir):
             write_atomically(partial / "changes.json", json.dumps(changed, indent=1) + "\n")
         group = "moving_average" if facts["moving_average"] else "pivae"
-        Checkpoints(partial / "checkpoints").save(step, {group: model.variables})
+        groups = {group: model.variables} if critic is None else {group: model.variables, "critic": critic.variables}
+        Checkpoints(partial / "checkpoints").save(step, groups)
         evaluation = records.load_evaluation(run_dir, step)
         if evaluation is not None:
             write_atomically(partial / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
@@ -86,6 +91,17 @@ def _write(run_dir: str | Path, output: Path, step: int | str | None, name: str)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return step
+
+
+def _critic(run_dir: Path, step: int | str | None) -> Critic | None:
+    """The critic of a run as it was at a step; None where it has none."""
+    recipe = loading.recipe_of(run_dir)
+    if recipe.critic is None:
+        return None
+    facts = records.load_facts(run_dir)
+    critic = recipe.critic(num_classes=facts["num_classes"])
+    critic.build(facts["image_shape"])
+    return critic if restore_critic(run_dir, critic, step) is None else None
 
 
 def model_card(name: str, run_dir: str | Path, step: int, model: PiVAE, evaluation: dict | None = None) -> str:

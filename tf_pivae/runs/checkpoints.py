@@ -143,6 +143,10 @@ class Checkpoints:
             )
         return None
 
+    def difference(self, groups: dict[str, list[keras.Variable]], step: int | None = None) -> str | None:
+        """How the checkpoint of a step, or the newest, differs from variables; None where it holds them all."""
+        return _difference(self._path(self.steps()[-1] if step is None else step), groups)
+
     def _path(self, step: int) -> Path:
         return self.directory / f"{int(step):08d}"
 

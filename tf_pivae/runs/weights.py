@@ -11,6 +11,7 @@ from tf_pivae.runs.pretrained import resolve
 from tf_pivae.runs.records import load_facts
 
 if TYPE_CHECKING:
+    from tf_pivae.models.critic import Critic
     from tf_pivae.models.pivae import PiVAE
 
 
@@ -48,3 +49,25 @@ def restore_model(run_dir: str | Path, model: PiVAE, step: int | str | None = No
     if restored is None:
         raise UserError(f"no checkpoint in {checkpoints.directory} yet: wait for the first, or train on.")
     return restored
+
+
+def restore_critic(run_dir: str | Path, critic: Critic, step: int | str | None = None) -> str | None:
+    """Reads the weights of a run's critic, where it has one of this architecture.
+
+    Args:
+      run_dir, step: as for `load`, which says what is wrong with them.
+      critic: `Critic` with its variables, which gets them, or stays as it is.
+
+    Returns:
+      None; or why it stays as it is: a sentence that names the first variable that differs.
+
+    Raises:
+      UserError: no whole checkpoint.
+    """
+    checkpoints = of_run(resolve(run_dir), step)
+    groups = {"critic": critic.variables}
+    number = step if isinstance(step, int) else None
+    difference = checkpoints.difference(groups, number)
+    if difference is None:
+        checkpoints.restore(groups, number)
+    return difference

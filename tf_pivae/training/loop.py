@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import math
 import signal
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from tf_pivae.data.batches import batch_indices, train_batches
 from tf_pivae.errors import UserError
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.runs.finite import describe_non_finite
-from tf_pivae.runs.weights import restore_model
+from tf_pivae.runs.weights import restore_critic, restore_model
 from tf_pivae.training.building import check_batch, explained
 from tf_pivae.training.recipe import Recipe
 from tf_pivae.training.recorder import NoRecorder, Recorder
@@ -26,6 +27,7 @@ from tf_pivae.training.trainer import Trainer
 from tf_pivae.training.validation import Validation
 from tf_pivae.training.workers import Workers, default_strategy
 
+_log = logging.getLogger(__name__)
 _DRAIN_EVERY = 20  # Steps between looks at the metrics: each look waits for the device.
 
 
@@ -124,7 +126,10 @@ def _initialize(recipe: Recipe, trainer: Trainer, data: ImageDataset, strategy: 
     labels = data.train.labels[first] if trainer.pivae.num_classes else None
     with strategy.scope():
         if recipe.initial_run is not None:
-            restore_model(recipe.initial_run, trainer.pivae)
+            step = restore_model(recipe.initial_run, trainer.pivae)
+            difference = None if trainer.critic is None else restore_critic(recipe.initial_run, trainer.critic, step)
+            if difference is not None:
+                _log.warning("the critic starts anew, that of %s does not fit: %s", recipe.initial_run, difference)
         trainer.initialize(data.train.images[first], labels, weights=recipe.initial_run is None)
 
 

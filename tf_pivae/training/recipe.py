@@ -39,7 +39,8 @@ class Recipe:
       moving_average: keep a moving average of the generator, which then is the model that is evaluated and loaded.
       log_every, sample_every, checkpoint_every: in steps; a `sample_every` of 0 draws none.
       keep_checkpoints: number of newest checkpoints to keep.
-      initial_run: folder of a run whose model (the moving average where it was kept) is where this one starts.
+      initial_run: folder of a run whose model (the moving average where it was kept) and critic (where it has one of
+        the same architecture) are where this one starts.
       max_consecutive_skips: steps in a row with a loss or gradient that is not finite that end the run.
       eval_examples: held-out images for the bits per dimension at the end; 0 evaluates none.
       eval_importance_samples: K of the tighter bound reported beside K = 1.
