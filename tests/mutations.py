@@ -267,6 +267,20 @@ MUTATIONS = [
         "tests/data/test_batches.py",
     ),
     Mutation(
+        "a stream of batches that is given up waits for TensorFlow's tuner",
+        "tf_pivae/data/batches.py",
+        "options.autotune.enabled = False",
+        "options.autotune.enabled = True",
+        "tests/data/test_batches.py",
+    ),
+    Mutation(
+        "a published model leaves its critic behind",
+        "tf_pivae/publish/folder.py",
+        "return critic if restore_critic(run_dir, critic, step) is None else None",
+        "return None",
+        "tests/training/test_pretrained.py",
+    ),
+    Mutation(
         "--describe: memory without TensorFlow itself",
         "tf_pivae/describe/architecture_text.py",
         "a.step_bytes + (a.program_bytes or 0)) / 1e9",
@@ -386,6 +400,13 @@ MUTATIONS = [
         "tf.gather(table, labels)",
         "tf.gather(table, 0 * labels)",
         "tests/layers/test_weight_norm.py",
+    ),
+    Mutation(
+        "the network of the tails: white is not told from black",
+        "tf_pivae/models/dequantization.py",
+        "tf.cast(high, tf.float32)], -1)",
+        "tf.cast(low, tf.float32)], -1)",
+        "tests/benchmarks/test_twin.py",
     ),
     # Algorithm 1.
     Mutation(

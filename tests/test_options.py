@@ -65,6 +65,7 @@ BINDS = {
         "residual_critic.dense": "@SpectralNormDense",
         "Trainer.regularizer": None,
     },
+    "tail_network": {"PiVAE.dequantization": "@EdgeBins", "EdgeBins.tails": "@TailNetwork"},
     "validation": {
         "train.validation": "@Validation",
         "Validation.every": 500,

@@ -108,6 +108,12 @@ def test_shapes_are_static():
     assert label_spec.shape.as_list() == [3]
 
 
+def test_a_stream_that_is_given_up_waits_for_no_tuner():
+    """As a training is that a signal stops. TensorFlow's tuner sleeps up to a minute, and not every time wakes up."""
+    split = ImageSplit(np.zeros([16, 4, 4, 1], np.uint8))
+    assert train_batches(split, 8, 0, 0).options().autotune.enabled is False
+
+
 def test_errors():
     with pytest.raises(UserError, match="does not divide by 3 replicas"):
         train_batches(numbered(9), 8, 0, num_replicas=3)

@@ -129,6 +129,8 @@ def train_batches(
     options = tf.data.Options()
     # There are no files to deal out: the slices above are the sharding.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    # Nothing is left to tune, and an iterator that is given up waits for the tuner, which may sleep for a minute.
+    options.autotune.enabled = False
     return dataset.with_options(options).prefetch(2 * local)
 
 

@@ -144,7 +144,9 @@ class EdgeBins(Composite):
         low = x == 0.0
         high = x == self._num_bins - 1.0
         edge = low | high
-        location, log_scale = (tf.where(low, w[0], w[1]) for w in map(tf.convert_to_tensor, (self.location, self.log_scale)))
+        location, log_scale = (
+            tf.where(low, w[0], w[1]) for w in map(tf.convert_to_tensor, (self.location, self.log_scale))
+        )
         if self.tails is not None:
             shift, log_factor = self.tails(x / (self._num_bins - 1.0), low, high)
             location += shift
