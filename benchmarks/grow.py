@@ -2,10 +2,9 @@
 
   python -m benchmarks.grow --run_dir=RUN --output=LARGER --gin_param='RealNVP.width = 32'
 
-Writes a run that computes what RUN computes, with other settings that make its layers wider or add layers that start at
-zero, such as `EdgeBins.tails = @TailNetwork`. New channels start as a new model's do, and nothing passes through them
-yet, since the weights that read them are zero (Net2Net; Chen et al. 2016). Everything else is RUN's, the critic and the
-moments of both optimisers among it. Then, for instance,
+Writes a run that computes what RUN computes, with other settings that make its layers wider. New channels start as a
+new model's do, and nothing passes through them yet, since the weights that read them are zero (Net2Net; Chen et al.
+2016). Everything else is RUN's, the critic and the moments of both optimisers among it. Then, for instance,
 
   python -m tf_pivae.train --gin_file=LARGER/config.gin --run_dir=LARGER --from_here ...
 """

@@ -65,7 +65,7 @@ BINDS = {
         "residual_critic.dense": "@SpectralNormDense",
         "Trainer.regularizer": None,
     },
-    "tail_network": {"PiVAE.dequantization": "@EdgeBins", "EdgeBins.tails": "@TailNetwork"},
+    "normal_edge_bins": {"PiVAE.dequantization": "@NormalEdgeBins"},
     "validation": {
         "train.validation": "@Validation",
         "Validation.every": 500,

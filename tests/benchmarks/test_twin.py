@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_pivae.bijectors.real_nvp import RealNVP
 from tf_pivae.layers.weight_norm import NearestConv2D
 from tf_pivae.models.critic import plain_critic, residual_critic
-from tf_pivae.models.dequantization import EdgeBins, TailNetwork, UniformDequantization
+from tf_pivae.models.dequantization import EdgeBins, NormalEdgeBins, TailNetwork, UniformDequantization
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
 from tf_pivae.models.latent_methods import RECONSTRUCTION
 from tf_pivae.models.latents import IAFPosterior
@@ -50,9 +50,9 @@ KINDS = {
         vae=functools.partial(
             residual_vae, stem_width=4, widths=(6, 8, 8), top_channels=3, latent_channels=3, posterior=IAFPosterior
         ),
-        dequantization=functools.partial(EdgeBins, tails=functools.partial(TailNetwork, width=4)),
+        dequantization=functools.partial(NormalEdgeBins, tails=functools.partial(TailNetwork, width=4)),
         critic=functools.partial(residual_critic, stem_width=4, widths=(4, 6, 8)),
-        twin_dequantization=lambda: twin_dequantization.EdgeBins(twin_dequantization.TailNetwork(3, width=4)),
+        twin_dequantization=lambda: twin_dequantization.NormalEdgeBins(twin_dequantization.TailNetwork(3, width=4)),
         twin_vae=functools.partial(twin_vae.VAE, widths=(6, 8, 8), stem=4, top=3, latents=3, iaf=True),
         twin_critic=functools.partial(twin_critic.ResidualCritic, stem=4, widths=(4, 6, 8)),
     ),
@@ -170,6 +170,7 @@ def test_two_training_steps(kind, randomize):
             _assert_same_gradients(pair)
             # Adamax moves a weight by the learning rate whatever its gradient: the sign of a vanishing one is noise.
             _assert_same_variables(pair, clear=1e-3)
+            load.load(load.named_variables(pair.trainer.pivae, pair.trainer.critic), pair.twin.model, pair.twin.critic)
 
 
 def _assert_same_gradients(pair):

@@ -17,7 +17,7 @@ from tf_pivae.bijectors.preprocessing import affine, logit
 from tf_pivae.bijectors.real_nvp import RealNVP
 from tf_pivae.export.write.saved_model import write_saved_model
 from tf_pivae.export.write.signatures import Options
-from tf_pivae.models.dequantization import EdgeBins, TailNetwork, UniformDequantization
+from tf_pivae.models.dequantization import EdgeBins, NormalEdgeBins, UniformDequantization
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
 from tf_pivae.models.latents import IAFPosterior
 from tf_pivae.models.pivae import PiVAE
@@ -74,7 +74,7 @@ KINDS = {
     "plain": Kind(_plain, 1, 0, UniformDequantization),
     "plain_without_head": Kind(_plain, 0, 0, EdgeBins),
     "plain_two_scales": Kind(_plain, 2, 0, EdgeBins),
-    "plain_three_scales": Kind(_plain, 3, 0, functools.partial(EdgeBins, tails=TailNetwork)),
+    "plain_three_scales": Kind(_plain, 3, 0, NormalEdgeBins),
     "plain_conditional": Kind(_plain, 1, 3, EdgeBins),
     "residual_two_scales": Kind(_residual, 2, 0, UniformDequantization),
     "residual_three_scales_conditional": Kind(_residual, 3, 3, EdgeBins),

@@ -4,16 +4,17 @@ import functools
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 
 from tf_pivae.bijectors.preprocessing import affine, logit
-from tf_pivae.models.dequantization import EdgeBins, TailNetwork, UniformDequantization
+from tf_pivae.models.dequantization import EdgeBins, NormalEdgeBins, TailNetwork, UniformDequantization
 from tf_pivae.noise import RowNoise
 
 LEVELS = 6
 IMAGES = np.tile(np.arange(LEVELS, dtype=np.uint8), (40, 1)).reshape(40, LEVELS, 1, 1)
 TAILS = [([1.0, 1.0], [0.0, 0.0]), ([-0.5, 2.0], [0.7, -0.4])]  # location, log_scale
-NETWORKS = [None, functools.partial(TailNetwork, width=4, num_layers=2)]
+NormalBins = functools.partial(NormalEdgeBins, tails=functools.partial(TailNetwork, width=4, num_layers=2))
 
 
 class GivenUniform(RowNoise):
@@ -27,12 +28,12 @@ class GivenUniform(RowNoise):
         return self.u
 
 
-@pytest.fixture(params=NETWORKS, ids=["learnt", "network"])
+@pytest.fixture(params=[EdgeBins, NormalBins], ids=["logistic", "normal"])
 def edge_bins(request, randomize):
-    """A function of a preprocessing and tails that returns `EdgeBins`, without and with a network of random weights."""
+    """A function of a preprocessing and tails that returns edge bins; a network has random weights."""
 
     def build(preprocessing, location, log_scale):
-        bins = EdgeBins(LEVELS, preprocessing, request.param)
+        bins = request.param(LEVELS, preprocessing)
         bins(IMAGES, noise=RowNoise(0, len(IMAGES)))
         randomize(bins, scale=0.3)
         bins.location.assign(location)
@@ -90,22 +91,36 @@ def test_the_tails_are_learnt_and_the_rest_is_the_papers():
 
 
 def test_a_network_tells_edge_pixels_apart_by_their_surroundings(randomize):
-    """It starts as no network; then the same u in pixels of one level gives tails by what is around them alone."""
+    """The same u in pixels of one level gives tails by what is around them alone; without the network, one tail."""
     images = np.zeros([2, 9, 9, 1], np.uint8)
     images[1, 4, 4] = 3
     noise = GivenUniform(np.full(images.shape, 0.3, np.float32))
-    plain = EdgeBins(LEVELS, logit)(images, noise=noise)
-    bins = EdgeBins(LEVELS, logit, functools.partial(TailNetwork, width=4, num_layers=2))
-    for expected, actual in zip(plain, bins(images, noise=noise), strict=True):
-        np.testing.assert_array_equal(actual, expected)
+    bins = NormalBins(LEVELS, logit)
+    t = bins(images, noise=noise).t.numpy()[..., 0]
+    assert len(np.unique(t[images[..., 0] == 0])) == 1  # The network starts at zero.
     randomize(bins, scale=0.3)
     t = bins(images, noise=noise).t.numpy()[..., 0]
     rows, columns = np.nonzero(t[0] != t[1])
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 6, 2, 6)  # Two 3x3 convolutions away.
     with tf.GradientTape() as tape:
         total = tf.add_n([tf.reduce_sum(term) for term in bins(images, noise=noise)])
-    gradients = zip(bins.trainable_variables, tape.gradient(total, bins.trainable_variables), strict=True)
-    assert all(np.any(gradient) for variable, gradient in gradients if "tail_" not in variable.name)
+    assert all(np.any(gradient) for gradient in tape.gradient(total, bins.trainable_variables)[2:])
+
+
+@pytest.mark.parametrize(("mass", "scale"), [(0.999, 0.5), (0.5, 1.5), (0.03, 1.0)])
+def test_normal_tails_are_truncated_normals(mass, scale):
+    """Quantiles of the distance from the inner edge, beside SciPy's; the place is the logit of the mass beyond it."""
+    levels = np.zeros([999, 1, 1, 1], np.uint8)
+    u = np.linspace(0.001, 0.999, 999, dtype=np.float32)
+    bins = NormalBins(LEVELS, logit)
+    bins.location.assign([np.log(mass / (1.0 - mass))] * 2)
+    bins.log_scale.assign([np.log(scale)] * 2)
+    t = bins(levels, noise=GivenUniform(u.reshape(levels.shape))).t.numpy().ravel()
+    edge, black, white = (logit().forward(tf.constant(v)).numpy() for v in (1.0 / LEVELS, 0.0, 1.0))
+    distance = (edge - t) / ((white - black) / 6.0) / scale
+    mean = scipy.stats.norm.ppf(mass)
+    expected = scipy.stats.truncnorm.ppf(1.0 - u, a=-mean, b=np.inf, loc=mean)
+    np.testing.assert_allclose(distance, expected, atol=0.02)
 
 
 def test_the_critic_sees_images_as_people_do():

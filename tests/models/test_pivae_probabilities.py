@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tf_pivae.bijectors.preprocessing import affine, logit
 from tf_pivae.bijectors.real_nvp import RealNVP
-from tf_pivae.models.dequantization import EdgeBins, TailNetwork, UniformDequantization
+from tf_pivae.models.dequantization import EdgeBins, NormalEdgeBins, TailNetwork, UniformDequantization
 from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
 from tf_pivae.models.latents import GaussianPosterior, IAFPosterior
 from tf_pivae.models.pivae import PiVAE
@@ -81,14 +81,14 @@ SPACES = {
     "five_bit": Space(
         (2, 1, 1), 32, dict(vae=_residual(GaussianPosterior), flow=_flow(), preprocessing=lambda: logit(1e-3))
     ),
-    "tail_network": Space(
+    "normal_tails": Space(
         SHAPE,
         3,
         dict(
             vae=_plain(GaussianPosterior),
             flow=_flow(),
             preprocessing=logit,
-            dequantization=functools.partial(EdgeBins, tails=functools.partial(TailNetwork, width=4)),
+            dequantization=functools.partial(NormalEdgeBins, tails=functools.partial(TailNetwork, width=4)),
         ),
     ),
     "black_and_white": Space(SHAPE, 2, dict(vae=_plain(IAFPosterior), flow=_flow(num_scales=2), preprocessing=logit)),

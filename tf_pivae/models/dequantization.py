@@ -22,6 +22,8 @@ from tf_pivae.noise import Noise
 
 TAG = "dequantisation"  # Of the noise.
 _LOG_SCALE_BOUND = 3.0  # Of what a `TailNetwork` adds to the logarithm of a tail's scale.
+_LOGIT_BOUND = 20.0  # Of the mass beyond an edge: below 1 and above 0 in float32.
+_LEAST_DISTANCE = 1e-6  # Rounding would otherwise let a draw cross its edge.
 _HALF_STEP = 2.0**-24  # Moves uniform numbers, multiples of 2^-23 in [0, 1), to the middle of their steps: into (0, 1).
 
 
@@ -70,8 +72,78 @@ class UniformDequantization(Composite):
 
 
 @configurable
+class EdgeBins(Composite):
+    """Boxes that cover all that the model's density covers, so that the probabilities of all images sum to exactly 1.
+
+        level k     [k/n, (k+1)/n)     v = (x + u) / n                                q(v|x) = n
+        level 0     below 1/n          t = t(1/n) - c softplus(m_0 + s_0 e)           e = log u - log(1 - u)
+        level n-1   from (n-1)/n on    t = t((n-1)/n) + c softplus(m_1 + s_1 e)       q(t|x) = u (1 - u) / |dt/de|
+
+    u ~ U(0, 1). A tail's place m and scale s are learnt with the bound; they are no part of the model's density, they
+    only say how tight the bound is. The logistic e makes q's tails heavier than a Gaussian's, which bounds importance
+    weights. t(v) is the preprocessing, c a sixth of t(1) - t(0).
+    A sample of the model, clipped to a level, is a draw from these probabilities.
+
+    Args:
+      num_bins: n.
+      preprocessing: a function that returns an increasing, elementwise `tfb.Bijector` onto the real line.
+    """
+
+    partition = True
+
+    def __init__(
+        self, num_bins: int, preprocessing: Callable[[], tfp.bijectors.Bijector], name: str | None = None
+    ) -> None:
+        super().__init__(name=name)
+        self._num_bins = num_bins
+        self._preprocessing = preprocessing
+        self.location = self.add_weight(shape=[2], initializer="ones", name="tail_location")
+        self.log_scale = self.add_weight(shape=[2], initializer="zeros", name="tail_log_scale")
+
+    def call(self, images: tf.Tensor, noise: Noise) -> Dequantized:
+        """Integers [B, H, W, C] -> `Dequantized`."""
+        x = tf.cast(images, tf.float32)
+        u = noise.uniform(TAG, x.shape[1:]) + _HALF_STEP
+        v = (x + u) / self._num_bins
+        preprocessing = self._preprocessing()
+        low = x == 0.0
+        high = x == self._num_bins - 1.0
+        edge = low | high
+        black, lower, upper, white = self._landmarks(preprocessing)
+        distance, log_tail_density = self._tail(u, *self._places(x, low, high), (white - black) / 6.0)
+        # By element: the sum over an axis of one. (Not every runtime of an exported model knows a sum over no axes.)
+        log_det = preprocessing.forward_log_det_jacobian(v[..., None], event_ndims=1)
+        return Dequantized(
+            tf.where(edge, tf.where(low, lower - distance, upper + distance), preprocessing.forward(v)),
+            _sum(tf.where(edge, 0.0, log_det)),
+            _sum(tf.where(edge, -log_tail_density, -math.log(self._num_bins))),
+        )
+
+    def _places(self, x, low, high):
+        """m and log s of every pixel."""
+        return (tf.where(low, w[0], w[1]) for w in map(tf.convert_to_tensor, (self.location, self.log_scale)))
+
+    def _tail(self, u, location, log_scale, unit):
+        """How far beyond the inner edge of its bin t lies, and log q(t)."""
+        log_u = tf.math.log(u)
+        log_rest = tf.math.log1p(-u)
+        raw = location + tf.exp(log_scale) * (log_u - log_rest)
+        log_derivative = tf.math.log(unit) + log_scale + tf.math.log_sigmoid(raw)
+        return unit * tf.nn.softplus(raw), log_u + log_rest - log_derivative
+
+    def _landmarks(self, preprocessing):
+        """t of black, of the inner edges of the lowest and of the highest level, and of white."""
+        n = self._num_bins
+        return tf.unstack(preprocessing.forward(tf.constant([0.0, 1.0 / n, (n - 1.0) / n, 1.0])))
+
+    def critic_view(self, v: tf.Tensor) -> tf.Tensor:
+        """What the critic sees of samples v: images as people get them. What is clipped gets no gradient."""
+        return tf.clip_by_value(v, 0.0, 1.0)
+
+
+@configurable
 class TailNetwork(Composite):
-    """What the surroundings of an edge pixel say of its tail: what is added to the tail's place and log-scale.
+    """What the surroundings of an edge pixel say of its tail: what is added to m and to log s.
 
     images float32 [B, H, W, C] in [0, 1] -> shift, log_factor [B, H, W, C] each; 3x3 convolutions of the image and of
     its masks of either edge, weight-normalised, and a linear layer that starts at zero. log_factor lies in (-3, 3).
@@ -98,83 +170,65 @@ class TailNetwork(Composite):
 
 
 @configurable
-class EdgeBins(Composite):
-    """Boxes that cover all that the model's density covers, so that the probabilities of all images sum to exactly 1.
+class NormalEdgeBins(EdgeBins):
+    """`EdgeBins` whose tails are the part of a normal density beyond the edge, pixel by pixel another one.
 
-        level k     [k/n, (k+1)/n)     v = (x + u) / n                                q(v|x) = n
-        level 0     below 1/n          t = t(1/n) - c softplus(m_0 + s_0 e)           e = log u - log(1 - u)
-        level n-1   from (n-1)/n on    t = t((n-1)/n) + c softplus(m_1 + s_1 e)       q(t|x) = u (1 - u) / |dt/de|
+    A coupling is affine: given the other pixels, the model's t is normal, and in the bin of a black pixel the truncated
+    normal is its very posterior. Black far from everything wants all of it beyond the edge, black beside a shoe little.
+    With G the normal distribution's quantile as a function of the logit,
 
-    u ~ U(0, 1). A tail's place m and scale s are learnt with the bound; they are no part of the model's density, they
-    only say how tight the bound is. The logistic e makes q's tails heavier than a Gaussian's, which bounds importance
-    weights. t(v) is the preprocessing, c a sixth of t(1) - t(0).
-    A sample of the model, clipped to a level, is a draw from these probabilities.
+        G(l) = a l / (1 + b l^2)^r,    a = sqrt(2 pi) / 4, b = 0.0805, r = 0.2144: within 0.2 % up to 5 deviations
 
-    With `tails` each pixel's m and log s are these plus what a network says of its surroundings: black beside a shoe is
-    another matter than black far from it.
+        distance from the edge = c s (G(m) - G(logit(u sigmoid(m)))),    sigmoid(m): how much of the normal lies beyond
+
+    u ~ U(0, 1); q is the density of exactly this draw, so that the bound is one whatever G is. m and log s are learnt,
+    and a network of the image adds to them.
 
     Args:
-      num_bins: n.
-      preprocessing: a function that returns an increasing, elementwise `tfb.Bijector` onto the real line.
-      tails: None, or a function that returns a layer such as `TailNetwork`.
+      num_bins, preprocessing: as for `EdgeBins`.
+      tails: a function that returns a layer such as `TailNetwork`.
     """
-
-    partition = True
 
     def __init__(
         self,
         num_bins: int,
         preprocessing: Callable[[], tfp.bijectors.Bijector],
-        tails: Callable[..., keras.layers.Layer] | None = None,
+        tails: Callable[..., keras.layers.Layer] = TailNetwork,
         name: str | None = None,
     ) -> None:
-        super().__init__(name=name)
-        self._num_bins = num_bins
-        self._preprocessing = preprocessing
-        self.tails = None if tails is None else tails(name="tails")
-        self.location = self.add_weight(shape=[2], initializer="ones", name="tail_location")
-        self.log_scale = self.add_weight(shape=[2], initializer="zeros", name="tail_log_scale")
+        super().__init__(num_bins, preprocessing, name=name)
+        self.tails = tails(name="tails")
 
-    def call(self, images: tf.Tensor, noise: Noise) -> Dequantized:
-        """Integers [B, H, W, C] -> `Dequantized`."""
-        x = tf.cast(images, tf.float32)
-        u = noise.uniform(TAG, x.shape[1:]) + _HALF_STEP
-        v = (x + u) / self._num_bins
-        preprocessing = self._preprocessing()
-        low = x == 0.0
-        high = x == self._num_bins - 1.0
-        edge = low | high
-        location, log_scale = (
-            tf.where(low, w[0], w[1]) for w in map(tf.convert_to_tensor, (self.location, self.log_scale))
-        )
-        if self.tails is not None:
-            shift, log_factor = self.tails(x / (self._num_bins - 1.0), low, high)
-            location += shift
-            log_scale += log_factor
-        tail, log_tail_density = self._tail(u, low, location, log_scale, preprocessing)
-        # By element: the sum over an axis of one. (Not every runtime of an exported model knows a sum over no axes.)
-        log_det = preprocessing.forward_log_det_jacobian(v[..., None], event_ndims=1)
-        return Dequantized(
-            tf.where(edge, tail, preprocessing.forward(v)),
-            _sum(tf.where(edge, 0.0, log_det)),
-            _sum(tf.where(edge, -log_tail_density, -math.log(self._num_bins))),
-        )
+    def _places(self, x, low, high):
+        location, log_scale = super()._places(x, low, high)
+        shift, log_factor = self.tails(x / (self._num_bins - 1.0), low, high)
+        return location + shift, log_scale + log_factor
 
-    def _tail(self, u, low, location, log_scale, preprocessing):
-        """t beyond the inner edge of the lowest level where `low`, of the highest elsewhere, and log q(t)."""
-        n = self._num_bins
-        black, lower, upper, white = tf.unstack(preprocessing.forward(tf.constant([0.0, 1.0 / n, (n - 1.0) / n, 1.0])))
-        unit = (white - black) / 6.0
-        log_u = tf.math.log(u)
-        log_rest = tf.math.log1p(-u)
-        raw = location + tf.exp(log_scale) * (log_u - log_rest)
-        distance = unit * tf.nn.softplus(raw)
-        log_derivative = tf.math.log(unit) + log_scale + tf.math.log_sigmoid(raw)
-        return tf.where(low, lower - distance, upper + distance), log_u + log_rest - log_derivative
+    def _tail(self, u, location, log_scale, unit):
+        location = tf.clip_by_value(location, -_LOGIT_BOUND, _LOGIT_BOUND)
+        p = u * tf.sigmoid(location)
+        log_rest = tf.math.log1p(-p)
+        logit = tf.math.log(p) - log_rest
+        distance = unit * tf.exp(log_scale) * (_normal_quantile(location) - _normal_quantile(logit))
+        log_derivative = tf.math.log(unit) + log_scale + _log_slope(logit) - tf.math.log(u) - log_rest
+        return tf.maximum(distance, _LEAST_DISTANCE), -log_derivative
 
-    def critic_view(self, v: tf.Tensor) -> tf.Tensor:
-        """What the critic sees of samples v: images as people get them. What is clipped gets no gradient."""
-        return tf.clip_by_value(v, 0.0, 1.0)
+
+# Of G above. By elementary operations alone: not every runtime of an exported model knows the quantile itself.
+_SLOPE = math.sqrt(2.0 * math.pi) / 4.0
+_BEND = 0.0805
+_POWER = 0.2144
+
+
+def _normal_quantile(logit):
+    return _SLOPE * logit * tf.exp(-_POWER * tf.math.log1p(_BEND * tf.square(logit)))
+
+
+def _log_slope(logit):
+    """The logarithm of the quantile's derivative."""
+    square = _BEND * tf.square(logit)
+    bends = tf.math.log1p((1.0 - 2.0 * _POWER) * square) - (1.0 + _POWER) * tf.math.log1p(square)
+    return math.log(_SLOPE) + bends
 
 
 def uniform(images: tf.Tensor, noise: Noise, num_bins: int) -> tf.Tensor:
