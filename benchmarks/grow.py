@@ -83,10 +83,13 @@ def _trainer(run_dir: Path) -> "Trainer":
 
 
 def _take_over(old: Sequence[keras.Variable], new: Sequence[keras.Variable]) -> None:
-    """Sets the variables that both have, by name, to the old values; what is new in them leads nowhere yet."""
-    larger = {variable.path: variable for variable in new}
+    """Sets the variables that both have to the old values; what is new in them leads nowhere yet.
+
+    Both are in one order, in which several have the same name: those of the scales of a head.
+    """
+    candidates = iter(new)
     for variable in old:
-        target = larger.get(variable.path)
+        target = next((candidate for candidate in candidates if candidate.path == variable.path), None)
         if target is None or np.any(np.less(target.shape, variable.shape)):
             there = "has none" if target is None else f"has {list(target.shape)}"
             raise UserError(f"{variable.path} is {list(variable.shape)}, the new model {there}: choose other settings.")

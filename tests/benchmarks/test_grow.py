@@ -1,10 +1,11 @@
 """A larger model that computes the same."""
 
+import keras
 import numpy as np
 import pytest
 
 import tf_pivae
-from benchmarks.grow import grow
+from benchmarks.grow import _take_over, grow
 from tf_pivae import loading
 from tf_pivae.errors import UserError
 from tf_pivae.runs import changes
@@ -45,7 +46,7 @@ def test_any_layer_may_be_wider_and_the_rest_goes_on(finished, tmp_path):
 
 
 def _variables(run_dir):
-    """Every variable of a run's checkpoint, by group and path."""
+    """Every variable of a run's checkpoint, by group and path; this head has one scale, so that no two share a name."""
     import tensorflow as tf
 
     reader = tf.train.load_checkpoint(str(run_dir / "checkpoints/00000012/checkpoint"))
@@ -56,6 +57,16 @@ def _variables(run_dir):
         values[f"{group}/{rest.partition(' ')[2]}"] = reader.get_tensor(name)
     assert len(values) == len(names)
     return values
+
+
+def test_scales_share_names_and_keep_their_order():
+    def variables(*named):
+        return [keras.Variable(np.full(size, value), name=name) for name, size, value in named]
+
+    old = variables(("g", 2, 1.0), ("b", 2, 2.0), ("g", 3, 3.0))
+    new = variables(("g", 2, 0.0), ("b", 3, 0.0), ("tails", 2, 0.0), ("g", 4, 0.0))
+    _take_over(old, new)
+    assert [variable.numpy().tolist() for variable in new] == [[1.0] * 2, [2.0, 2.0, 0.0], [0.0] * 2, [3.0] * 3 + [0.0]]
 
 
 def test_a_model_is_not_made_smaller(finished, tmp_path):
