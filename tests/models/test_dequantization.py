@@ -14,7 +14,9 @@ from tf_pivae.noise import RowNoise
 LEVELS = 6
 IMAGES = np.tile(np.arange(LEVELS, dtype=np.uint8), (40, 1)).reshape(40, LEVELS, 1, 1)
 TAILS = [([1.0, 1.0], [0.0, 0.0]), ([-0.5, 2.0], [0.7, -0.4])]  # location, log_scale
-NormalBins = functools.partial(NormalEdgeBins, tails=functools.partial(TailNetwork, width=4, num_layers=2))
+NETWORK = functools.partial(TailNetwork, width=4, num_layers=2)
+NormalBins = functools.partial(NormalEdgeBins, tails=NETWORK)
+KINDS = {"logistic": EdgeBins, "logistic_network": functools.partial(EdgeBins, tails=NETWORK), "normal": NormalBins}
 
 
 class GivenUniform(RowNoise):
@@ -28,7 +30,7 @@ class GivenUniform(RowNoise):
         return self.u
 
 
-@pytest.fixture(params=[EdgeBins, NormalBins], ids=["logistic", "normal"])
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
 def edge_bins(request, randomize):
     """A function of a preprocessing and tails that returns edge bins; a network has random weights."""
 

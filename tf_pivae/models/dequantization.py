@@ -72,76 +72,6 @@ class UniformDequantization(Composite):
 
 
 @configurable
-class EdgeBins(Composite):
-    """Boxes that cover all that the model's density covers, so that the probabilities of all images sum to exactly 1.
-
-        level k     [k/n, (k+1)/n)     v = (x + u) / n                                q(v|x) = n
-        level 0     below 1/n          t = t(1/n) - c softplus(m_0 + s_0 e)           e = log u - log(1 - u)
-        level n-1   from (n-1)/n on    t = t((n-1)/n) + c softplus(m_1 + s_1 e)       q(t|x) = u (1 - u) / |dt/de|
-
-    u ~ U(0, 1). A tail's place m and scale s are learnt with the bound; they are no part of the model's density, they
-    only say how tight the bound is. The logistic e makes q's tails heavier than a Gaussian's, which bounds importance
-    weights. t(v) is the preprocessing, c a sixth of t(1) - t(0).
-    A sample of the model, clipped to a level, is a draw from these probabilities.
-
-    Args:
-      num_bins: n.
-      preprocessing: a function that returns an increasing, elementwise `tfb.Bijector` onto the real line.
-    """
-
-    partition = True
-
-    def __init__(
-        self, num_bins: int, preprocessing: Callable[[], tfp.bijectors.Bijector], name: str | None = None
-    ) -> None:
-        super().__init__(name=name)
-        self._num_bins = num_bins
-        self._preprocessing = preprocessing
-        self.location = self.add_weight(shape=[2], initializer="ones", name="tail_location")
-        self.log_scale = self.add_weight(shape=[2], initializer="zeros", name="tail_log_scale")
-
-    def call(self, images: tf.Tensor, noise: Noise) -> Dequantized:
-        """Integers [B, H, W, C] -> `Dequantized`."""
-        x = tf.cast(images, tf.float32)
-        u = noise.uniform(TAG, x.shape[1:]) + _HALF_STEP
-        v = (x + u) / self._num_bins
-        preprocessing = self._preprocessing()
-        low = x == 0.0
-        high = x == self._num_bins - 1.0
-        edge = low | high
-        black, lower, upper, white = self._landmarks(preprocessing)
-        distance, log_tail_density = self._tail(u, *self._places(x, low, high), (white - black) / 6.0)
-        # By element: the sum over an axis of one. (Not every runtime of an exported model knows a sum over no axes.)
-        log_det = preprocessing.forward_log_det_jacobian(v[..., None], event_ndims=1)
-        return Dequantized(
-            tf.where(edge, tf.where(low, lower - distance, upper + distance), preprocessing.forward(v)),
-            _sum(tf.where(edge, 0.0, log_det)),
-            _sum(tf.where(edge, -log_tail_density, -math.log(self._num_bins))),
-        )
-
-    def _places(self, x, low, high):
-        """m and log s of every pixel."""
-        return (tf.where(low, w[0], w[1]) for w in map(tf.convert_to_tensor, (self.location, self.log_scale)))
-
-    def _tail(self, u, location, log_scale, unit):
-        """How far beyond the inner edge of its bin t lies, and log q(t)."""
-        log_u = tf.math.log(u)
-        log_rest = tf.math.log1p(-u)
-        raw = location + tf.exp(log_scale) * (log_u - log_rest)
-        log_derivative = tf.math.log(unit) + log_scale + tf.math.log_sigmoid(raw)
-        return unit * tf.nn.softplus(raw), log_u + log_rest - log_derivative
-
-    def _landmarks(self, preprocessing):
-        """t of black, of the inner edges of the lowest and of the highest level, and of white."""
-        n = self._num_bins
-        return tf.unstack(preprocessing.forward(tf.constant([0.0, 1.0 / n, (n - 1.0) / n, 1.0])))
-
-    def critic_view(self, v: tf.Tensor) -> tf.Tensor:
-        """What the critic sees of samples v: images as people get them. What is clipped gets no gradient."""
-        return tf.clip_by_value(v, 0.0, 1.0)
-
-
-@configurable
 class TailNetwork(Composite):
     """What the surroundings of an edge pixel say of its tail: what is added to m and to log s.
 
@@ -167,6 +97,89 @@ class TailNetwork(Composite):
             h = tf.nn.elu(conv(h))
         shift, log_factor = tf.split(self.output_conv(h), 2, axis=-1)
         return shift, _LOG_SCALE_BOUND * tf.tanh(log_factor / _LOG_SCALE_BOUND)
+
+
+@configurable
+class EdgeBins(Composite):
+    """Boxes that cover all that the model's density covers, so that the probabilities of all images sum to exactly 1.
+
+        level k     [k/n, (k+1)/n)     v = (x + u) / n                                q(v|x) = n
+        level 0     below 1/n          t = t(1/n) - c softplus(m_0 + s_0 e)           e = log u - log(1 - u)
+        level n-1   from (n-1)/n on    t = t((n-1)/n) + c softplus(m_1 + s_1 e)       q(t|x) = u (1 - u) / |dt/de|
+
+    u ~ U(0, 1). A tail's place m and scale s are learnt with the bound; they are no part of the model's density, they
+    only say how tight the bound is. The logistic e makes q's tails heavier than a Gaussian's, which bounds importance
+    weights. t(v) is the preprocessing, c a sixth of t(1) - t(0).
+    A sample of the model, clipped to a level, is a draw from these probabilities.
+
+    Args:
+      num_bins: n.
+      preprocessing: a function that returns an increasing, elementwise `tfb.Bijector` onto the real line.
+      tails: None, or a function that returns a layer such as `TailNetwork`, which adds to each pixel's m and log s.
+    """
+
+    partition = True
+
+    def __init__(
+        self,
+        num_bins: int,
+        preprocessing: Callable[[], tfp.bijectors.Bijector],
+        tails: Callable[..., keras.layers.Layer] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name=name)
+        self._num_bins = num_bins
+        self._preprocessing = preprocessing
+        self.tails = None if tails is None else tails(name="tails")
+        self.location = self.add_weight(shape=[2], initializer="ones", name="tail_location")
+        self.log_scale = self.add_weight(shape=[2], initializer="zeros", name="tail_log_scale")
+
+    def call(self, images: tf.Tensor, noise: Noise) -> Dequantized:
+        """Integers [B, H, W, C] -> `Dequantized`."""
+        x = tf.cast(images, tf.float32)
+        u = noise.uniform(TAG, x.shape[1:]) + _HALF_STEP
+        v = (x + u) / self._num_bins
+        preprocessing = self._preprocessing()
+        low = x == 0.0
+        high = x == self._num_bins - 1.0
+        edge = low | high
+        black, lower, upper, white = self._landmarks(preprocessing)
+        location, log_scale = self._places(x, low, high)
+        distance, log_tail_density = self._tail(u, location, log_scale, (white - black) / 6.0)
+        # By element: the sum over an axis of one. (Not every runtime of an exported model knows a sum over no axes.)
+        log_det = preprocessing.forward_log_det_jacobian(v[..., None], event_ndims=1)
+        return Dequantized(
+            tf.where(edge, tf.where(low, lower - distance, upper + distance), preprocessing.forward(v)),
+            _sum(tf.where(edge, 0.0, log_det)),
+            _sum(tf.where(edge, -log_tail_density, -math.log(self._num_bins))),
+        )
+
+    def _places(self, x, low, high):
+        """m and log s of every pixel."""
+        location, log_scale = (
+            tf.where(low, w[0], w[1]) for w in map(tf.convert_to_tensor, (self.location, self.log_scale))
+        )
+        if self.tails is None:
+            return location, log_scale
+        shift, log_factor = self.tails(x / (self._num_bins - 1.0), low, high)
+        return location + shift, log_scale + log_factor
+
+    def _tail(self, u, location, log_scale, unit):
+        """How far beyond the inner edge of its bin t lies, and log q(t)."""
+        log_u = tf.math.log(u)
+        log_rest = tf.math.log1p(-u)
+        raw = location + tf.exp(log_scale) * (log_u - log_rest)
+        log_derivative = tf.math.log(unit) + log_scale + tf.math.log_sigmoid(raw)
+        return unit * tf.nn.softplus(raw), log_u + log_rest - log_derivative
+
+    def _landmarks(self, preprocessing):
+        """t of black, of the inner edges of the lowest and of the highest level, and of white."""
+        n = self._num_bins
+        return tf.unstack(preprocessing.forward(tf.constant([0.0, 1.0 / n, (n - 1.0) / n, 1.0])))
+
+    def critic_view(self, v: tf.Tensor) -> tf.Tensor:
+        """What the critic sees of samples v: images as people get them. What is clipped gets no gradient."""
+        return tf.clip_by_value(v, 0.0, 1.0)
 
 
 @configurable
@@ -196,13 +209,7 @@ class NormalEdgeBins(EdgeBins):
         tails: Callable[..., keras.layers.Layer] = TailNetwork,
         name: str | None = None,
     ) -> None:
-        super().__init__(num_bins, preprocessing, name=name)
-        self.tails = tails(name="tails")
-
-    def _places(self, x, low, high):
-        location, log_scale = super()._places(x, low, high)
-        shift, log_factor = self.tails(x / (self._num_bins - 1.0), low, high)
-        return location + shift, log_scale + log_factor
+        super().__init__(num_bins, preprocessing, tails, name)
 
     def _tail(self, u, location, log_scale, unit):
         location = tf.clip_by_value(location, -_LOGIT_BOUND, _LOGIT_BOUND)
