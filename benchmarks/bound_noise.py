@@ -15,14 +15,11 @@ from tf_pivae import cli, loading
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.noise import RowNoise
 
-_RUN_DIR = flags.DEFINE_string("run_dir", None, "A run with edge bins, or a published model.", required=True)
-_IMAGES = flags.DEFINE_integer("images", 64, "Test images, the first ones.", lower_bound=1)
-_DRAWS = flags.DEFINE_integer("draws", 48, "Draws of each part.", lower_bound=2)
-
 
 def main() -> None:
-    images = loading.load_dataset(_RUN_DIR.value).test.images[: _IMAGES.value]
-    for part, variance in variances(loading.load(_RUN_DIR.value), images, _DRAWS.value).items():
+    options = flags.FLAGS
+    images = loading.load_dataset(options.run_dir).test.images[: options.images]
+    for part, variance in variances(loading.load(options.run_dir), images, options.draws).items():
         print(f"{part}: {variance:.1f} nats^2")
 
 
@@ -61,5 +58,8 @@ def variances(model: PiVAE, images: np.ndarray, draws: int) -> dict[str, float]:
     return {"z": variance(2), "edge pixels": variance(0), "other pixels": variance(1)}
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # Tests import this beside other commands, whose flags have the same names.
+    flags.DEFINE_string("run_dir", None, "A run with edge bins, or a published model.", required=True)
+    flags.DEFINE_integer("images", 64, "Test images, the first ones.", lower_bound=1)
+    flags.DEFINE_integer("draws", 48, "Draws of each part.", lower_bound=2)
     cli.run(main)
