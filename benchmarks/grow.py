@@ -63,10 +63,10 @@ def grow(source: Path, output: Path, settings: Sequence[str]) -> int:
         for name, variables in old.state.items():
             _take_over(variables, new.state[name])
         Checkpoints(output / "checkpoints").save(step, new.state)
+        changes.record(output, step, changes.compare(config, larger, str(source / "config.gin")))
     except BaseException:
         shutil.rmtree(output)
         raise
-    changes.record(output, step, changes.compare(config, larger, str(source / "config.gin")))
     return step
 
 

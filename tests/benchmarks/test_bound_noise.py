@@ -5,7 +5,7 @@ import pytest
 
 import tf_pivae
 from benchmarks.bound_noise import variances
-from tf_pivae.data import bundled
+from tf_pivae.noise import RowNoise
 
 
 def test_each_part_moves_what_it_belongs_to():
@@ -17,9 +17,16 @@ def test_each_part_moves_what_it_belongs_to():
     assert min(inner["other pixels"], edge["edge pixels"], inner["z"], edge["z"]) > 1e-3
 
 
-def test_all_noise_together_is_that_of_the_bound():
-    """The parts are most of the variance of `log_weights`, whose every draw is new; what is left are interactions."""
+def test_variances_are_those_of_the_bound_itself():
+    """Images that are all edge, or have none: then a part of the noise is a `RowNoise`, and draw k has the seed k."""
     model = tf_pivae.load("fashion_mnist")
-    images = np.pad(bundled(16, num_examples=(1, 8)).test.images, ((0, 0), (6, 6), (6, 6), (0, 0)))
-    total = model.log_weights(images, 64).var(1, ddof=1).mean()
-    assert sum(variances(model, images, 64).values()) == pytest.approx(total, rel=0.6)
+    for level, pixels in ((128, "other pixels"), (0, "edge pixels")):
+        images = np.full([2, 28, 28, 1], level, np.uint8)
+
+        def log_weight(pixels, z, images=images):
+            return model.bound_of_features(model.features(images, RowNoise(pixels, 2)), RowNoise(z, 2)).log_prob
+
+        actual = variances(model, images, 3)
+        for part, seeds in ((pixels, [(1, 0), (2, 0), (3, 0)]), ("z", [(0, 1), (0, 2), (0, 3)])):
+            expected = np.stack([log_weight(*pair) for pair in seeds]).var(0, ddof=1).mean()
+            assert actual[part] == pytest.approx(expected, rel=1e-3)

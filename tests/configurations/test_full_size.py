@@ -72,22 +72,22 @@ def _takes_a_step(trainer, images, labels):
     assert int(trainer.step) == 1
     for name, variables in parts.items():
         moved = [np.any(old != new.numpy()) for old, new in zip(before[name], variables, strict=True)]
-        # Couplings, and the network of the tails, end in layers of zeros, which keep the first gradient from the rest.
-        assert any(moved) if name in ("head", "tails") else all(moved), name
+        # The head's couplings end in layers of zeros, which keep the first gradient from the rest.
+        assert any(moved) if name == "head" else all(moved), name
 
 
 def _trained(trainer):
     """Variables that a step moves, by part."""
     pivae = trainer.pivae
     tails = getattr(pivae.dequantization, "tails", None)
-    tails = [] if tails is None else tails.trainable_variables
+    waiting = [] if tails is None else [*(v for conv in tails.convs for v in conv.variables), tails.output_conv.v]
     inference = {id(variable) for variable in pivae.inference_variables}
     head = {id(variable) for variable in pivae.flow_variables}
     rest = [v for v in pivae.trainable_variables if id(v) not in inference | head]
     parts = {"generative": [] if trainer.inference_only else rest}
     if trainer.likelihood_weight:
-        parts["tails"] = tails
-        parts["inference"] = [v for v in pivae.inference_variables if all(v is not tail for tail in tails)]
+        # The network of the tails ends in a layer of zeros, too: its gain and bias move first.
+        parts["inference"] = [v for v in pivae.inference_variables if all(v is not other for other in waiting)]
         parts["head"] = [] if trainer.inference_only else pivae.flow_variables
     if trainer.critic is not None:
         # Kernels: while both logits lie within the hinge loss' margin, the pulls on the last bias cancel out.

@@ -122,7 +122,8 @@ def test_normal_tails_are_truncated_normals(mass, scale):
     distance = (edge - t) / ((white - black) / 6.0) / scale
     mean = scipy.stats.norm.ppf(mass)
     expected = scipy.stats.truncnorm.ppf(1.0 - u, a=-mean, b=np.inf, loc=mean)
-    np.testing.assert_allclose(distance, expected, atol=0.02)
+    # Either quantile is within 0.2 % of the normal's.
+    assert np.all(np.abs(distance - expected) <= 0.002 * (abs(mean) + np.abs(mean - expected)) + 1e-5)
 
 
 def test_the_critic_sees_images_as_people_do():
