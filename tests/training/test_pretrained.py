@@ -45,7 +45,7 @@ def test_the_critic_comes_along(published):
     for folder in published:
         critic = loading.recipe_of(folder).critic()
         critic.build([16, 16, 1])
-        assert restore_critic(folder, critic) is None
+        assert restore_critic(folder, critic, 12) is None
         critics.append(critic.get_weights())
     for ours, theirs in zip(*critics, strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -12,7 +12,7 @@ from tf_pivae import loading
 from tf_pivae.errors import UserError, cannot_write
 from tf_pivae.files import read_text, write_atomically
 from tf_pivae.runs import changes, hub, records
-from tf_pivae.runs.checkpoints import Checkpoints
+from tf_pivae.runs.checkpoints import BEST, Checkpoints
 from tf_pivae.runs.pretrained import resolve
 from tf_pivae.runs.weights import restore_critic
 from tf_pivae.training.building import num_elements
@@ -63,9 +63,9 @@ def _write(run_dir: str | Path, output: Path, step: int | str | None, name: str)
     run_dir = resolve(run_dir)
     if output.exists():
         raise UserError(f"{output} exists already: remove it, or choose another --output.")
-    model, found = loading.load_with_step(run_dir, step)
-    critic = _critic(run_dir, step)
-    step = found
+    best = step == BEST
+    model, step = loading.load_with_step(run_dir, step)
+    critic = None if best else _critic(run_dir, step)
     facts = records.load_facts(run_dir)
     partial = output.with_name(f".{output.name}.partial")
     try:
@@ -93,7 +93,7 @@ def _write(run_dir: str | Path, output: Path, step: int | str | None, name: str)
     return step
 
 
-def _critic(run_dir: Path, step: int | str | None) -> Critic | None:
+def _critic(run_dir: Path, step: int) -> Critic | None:
     """The critic of a run as it was at a step; None where it has none."""
     recipe = loading.recipe_of(run_dir)
     if recipe.critic is None:

@@ -143,9 +143,9 @@ class Checkpoints:
             )
         return None
 
-    def difference(self, groups: dict[str, list[keras.Variable]], step: int | None = None) -> str | None:
-        """How the checkpoint of a step, or the newest, differs from variables; None where it holds them all."""
-        return _difference(self._path(self.steps()[-1] if step is None else step), groups)
+    def difference(self, groups: dict[str, list[keras.Variable]], step: int) -> str | None:
+        """How the checkpoint of a step differs from variables, a sentence; None where it holds them all."""
+        return _difference(self._path(step), groups)
 
     def _path(self, step: int) -> Path:
         return self.directory / f"{int(step):08d}"

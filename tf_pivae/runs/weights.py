@@ -51,23 +51,23 @@ def restore_model(run_dir: str | Path, model: PiVAE, step: int | str | None = No
     return restored
 
 
-def restore_critic(run_dir: str | Path, critic: Critic, step: int | str | None = None) -> str | None:
+def restore_critic(run_dir: str | Path, critic: Critic, step: int) -> str | None:
     """Reads the weights of a run's critic, where it has one of this architecture.
 
     Args:
-      run_dir, step: as for `load`, which says what is wrong with them.
+      run_dir: as for `load`.
       critic: `Critic` with its variables, which gets them, or stays as it is.
+      step: one of the run's checkpoints, as `restore_model` returns it.
 
     Returns:
       None; or why it stays as it is: a sentence that names the first variable that differs.
 
     Raises:
-      UserError: no whole checkpoint.
+      UserError: no whole checkpoint of this step.
     """
     checkpoints = of_run(resolve(run_dir), step)
     groups = {"critic": critic.variables}
-    number = step if isinstance(step, int) else None
-    difference = checkpoints.difference(groups, number)
+    difference = checkpoints.difference(groups, step)
     if difference is None:
-        checkpoints.restore(groups, number)
+        checkpoints.restore(groups, step)
     return difference
