@@ -758,6 +758,13 @@ MUTATIONS = [
         "whole_numbers(SEEDS[0], seed=seed)",
         "tests/test_arguments.py",
     ),
+    Mutation(
+        "several workers: whoever leaves first takes down who waits for its last answer",
+        "tf_pivae/training/workers.py",
+        "with contextlib.suppress(*_CONNECTION_ERRORS):",
+        "with self.watched():",
+        "tests/training/test_workers.py",
+    ),
     # A GPU's day.
     Mutation(
         "a part that failed is not tried again",

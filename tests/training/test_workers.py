@@ -32,16 +32,22 @@ def free_ports(count):
 
 def start(folder, tiny, workers, parameters=(*PARAMETERS, *SMALLER)):
     """Starts so many workers; worker i's run directory is FOLDER/i, of which only the chief's should come to be."""
-    addresses = [f"localhost:{port}" for port in free_ports(workers)]
+    settings = [f"--gin_file={tiny}", *(f"--gin_param={p}" for p in parameters)]
+    arguments = [[folder / f"weights-{i}.npz", *settings, f"--run_dir={folder / str(i)}"] for i in range(workers)]
+    return start_scripts(folder, "worker.py", arguments)
+
+
+def start_scripts(folder, script, arguments):
+    """Starts a worker for each list of arguments."""
+    addresses = [f"localhost:{port}" for port in free_ports(len(arguments))]
     processes = []
-    for i in range(workers):
+    for i, own in enumerate(arguments):
         environment = dict(os.environ)
-        if workers > 1:
+        if len(arguments) > 1:
             task = {"type": "worker", "index": i}
             environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
-        command = [Path(__file__).parent / "worker.py", folder / f"weights-{i}.npz"]
-        command += [f"--gin_file={tiny}", f"--run_dir={folder / str(i)}", *(f"--gin_param={p}" for p in parameters)]
         log = open(folder / f"log-{i}", "w")  # noqa: SIM115
+        command = [Path(__file__).parent / script, *own]
         processes.append(forking.Popen(*command, env=environment, stdout=log, stderr=subprocess.STDOUT))
     return processes
 
@@ -99,6 +105,17 @@ def test_all_workers_have_the_same_weights_and_only_the_chief_writes(undisturbed
     assert_bitwise(chief, other)
     assert (undisturbed / "0" / "samples.png").exists()
     assert not (undisturbed / "1").exists()
+
+
+def test_only_who_leaves_before_all_have_come_to_the_end_is_lost(tmp_path):
+    leaves = {"between": 1, "before": 0}
+    for name in leaves:
+        (tmp_path / name).mkdir()
+    # At once, since TensorFlow takes ten seconds to give a connection up.
+    pairs = {name: start_scripts(tmp_path / name, "ending_worker.py", [[2], [n]]) for name, n in leaves.items()}
+    wait(pairs["between"], tmp_path / "between", [0, 0])
+    wait(pairs["before"], tmp_path / "before", [1, 0])
+    assert "tf_pivae.errors.WorkerLost: another worker is gone" in (tmp_path / "before" / "log-0").read_text()
 
 
 @pytest.mark.slow  # Four trainings by itself.

@@ -61,63 +61,69 @@ def train(
     """
     strategy = strategy or default_strategy()
     jit_compile = _jit_compile(strategy, recipe.jit_compile)
-    workers = Workers(strategy)
-    record = recorder(run_dir, recipe.keep_checkpoints, recipe.loggers) if workers.is_chief else NoRecorder()
-    try:
-        with explained("the data set cannot be opened"):
-            data = recipe.dataset()
-        check_batch(recipe.batch_size, data.image_shape)
-        replicas = strategy.num_replicas_in_sync
-        if recipe.batch_size % replicas:
-            raise UserError(
-                f"batch_size = {recipe.batch_size} does not divide by {replicas} replicas: choose a multiple."
-            )
-        with workers.watched(), strategy.scope():
-            trainer = recipe.build(data, replicas)
-            trainer.jit_compile = jit_compile
-        _check_levels(data, trainer.pivae)
-        with explained("train.validation"):
-            likelihood = trainer.likelihood_weight > 0.0
-            make = recipe.validation
-            validation = None if make is None else make(test=data.test, likelihood=likelihood)
-        record.claim(
-            {
-                "name": data.name,
-                "image_shape": list(data.image_shape),
-                "num_classes": trainer.pivae.num_classes,
-                "num_bins": trainer.pivae.num_bins,
-                "moving_average": recipe.moving_average,
-                "likelihood": likelihood,
-                "inference_only": trainer.inference_only,
-            }
-        )
-        if record.restore(trainer.state) is None and workers.is_chief:
-            _initialize(recipe, trainer, data, strategy)
-        workers.share([variable for group in trainer.state.values() for variable in group])
-        start_step = int(keras.ops.convert_to_numpy(trainer.step))
-        if not record.start(start_step, recipe.num_steps, recipe.batch_size):
-            return Outcome(start_step, None, None, None)
-        with Stopping() as stopping:
-            with _graphs_as_traced(strategy):
-                step = _Loop(recipe, strategy, workers, trainer, data, record, stopping, validation).run(start_step)
-            if step < recipe.num_steps:
-                # The signal may have reached another worker.
-                return Outcome(step, stopping.signal or signal.SIGTERM, None, None)
-            with stopping.at_once():
-                stopping.check()
-                model = trainer.moving_average or trainer.pivae
-                estimate = (None, None)
-                if recipe.eval_examples and trainer.likelihood_weight:
-                    test = data.test.take(recipe.eval_examples)
-                    estimate = record.evaluate(step, model, test, recipe.eval_importance_samples)
-                record.draw_final_pictures(model, data.test, recipe.shown_temperature)
-                workers.wait()  # A worker that leaves early would take the others down.
-                return Outcome(step, None, *estimate)
-        name = signal.Signals(stopping.signal).name
-        record.say(f"stopped by {name} after the last step: the same command again evaluates it and draws pictures.")
-        return Outcome(step, stopping.signal, None, None)
-    finally:
-        record.close()
+    with Workers(strategy) as workers:
+        record = recorder(run_dir, recipe.keep_checkpoints, recipe.loggers) if workers.is_chief else NoRecorder()
+        with contextlib.closing(record):
+            return _train(recipe, strategy, workers, record, jit_compile)
+
+
+def _train(
+    recipe: Recipe,
+    strategy: tf.distribute.Strategy,
+    workers: Workers,
+    record: Recorder | NoRecorder,
+    jit_compile: bool,
+) -> Outcome:
+    """See `train`; the arguments are what it has made of its own."""
+    with explained("the data set cannot be opened"):
+        data = recipe.dataset()
+    check_batch(recipe.batch_size, data.image_shape)
+    replicas = strategy.num_replicas_in_sync
+    if recipe.batch_size % replicas:
+        raise UserError(f"batch_size = {recipe.batch_size} does not divide by {replicas} replicas: choose a multiple.")
+    with workers.watched(), strategy.scope():
+        trainer = recipe.build(data, replicas)
+        trainer.jit_compile = jit_compile
+    _check_levels(data, trainer.pivae)
+    with explained("train.validation"):
+        likelihood = trainer.likelihood_weight > 0.0
+        make = recipe.validation
+        validation = None if make is None else make(test=data.test, likelihood=likelihood)
+    record.claim(
+        {
+            "name": data.name,
+            "image_shape": list(data.image_shape),
+            "num_classes": trainer.pivae.num_classes,
+            "num_bins": trainer.pivae.num_bins,
+            "moving_average": recipe.moving_average,
+            "likelihood": likelihood,
+            "inference_only": trainer.inference_only,
+        }
+    )
+    if record.restore(trainer.state) is None and workers.is_chief:
+        _initialize(recipe, trainer, data, strategy)
+    workers.share([variable for group in trainer.state.values() for variable in group])
+    start_step = int(keras.ops.convert_to_numpy(trainer.step))
+    if not record.start(start_step, recipe.num_steps, recipe.batch_size):
+        return Outcome(start_step, None, None, None)
+    with Stopping() as stopping:
+        with _graphs_as_traced(strategy):
+            step = _Loop(recipe, strategy, workers, trainer, data, record, stopping, validation).run(start_step)
+        if step < recipe.num_steps:
+            # The signal may have reached another worker.
+            return Outcome(step, stopping.signal or signal.SIGTERM, None, None)
+        with stopping.at_once():
+            stopping.check()
+            model = trainer.moving_average or trainer.pivae
+            estimate = (None, None)
+            if recipe.eval_examples and trainer.likelihood_weight:
+                test = data.test.take(recipe.eval_examples)
+                estimate = record.evaluate(step, model, test, recipe.eval_importance_samples)
+            record.draw_final_pictures(model, data.test, recipe.shown_temperature)
+            return Outcome(step, None, *estimate)
+    name = signal.Signals(stopping.signal).name
+    record.say(f"stopped by {name} after the last step: the same command again evaluates it and draws pictures.")
+    return Outcome(step, stopping.signal, None, None)
 
 
 def _initialize(recipe: Recipe, trainer: Trainer, data: ImageDataset, strategy: tf.distribute.Strategy) -> None:

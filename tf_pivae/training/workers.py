@@ -7,6 +7,7 @@ gradients and moments are reduced over all replicas. Only the chief (worker 0) w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
@@ -78,6 +79,9 @@ def num_workers(tf_config: str) -> int:
 class Workers:
     """What the processes of a training say to each other; every one of them must call the same methods in turn.
 
+    A context, too: at its end, unless by an error, each waits until all have come to theirs, so that nobody's
+    exit takes another down; a worker that never comes there is a `WorkerLost`.
+
     Args:
       strategy: the training's `tf.distribute.Strategy`.
     """
@@ -89,6 +93,19 @@ class Workers:
         self._is_alone = sum(len(peers) for peers in cluster.values()) < 2
         first = "chief" if "chief" in cluster else "worker"
         self.is_chief = self._is_alone or (resolver.task_type, resolver.task_id) == (first, 0)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._is_alone or error is not None:
+            return
+        with self.watched():
+            self._sum([tf.constant(1)])
+        # The first to leave may break a connection on which another still waits for its answer. So nobody leaves before
+        # all have come through the exchange above, and what breaks in this one is of no consequence.
+        with contextlib.suppress(*_CONNECTION_ERRORS):
+            self._sum([tf.constant(1)])
 
     def share(self, variables: Iterable) -> None:
         """Sets every worker's variables to the chief's."""
@@ -109,12 +126,6 @@ class Workers:
             return False
         with self.watched():
             return bool(self._sum([tf.constant(int(requested))])[0])
-
-    def wait(self) -> None:
-        """Returns when every worker is here."""
-        if not self._is_alone:
-            with self.watched():
-                self._sum([tf.constant(1)])
 
     def watched(self) -> AbstractContextManager:
         """A context in which the loss of another worker is a `WorkerLost`."""
