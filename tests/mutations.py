@@ -568,7 +568,7 @@ MUTATIONS = [
     Mutation(
         "steps in parts: batch normalisation by the moments of each part",
         "tf_pivae/training/accumulation.py",
-        "coupled = self._training and self.pivae.flow is not None and self.pivae.flow.couples_images",
+        "coupled = training and self.pivae.flow is not None and self.pivae.flow.couples_images",
         "coupled = False",
         "tests/training/test_accumulation.py",
     ),
@@ -757,6 +757,20 @@ MUTATIONS = [
         "whole_numbers(*SEEDS, seed=seed)",
         "whole_numbers(SEEDS[0], seed=seed)",
         "tests/test_arguments.py",
+    ),
+    Mutation(
+        "q alone: the KL counts as little as it did for the model",
+        "tf_pivae/training/trainer.py",
+        "kl_weight = 1.0 if stage.posterior_alone else self._kl_weight()",
+        "kl_weight = self._kl_weight()",
+        "tests/training/test_stages.py",
+    ),
+    Mutation(
+        "q alone: sigma goes with it, and the samples change",
+        "tf_pivae/training/trainer.py",
+        "variables = self.pivae.posterior_variables if stage.posterior_alone",
+        "variables = self.pivae.inference_variables if stage.posterior_alone",
+        "tests/training/test_stages.py",
     ),
     Mutation(
         "several workers: whoever leaves first takes down who waits for its last answer",

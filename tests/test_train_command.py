@@ -17,6 +17,8 @@ from forking import Popen, run
 from PIL import Image
 from shipped import CHANNELS, HEIGHT, WIDTH
 
+from tf_pivae.publish.folder import publish
+
 TINY = str(Path(__file__).parent / "tiny.gin")
 
 
@@ -278,6 +280,9 @@ def test_a_run_begins_with_the_model_and_the_critic_of_another(finished, tmp_pat
     critic = [name for name in before if name.startswith("critic/")]
     assert critic
     assert all(np.array_equal(before[name], after[name]) for name in critic)
+    publish(tmp_path / "same", tmp_path / "published")
+    card = (tmp_path / "published" / "model_card.md").read_text()
+    assert f"1 steps of 8 images, from the weights of `{finished[0]}` on, by likelihood and by an adversary" in card
     result = train(tmp_path / "other", initial, *still, "plain_critic.widths=(8, 16)")
     assert result.returncode == 0, result.stderr
     assert re.search(r"the critic starts anew, .*: critic/\S+ is \[.*\] there and \[.*\] here", result.stderr)

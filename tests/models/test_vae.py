@@ -112,14 +112,14 @@ def test_sampling_noise_reaches_every_group(vae):
 
 def test_inference_variables_do_not_move_the_sampler(vae):
     before = vae.sample_mean(RowNoise(0, 3)).numpy()
-    saved = [v.numpy() for v in vae.inference_variables]
+    saved = [v.numpy() for v in [vae.log_sigma, *vae.posterior_variables]]
     y = _normal([3, *SHAPE])
     posterior = vae.infer(y, RowNoise(0, 3))[0][0].z.numpy()
-    for variable in vae.inference_variables:
+    for variable in [vae.log_sigma, *vae.posterior_variables]:
         variable.assign_add(0.5 * tf.random.stateless_normal(variable.shape, [0, 1]))
     np.testing.assert_array_equal(vae.sample_mean(RowNoise(0, 3)), before)
     assert np.abs(vae.infer(y, RowNoise(0, 3))[0][0].z - posterior).max() > 1e-3
-    for variable, value in zip(vae.inference_variables, saved, strict=True):
+    for variable, value in zip([vae.log_sigma, *vae.posterior_variables], saved, strict=True):
         variable.assign(value)
 
 

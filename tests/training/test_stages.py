@@ -8,6 +8,7 @@ import tensorflow as tf
 from small_trainer import (
     BATCH,
     assert_same,
+    gradients_of,
     moments_of,
     outside_the_head,
     small_critic,
@@ -17,17 +18,19 @@ from small_trainer import (
     values_of,
 )
 
+from tf_pivae.models.dequantization import EdgeBins
 from tf_pivae.noise import RowNoise
 from tf_pivae.training import losses
 from tf_pivae.training.accumulation import AccumulatingTrainer
 from tf_pivae.training.balance import GradientBalance
+from tf_pivae.training.optimizer import OPTIMIZERS, Adamax
 from tf_pivae.training.regularizers import R1
 from tf_pivae.training.trainer import Trainer
 
 
 def _step(trainer, seed=0):
     step = int(trainer.step)
-    metrics = trainer.train_step(tf.constant(small_images(seed=seed)), trainer.has_adversary(step))
+    metrics = trainer.train_step(tf.constant(small_images(seed=seed)), trainer.stage(step))
     return {name: float(value) for name, value in metrics.items()}
 
 
@@ -129,7 +132,47 @@ def test_a_lazy_regulariser_is_stronger_and_rarer(randomize, trainer):
         assert_same(values_of(lazy.critic.variables), values_of(eager.critic.variables), rtol=1e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("options", [dict(adversarial_start=3), dict(balance=GradientBalance)])
+@pytest.mark.parametrize("trainer", [Trainer, functools.partial(AccumulatingTrainer, num_parts=2)])
+def test_q_alone_follows_the_bound(randomize, trainer):
+    """A step of gradient descent, beside the gradient of minus the bound: no floor, no weight, the running moments."""
+    rate = 1e-3
+    optimizer = functools.partial(OPTIMIZERS["SGD"], learning_rate=rate)
+    settings = dict(free_nats=2.0, kl_weight=0.5, dequantization=EdgeBins, generator_optimizer=optimizer)
+    trainer = small_trainer(randomize, critic=None, posterior_start=0, trainer=trainer, **settings)
+    variables = trainer.pivae.posterior_variables
+    with tf.GradientTape() as tape:
+        bound = trainer.pivae.bound(small_images(), RowNoise(0, BATCH).fold_in("likelihood"))
+        loss = -tf.reduce_mean(bound.log_prob)
+    expected = [v - rate * g for v, g in zip(variables, gradients_of(tape, loss, variables), strict=True)]
+    _step(trainer)
+    assert_same(values_of(variables), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", [Adamax, OPTIMIZERS["Adam"]])
+def test_q_alone_leaves_the_model_and_the_critic_as_they_are(randomize, optimizer):
+    """Although both optimisers remember the gradients of a step before."""
+    trainer = small_trainer(
+        randomize, posterior_start=1, dequantization=EdgeBins, generator_optimizer=optimizer, moving_average=True
+    )
+    model = trainer.pivae
+    assert {"critic_loss", "bits_per_dim"} <= _step(trainer).keys()
+    samples = model.sample(3)
+    others = _others(trainer)
+    before = values_of(model.posterior_variables)
+    assert "critic_loss" not in _step(trainer, 1)
+    assert_same(_others(trainer), others)
+    np.testing.assert_array_equal(model.sample(3), samples)
+    assert all(np.any(a != b) for a, b in zip(before, values_of(model.posterior_variables), strict=True))
+
+
+def _others(trainer):
+    """The values of all variables that q does not consist of."""
+    posterior = {id(variable) for variable in trainer.pivae.posterior_variables}
+    variables = [*trainer.pivae.variables, *trainer.critic.variables, *trainer.critic_optimizer.variables]
+    return values_of(variable for variable in variables if id(variable) not in posterior)
+
+
+@pytest.mark.parametrize("options", [dict(adversarial_start=3), dict(posterior_start=3), dict(balance=GradientBalance)])
 def test_what_needs_a_likelihood_says_so(randomize, options):
     with pytest.raises(ValueError, match="need a `likelihood_weight` above 0"):
         small_trainer(randomize, likelihood_weight=0.0, **options)

@@ -78,10 +78,11 @@ class HierarchicalVAE(keras.Model):
         return ["top", *(block.name for block in self.top_down if block.latent_channels)]
 
     @property
-    def inference_variables(self) -> list[keras.Variable]:
-        """The bottom-up pass, the top's posterior and sigma: trainable without a change of mu(z), z ~ p(z)."""
-        layers = [self.stem, *self.bottom_up, self.top.posterior_layer]
-        return [self.log_sigma, *(variable for layer in layers for variable in layer.trainable_variables)]
+    def posterior_variables(self) -> list[keras.Variable]:
+        """The bottom-up pass, the top's posterior and the flows of q: trainable without a change of mu(z), z ~ p(z)."""
+        flows = [block.posterior for block in self.top_down if block.latent_channels]
+        layers = [self.stem, *self.bottom_up, self.top.posterior_layer, *flows]
+        return [variable for layer in layers for variable in layer.trainable_variables]
 
     def encode(self, y: tf.Tensor, labels: tf.Tensor | None = None) -> tuple[tf.Tensor, list[Evidence]]:
         """Bottom-up pass: y [B, H, W, C] -> the last features, and the blocks' `Evidence`, the lowest first."""

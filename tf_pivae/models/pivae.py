@@ -259,6 +259,11 @@ class PiVAE(ImageMethods, keras.Model):
         return [] if self.flow is None else self.flow.trainable_variables
 
     @property
+    def posterior_variables(self) -> list[keras.Variable]:
+        """The variables of q(v|x) and q(z|y) alone, which no sample depends on."""
+        return [*self.dequantization.trainable_variables, *self.vae.posterior_variables]
+
+    @property
     def inference_variables(self) -> list[keras.Variable]:
         """The variables of q(v|x), q(z|y) and sigma, which the generator's mean does not depend on (section 5.1)."""
-        return [*self.dequantization.trainable_variables, *self.vae.inference_variables]
+        return [self.vae.log_sigma, *self.posterior_variables]

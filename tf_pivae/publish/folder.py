@@ -120,6 +120,7 @@ def model_card(name: str, run_dir: str | Path, step: int, model: PiVAE, evaluati
     weights = num_elements(model.trainable_variables)
     head = num_elements(model.flow_variables)
     recipe = loading.recipe_of(run_dir)
+    start = "" if recipe.initial_run is None else f", from the weights of `{recipe.initial_run}` on,"
     average = "; the weights are their moving average" if facts["moving_average"] else ""
     return f"""\
 # {name}
@@ -133,7 +134,7 @@ It was published by tf_pivae {__version__}.
 - **Images**: {height}x{width}x{channels}, {facts["num_bins"]} levels{conditional}.
 - **Weights**: {weights:,}, of which {head:,} are the invertible head's.
 - **Latent groups**: {", ".join(model.vae.group_names)}.
-- **Trained** for {step:,} steps of {recipe.batch_size} images by {_objectives(recipe, facts)}{average}.
+- **Trained** for {step:,} steps of {recipe.batch_size} images{start} by {_objectives(recipe, facts)}{average}.
 - **Configuration**: `config.gin` in this folder has every setting; `python -m tf_pivae.train --gin_file=config.gin
   --run_dir=RUN` trains it again.
 - **Machine**: {_machine(run_dir)}.

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from tf_pivae.configurable import Depth, configurable
 from tf_pivae.layers.moments import replica_mean
 from tf_pivae.noise import RowNoise
 from tf_pivae.training.gradients import Gradients, add, pulled
-from tf_pivae.training.trainer import Samples, Trainer
+from tf_pivae.training.trainer import Samples, Stage, Trainer
 
 
 @configurable
@@ -45,26 +46,31 @@ class AccumulatingTrainer(Trainer):
             )
 
     def _likelihood_gradients(
-        self, images: tf.Tensor, labels: tf.Tensor | None, noise: RowNoise
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor | None,
+        noise: RowNoise,
+        variables: list[keras.Variable],
+        stage: Stage,
     ) -> tuple[Gradients, dict[str, tf.Tensor]]:
         noise = noise.fold_in("likelihood")
-        variables = self.generator_variables
-        coupled = self._training and self.pivae.flow is not None and self.pivae.flow.couples_images
+        training = self._moves_moments(stage)
+        coupled = training and self.pivae.flow is not None and self.pivae.flow.couples_images
         with tf.GradientTape() as head_tape:
             rows = self.pivae.features(images, noise, training=True) if coupled else images
 
         def bound(noise, rows, labels):
-            features = rows if coupled else self.pivae.features(rows, noise, self._training)
+            features = rows if coupled else self.pivae.features(rows, noise, training)
             return self.pivae.bound_of_features(features, noise, labels)
 
-        kl = self._mean_kl(bound, noise, rows, labels) if self.free_nats > 0.0 else None
+        kl = self._mean_kl(bound, noise, rows, labels) if self._free_nats(stage) > 0.0 else None
 
         def part(noise, rows, labels):
             inputs = list(rows) if coupled else []
             with tf.GradientTape() as tape:
                 tape.watch(inputs)
                 terms = bound(noise, rows, labels)
-                loss = self._coverage_loss(terms, replica_mean if kl is None else _in_place_of_the_mean(kl))
+                loss = self._coverage_loss(terms, stage, replica_mean if kl is None else _in_place_of_the_mean(kl))
             gradients = pulled(tape, loss, [*variables, *inputs])
             return (gradients[: len(variables)], self._bound_metrics(terms)), gradients[len(variables) :]
 

@@ -193,7 +193,7 @@ class _Loop:
         recipe = self.recipe
         batches = self._batches(start_step)
         train_step = tf.function(  # Traced once for each stage.
-            lambda batch, adversary: self.strategy.run(self.trainer.train_step, args=(batch, adversary)),
+            lambda batch, stage: self.strategy.run(self.trainer.train_step, args=(batch, stage)),
             autograph=False,
             jit_compile=self.trainer.jit_compile,
         )
@@ -202,7 +202,7 @@ class _Loop:
         saved_step = None
         while step < recipe.num_steps and not self.workers.stop_requested(step, self.stopping.signal is not None):
             with self.workers.watched():
-                pending.append(train_step(next(batches), self.trainer.has_adversary(step)))
+                pending.append(train_step(next(batches), self.trainer.stage(step)))
             step += 1
             self.recorder.advance()
             logs = step % recipe.log_every == 0 or step == recipe.num_steps

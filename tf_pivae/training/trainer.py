@@ -20,6 +20,16 @@ from tf_pivae.training.keras_methods import KerasMethods
 from tf_pivae.training.optimizer import Adamax, WholeSteps
 
 
+class Stage(NamedTuple):
+    """What a step trains; a graph is of one stage."""
+
+    adversary: bool = True  # the critic, where there is one, and the generator by it
+    posterior_alone: bool = False  # q, by the bound itself; the model, and so every sample, stays as it is
+
+
+_ALL = Stage()
+
+
 @configurable
 class Trainer(KerasMethods):
     """Trains a `PiVAE` by likelihood, by an adversary, or by both (method, section 4).
@@ -43,6 +53,8 @@ class Trainer(KerasMethods):
       adversarial_weight: float, lambda_adv; 100 belongs to D = 3072 (appendix A.4). With `balance`, a share.
       adversarial_start: int, steps by likelihood alone, before which the critic is neither computed nor trained.
       adversarial_ramp_steps: int, steps from there on over which lambda_adv grows linearly; 0 is off.
+      posterior_start: None, or int, steps after which q alone goes on, by the bound itself, without `free_nats` or a
+        weight of the KL: the model and its samples stay as they are, and the bound comes closer to log p.
       balance: None, or a function that returns a `GradientBalance`, which sets lambda_adv step by step.
       critic_loss: a function (real_logits, fake_logits) -> scalar: `logistic_loss` (the paper's) or `hinge_loss`.
       regularizer: None, or a function that returns what is added to the critic's loss, see
@@ -72,6 +84,7 @@ class Trainer(KerasMethods):
         adversarial_weight: NonNegative = 100.0,
         adversarial_start: Index = 0,
         adversarial_ramp_steps: Index = 0,
+        posterior_start: Index | None = None,
         balance: Callable[[], GradientBalance] | None = None,
         critic_loss: Callable[..., tf.Tensor] = losses.logistic_loss,
         regularizer: Callable[[], Callable] | None = regularizers.GradientPenalty,
@@ -96,8 +109,8 @@ class Trainer(KerasMethods):
             raise ValueError("`inference_only` trains by likelihood alone: set `critic` to None.")
         if critic is None and likelihood_weight == 0.0:
             raise ValueError("nothing to train: give a `critic`, or a `likelihood_weight` above 0.")
-        if likelihood_weight == 0.0 and (adversarial_start or balance is not None):
-            raise ValueError("`adversarial_start` and `balance` need a `likelihood_weight` above 0.")
+        if likelihood_weight == 0.0 and (adversarial_start or balance is not None or posterior_start is not None):
+            raise ValueError("`adversarial_start`, `balance` and `posterior_start` need a `likelihood_weight` above 0.")
         self.pivae = pivae
         self.critic = critic
         self.moving_average = moving_average
@@ -105,6 +118,7 @@ class Trainer(KerasMethods):
         self.adversarial_weight = adversarial_weight
         self.adversarial_start = adversarial_start
         self.adversarial_ramp_steps = adversarial_ramp_steps
+        self.posterior_start = posterior_start
         self.balance = None if balance is None or critic is None else balance()
         self.critic_loss = critic_loss
         self.critic_steps = critic_steps
@@ -119,7 +133,6 @@ class Trainer(KerasMethods):
         adamax = functools.partial(Adamax, learning_rate=learning_rate, beta_1=beta_1, beta_2=beta_2)
         self.generator_optimizer = (generator_optimizer or adamax)(name="generator_optimizer")
         self.inference_only = inference_only
-        self._training = not inference_only  # A generator that stays as it is keeps its running moments too.
         self.generator_optimizer.build(self.generator_variables)
         self.critic_optimizer = None
         if critic is not None:
@@ -177,17 +190,17 @@ class Trainer(KerasMethods):
 
     # One step.
 
-    def has_adversary(self, step: int) -> bool:
-        """Whether the step after so many has an adversarial part."""
-        return self.critic is not None and step >= self.adversarial_start
+    def stage(self, step: int) -> Stage:
+        """What the step after so many trains."""
+        alone = self.posterior_start is not None and step >= self.posterior_start
+        return Stage(self.critic is not None and step >= self.adversarial_start and not alone, alone)
 
-    def train_step(self, data: tf.Tensor | tuple[tf.Tensor, tf.Tensor], adversary: bool = True) -> dict[str, tf.Tensor]:
+    def train_step(self, data: tf.Tensor | tuple[tf.Tensor, tf.Tensor], stage: Stage = _ALL) -> dict[str, tf.Tensor]:
         """Algorithm 1: the gradient of L_C; the critic's updates; the gradient of L_Q; the generator's update.
 
         Args:
           data: uint8 images [b, H, W, C], this replica's slice of the global batch; or (images, int labels [b]).
-          adversary: `has_adversary` of this step, where there is a critic: a graph is of one stage. Keras' property
-            `jit_compile` says whether XLA compiles it.
+          stage: `stage` of this step. Keras' property `jit_compile` says whether XLA compiles it.
 
         Returns:
           dict of float32 scalars, averaged over replicas: every loss term in nats per image, KLs by latent group.
@@ -196,13 +209,13 @@ class Trainer(KerasMethods):
         labels = labels if self.pivae.num_classes else None
         self.check_batch(images.shape[0])
         noise = self._step_noise(images.shape[0])
-        variables = self.generator_variables
+        variables = self.pivae.posterior_variables if stage.posterior_alone else self.generator_variables
         metrics = {}
         gradients: Gradients = [None] * len(variables)
         log_ratio = None
         if self.likelihood_weight > 0.0:
-            gradients, metrics = self._likelihood_gradients(images, labels, noise)
-        if adversary and self.critic is not None:
+            gradients, metrics = self._likelihood_gradients(images, labels, noise, variables, stage)
+        if stage.adversary and self.critic is not None:
             skipped = 0.0
             for i in range(self.critic_steps):
                 draw = f"adversary/{i}"
@@ -234,13 +247,18 @@ class Trainer(KerasMethods):
     # Its parts: gradients beside their variables, and metrics.
 
     def _likelihood_gradients(
-        self, images: tf.Tensor, labels: tf.Tensor | None, noise: RowNoise
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor | None,
+        noise: RowNoise,
+        variables: list[keras.Variable],
+        stage: Stage,
     ) -> tuple[Gradients, dict[str, tf.Tensor]]:
-        """Gradients of L_C for `generator_variables`, and metrics."""
+        """Gradients of L_C for the variables of the stage, and metrics; images, labels and noise are the step's."""
         with tf.GradientTape() as tape:
-            bound = self.pivae.bound(images, noise.fold_in("likelihood"), self._training, labels)
-            loss = self._coverage_loss(bound)
-        return pulled(tape, loss, self.generator_variables), self._bound_metrics(bound)
+            bound = self.pivae.bound(images, noise.fold_in("likelihood"), self._moves_moments(stage), labels)
+            loss = self._coverage_loss(bound, stage)
+        return pulled(tape, loss, variables), self._bound_metrics(bound)
 
     def _critic_gradients(
         self, images: tf.Tensor, labels: tf.Tensor | None, noise: RowNoise, draw: str
@@ -275,7 +293,7 @@ class Trainer(KerasMethods):
     def _samples(self, noise: RowNoise, labels: tf.Tensor | None) -> "Samples":
         with tf.GradientTape() as tape:
             mean = self.pivae.vae.sample_mean(noise, labels=labels)
-            v = self.pivae.observe(mean, noise, training=self._training)
+            v = self.pivae.observe(mean, noise, training=not self.inference_only)
             return Samples(critic_scale(self.pivae.dequantization.critic_view(v)), mean, tape)
 
     def _judge(
@@ -314,8 +332,18 @@ class Trainer(KerasMethods):
     def _augmented(self, images: tf.Tensor, noise: RowNoise) -> tf.Tensor:
         return images if self.augment is None else self.augment(images, noise)
 
-    def _coverage_loss(self, bound: Bound, reduce: Callable[[tf.Tensor], tf.Tensor] = replica_mean) -> tf.Tensor:
-        return self.likelihood_weight * losses.coverage_loss(bound, self.free_nats, self._kl_weight(), reduce)
+    def _moves_moments(self, stage: Stage) -> bool:
+        """Whether the head takes a batch's moments; one that stays as it is keeps its running ones."""
+        return not (self.inference_only or stage.posterior_alone)
+
+    def _free_nats(self, stage: Stage) -> float:
+        return 0.0 if stage.posterior_alone else self.free_nats
+
+    def _coverage_loss(
+        self, bound: Bound, stage: Stage, reduce: Callable[[tf.Tensor], tf.Tensor] = replica_mean
+    ) -> tf.Tensor:
+        kl_weight = 1.0 if stage.posterior_alone else self._kl_weight()
+        return self.likelihood_weight * losses.coverage_loss(bound, self._free_nats(stage), kl_weight, reduce)
 
     def _bound_metrics(self, bound: Bound) -> dict[str, tf.Tensor]:
         metrics = losses.bound_metrics(bound, self.pivae.dimensions, self.pivae.vae.group_names)
