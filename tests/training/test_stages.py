@@ -30,6 +30,7 @@ from tf_pivae.training.trainer import Trainer
 
 def _step(trainer, seed=0):
     step = int(trainer.step)
+    trainer.begin(step)
     metrics = trainer.train_step(tf.constant(small_images(seed=seed)), trainer.stage(step))
     return {name: float(value) for name, value in metrics.items()}
 
@@ -154,21 +155,22 @@ def test_q_alone_leaves_the_model_and_the_critic_as_they_are(randomize, optimize
     trainer = small_trainer(
         randomize, posterior_start=1, dequantization=EdgeBins, generator_optimizer=optimizer, moving_average=True
     )
-    model = trainer.pivae
+    model = trainer.moving_average
     assert {"critic_loss", "bits_per_dim"} <= _step(trainer).keys()
     samples = model.sample(3)
-    others = _others(trainer)
+    others = _others(model, trainer.critic, trainer.critic_optimizer)
     before = values_of(model.posterior_variables)
     assert "critic_loss" not in _step(trainer, 1)
-    assert_same(_others(trainer), others)
+    assert_same(_others(model, trainer.critic, trainer.critic_optimizer), others)
+    assert_same(_others(trainer.pivae), _others(model))
     np.testing.assert_array_equal(model.sample(3), samples)
     assert all(np.any(a != b) for a, b in zip(before, values_of(model.posterior_variables), strict=True))
 
 
-def _others(trainer):
-    """The values of all variables that q does not consist of."""
-    posterior = {id(variable) for variable in trainer.pivae.posterior_variables}
-    variables = [*trainer.pivae.variables, *trainer.critic.variables, *trainer.critic_optimizer.variables]
+def _others(model, *parts):
+    """The values of a model's variables that q does not consist of, and of all that the other parts have."""
+    posterior = {id(variable) for variable in model.posterior_variables}
+    variables = [variable for part in (model, *parts) for variable in part.variables]
     return values_of(variable for variable in variables if id(variable) not in posterior)
 
 

@@ -202,6 +202,7 @@ class _Loop:
         saved_step = None
         while step < recipe.num_steps and not self.workers.stop_requested(step, self.stopping.signal is not None):
             with self.workers.watched():
+                self.trainer.begin(step)
                 pending.append(train_step(next(batches), self.trainer.stage(step)))
             step += 1
             self.recorder.advance()

@@ -185,6 +185,15 @@ class Trainer(KerasMethods):
             for average, variable in zip(self.moving_average.variables, self.pivae.variables, strict=True):
                 average.assign(variable)
 
+    def begin(self, step: int) -> None:
+        """What comes before the step after so many, outside of any replica, where a stage begins with it.
+
+        q alone is trained around the weights that are evaluated: those of the moving average, where it is kept.
+        """
+        if step == self.posterior_start and self.moving_average is not None:
+            for variable, average in zip(self.pivae.variables, self.moving_average.variables, strict=True):
+                variable.assign(average)
+
     def check_batch(self, rows: int) -> None:
         """Raises ValueError where a replica cannot take steps on so many images."""
 
