@@ -773,10 +773,17 @@ MUTATIONS = [
         "tests/training/test_stages.py",
     ),
     Mutation(
+        "q alone: around weights that are not those evaluated",
+        "tf_pivae/training/loop.py",
+        "if stage != previous:",
+        "if False:",
+        "tests/test_options.py",
+    ),
+    Mutation(
         "several workers: whoever leaves first takes down who waits for its last answer",
         "tf_pivae/training/workers.py",
-        "with contextlib.suppress(*_CONNECTION_ERRORS):",
-        "with self.watched():",
+        "with Stopping(), contextlib.suppress(*_CONNECTION_ERRORS):",
+        "with Stopping(), self.watched():",
         "tests/training/test_workers.py",
     ),
     # A GPU's day.

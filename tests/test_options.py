@@ -163,6 +163,11 @@ def test_all_options_train_together(together):
     assert not any(line.get("skipped_generator") or line.get("skipped_critic") for line in lines)
     assert all(line["critic_regularization"] > 0.0 for line in lines[:2])
     assert "critic_loss" not in lines[2], "q alone comes last"
+    values = _variables(run_dir, 12)
+    averages = {name: value for name, value in values.items() if "moving_average/" in name and "coupling" in name}
+    assert averages
+    for name, value in averages.items():
+        np.testing.assert_array_equal(values[name.replace("moving_average/", "pivae/")], value, err_msg=name)
     images = bundled(image_size=16, num_examples=(1, 8)).test.images >> 3
     best = min(validated, key=lambda line: line["validation/bits_per_dim"])
     bits = tf_pivae.load(run_dir, step="best").bits_per_dim(images, seed=1).mean()

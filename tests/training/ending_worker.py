@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 
 from tf_pivae.training.workers import Workers, default_strategy
 
@@ -10,5 +11,6 @@ if __name__ == "__main__":
     with Workers(default_strategy()) as workers:
         if exchanges == 1:
             workers.stop_requested(0, requested=False)  # The same exchange as the first one at the end.
+            time.sleep(1.0)  # Until the other has its answer, too.
         if exchanges < 2:
             os._exit(0)

@@ -30,8 +30,9 @@ from tf_pivae.training.trainer import Trainer
 
 def _step(trainer, seed=0):
     step = int(trainer.step)
-    trainer.begin(step)
-    metrics = trainer.train_step(tf.constant(small_images(seed=seed)), trainer.stage(step))
+    stage = trainer.stage(step)
+    trainer.begin(stage)
+    metrics = trainer.train_step(tf.constant(small_images(seed=seed)), stage)
     return {name: float(value) for name, value in metrics.items()}
 
 
@@ -147,6 +148,13 @@ def test_q_alone_follows_the_bound(randomize, trainer):
     expected = [v - rate * g for v, g in zip(variables, gradients_of(tape, loss, variables), strict=True)]
     _step(trainer)
     assert_same(values_of(variables), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_q_alone_begins_with_the_model_that_it_is_given(randomize):
+    trainer = small_trainer(randomize, critic=None, posterior_start=0, moving_average=True)
+    sigma = float(trainer.pivae.vae.log_sigma)
+    trainer.initialize(small_images(), weights=False)
+    assert [float(model.vae.log_sigma) for model in (trainer.pivae, trainer.moving_average)] == [sigma, sigma]
 
 
 @pytest.mark.parametrize("optimizer", [Adamax, OPTIMIZERS["Adam"]])

@@ -113,8 +113,10 @@ def test_only_who_leaves_before_all_have_come_to_the_end_is_lost(tmp_path):
         (tmp_path / name).mkdir()
     # At once, since TensorFlow takes ten seconds to give a connection up.
     pairs = {name: start_scripts(tmp_path / name, "ending_worker.py", [[2], [n]]) for name, n in leaves.items()}
-    wait(pairs["between"], tmp_path / "between", [0, 0])
-    wait(pairs["before"], tmp_path / "before", [1, 0])
+    try:
+        wait(pairs["between"], tmp_path / "between", [0, 0])
+    finally:
+        wait(pairs["before"], tmp_path / "before", [1, 0])
     assert "tf_pivae.errors.WorkerLost: another worker is gone" in (tmp_path / "before" / "log-0").read_text()
 
 

@@ -24,8 +24,8 @@ Written by `python -m tf_pivae.describe --output=docs/architectures.md`; `python
 
 {table}
 
-- **encoder**: trainable weights of the bottom-up pass, of the top's posterior, and sigma. **decoder**: the rest of the
-  VAE; its blocks hold the prior's and the posterior's top-down part (and the IAF). Together they are the "Generator" of
+- **encoder**: trainable weights of the bottom-up pass, of the top's posterior, of the IAF, and sigma. **decoder**: the
+  rest of the VAE; its blocks hold the prior's and the posterior's top-down part. Together they are the "Generator" of
   the paper's Table 6. **head**: the Real-NVP.
 - **bound**, **sample**: one image, one draw of the noise. **step**: a whole training step, critic and generator,
   forward and backward. Counted on TensorFlow's graph: convolutions and matrix products, a multiplication and an

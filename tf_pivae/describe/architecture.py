@@ -41,7 +41,7 @@ class Block(NamedTuple):
 class Parameters(NamedTuple):
     """Numbers of trainable weights."""
 
-    inference: int  # bottom-up pass, the top's posterior, sigma: what the GAN trains in its second stage alone
+    inference: int  # bottom-up pass, posteriors of their own, sigma: what the GAN trains in its second stage alone
     generative: int  # the rest of the VAE
     head: int
     critic: int

@@ -260,10 +260,10 @@ class PiVAE(ImageMethods, keras.Model):
 
     @property
     def posterior_variables(self) -> list[keras.Variable]:
-        """The variables of q(v|x) and q(z|y) alone, which no sample depends on."""
+        """What q(v|x) and q(z|y) have to themselves, on which no sample depends: the tails, the encoder, the flows."""
         return [*self.dequantization.trainable_variables, *self.vae.posterior_variables]
 
     @property
     def inference_variables(self) -> list[keras.Variable]:
         """The variables of q(v|x), q(z|y) and sigma, which the generator's mean does not depend on (section 5.1)."""
-        return [self.vae.log_sigma, *self.posterior_variables]
+        return [*self.dequantization.trainable_variables, self.vae.log_sigma, *self.vae.posterior_variables]

@@ -18,7 +18,8 @@ class KerasMethods(keras.Model):
     Images are uint8 [N, H, W, C]; labels are `y`. What `fit` reports are the metrics of an epoch's last step; with
     `validation_data` also `val_bits_per_dim`, that of all these images at K = 1. `trainer.optimizer` is the
     generator's, for callbacks that set a learning rate. The state after `fit` depends on what Keras draws for the order
-    of the images: a run that is to be resumed is `tf_pivae.train`'s.
+    of the images: a run that is to be resumed is `tf_pivae.train`'s. So are stages: `fit` trains all parts
+    in every step.
     """
 
     pivae: PiVAE

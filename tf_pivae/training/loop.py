@@ -200,10 +200,14 @@ class _Loop:
         pending = []
         step = start_step
         saved_step = None
+        previous = None
         while step < recipe.num_steps and not self.workers.stop_requested(step, self.stopping.signal is not None):
+            stage = self.trainer.stage(step)
             with self.workers.watched():
-                self.trainer.begin(step)
-                pending.append(train_step(next(batches), self.trainer.stage(step)))
+                if stage != previous:
+                    self.trainer.begin(stage)
+                pending.append(train_step(next(batches), stage))
+            previous = stage
             step += 1
             self.recorder.advance()
             logs = step % recipe.log_every == 0 or step == recipe.num_steps

@@ -53,8 +53,9 @@ class Trainer(KerasMethods):
       adversarial_weight: float, lambda_adv; 100 belongs to D = 3072 (appendix A.4). With `balance`, a share.
       adversarial_start: int, steps by likelihood alone, before which the critic is neither computed nor trained.
       adversarial_ramp_steps: int, steps from there on over which lambda_adv grows linearly; 0 is off.
-      posterior_start: None, or int, steps after which q alone goes on, by the bound itself, without `free_nats` or a
-        weight of the KL: the model and its samples stay as they are, and the bound comes closer to log p.
+      posterior_start: None, or int, steps after which q alone goes on (`PiVAE.posterior_variables`), by the bound
+        itself, without `free_nats` or a weight of the KL: the model, the moving average where it is kept, and so every
+        sample, stays as it is (`begin`).
       balance: None, or a function that returns a `GradientBalance`, which sets lambda_adv step by step.
       critic_loss: a function (real_logits, fake_logits) -> scalar: `logistic_loss` (the paper's) or `hinge_loss`.
       regularizer: None, or a function that returns what is added to the critic's loss, see
@@ -174,8 +175,11 @@ class Trainer(KerasMethods):
     def initialize(self, images: np.ndarray, labels: np.ndarray | None = None, weights: bool = True) -> None:
         """Data-dependent initialisation from the first global batch, uint8 [B, H, W, C], outside of any replica.
 
-        `weights=False` sets sigma alone, for a model that is already trained.
+        `weights=False` sets sigma alone, for a model that is already trained; not even sigma where q alone is to be.
         """
+        if not weights and self.stage(0).posterior_alone:
+            self.synchronize_moving_average()
+            return
         self.pivae.initialize(images, self.seed, labels, weights=weights)
         self.synchronize_moving_average()
 
@@ -185,14 +189,16 @@ class Trainer(KerasMethods):
             for average, variable in zip(self.moving_average.variables, self.pivae.variables, strict=True):
                 average.assign(variable)
 
-    def begin(self, step: int) -> None:
-        """What comes before the step after so many, outside of any replica, where a stage begins with it.
+    def begin(self, stage: Stage) -> None:
+        """What comes before a process's first step of a stage, outside of any replica.
 
         q alone is trained around the weights that are evaluated: those of the moving average, where it is kept.
         """
-        if step == self.posterior_start and self.moving_average is not None:
+        if stage.posterior_alone and self.moving_average is not None:
+            posterior = {id(variable) for variable in self.pivae.posterior_variables}
             for variable, average in zip(self.pivae.variables, self.moving_average.variables, strict=True):
-                variable.assign(average)
+                if id(variable) not in posterior:
+                    variable.assign(average)
 
     def check_batch(self, rows: int) -> None:
         """Raises ValueError where a replica cannot take steps on so many images."""

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 import tensorflow as tf
 
 from tf_pivae.errors import UserError, WorkerLost, first_line
+from tf_pivae.training.stopping import Stopping
 
 _CONNECTION_ERRORS = (
     tf.errors.AbortedError,
@@ -100,11 +101,11 @@ class Workers:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._is_alone or error is not None:
             return
-        with self.watched():
+        with Stopping(), self.watched():  # A signal changes nothing any more.
             self._sum([tf.constant(1)])
         # The first to leave may break a connection on which another still waits for its answer. So nobody leaves before
         # all have come through the exchange above, and what breaks in this one is of no consequence.
-        with contextlib.suppress(*_CONNECTION_ERRORS):
+        with Stopping(), contextlib.suppress(*_CONNECTION_ERRORS):
             self._sum([tf.constant(1)])
 
     def share(self, variables: Iterable) -> None:
