@@ -53,7 +53,7 @@ def variances(model: PiVAE, images: np.ndarray, draws: int) -> dict[str, float]:
     def variance(place: int) -> float:
         seeds = [[1 + draw if i == place else 0 for i in range(3)] for draw in range(draws)]
         weights = [log_weight(*(tf.constant(seed, tf.int64) for seed in row)) for row in seeds]
-        return float(np.var(np.stack(weights), axis=0, ddof=1).mean())
+        return float(np.var(np.stack(weights), axis=0, ddof=1, dtype=np.float64).mean())
 
     return {"z": variance(2), "edge pixels": variance(0), "other pixels": variance(1)}
 

@@ -28,5 +28,5 @@ def test_variances_are_those_of_the_bound_itself():
 
         actual = variances(model, images, 3)
         for part, seeds in ((pixels, [(1, 0), (2, 0), (3, 0)]), ("z", [(0, 1), (0, 2), (0, 3)])):
-            expected = np.stack([log_weight(*pair) for pair in seeds]).var(0, ddof=1).mean()
+            expected = np.stack([log_weight(*pair) for pair in seeds]).var(0, ddof=1, dtype=np.float64).mean()
             assert actual[part] == pytest.approx(expected, rel=1e-3)
