@@ -107,8 +107,8 @@ MUTATIONS = [
     Mutation(
         "automatic precision: a run that goes on takes the machine's",
         "tf_pivae/training/precision.py",
-        "dtype = recorded or automatic_dtype()",
-        "dtype = automatic_dtype()",
+        "dtype = recorded\n",
+        "dtype = automatic_dtype()\n",
         "tests/training/test_precision.py",
     ),
     Mutation(

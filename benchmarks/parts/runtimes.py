@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks import cases
-from benchmarks.process import ROOT, Competitor, Timing, compare
-from benchmarks.report import Section, failures, milliseconds
+from benchmarks.process import ROOT, Competitor, Timing, compare, ratio
+from benchmarks.report import Section, failures, milliseconds, worst_of
 
 if TYPE_CHECKING:
     from benchmarks.process import Pool
@@ -37,38 +37,61 @@ for case in json.loads(sys.argv[1]):
 
 
 def run(pool: Pool, options: Options) -> Section:
-    """Start, memory, latency, throughput and difference for each K and batch size; a process for each."""
+    """Start, memory, latency, throughput and difference for each width, K and batch size; a process for each."""
     rows = []
     notes = []
+    measured = []
     systems = [name for name in SYSTEMS if name != "eager" or name in options.peers]
     counts = _SAMPLES[1:] if options.quick else _SAMPLES
     with tempfile.TemporaryDirectory() as folder:
-        model = dict(kind="iaf_res", factor=min(options.factors), side=16)
         exports = [
-            cases.case("log_prob", **model, importance_samples=samples) | {"folder": f"{folder}/{samples}"}
+            cases.case("log_prob", "iaf_res", factor, side=16, importance_samples=samples)
+            | {"folder": f"{folder}/{factor}/{samples}"}
+            for factor in options.factors
             for samples in counts
         ]
         subprocess.run([sys.executable, "-c", _EXPORT, json.dumps(exports)], cwd=ROOT, check=True, stdout=sys.stderr)
-        for samples, case in zip(counts, exports, strict=True):
-            for batch in options.batches:
-                pool.close()
-                competitors = {name: Competitor(name, case | {"batch": batch}) for name in systems}
-                results = compare(pool, competitors, options.rounds, min(options.budget, _BUDGET))
-                exact = _values(pool, results, "tensorflow")
-                for name, result in results.items():
-                    values = _values(pool, results, name) if name != "eager" else None
-                    rows.append(_row(samples, batch, name, result, values, exact))
-                    options.say(" | ".join(rows[-1]))
-                notes += failures(results)
+        for case in [case | {"batch": batch} for case in exports for batch in options.batches]:
+            pool.close()
+            competitors = {name: Competitor(name, case) for name in systems}
+            results = compare(pool, competitors, options.rounds, min(options.budget, _BUDGET))
+            exact = _values(pool, results, "tensorflow")
+            for name, result in results.items():
+                values = _values(pool, results, name) if name != "eager" else None
+                rows.append(_row(case, name, result, values, exact))
+                options.say(" | ".join(rows[-1]))
+            measured.append((case, {name: r for name, r in results.items() if isinstance(r, Timing)}))
+            notes += failures(results)
     text = (
-        f"`log_prob` of an export (16x16 colour images, IAF, residual blocks, width {min(options.factors):g}) "
+        "`log_prob` of an export (16x16 colour images, IAF, residual blocks) "
         "through `tf_pivae.export.load`, each in a process of its own; the PyTorch twin (`benchmarks/twin`) is the "
         "same model with weights and noise of its own, eager. Start is from the start of the process to the first "
         "result, imports included; memory the highest resident size from the first call on, libraries included; the "
         "difference the largest of an image's from TensorFlow's, relative."
     )
-    header = ["K", "batch", "runtime", "start, s", "memory, MB", "a call", "images/s", "difference"]
-    return Section("Runtimes of an exported model", text, header, rows, tuple(dict.fromkeys(notes)))
+    header = ["width", "K", "batch", "runtime", "start, s", "memory, MB", "a call", "images/s", "difference"]
+    title = "Runtimes of an exported model"
+    return Section(title, text, header, rows, tuple(dict.fromkeys(notes)), _targets(measured))
+
+
+def _targets(measured):
+    """`Target`s of the fastest runtime of each case beside the twin, from pairs of a case and its timings."""
+    speed = []
+    memory = []
+    for case, results in measured:
+        exported = [name for name in results if name != "eager"]
+        if "eager" not in results or not exported:
+            continue
+        twin = results["eager"]
+        fastest = max(exported, key=lambda name: ratio(twin, results[name]).median)
+        place = f"width {case['factor']:g}, K = {case['importance_samples']}, batch {case['batch']}, {SYSTEMS[fastest]}"
+        speed.append((ratio(twin, results[fastest]).median, place))
+        if twin.peak_bytes:
+            memory.append((results[fastest].peak_bytes / twin.peak_bytes, place))
+    return (
+        *worst_of("exported, log_prob: eager PyTorch / the fastest runtime at least 1.5", 1.5, speed),
+        *worst_of("exported, log_prob: memory of that runtime / eager PyTorch at most 1", 1.0, memory, at_least=False),
+    )
 
 
 def _values(pool, results, name):
@@ -78,8 +101,9 @@ def _values(pool, results, name):
     return np.array(pool.worker(name).ask("values")["values"])
 
 
-def _row(samples, batch, name, timing, values, exact):
-    row = [str(samples), str(batch), SYSTEMS[name]]
+def _row(case, name, timing, values, exact):
+    batch = case["batch"]
+    row = [f"{case['factor']:g}", str(case["importance_samples"]), str(batch), SYSTEMS[name]]
     if not isinstance(timing, Timing):
         return [*row, *["failed"] * 5]
     is_comparable = name != "tensorflow" and values is not None and exact is not None

@@ -106,6 +106,9 @@ RUN = {
     "python -m tf_pivae.train --gin_file=cifar.gin --gin_file=options/automatic_precision.gin --run_dir=RUN": Run(
         f"{NARROW} --run_dir=runs/automatic", slow=True
     ),
+    "python -m tf_pivae.train --gin_file=demo.gin --gin_file=options/float32.gin --run_dir=runs/demo": Run(
+        f"{SHORT} --run_dir=runs/float32", slow=True
+    ),
     "python -m benchmarks.growth --folder=growth": Run("--parts=files --files=20", slow=True),
     "python -m benchmarks.fast_fid --num_images=300": Run("--num_images=4", slow=True),
     "python -m tf_pivae.evaluate --run_dir=runs/demo --metrics=bits_per_dim,fid,kid --fast": Run(

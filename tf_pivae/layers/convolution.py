@@ -14,8 +14,8 @@ _DTYPES = ("float32", "bfloat16", "auto")  # float16's range would need the loss
 
 
 def automatic_dtype() -> str:
-    """ "bfloat16" where the processor has it, else "float32"."""
-    return "bfloat16" if has_bfloat16() else "float32"
+    """ "bfloat16" where a processor computes that has it, else "float32"."""
+    return "bfloat16" if has_bfloat16() and not tf.config.list_physical_devices("GPU") else "float32"
 
 
 @configurable

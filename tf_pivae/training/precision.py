@@ -8,6 +8,7 @@ import gin
 from tf_pivae import configuration
 from tf_pivae.errors import UserError
 from tf_pivae.layers.convolution import automatic_dtype
+from tf_pivae.training.workers import num_workers
 
 _SETTING = "ConvolutionPrecision.dtype"
 
@@ -24,17 +25,26 @@ def settle(run_dir: str | Path) -> str | None:
       A line that says what was chosen and why; None where "auto" is not asked for.
 
     Raises:
-      UserError: several workers, whose processors may differ; the configuration of the run cannot be read.
+      UserError: a run that began in bfloat16 goes on with several workers, of which the chief alone may know that; the
+        configuration of the run cannot be read.
     """
     if _asked(configuration.Snapshot()) != "auto":
         return None
-    if os.environ.get("TF_CONFIG"):
-        raise UserError(f"{_SETTING} = 'auto' is for one machine: name float32 or bfloat16 for several workers.")
     path = Path(run_dir) / "config.gin"
     recorded = _asked(configuration.of_run(path)) if path.exists() else None
-    dtype = recorded or automatic_dtype()
+    if num_workers(os.environ.get("TF_CONFIG", "")) > 1:
+        if recorded == "bfloat16":
+            raise UserError(f"the run began in bfloat16: say so to every worker, --gin_param={_SETTING}='bfloat16'.")
+        dtype = "float32"
+        why = "processors of several workers may differ"
+    elif recorded:
+        dtype = recorded
+        why = "as the run began"
+    else:
+        dtype = automatic_dtype()
+        has = dtype == "bfloat16"
+        why = "the processor has bfloat16" if has else "a GPU computes, or the processor has no bfloat16"
     gin.bind_parameter(_SETTING, dtype)
-    why = "as the run began" if recorded else f"the processor has {'' if dtype == 'bfloat16' else 'no '}bfloat16"
     return f"convolutions in {dtype}: {why} ({_SETTING})."
 
 
