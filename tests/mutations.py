@@ -282,9 +282,16 @@ MUTATIONS = [
     ),
     Mutation(
         "--describe: memory without TensorFlow itself",
-        "tf_pivae/describe/architecture_text.py",
-        "a.step_bytes + (a.program_bytes or 0)) / 1e9",
-        "a.step_bytes) / 1e9",
+        "tf_pivae/describe/architecture.py",
+        "self.workspace_bytes + (self.program_bytes or 0)",
+        "self.workspace_bytes",
+        "tests/test_architecture.py",
+    ),
+    Mutation(
+        "--describe: workspace of one operation where several run at a time",
+        "tf_pivae/describe/architecture.py",
+        "_KERNEL_COPIES * operations_at_a_time() * largest",
+        "_KERNEL_COPIES * largest",
         "tests/test_architecture.py",
     ),
     # A sign in a log-det.
@@ -782,8 +789,8 @@ MUTATIONS = [
     Mutation(
         "several workers: whoever leaves first takes down who waits for its last answer",
         "tf_pivae/training/workers.py",
-        "with Stopping(), contextlib.suppress(*_CONNECTION_ERRORS):",
-        "with Stopping(), self.watched():",
+        "with contextlib.suppress(*_CONNECTION_ERRORS):",
+        "with self.watched():",
         "tests/training/test_workers.py",
     ),
     # A GPU's day.

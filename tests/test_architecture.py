@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_pivae import loading
 from tf_pivae.describe import architecture, architecture_text
-from tf_pivae.describe.graph_cost import executed, flops, peak_bytes
+from tf_pivae.describe.graph_cost import executed, flops, largest_kernel_bytes, peak_bytes
 from tf_pivae.models.critic import plain_critic
 
 
@@ -46,6 +46,7 @@ def test_flops_are_those_of_tensorflows_profiler():
     graph = _graph(step, [4, 8, 8, 2])
     assert {"Conv2DBackpropFilter", "Conv2DBackpropInput"} <= {o.type for o in graph.get_operations()}
     assert flops(graph.get_operations()) == _profiled(graph) > 0
+    assert largest_kernel_bytes(graph.get_operations()) == 4 * 4 * 4 * 3 * 5
 
 
 def test_what_leads_nowhere_is_not_executed():
@@ -165,19 +166,30 @@ def test_memory_is_the_sum_of_its_parts(measured):
     """What libraries and graphs take is that of this process, where the system tells it."""
     _, result = measured
     pattern = (
-        r"^memory   about ([\d.]+) GB: ([\d.]+) GB of weights, .* ([\d.]+) GB of tensors [^,]*(?:, ([\d.]+) GB of)?"
+        r"^memory   about ([\d.]+) GB: ([\d.]+) GB of weights, .* ([\d.]+) GB of tensors [^,]*, ([\d.]+) GB of the conv"
+        r"[^,]*(?:, ([\d.]+) GB of)?"
     )
 
     def numbers(architecture):
         line = re.search(pattern, architecture_text.describe(architecture, "NAME"), re.MULTILINE)
         return [float(number or 0.0) for number in line.groups()]
 
-    total, state, step, program = numbers(result)
-    assert total == pytest.approx(state + step + program, abs=0.021)
+    total, *parts, program = numbers(result._replace(workspace_bytes=2 * 10**9))
+    assert total == pytest.approx(sum(parts) + program, abs=0.026)
+    assert parts[-1] == 2.0
     assert program > 0.3  # TensorFlow alone.
-    total, state, step, program = numbers(result._replace(program_bytes=None))
-    assert total == pytest.approx(state + step, abs=0.016)
+    total, *parts, program = numbers(result._replace(program_bytes=None))
+    assert total == pytest.approx(sum(parts), abs=0.021)
     assert program == 0.0
+
+
+def test_convolutions_have_room_for_their_kernels(measured, monkeypatch):
+    """For each of the operations that run at a time."""
+    trainer, result = measured
+    usual = architecture.operations_at_a_time()
+    monkeypatch.setattr(architecture, "operations_at_a_time", lambda: 3 * usual)
+    again = architecture.measure(trainer, result.data, result.batch_size)
+    assert again.workspace_bytes == 3 * result.workspace_bytes > 0
 
 
 def test_needs_neither_network_nor_data(monkeypatch):

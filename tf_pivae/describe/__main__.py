@@ -33,7 +33,7 @@ Written by `python -m tf_pivae.describe --output=docs/architectures.md`; `python
 - **memory**: weights, both optimisers' moments, and the most bytes that the tensors of one training step hold if its
   operations run in the order in which they are written (a tensor lives until it is last read; views are free; in-place
   forwarding, kernel workspace and TensorFlow itself are not counted). One device, the row's whole batch.
-  `--describe` adds what TensorFlow and its graphs take on the machine at hand.
+  `--describe` adds the convolutions' workspace, and what TensorFlow and its graphs take on the machine at hand.
 
 The estimate of memory against a measurement, on two CPU cores, one operation at a time: how much the peak of the
 process grows from batch 8 to batch 128, divided by 120. PiVAE of Table 1: estimated 8.9 MB an image, measured 9.2.
@@ -41,7 +41,7 @@ CQFG: estimated 10.0, measured 12.6. What does not depend on the batch came out 
 and 0.3 GB (CQFG).
 
 With TensorFlow and its graphs, as `--describe` says it, against the most that a process held in training steps of batch
-16, on one core: `vae` 1.05 GB and 1.09, `pivae` 1.25 and 1.25, `cqfg` 1.42 and 1.48, `cqfg_iaf_res` 1.53 and 1.60.
+16, on one core: `vae` 1.07 GB and 1.08, `pivae` 1.25 and 1.23, `cqfg` 1.45 and 1.49, `cqfg_iaf_res` 1.54 and 1.56.
 """
 
 

@@ -14,8 +14,9 @@ import keras
 import tensorflow as tf
 
 from tf_pivae.data.specification import specification
-from tf_pivae.describe.graph_cost import executed, flops, peak_bytes
+from tf_pivae.describe.graph_cost import executed, flops, largest_kernel_bytes, peak_bytes
 from tf_pivae.noise import RowNoise
+from tf_pivae.system.threads import operations_at_a_time
 from tf_pivae.training.building import num_elements
 from tf_pivae.training.recipe import Recipe
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 # What TensorFlow holds for an operation of a graph that it runs: optimised copies, the kernel, the executor's tables.
 # Measured in steps of 1,500 to 10,000 operations, with what lies idle between tensors in its regions of memory.
 _OPERATION_BYTES = 24_000
+# Copies of the largest kernel for each of the operations that run at a time: the library of convolutions brings kernels
+# into a layout of its own. Measured with a model of 100 million weights, one and two operations at a time.
+_KERNEL_COPIES = 2
 
 
 class Block(NamedTuple):
@@ -66,7 +70,13 @@ class Architecture(NamedTuple):
     batch_size: int
     state_bytes: int  # weights, moments, moving average
     step_bytes: int  # most that the tensors of one training step hold, see `graph_cost.peak_bytes`
+    workspace_bytes: int  # of the convolutions that run at a time on this machine
     program_bytes: int | None  # what a process that trains holds beside them, on this machine; None: it does not tell
+
+    @property
+    def all_bytes(self) -> int:
+        """What a process that trains holds, as far as the machine tells."""
+        return self.state_bytes + self.step_bytes + self.workspace_bytes + (self.program_bytes or 0)
 
 
 def configured() -> tuple[Trainer, Specification, int]:
@@ -145,6 +155,7 @@ def measure(trainer: Trainer, data: Specification, batch_size: int) -> Architect
         batch_size=batch_size,
         state_bytes=state_bytes,
         step_bytes=peak_bytes(step_graph),
+        workspace_bytes=_KERNEL_COPIES * operations_at_a_time() * largest_kernel_bytes(step_operations),
         program_bytes=None if resident is None else resident - state_bytes + _OPERATION_BYTES * len(step_operations),
     )
 

@@ -37,8 +37,7 @@ def describe(architecture: Architecture, title: str) -> str:
         f"compute  bound {a.bound_flops / 1e9:.2f}, sample {a.sample_flops / 1e9:.2f} GFLOP/image; training step of "
         f"batch {a.batch_size}: {a.step_flops / 1e12:.3f} TFLOP (convolutions and matrix products, a multiplication "
         "and an addition are two)",
-        f"memory   about {(a.state_bytes + a.step_bytes + (a.program_bytes or 0)) / 1e9:.2f} GB: {_memory(a)} (on one "
-        "device)",
+        f"memory   about {a.all_bytes / 1e9:.2f} GB: {_memory(a)} (on one device)",
     ]
     return "\n".join(lines)
 
@@ -71,9 +70,10 @@ def _memory(architecture):
     parts = [
         f"{a.state_bytes / 1e9:.2f} GB of weights, optimizer moments and averages",
         f"{a.step_bytes / 1e9:.2f} GB of tensors alive at once in a training step",
+        f"{a.workspace_bytes / 1e9:.2f} GB of the convolutions' own",
     ]
     if a.program_bytes is None:
-        return f"{', '.join(parts)}; kernels' workspace and TensorFlow itself come on top"
+        return f"{', '.join(parts)}; TensorFlow itself comes on top"
     return f"{', '.join(parts)}, {a.program_bytes / 1e9:.2f} GB of TensorFlow and the graphs that it runs"
 
 

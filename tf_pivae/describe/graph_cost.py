@@ -58,8 +58,7 @@ def _operation_flops(operation):
         return max(1, int(turns or 1)) * flops(executed(_body(operation)))
     if operation.type in _CONVOLUTIONS:
         # Multiplications: those of the kernel at each place of the output (for a transposed one, of its input).
-        kernel = {"Conv2D": 1, "Conv2DBackpropInput": 1, "Conv2DBackpropFilter": None}[operation.type]
-        kernel = operation.outputs[0] if kernel is None else operation.inputs[kernel]
+        kernel = _kernel(operation)
         output = operation.outputs[0] if operation.type == "Conv2D" else operation.inputs[2]
         height, width, channels, _ = kernel.shape
         return 2 * math.prod(output.shape) * height * width * channels
@@ -67,6 +66,18 @@ def _operation_flops(operation):
         transposed = operation.get_attr("transpose_a" if operation.type == "MatMul" else "adj_x")
         return 2 * math.prod(operation.outputs[0].shape) * operation.inputs[0].shape[-2 if transposed else -1]
     return 0
+
+
+def largest_kernel_bytes(operations: Iterable[tf.Operation]) -> int:
+    """Bytes of the largest kernel of the convolutions, forward or backward, among operations; 0 without any."""
+    kernels = [_kernel(operation) for operation in operations if operation.type in _CONVOLUTIONS]
+    return max((math.prod(kernel.shape) * kernel.dtype.size for kernel in kernels), default=0)
+
+
+def _kernel(convolution):
+    """The tensor that is a convolution's kernel, or the gradient of one."""
+    place = {"Conv2D": 1, "Conv2DBackpropInput": 1, "Conv2DBackpropFilter": None}[convolution.type]
+    return convolution.outputs[0] if place is None else convolution.inputs[place]
 
 
 def peak_bytes(graph: tf.Graph) -> int:

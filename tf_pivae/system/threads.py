@@ -41,10 +41,14 @@ def calls_side_by_side() -> int:
     import tensorflow as tf
 
     intra_op = tf.config.threading.get_intra_op_parallelism_threads() or _number(_INTRA_OP)
-    between = tf.config.threading.get_inter_op_parallelism_threads() or _number(_INTER_OP)
-    if intra_op != 1 or tf.config.list_physical_devices("GPU"):
-        return 1
-    return between or num_cores()
+    return operations_at_a_time() if intra_op == 1 and not tf.config.list_physical_devices("GPU") else 1
+
+
+def operations_at_a_time() -> int:
+    """How many operations of a graph TensorFlow runs at a time on processors, an int."""
+    import tensorflow as tf
+
+    return tf.config.threading.get_inter_op_parallelism_threads() or _number(_INTER_OP) or num_cores()
 
 
 def _number(name):

@@ -308,7 +308,7 @@ class Trainer(KerasMethods):
     def _samples(self, noise: RowNoise, labels: tf.Tensor | None) -> "Samples":
         with tf.GradientTape() as tape:
             mean = self.pivae.vae.sample_mean(noise, labels=labels)
-            v = self.pivae.observe(mean, noise, training=not self.inference_only)
+            v = self.pivae.observe(mean, noise, training=True)
             return Samples(critic_scale(self.pivae.dequantization.critic_view(v)), mean, tape)
 
     def _judge(

@@ -101,12 +101,13 @@ class Workers:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._is_alone or error is not None:
             return
-        with Stopping(), self.watched():  # A signal changes nothing any more.
-            self._sum([tf.constant(1)])
-        # The first to leave may break a connection on which another still waits for its answer. So nobody leaves before
-        # all have come through the exchange above, and what breaks in this one is of no consequence.
-        with Stopping(), contextlib.suppress(*_CONNECTION_ERRORS):
-            self._sum([tf.constant(1)])
+        with Stopping():  # A signal changes nothing any more.
+            with self.watched():
+                self._sum([tf.constant(1)])
+            # The first to leave may break a connection on which another still waits for its answer. So nobody leaves
+            # before all have come through the exchange above, and what breaks in this one is of no consequence.
+            with contextlib.suppress(*_CONNECTION_ERRORS):
+                self._sum([tf.constant(1)])
 
     def share(self, variables: Iterable) -> None:
         """Sets every worker's variables to the chief's."""
