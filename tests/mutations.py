@@ -107,7 +107,7 @@ MUTATIONS = [
     Mutation(
         "automatic precision: a run that goes on takes the machine's",
         "tf_pivae/training/precision.py",
-        "dtype = recorded\n",
+        "dtype = began\n",
         "dtype = automatic_dtype()\n",
         "tests/training/test_precision.py",
     ),
@@ -290,8 +290,8 @@ MUTATIONS = [
     Mutation(
         "--describe: workspace of one operation where several run at a time",
         "tf_pivae/describe/architecture.py",
-        "_KERNEL_COPIES * operations_at_a_time() * largest",
-        "_KERNEL_COPIES * largest",
+        "(step_operations, operations_at_a_time())",
+        "(step_operations, 1)",
         "tests/test_architecture.py",
     ),
     # A sign in a log-det.
@@ -599,6 +599,13 @@ MUTATIONS = [
         "        variable.assign(value)\n",
         "        pass\n",
         "tests/layers/test_rematerialization.py",
+    ),
+    Mutation(
+        "mixed precision: a loaded model rounds as it did in training",
+        "tf_pivae/loading.py",
+        ".bound(_IN_FLOAT32)",
+        "",
+        "tests/training/test_pretrained.py",
     ),
     Mutation(
         "mixed precision: the head rounds outside of training steps, too",

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_pivae import loading
 from tf_pivae.describe import architecture, architecture_text
-from tf_pivae.describe.graph_cost import executed, flops, largest_kernel_bytes, peak_bytes
+from tf_pivae.describe.graph_cost import executed, flops, largest_kernels_bytes, peak_bytes
 from tf_pivae.models.critic import plain_critic
 
 
@@ -46,7 +46,9 @@ def test_flops_are_those_of_tensorflows_profiler():
     graph = _graph(step, [4, 8, 8, 2])
     assert {"Conv2DBackpropFilter", "Conv2DBackpropInput"} <= {o.type for o in graph.get_operations()}
     assert flops(graph.get_operations()) == _profiled(graph) > 0
-    assert largest_kernel_bytes(graph.get_operations()) == 4 * 4 * 4 * 3 * 5
+    sizes = [4 * 4 * 4 * 3 * 5] * 3 + [4 * 3 * 3 * 2 * 5] * 3  # Of each kernel: forward, to its input, to itself.
+    for count in (0, 1, 4, 9):
+        assert largest_kernels_bytes(graph.get_operations(), count) == sum(sizes[:count])
 
 
 def test_what_leads_nowhere_is_not_executed():
@@ -184,12 +186,14 @@ def test_memory_is_the_sum_of_its_parts(measured):
 
 
 def test_convolutions_have_room_for_their_kernels(measured, monkeypatch):
-    """For each of the operations that run at a time."""
+    """For as many as run at a time."""
     trainer, result = measured
-    usual = architecture.operations_at_a_time()
-    monkeypatch.setattr(architecture, "operations_at_a_time", lambda: 3 * usual)
-    again = architecture.measure(trainer, result.data, result.batch_size)
-    assert again.workspace_bytes == 3 * result.workspace_bytes > 0
+    workspace = {}
+    for count in (1, 3):
+        monkeypatch.setattr(architecture, "operations_at_a_time", lambda count=count: count)
+        workspace[count] = architecture.measure(trainer, result.data, result.batch_size).workspace_bytes
+    # Forward, to the input and to the kernel: of one kernel.
+    assert workspace[3] == 3 * workspace[1] > 0
 
 
 def test_needs_neither_network_nor_data(monkeypatch):

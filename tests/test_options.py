@@ -76,7 +76,6 @@ BINDS = {
         "Validation.best": "bits_per_dim",
     },
 }
-DEMO_HAS = {"train.moving_average", "PiVAE.dequantization", "ConvolutionPrecision.dtype"}
 DATASET = "reduced_levels.dataset=@bundled"
 # What comes late in a training, within twelve steps; the regulariser in those that are logged.
 EARLIER = [
@@ -114,9 +113,13 @@ def test_a_fragment_binds_what_it_is_about_and_nothing_else(option):
     gin.clear_config()
     changed = {name: value for name, value in after.items() if name not in before or repr(before[name]) != repr(value)}
     changed.pop("DifferentiableAugmentation.transformations", None)  # All of them, as by default.
-    texts = {name: str(value) if repr(value).startswith(("@", "%")) else value for name, value in changed.items()}
+    texts = {name: _text(value) for name, value in changed.items()}
     assert texts.items() <= BINDS[option].items()
-    assert BINDS[option].keys() - texts.keys() <= DEMO_HAS
+    assert {name: _text(after[name]) for name in BINDS[option].keys() - texts.keys()}.items() <= BINDS[option].items()
+
+
+def _text(value):
+    return str(value) if repr(value).startswith(("@", "%")) else value
 
 
 def test_every_option_is_tested():
@@ -173,7 +176,8 @@ def test_all_options_train_together(together):
     images = bundled(image_size=16, num_examples=(1, 8)).test.images >> 3
     best = min(validated, key=lambda line: line["validation/bits_per_dim"])
     bits = tf_pivae.load(run_dir, step="best").bits_per_dim(images, seed=1).mean()
-    assert bits == pytest.approx(best["validation/bits_per_dim"], rel=1e-5)
+    # The model in training rounds the VAE's convolutions to bfloat16, a loaded one does not.
+    assert bits == pytest.approx(best["validation/bits_per_dim"], rel=1e-3)
     # The run's own configuration holds every choice: it is what the run is continued and loaded from.
     config = (run_dir / "config.gin").read_text()
     for chosen in ("@hinge_loss", "@R1", "R1.weight", "@DifferentiableAugmentation", "@SpectralNormConv2D", "'act'"):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tf_pivae.models.pivae import PiVAE
     from tf_pivae.training.recipe import Recipe
 
+_IN_FLOAT32 = ("ConvolutionPrecision.dtype = 'float32'",)  # bfloat16 is for training steps: docs/precision.md.
 _SLACK = 1 << 26  # Bytes, so that a model which is a little too large fails with its layer's name.
 # What registers itself with gin, so that a configuration may name it.
 _REGISTERED = (
@@ -96,7 +97,7 @@ def configured_dataset(gin_files: Sequence[str], gin_params: Sequence[str]) -> I
 
 
 def load(run_dir: str | Path, step: int | str | None = None, moving_average: bool = True) -> PiVAE:
-    """Loads a trained model.
+    """Loads a trained model. It computes in float32, whatever its training steps did.
 
     A run is read as data, whoever made it: its configuration binds values to names that are registered already.
     Extensions of your own are registered by importing their module first.
@@ -124,9 +125,12 @@ def load_with_step(
     from tf_pivae.runs.weights import restore_model
     from tf_pivae.training.building import bounded_variables, explained
 
+    register()
     facts = load_facts(run_dir)
     path = resolve(run_dir) / "config.gin"
-    recipe = recipe_of(run_dir)
+    with _naming(path):
+        settings = configuration.of_run(path).bound(_IN_FLOAT32)
+    recipe = _recipe(settings, path)
     problem = f"{path} describes no model for images of {facts['image_shape']}"
     limit = min(physical_memory(), _SLACK + 2 * of_run(path.parent, step).most_bytes())
     with _naming(path), explained(problem), bounded_variables(limit, "twice what its checkpoints hold"):

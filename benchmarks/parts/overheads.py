@@ -149,7 +149,7 @@ def start(pool: Pool, options: Options) -> Section:
         _seconds(one_step, options.threads)
         evaluate = ["tf_pivae.evaluate", f"--run_dir={run_dir}", "--num_examples=1"]
         logged = [*train, "--gin_param=train.log_every=1"]
-        wrong = [*train, "--gin_param=RealNVP.widht=16"]
+        wrong = [*train, f"--run_dir={folder}/wrong", "--gin_param=RealNVP.widht=16"]
         timed = (
             ("`train --gin_file=demo.gin` to its first step", 8.0, functools.partial(_seconds_to_first_step, logged)),
             ("`evaluate` of one image of such a run", 6.0, functools.partial(_seconds, evaluate)),

@@ -85,7 +85,7 @@ def _schedule(count: int) -> list[str]:
 
 def _train(run_dir: Path, gin_files: list[str], parameters: list[str]) -> None:
     command = [sys.executable, "-m", "tf_pivae.train", f"--run_dir={run_dir}"]
-    command += [f"--gin_file={name}" for name in gin_files]
+    command += [f"--gin_file={name}" for name in ["options/automatic_precision.gin", *gin_files]]
     command += [f"--gin_param={parameter}" for parameter in parameters]
     ended = subprocess.run(command, stdout=sys.stderr, env=children.environment(), check=False)
     if ended.returncode:

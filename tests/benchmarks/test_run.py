@@ -176,11 +176,11 @@ def test_quick_run_writes_a_report(tmp_path):
     _needs_torch()
     output = tmp_path / "docs/performance.md"
     command = ["benchmarks.run", "--quick", "--tasks=train,sample", f"--output={output}"]
-    command.append("--parts=table1,table1_alone,flows,operations")
+    command.append("--parts=table1,table1_alone,flows,operations,start")
     result = forking.run(*command, cwd=ROOT)
     assert result.returncode == 0, result.stderr
     tables = _tables(output.read_text().replace(FINDINGS.read_text(), ""))  # Whose tables are not of this run.
-    assert [len(table) for table in tables] == [6, 2, 1, 3, 8]
+    assert [len(table) for table in tables] == [10, 2, 1, 3, 8, 4]
     assert {row["met"] for row in tables[0]} <= {"yes", "no", "withdrawn"}
     assert [row["task"] for row in tables[2]] == ["sample"]
     for row in [*tables[1], *tables[2]]:
@@ -191,6 +191,7 @@ def test_quick_run_writes_a_report(tmp_path):
         assert all(50 < before < peak < 20000 for before, peak in zip(libraries, peaks, strict=True))
     for row in [*tables[3], *tables[4]]:
         assert all(float(cell.split()[0]) > 0.0 for name, cell in row.items() if "/" in name)
+    assert all(0.0 < float(row["s"]) < 100.0 for row in tables[5])
 
 
 @pytest.mark.slow
@@ -202,7 +203,9 @@ def test_runtimes_of_an_export(tmp_path):
     command = [sys.executable, "-m", "benchmarks.run", "--quick", "--parts=runtimes", f"--output={output}"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 0, result.stderr
-    (rows,) = _tables(output.read_text())
+    targets, rows = _tables(output.read_text().replace(FINDINGS.read_text(), ""))
+    assert [row["met"] for row in targets] == ["yes", "yes"]
+    assert all(row["target"].startswith("exported, log_prob: ") for row in targets)
     names = ["TensorFlow", "OpenVINO", "OpenVINO, bfloat16", "PyTorch twin"]
     assert [(row["K"], row["runtime"]) for row in rows] == [("16", name) for name in names]
     tensorflow, float32, bfloat16, twin = rows

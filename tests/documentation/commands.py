@@ -106,8 +106,8 @@ RUN = {
     "python -m tf_pivae.train --gin_file=cifar.gin --gin_file=options/automatic_precision.gin --run_dir=RUN": Run(
         f"{NARROW} --run_dir=runs/automatic", slow=True
     ),
-    "python -m tf_pivae.train --gin_file=demo.gin --gin_file=options/float32.gin --run_dir=runs/demo": Run(
-        f"{SHORT} --run_dir=runs/float32", slow=True
+    "python -m tf_pivae.train --gin_file=demo.gin --gin_file=options/float32.gin --run_dir=runs/demo_float32": Run(
+        SHORT, slow=True
     ),
     "python -m benchmarks.growth --folder=growth": Run("--parts=files --files=20", slow=True),
     "python -m benchmarks.fast_fid --num_images=300": Run("--num_images=4", slow=True),
@@ -176,7 +176,7 @@ ELSEWHERE = {
     ),
     "python docs/lines.py": "tests/test_house.py::test_lines_are_counted_folder_by_folder",
     "python -m benchmarks.race --output=race": "tests/benchmarks/race/test_race.py::test_a_race_of_seconds",
-    "python -m benchmarks.run --parts=runtimes --peers=eager --factors=0.25": (
+    "python -m benchmarks.run --parts=runtimes --peers=eager": (
         "tests/benchmarks/test_run.py::test_runtimes_of_an_export"
     ),
     "tf-pivae NAME --help": "tests/test_packaging.py::test_every_installed_command_answers",

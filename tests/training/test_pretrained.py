@@ -147,6 +147,14 @@ def test_shipped_model_knows_clothes():
     assert np.abs(rebuilt - images).mean() < 0.5 * np.abs(other - images).mean()
 
 
+def test_shipped_model_computes_in_float32():
+    """Though it was trained in bfloat16: the same densities on every processor."""
+    assert "ConvolutionPrecision.dtype = 'bfloat16'" in (pretrained.FOLDER / SHIPPED / "config.gin").read_text()
+    model = tf_pivae.load(SHIPPED)
+    layers = [layer for part in (model.vae, model.flow) for layer in part._flatten_layers()]
+    assert {layer.precision.dtype for layer in layers if hasattr(layer, "precision")} == {"float32"}
+
+
 def test_shipped_card_has_the_numbers_of_its_evaluation():
     folder = pretrained.FOLDER / SHIPPED
     card = (folder / "model_card.md").read_text()

@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from tf_pivae.data.specification import specification
-from tf_pivae.describe.graph_cost import executed, flops, largest_kernel_bytes, peak_bytes
+from tf_pivae.describe.graph_cost import executed, flops, largest_kernels_bytes, peak_bytes
 from tf_pivae.noise import RowNoise
 from tf_pivae.system.threads import operations_at_a_time
 from tf_pivae.training.building import num_elements
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 # What TensorFlow holds for an operation of a graph that it runs: optimised copies, the kernel, the executor's tables.
 # Measured in steps of 1,500 to 10,000 operations, with what lies idle between tensors in its regions of memory.
 _OPERATION_BYTES = 24_000
-# Copies of the largest kernel for each of the operations that run at a time: the library of convolutions brings kernels
-# into a layout of its own. Measured with a model of 100 million weights, one and two operations at a time.
+# Copies of a kernel for each of the convolutions that run at a time: their library brings it into a layout of its own.
+# Measured with a model of 100 million weights, one and two operations at a time.
 _KERNEL_COPIES = 2
 
 
@@ -155,7 +155,7 @@ def measure(trainer: Trainer, data: Specification, batch_size: int) -> Architect
         batch_size=batch_size,
         state_bytes=state_bytes,
         step_bytes=peak_bytes(step_graph),
-        workspace_bytes=_KERNEL_COPIES * operations_at_a_time() * largest_kernel_bytes(step_operations),
+        workspace_bytes=_KERNEL_COPIES * largest_kernels_bytes(step_operations, operations_at_a_time()),
         program_bytes=None if resident is None else resident - state_bytes + _OPERATION_BYTES * len(step_operations),
     )
 

@@ -1,5 +1,6 @@
 """What a TensorFlow graph costs, read off its operations: arithmetic, and memory."""
 
+import heapq
 import math
 from collections.abc import Iterable
 
@@ -68,10 +69,10 @@ def _operation_flops(operation):
     return 0
 
 
-def largest_kernel_bytes(operations: Iterable[tf.Operation]) -> int:
-    """Bytes of the largest kernel of the convolutions, forward or backward, among operations; 0 without any."""
+def largest_kernels_bytes(operations: Iterable[tf.Operation], count: int) -> int:
+    """Bytes of the kernels of the `count` convolutions, forward or backward, among operations that have the largest."""
     kernels = [_kernel(operation) for operation in operations if operation.type in _CONVOLUTIONS]
-    return max((math.prod(kernel.shape) * kernel.dtype.size for kernel in kernels), default=0)
+    return sum(heapq.nlargest(count, (math.prod(kernel.shape) * kernel.dtype.size for kernel in kernels)))
 
 
 def _kernel(convolution):

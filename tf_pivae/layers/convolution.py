@@ -23,10 +23,11 @@ class ConvolutionPrecision:
     """Rounds the arguments of a convolution to `dtype`, and returns its result in float32.
 
     The one place that decides. Every convolutional layer makes its own of these when it is constructed, by the gin
-    configuration of that moment (a run's own `config.gin` where a run is loaded), and keeps it: models of different
-    precision live side by side in a process. Weights, gains, biases and all that is no convolution stay float32; so do
-    the gradients that leave a convolution, which is itself differentiated by convolutions of `dtype`. Outside of
-    training steps the head's convolutions are float32 whatever gin says, see `bijectors.real_nvp.Conditioner`.
+    configuration of that moment, and keeps it: models of different precision live side by side in a process, such as
+    one in training and a loaded one, which is float32 whatever its `config.gin` says. Weights, gains, biases and all
+    that is no convolution stay float32; so do the gradients that leave a convolution, which is itself differentiated by
+    convolutions of `dtype`. Outside of training steps the head's convolutions are float32 whatever gin says, see
+    `bijectors.real_nvp.Conditioner`.
 
     Args:
       dtype: "float32" or "bfloat16". bfloat16 has float32's range and 8 bits of precision; products are summed up in

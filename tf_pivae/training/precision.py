@@ -6,7 +6,6 @@ from pathlib import Path
 import gin
 
 from tf_pivae import configuration
-from tf_pivae.errors import UserError
 from tf_pivae.layers.convolution import automatic_dtype
 from tf_pivae.training.workers import num_workers
 
@@ -16,7 +15,8 @@ _SETTING = "ConvolutionPrecision.dtype"
 def settle(run_dir: str | Path) -> str | None:
     """Binds the precision that "auto" stands for, in gin's configuration, which the run's `config.gin` records.
 
-    A run that goes on keeps what it began with, on whatever machine.
+    A run that goes on keeps what it began with, on whatever machine. Several workers, whose processors may differ,
+    compute in float32.
 
     Args:
       run_dir: folder of the run, new or to be continued.
@@ -25,27 +25,30 @@ def settle(run_dir: str | Path) -> str | None:
       A line that says what was chosen and why; None where "auto" is not asked for.
 
     Raises:
-      UserError: a run that began in bfloat16 goes on with several workers, of which the chief alone may know that; the
-        configuration of the run cannot be read.
+      UserError: the configuration of the run cannot be read.
     """
     if _asked(configuration.Snapshot()) != "auto":
         return None
-    path = Path(run_dir) / "config.gin"
-    recorded = _asked(configuration.of_run(path)) if path.exists() else None
+    began = _recorded(Path(run_dir) / "config.gin")
     if num_workers(os.environ.get("TF_CONFIG", "")) > 1:
-        if recorded == "bfloat16":
-            raise UserError(f"the run began in bfloat16: say so to every worker, --gin_param={_SETTING}='bfloat16'.")
         dtype = "float32"
         why = "processors of several workers may differ"
-    elif recorded:
-        dtype = recorded
+    elif began is not None:
+        dtype = began
         why = "as the run began"
     else:
         dtype = automatic_dtype()
-        has = dtype == "bfloat16"
-        why = "the processor has bfloat16" if has else "a GPU computes, or the processor has no bfloat16"
+        why = "the processor has bfloat16" if dtype == "bfloat16" else "no processor with bfloat16 computes"
     gin.bind_parameter(_SETTING, dtype)
     return f"convolutions in {dtype}: {why} ({_SETTING})."
+
+
+def _recorded(path: Path) -> str | None:
+    """What a run began with; None for a new one. Without the setting that is float32."""
+    if not path.exists():
+        return None
+    recorded = _asked(configuration.of_run(path))
+    return None if recorded == "auto" else recorded or "float32"
 
 
 def _asked(settings: configuration.Snapshot) -> str | None:
