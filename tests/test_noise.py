@@ -12,7 +12,7 @@ SHAPES = [[], [1], [3], [4], [5], [2, 3], [3, 3, 1], [4, 4, 3]]  # Sizes on both
 DRAWS = ["normal", "uniform"]
 
 
-@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize("draw", [*DRAWS, "bits"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_row_is_the_same_in_every_batch(draw, shape):
     whole = getattr(RowNoise(7, 10), draw)("tag", shape).numpy()
@@ -140,8 +140,9 @@ def test_numbers_are_those_of_philox_at_the_seed_and_the_place(seed):
     key = int(fold_in(noise._root_key(), "tag"))
     rows = np.arange(3, 8, dtype=np.uint64)
     counters = np.stack([2 * rows, np.broadcast_to(np.uint64(seed % 2**64), rows.shape)])
-    expected = _as_uniform(_philox(key, counters)).T
-    np.testing.assert_array_equal(RowNoise(seed, 5, 3).uniform("tag", [5])[:, :4], expected)
+    expected = _philox(key, counters).T
+    np.testing.assert_array_equal(RowNoise(seed, 5, 3).bits("tag", [5])[:, :4], expected)
+    np.testing.assert_array_equal(RowNoise(seed, 5, 3).uniform("tag", [5])[:, :4], _as_uniform(expected))
     seeded = SeededRowNoise(tf.constant([seed, 1], tf.int64)).uniform("tag", [4])
     np.testing.assert_array_equal(seeded[0], RowNoise(seed, 1).uniform("tag", [4])[0])
 

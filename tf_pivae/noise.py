@@ -4,6 +4,8 @@ Every random number of the model is a pure function of (seed, row, tag): which r
 serves, and what for ("dequantisation", "latents/2", ...). How the rows are cut into batches or spread over replicas
 then changes nothing: two replicas draw different noise, and together exactly the noise that one would.
 
+The order of the data and the mirroring of its images are drawn of the same rows.
+
 The generator is Philox, 64 bits of key and 128 of counter. Tags make the key; the seed is the upper half of the counter
 and the place in the stream the lower one, so no two of the 2^64 seeds share a number of one tag.
 
@@ -14,6 +16,7 @@ samples of the same rows with `NoiseStreams`. `RowNoise`, and the `FixedNoise` o
 `keras.random.SeedGenerator` gives every replica of a `MirroredStrategy` the same numbers, hence this module.
 """
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -86,6 +89,7 @@ def _normal_of_bits(bits):
 # TensorFlow's operation, and the same of random bits.
 NORMAL = tf.raw_ops.StatelessRandomNormalV2, _normal_of_bits
 UNIFORM = tf.raw_ops.StatelessRandomUniformV2, _uniform_of_bits
+_BITS = functools.partial(tf.raw_ops.StatelessRandomUniformFullIntV2, dtype=tf.uint32), tf.identity
 
 
 class NormalNoise(Protocol):
@@ -169,6 +173,10 @@ class RowNoise:
     def uniform(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
         """Uniform noise in [0, 1), float32 [B, *shape]."""
         return self.draw(UNIFORM, fold_in(self._key, tag), shape)
+
+    def bits(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
+        """Random bits, uint32 [B, *shape]."""
+        return self.draw(_BITS, fold_in(self._key, tag), shape)
 
     def _like(self, first_row, num_rows, key):
         return RowNoise(tf.bitcast(self._seed, tf.int64), num_rows, first_row, key, self._for_xla)

@@ -20,13 +20,6 @@ from tf_pivae.system.memory import physical_memory
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# SplitMix64 (Steele, Lea, Flood 2014): its increment and the two multipliers of its finaliser.
-_GOLDEN = 0x9E3779B97F4A7C15
-_FIRST = 0xBF58476D1CE4E5B9
-_SECOND = 0x94D049BB133111EB
-# two streams of random bits out of one seed
-_ORDER = 1
-_FLIPS = 2
 # `index_shuffle` is a Simon cipher of 4 rounds; that few leave short ranges nearly in order, and more cost little.
 _SHUFFLE_ROUNDS = 24
 _NO_LIMIT = np.iinfo(np.int64).max
@@ -48,8 +41,7 @@ def batch_indices(step: int | tf.Tensor, batch_size: int, num_examples: int, see
     """
     import tensorflow as tf
 
-    first = tf.cast(step, tf.int64) * batch_size
-    return _shuffled(first + tf.range(batch_size, dtype=tf.int64), num_examples, seed)
+    return _shuffled(tf.cast(step, tf.int64) * batch_size, batch_size, num_examples, seed)
 
 
 def train_batches(
@@ -112,10 +104,10 @@ def train_batches(
     def load(element: tf.Tensor) -> tf.Tensor | tuple[tf.Tensor, tf.Tensor]:
         step = start_step + element // local
         replica = first_replica + element % local
-        positions = step * batch_size + replica * per_replica + tf.range(per_replica, dtype=tf.int64)
-        indices = _shuffled(positions, count, seed)
+        position = step * batch_size + replica * per_replica
+        indices = _shuffled(position, per_replica, count, seed)
         types = (tf.uint8, tf.int64) if with_labels else tf.uint8
-        mirrored = flip_mask(positions, seed) if flip else False
+        mirrored = _flips(position, per_replica, seed) if flip else False
         batch = tf.numpy_function(gather, [indices, mirrored], types, stateful=False)
         if with_labels:
             return tf.ensure_shape(batch[0], (per_replica, *images.shape[1:])), tf.ensure_shape(
@@ -179,62 +171,31 @@ def _eval_batches(
         yield first, np.array(split.images[rows]), split.labels[rows] if with_labels else None
 
 
-def flip_mask(positions: tf.Tensor, seed: int) -> tf.Tensor:
-    """One fair bit for every position of the stream.
+def _flips(first: tf.Tensor, count: int, seed: int) -> tf.Tensor:
+    """One fair bit, bool `[count]`, for each of the stream's positions `first ... first + count - 1`."""
+    from tf_pivae.noise import RowNoise
 
-    Args:
-      positions: int64 `[b]`.
+    return RowNoise(seed, count, first).uniform("data/flip", []) < 0.5
 
-    Returns:
-      bool tensor `[b]`, a pure function of the seed and each position.
-    """
+
+def _shuffled(first: tf.Tensor, count: int, num_examples: int, seed: int) -> tf.Tensor:
+    """Image indices int64 `[count]` of positions `first ... first + count - 1`: each epoch has its own permutation."""
     import tensorflow as tf
 
-    return tf.bitwise.right_shift(_random_bits(positions, seed, _FLIPS), _uint64(63)) == _uint64(1)
+    from tf_pivae.noise import RowNoise
 
-
-def _shuffled(positions: tf.Tensor, num_examples: int, seed: int) -> tf.Tensor:
-    """Image indices int64 `[b]` of stream positions int64 `[b]`: each epoch has a permutation of its own."""
-    import tensorflow as tf
-
-    # The cipher looks only at as many low bits of each key word as the range has: all three words are mixed thoroughly.
-    first = _random_bits(positions // num_examples, seed, _ORDER)
-    words = [first, tf.bitwise.right_shift(first, _uint64(32)), _splitmix64(first)]
-    words = [tf.cast(tf.bitwise.bitwise_and(word, _uint64(2**32 - 1)), tf.uint32) for word in words]
+    positions = first + tf.range(count, dtype=tf.int64)
+    epoch = first // num_examples
+    epochs = (count - 1) // num_examples + 2  # That many are enough wherever in an epoch the first position lies.
+    words = RowNoise(seed, epochs, epoch).bits("data/order", [3])
     # `tf.random.experimental.index_shuffle` pads a matrix of seeds along the wrong axis (TensorFlow 2.21), and its
     # number of rounds is fixed: this calls the operation below it.
     return tf.raw_ops.RandomIndexShuffle(
         index=positions % num_examples,
-        seed=tf.stack(words, axis=-1),
+        seed=tf.gather(words, positions // num_examples - epoch),
         max_index=tf.constant(num_examples - 1, tf.int64),
         rounds=_SHUFFLE_ROUNDS,
     )
-
-
-def _random_bits(counters: tf.Tensor, seed: int, stream: int) -> tf.Tensor:
-    """64 random bits uint64 `[b]` for each counter int64 `[b]` of one of the streams of a seed."""
-    import tensorflow as tf
-
-    start = _splitmix64(_splitmix64(_uint64(seed)) + _uint64(stream))
-    return _splitmix64(start + tf.cast(counters, tf.uint64) * _uint64(_GOLDEN))
-
-
-def _splitmix64(state: tf.Tensor) -> tf.Tensor:
-    """SplitMix64's output function on uint64 tensors, modulo 2**64."""
-    import tensorflow as tf
-
-    shift = tf.bitwise.right_shift
-    xor = tf.bitwise.bitwise_xor
-    state += _uint64(_GOLDEN)
-    state = xor(state, shift(state, _uint64(30))) * _uint64(_FIRST)
-    state = xor(state, shift(state, _uint64(27))) * _uint64(_SECOND)
-    return xor(state, shift(state, _uint64(31)))
-
-
-def _uint64(value: int) -> tf.Tensor:
-    import tensorflow as tf
-
-    return tf.constant(np.uint64(value % 2**64))
 
 
 def _check_labels(split: ImageSplit, with_labels: bool) -> None:
