@@ -796,7 +796,7 @@ MUTATIONS = [
     Mutation(
         "several workers: whoever leaves first takes down who waits for its last answer",
         "tf_pivae/training/workers.py",
-        "with contextlib.suppress(*_CONNECTION_ERRORS):",
+        "with contextlib.suppress(*CONNECTION_ERRORS):",
         "with self.watched():",
         "tests/training/test_workers.py",
     ),

@@ -1,5 +1,6 @@
 """The evaluate command as a user runs it, and what its numbers must satisfy."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -323,7 +324,7 @@ def test_rows_of_other_metrics_of_the_same_step_stay():
     row = results.Row
     earlier = {
         "step": 3,
-        "rows": [row(name, 1.0, None, "").as_dict() for name in ("bits/dim, K=1", "  kl", "FID", "KID")],
+        "rows": [dataclasses.asdict(row(name, 1.0, None, "")) for name in ("bits/dim, K=1", "  kl", "FID", "KID")],
     }
     fresh = results.Evaluation(3, [row("FID", 2.0, None, "")], [])
     merged = results.with_earlier(fresh, earlier).rows

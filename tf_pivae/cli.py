@@ -13,7 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -107,26 +107,15 @@ def _import_extensions() -> None:
             ) from error
 
 
-class OwnImages(NamedTuple):
-    """The flags of a command that does something with the user's images."""
-
-    run_dir: flags.FlagHolder
-    images: flags.FlagHolder
-    output: flags.FlagHolder
-    seed: flags.FlagHolder
-    step: flags.FlagHolder
-    label: flags.FlagHolder
-
-
-def define_own_images_flags(images: str, output: str) -> OwnImages:
-    """Defines them.
+def define_own_images_flags(images: str, output: str) -> tuple[flags.FlagHolder, ...]:
+    """The flags of a command that does something with the user's images: run_dir, images, output, seed, step, label.
 
     Args:
       images: the help of --images.
       output: the file that is written by default.
     """
     define_import_flag()
-    return OwnImages(
+    return (
         flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True),
         flags.DEFINE_string("images", None, images, required=True),
         flags.DEFINE_string("output", output, "NAME.png, FOLDER/ or NAME.npz."),

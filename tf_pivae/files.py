@@ -112,6 +112,12 @@ def files_below(folder: Path) -> Iterator[os.stat_result]:
                 yield os.lstat(os.path.join(path, name))
 
 
+def existing(path: str | os.PathLike[str]) -> Path:
+    """A folder itself or the nearest one above it that exists."""
+    path = Path(path).expanduser().absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()

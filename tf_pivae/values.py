@@ -102,9 +102,8 @@ def _elements_fit(origin: type, arguments: tuple, value: tuple | list) -> bool:
 def _calls_fit(arguments: tuple, value: Any) -> bool:
     """Whether a value can be called and, as far as is known, returns the last of a Callable's arguments."""
     result = arguments[-1] if arguments else Any
-    kind = value.kind if isinstance(value, Result) else None
     if isinstance(value, Result):
-        return any("__call__" in base.__dict__ for base in kind.__mro__)
+        return any("__call__" in base.__dict__ for base in value.kind.__mro__)
     kind = makes(value)
     return callable(value) and (kind is None or fits(result, Result(kind)))
 

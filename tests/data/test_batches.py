@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tf_pivae.data import ImageSplit, batch_indices, batches, eval_batches, levels, train_batches
+from tf_pivae.data import ImageSplit, batch_indices, batches, levels, train_batches
 from tf_pivae.errors import UserError
 
 
@@ -111,17 +111,6 @@ def test_errors():
         train_batches(numbered(9), 8, 0, num_replicas=3)
     with pytest.raises(UserError, match="no labels"):
         train_batches(numbered(9, labels=False), 8, 0, with_labels=True)
-    with pytest.raises(UserError, match="no labels"):
-        eval_batches(numbered(9, labels=False), 8, with_labels=True)
-
-
-def test_eval_batches_are_in_order_and_keep_the_rest():
-    split = numbered(10)
-    batches = list(eval_batches(split, 4, with_labels=True))
-    assert [(first, len(images)) for first, images, _ in batches] == [(0, 4), (4, 4), (8, 2)]
-    np.testing.assert_array_equal(np.concatenate([images for _, images, _ in batches]), split.images)
-    np.testing.assert_array_equal(np.concatenate([labels for _, _, labels in batches]), np.arange(10))
-    assert [len(images) for _, images, _ in eval_batches(split, 4, num_examples=5)] == [4, 1]
 
 
 def test_a_memory_map_feeds_20000_images_a_second(tmp_path):

@@ -8,7 +8,6 @@ from tf_pivae.metrics import (
     StreamingMoments,
     frechet_distance,
     frechet_distance_from_moments,
-    moments_of,
 )
 
 
@@ -127,14 +126,6 @@ def test_streaming_equals_batch():
     assert count == 1000
     np.testing.assert_allclose(mean, a.mean(0), rtol=1e-13)
     np.testing.assert_allclose(covariance, np.cov(a, rowvar=False), rtol=1e-9, atol=1e-9)
-
-
-def test_merging_equals_streaming():
-    a = features(12, count=100)
-    left, right = (StreamingMoments(a.shape[1]).update(part) for part in (a[:30], a[30:]))
-    merged = left.merge(right).result()
-    whole = moments_of(a)
-    np.testing.assert_allclose(merged.covariance, whole.covariance, rtol=1e-10, atol=1e-12)
 
 
 def test_state_goes_through_a_file_bit_by_bit(tmp_path):

@@ -17,8 +17,8 @@ from tf_pivae.files import read_text
 T = TypeVar("T")
 
 
-class _State:
-    """gin's configuration at one moment."""
+class Snapshot:
+    """The configuration that gin holds when this is made."""
 
     def __init__(self) -> None:
         self._bindings = {key: dict(bound) for key, bound in gin.config._CONFIG.items()}
@@ -26,35 +26,18 @@ class _State:
         self._singletons = dict(gin.config._SINGLETONS)
         self._imports = set(gin.config._IMPORTS)
 
-    def restore(self) -> None:
+    def _restore(self) -> None:
         gin.clear_config()
         gin.config._CONFIG.update({key: dict(bound) for key, bound in self._bindings.items()})
         gin.config._OPERATIVE_CONFIG.update({key: dict(used) for key, used in self._operative.items()})
         gin.config._SINGLETONS.update(self._singletons)
         gin.config._IMPORTS.update(self._imports)
 
-
-@contextlib.contextmanager
-def preserved() -> Iterator[None]:
-    """Restores gin's configuration on leaving, so that a library call does not disturb the caller's."""
-    before = _State()
-    try:
-        yield
-    finally:
-        before.restore()
-
-
-class Snapshot:
-    """The configuration that gin holds when this is made."""
-
-    def __init__(self) -> None:
-        self._state = _State()
-
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """Within it, this is gin's configuration."""
         with preserved():
-            self._state.restore()
+            self._restore()
             yield
 
     def value(self, binding: str) -> Any:
@@ -103,6 +86,16 @@ class Snapshot:
                 return function(*arguments, **keywords)
 
         return build
+
+
+@contextlib.contextmanager
+def preserved() -> Iterator[None]:
+    """Restores gin's configuration on leaving, so that a library call does not disturb the caller's."""
+    before = Snapshot()
+    try:
+        yield
+    finally:
+        before._restore()
 
 
 def of_run(path: str | Path) -> Snapshot:

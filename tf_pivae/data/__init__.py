@@ -4,7 +4,7 @@ Importing this package imports neither TensorFlow nor TFDS; what needs them impo
 """
 
 from tf_pivae.data.arrays import ImageDataset, ImageSplit
-from tf_pivae.data.batches import batch_indices, eval_batches, train_batches
+from tf_pivae.data.batches import batch_indices, train_batches
 from tf_pivae.data.bundled import bundled
 from tf_pivae.data.folder import image_folder
 from tf_pivae.data.idx import idx_images
@@ -17,7 +17,6 @@ __all__ = [
     "ImageSplit",
     "batch_indices",
     "bundled",
-    "eval_batches",
     "idx_images",
     "image_folder",
     "npz_images",

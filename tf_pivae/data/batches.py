@@ -8,7 +8,6 @@ that an uninterrupted one would, and replicas cut a global batch into slices wit
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,7 +85,8 @@ def train_batches(
         raise UserError(f"batch_size {batch_size} does not divide by {num_replicas} replicas: use a multiple of it.")
     if not 0 <= first_replica <= first_replica + local <= num_replicas or local < 1:
         raise ValueError(f"replicas {first_replica} to {first_replica + local - 1} are not among {num_replicas}")
-    _check_labels(split, with_labels)
+    if with_labels and split.labels is None:
+        raise UserError("this data set has no labels: use one that has, or an unconditional model.")
     per_replica = batch_size // num_replicas
     images = split.images
     _read_in_no_order(images)
@@ -140,37 +140,6 @@ def _read_in_no_order(images: np.ndarray) -> None:
         buffer.madvise(mmap.MADV_RANDOM)
 
 
-def eval_batches(
-    split: ImageSplit, batch_size: int, num_examples: int | None = None, with_labels: bool = False
-) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
-    """Yields a split in order, once.
-
-    Args:
-      batch_size: images a batch; the last one may be smaller.
-      num_examples: stop after this many images; default all.
-      with_labels: give the labels too.
-
-    Yields:
-      `(first_index, images, labels)`: the index of the first image, uint8 `[b, H, W, C]`, and int64 `[b]` or None.
-
-    Raises:
-      UserError: if labels are wanted and there are none, or the batch size is not positive.
-    """
-    _check_labels(split, with_labels)
-    if batch_size < 1:
-        raise UserError(f"batch_size must be positive, got {batch_size}.")
-    end = len(split) if num_examples is None else min(num_examples, len(split))
-    return _eval_batches(split, batch_size, end, with_labels)
-
-
-def _eval_batches(
-    split: ImageSplit, batch_size: int, end: int, with_labels: bool
-) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
-    for first in range(0, end, batch_size):
-        rows = slice(first, min(first + batch_size, end))
-        yield first, np.array(split.images[rows]), split.labels[rows] if with_labels else None
-
-
 def _flips(first: tf.Tensor, count: int, seed: int) -> tf.Tensor:
     """One fair bit, bool `[count]`, for each of the stream's positions `first ... first + count - 1`."""
     from tf_pivae.noise import RowNoise
@@ -196,8 +165,3 @@ def _shuffled(first: tf.Tensor, count: int, num_examples: int, seed: int) -> tf.
         max_index=tf.constant(num_examples - 1, tf.int64),
         rounds=_SHUFFLE_ROUNDS,
     )
-
-
-def _check_labels(split: ImageSplit, with_labels: bool) -> None:
-    if with_labels and split.labels is None:
-        raise UserError("this data set has no labels: use one that has, or an unconditional model.")

@@ -202,17 +202,16 @@ def _split(
 ) -> sources.SplitSource:
     def read(start: int) -> Iterator[sources.Chunk]:
         for file, _ in usable[start:]:
+            skipped: tuple[str, ...] = ()
             try:
                 images = cutter.cut(image_files.decode(file.path, channels), file.relative)
             except image_files.UnusableImage as error:
-                empty = np.zeros((0, *cutter.shape, channels), np.uint8)
-                labels = np.zeros(0, np.int64) if classes else None
-                yield sources.Chunk(1, empty, labels, (image_files.with_reason(file.relative, error),))
-                continue
+                images = np.zeros((0, *cutter.shape, channels), np.uint8)
+                skipped = (image_files.with_reason(file.relative, error),)
             labels = None
             if classes:
                 labels = np.full(len(images), classes.index(file.relative.split("/")[0]), np.int64)
-            yield sources.Chunk(1, images, labels)
+            yield sources.Chunk(1, images, labels, skipped)
 
     num_images = sum(cutter.count(header.height, header.width) for _, header in usable)
     return sources.SplitSource(read, len(usable), num_images)

@@ -217,10 +217,8 @@ class Preprocess:
             raise UserError(f"crop must be 'none', 'central', a number of pixels or a pair (H, W), got {self.crop!r}.")
         for name in ("crop", "pad_to", "image_size"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
+            if value is not None and not (name == "crop" and isinstance(value, str)):
                 object.__setattr__(self, name, check_size(name, value))
-            elif isinstance(value, str) and name != "crop":
-                check_size(name, value)
         if self.channels not in (None, 1, 2, 3, 4):
             raise UserError(f"channels must be 1, 2, 3 or 4, got {self.channels!r}.")
 

@@ -16,10 +16,6 @@ class Row:
     protocol: str
     approximate: bool = False  # shown in [square brackets]: the bound of an inference network trained around a GAN
 
-    def as_dict(self) -> dict:
-        """Plain types, for JSON."""
-        return dataclasses.asdict(self)
-
     @property
     def number(self) -> str:
         """The value as the table shows it."""
@@ -65,5 +61,5 @@ def _family(metric: str) -> str:
 
 def as_json(evaluation: Evaluation) -> str:
     """An `Evaluation` as one JSON object."""
-    rows = [row.as_dict() for row in evaluation.rows]
+    rows = [dataclasses.asdict(row) for row in evaluation.rows]
     return json.dumps({"step": evaluation.step, "rows": rows, "refused": evaluation.refused}, allow_nan=False)

@@ -49,23 +49,13 @@ class StreamingMoments:
         if len(features):
             mean = features.mean(axis=0)
             centred = features - mean
-            self._merge(len(features), mean, centred.T @ centred)
+            total = self.count + len(features)
+            delta = mean - self.mean
+            self.mean = self.mean + delta * (len(features) / total)
+            between = np.outer(delta, delta * (self.count * len(features) / total))
+            self.scatter = self.scatter + centred.T @ centred + between
+            self.count = total
         return self
-
-    def merge(self, other: StreamingMoments) -> StreamingMoments:
-        """Adds everything `other` has seen; returns itself. Raises UserError for another number of dimensions."""
-        if other.feature_dim != self.feature_dim:
-            raise UserError(f"cannot merge moments of {other.feature_dim} and {self.feature_dim} dimensions.")
-        if other.count:
-            self._merge(other.count, other.mean, other.scatter)
-        return self
-
-    def _merge(self, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:
-        total = self.count + count
-        delta = mean - self.mean
-        self.mean = self.mean + delta * (count / total)
-        self.scatter = self.scatter + scatter + np.outer(delta, delta * (self.count * count / total))
-        self.count = total
 
     def result(self) -> Moments:
         """The moments so far. Raises UserError with fewer than 2 vectors."""

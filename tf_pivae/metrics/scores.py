@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,10 +50,6 @@ class Score:
     value: float
     std: float | None  # over splits (Inception Score) or subsets (KID)
     protocol: Protocol
-
-    def as_dict(self) -> dict:
-        """Plain types, for JSON."""
-        return asdict(self)
 
     def __str__(self) -> str:
         spread = "" if self.std is None else f" +- {self.std:.4g}"
@@ -127,22 +123,8 @@ def image_scores(
         )
 
     def score(metric: str, value: float, std: float | None, detail: str) -> Score:
-        compared = metric != "inception_score"
-        return Score(
-            metric,
-            network.title(metric),
-            value,
-            std,
-            Protocol(
-                extraction.count,
-                reference_name if compared else "",
-                real.count if compared else 0,
-                network.name,
-                network.checksum,
-                network.resize,
-                detail,
-            ),
-        )
+        against = ("", 0) if metric == "inception_score" else (reference_name, real.count)
+        return _score(network, metric, value, std, extraction.count, against, detail)
 
     neighbourhoods = {
         k: manifold.manifold_scores(extraction.features, real.features, k)
@@ -188,75 +170,65 @@ class RealSubset:
 
 
 def real_subsets(
-    images: np.ndarray | str | os.PathLike,
+    images: np.ndarray,
     counts: Iterable[int],
     network: FeatureNetwork,
     seed: int = 0,
     *,
     name: str = "full set",
-    num_splits: int = inception_scores.NUM_SPLITS,
-    batch_size: int = BATCH_SIZE,
     allow_rank_deficient: bool = False,
     progress: bool = True,
-    state_path: str | os.PathLike | None = None,
 ) -> list[RealSubset]:
     """The study of Table 7 (appendix B): IS and FID of random subsets of real images against all of them.
 
     The subsets are nested: the first images of one random order, fewer and fewer.
 
     Args:
-      images: uint8 [N, H, W, C] or a folder's path. All N features are kept: N x D x 4 bytes.
+      images: uint8 [N, H, W, C]. All N features are kept: N x D x 4 bytes.
       counts: sizes of the subsets, each at most N.
       network: `FeatureNetwork`.
       seed: int, of the random order.
       name: what the protocol calls the whole set.
-      num_splits, allow_rank_deficient: as for `inception_score` and `frechet_distance`.
-      batch_size, progress, state_path: as for `extract`.
+      allow_rank_deficient: as for `frechet_distance`.
+      progress: as for `extract`.
 
     Raises:
       UserError: a count out of range, and what `frechet_distance` and `inception_score` raise.
     """
-    if isinstance(images, (str, os.PathLike)):
-        images = images_from_folder(images)
     counts = [int(count) for count in counts]
     if not counts or min(counts) < 2 or max(counts) > len(images):
         raise UserError(f"subsets of {counts} images cannot be drawn from {len(images)}: use 2 to {len(images)}.")
     full = extract(
         images,
         network,
-        batch_size=batch_size,
         keep_features=len(images),
         keep_logits=network.has_logits,
         progress=progress,
-        state_path=state_path,
         description=name,
     )
     order = np.random.default_rng(seed).permutation(len(images))
     rows = []
     for count in counts:
         subset = order[:count]
-
-        def score(metric, value, std, reference, reference_count, detail, count=count):
-            return Score(
-                metric,
-                network.title(metric),
-                value,
-                std,
-                Protocol(count, reference, reference_count, network.name, network.checksum, network.resize, detail),
-            )
-
         inception = None
         if full.logits is not None:
-            result = inception_scores.inception_score(full.logits[subset], num_splits)
-            inception = score("inception_score", *result, "", 0, f"{num_splits} splits, random order, seed {seed}")
+            result = inception_scores.inception_score(full.logits[subset])
+            detail = f"{inception_scores.NUM_SPLITS} splits, random order, seed {seed}"
+            inception = _score(network, "inception_score", *result, count, ("", 0), detail)
         # Sorted, the full set's rows come in the order that its moments were accumulated in.
         distance = frechet.frechet_distance_from_moments(
             moments_of(full.features[np.sort(subset)]), full.moments, allow_rank_deficient=allow_rank_deficient
         )
-        rows.append(
-            RealSubset(count, inception, score("fid", distance, None, name, full.count, f"random subset, seed {seed}"))
-        )
+        detail = f"random subset, seed {seed}"
+        fid = _score(network, "fid", distance, None, count, (name, full.count), detail)
+        rows.append(RealSubset(count, inception, fid))
     return rows
+
+
+def _score(network, metric, value, std, samples, against, detail):
+    """The `Score` of a number of samples; `against`: the reference's name and number of images."""
+    protocol = Protocol(samples, *against, network.name, network.checksum, network.resize, detail)
+    return Score(metric, network.title(metric), value, std, protocol)
 
 
 def check_possible(

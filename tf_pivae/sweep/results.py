@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_pivae.errors import UserError
-from tf_pivae.files import csv_cell, plain, write_atomically
+from tf_pivae.files import csv_cell, plain, read_records, write_atomically
 from tf_pivae.sweep.trials import FINISHED
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def row(trial: Trial) -> dict:
     the last losses; "evaluation/..." the rows of `tf_pivae.evaluate`, with their spread.
     """
     record = trial.read()
-    lines = _metrics(trial)
+    lines = read_records(trial.directory / "metrics.jsonl")
     reports = [line for line in lines if "images_per_second" in line]
     held_out = next((line for line in reversed(lines) if _HELD_OUT in line), {})
     values = {
@@ -50,17 +50,6 @@ def row(trial: Trial) -> dict:
         "error": record.error,
         "run_dir": str(trial.directory),
     }
-
-
-def _metrics(trial):
-    """The lines of the trial's `metrics.jsonl`; one that is still being written is left out."""
-    lines = []
-    try:
-        for line in (trial.directory / "metrics.jsonl").read_text().splitlines():
-            lines.append(json.loads(line))
-    except (OSError, ValueError):
-        pass
-    return lines
 
 
 def _evaluation(trial):

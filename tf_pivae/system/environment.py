@@ -21,7 +21,7 @@ def describe_environment() -> dict:
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {
         "processor": f"{_processor()}, {num_cores()} cores",
-        "memory": _memory(),
+        "memory": f"{physical_memory() / 2**30:.0f} GiB",
         "accelerators": ", ".join(_accelerators()) or "none",
         "system": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),
@@ -37,13 +37,6 @@ def _processor():
     except OSError:
         models = []
     return models[0] if models else platform.processor() or platform.machine()
-
-
-def _memory():
-    try:
-        return f"{physical_memory() / 2**30:.0f} GiB"
-    except (ValueError, OSError, AttributeError):
-        return "unknown"
 
 
 def _accelerators():

@@ -11,6 +11,7 @@ import gin
 from tf_pivae.data import cache
 from tf_pivae.data.specification import Specification, specification
 from tf_pivae.errors import UserError
+from tf_pivae.files import existing
 from tf_pivae.runs import directory
 from tf_pivae.runs.changes import Changes, lines
 from tf_pivae.runs.checkpoints import Checkpoints
@@ -106,7 +107,7 @@ def rehearse(recipe: Recipe, run_dir: str | os.PathLike[str], from_here: bool = 
     return "\n".join(
         [
             f"would train in {run_dir}",
-            f"  data:         {data.name}, {_shape(data.image_shape)}, {len(data.train):,} training and "
+            f"  data:         {data.name}, {'x'.join(map(str, data.image_shape))}, {len(data.train):,} training and "
             f"{len(data.test):,} test images",
             f"  variables:    {', '.join(f'{name} {count:,}' for name, count in rehearsal.weights.items())}",
             f"  to do:        {todo}" + f" ({passes:.1f} passes over the training images)" * (start < last),
@@ -127,7 +128,7 @@ def _unprepared(recipe: Recipe, run_dir: str | os.PathLike[str]) -> str:
     return "\n".join(
         [
             f"would prepare {data.name} first (python -m tf_pivae.prepare does that alone), then train in {run_dir}",
-            f"  data:         {data.name}, {_shape(data.image_shape)}, {_counts(data)}",
+            f"  data:         {data.name}, {'x'.join(map(str, data.image_shape))}, {_counts(data)}",
             f"  variables:    {', '.join(f'{name} {count:,}' for name, count in weights.items())}",
             f"  to do:        steps up to {recipe.num_steps} of {recipe.batch_size} images",
             _disk_line(Path(run_dir), num_bytes, recipe.keep_checkpoints),
@@ -142,10 +143,6 @@ def _counts(data: Specification) -> str:
     return f"up to {data.num_train:,} training and {data.num_test:,} test images"
 
 
-def _shape(image_shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, image_shape))
-
-
 def _sizes(state: dict[str, Any]) -> tuple[dict[str, int], int]:
     """How many numbers model and critic have, a dict, and the bytes of a checkpoint of a `Trainer`'s state."""
     weights: dict[str, int] = {name: num_elements(state[name]) for name in ("pivae", "critic") if name in state}
@@ -153,18 +150,12 @@ def _sizes(state: dict[str, Any]) -> tuple[dict[str, int], int]:
 
 
 def _disk_line(path: Path, num_bytes: int, keep: int) -> str:
-    free = shutil.disk_usage(_existing(path)).free
+    free = shutil.disk_usage(existing(path)).free
     return f"  checkpoints:  {num_bytes / 1e6:.1f} MB each, {keep} kept; {free / 1e9:.1f} GB free"
 
 
-def _existing(path: Path) -> Path:
-    """The folder itself or the nearest one above it that exists."""
-    path = path.absolute()
-    return next(folder for folder in (path, *path.parents) if folder.exists())
-
-
 def _check_folder(path: Path) -> None:
-    folder = _existing(path)
+    folder = existing(path)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"cannot use {path} as a run directory: {folder} is not a folder that can be written.")
     lock = path / "lock"
@@ -177,7 +168,7 @@ def _check_folder(path: Path) -> None:
 
 
 def _check_disk(path: Path, needed: int) -> None:
-    free = shutil.disk_usage(_existing(path)).free
+    free = shutil.disk_usage(existing(path)).free
     if needed > free:
         raise UserError(
             f"the checkpoints need {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free where {path} lies: make "

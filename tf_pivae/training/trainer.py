@@ -177,10 +177,8 @@ class Trainer(KerasMethods):
 
         `weights=False` sets sigma alone, for a model that is already trained; not even sigma where q alone is to be.
         """
-        if not weights and self.stage(0).posterior_alone:
-            self.synchronize_moving_average()
-            return
-        self.pivae.initialize(images, self.seed, labels, weights=weights)
+        if weights or not self.stage(0).posterior_alone:
+            self.pivae.initialize(images, self.seed, labels, weights=weights)
         self.synchronize_moving_average()
 
     def synchronize_moving_average(self) -> None:

@@ -10,15 +10,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
 
 from tf_pivae.errors import UserError, WorkerLost, first_line
 from tf_pivae.training.stopping import Stopping
 
-_CONNECTION_ERRORS = (
+CONNECTION_ERRORS = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
@@ -77,7 +76,7 @@ def num_workers(tf_config: str) -> int:
     return len(addresses)
 
 
-class Workers:
+class Workers(contextlib.AbstractContextManager):
     """What the processes of a training say to each other; every one of them must call the same methods in turn.
 
     A context, too: at its end, unless by an error, each waits until all have come to theirs, so that nobody's
@@ -95,9 +94,6 @@ class Workers:
         first = "chief" if "chief" in cluster else "worker"
         self.is_chief = self._is_alone or (resolver.task_type, resolver.task_id) == (first, 0)
 
-    def __enter__(self) -> Workers:
-        return self
-
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._is_alone or error is not None:
             return
@@ -106,7 +102,7 @@ class Workers:
                 self._sum([tf.constant(1)])
             # The first to leave may break a connection on which another still waits for its answer. So nobody leaves
             # before all have come through the exchange above, and what breaks in this one is of no consequence.
-            with contextlib.suppress(*_CONNECTION_ERRORS):
+            with contextlib.suppress(*CONNECTION_ERRORS):
                 self._sum([tf.constant(1)])
 
     def share(self, variables: Iterable) -> None:
@@ -129,9 +125,18 @@ class Workers:
         with self.watched():
             return bool(self._sum([tf.constant(int(requested))])[0])
 
-    def watched(self) -> AbstractContextManager:
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
         """A context in which the loss of another worker is a `WorkerLost`."""
-        return _Watched(self._is_alone)
+        try:
+            yield
+        except CONNECTION_ERRORS as error:
+            if self._is_alone:
+                raise
+            raise WorkerLost(
+                f"another worker is gone ({first_line(error)[:200]}). Nothing of the unfinished step is kept: "
+                "start the same command again on every worker, and they go on from the last checkpoint."
+            ) from error
 
     def _sum(self, values, counts=True):
         """The sum over workers of each tensor, of those workers that count."""
@@ -145,20 +150,3 @@ class Workers:
 
         sums = tf.function(lambda: self._strategy.run(on_replica, args=(values,)), autograph=False)()
         return [self._strategy.experimental_local_results(value)[0] for value in sums]
-
-
-class _Watched:
-    """See `Workers.watched`."""
-
-    def __init__(self, is_alone: bool) -> None:
-        self._is_alone = is_alone
-
-    def __enter__(self) -> _Watched:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not self._is_alone and isinstance(error, _CONNECTION_ERRORS):
-            raise WorkerLost(
-                f"another worker is gone ({first_line(error)[:200]}). Nothing of the unfinished step is kept: "
-                "start the same command again on every worker, and they go on from the last checkpoint."
-            ) from error

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_pivae import configuration
-from tf_pivae.data.image_files import UnusableImage
 from tf_pivae.errors import UserError
 from tf_pivae.system.progress import progress_bar
 from tf_pivae.uses import image_outputs, own_images
@@ -135,8 +134,11 @@ def _write(
             some = list(itertools.islice(entries, _BATCH))
             names = _names(some, first, group, per_group)
             if not sink.has(first // group * per_group, names):
-                batch, labels = _load(some, num_classes, label)
-                sink.add(first // group * per_group, names, make(model, batch, labels, first))
+                (batch,) = own_images.batches(iter(some), _BATCH, model.image_shape, num_classes, label)
+                for name, problem in zip(batch.names, batch.problems, strict=True):
+                    if problem:
+                        raise UserError(f"{name} cannot be used ({problem}): repair or remove it.")
+                sink.add(first // group * per_group, names, make(model, batch.images, batch.labels, first))
             bar.update(len(some))
     return loaded
 
@@ -146,23 +148,3 @@ def _names(some: list[own_images.Entry], first: int, group: int, per_group: int)
         return [image_outputs.file_name(first + i, Path(entry.name).stem) for i, entry in enumerate(some)] * per_group
     indices = range(first // group * per_group, (first + len(some)) // group * per_group)
     return [image_outputs.file_name(i, f"walk{i // per_group}") for i in indices]
-
-
-def _load(some: list[own_images.Entry], num_classes: int, label: int | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The images of all entries, and their classes.
-
-    Raises:
-      UserError: one of them cannot be read as an image.
-    """
-    images = []
-    for entry in some:
-        try:
-            images.append(entry.load())
-        except UnusableImage as error:
-            raise UserError(f"{entry.name} cannot be used ({error}): repair or remove it.") from error
-    if not num_classes:
-        return np.stack(images), None
-    labels = np.asarray([label if entry.label is None else entry.label for entry in some], np.int64)
-    if labels.max() >= num_classes:
-        raise UserError(f"an image has the class {labels.max()}: the model's are 0 to {num_classes - 1}.")
-    return np.stack(images), labels
