@@ -6,6 +6,7 @@ read from a copy of `saved_model.pb` in which it goes by that name.
 
 import collections
 import contextlib
+import re
 import tempfile
 import threading
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import openvino
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, text_format
 
+from tf_pivae.errors import last_line
 from tf_pivae.export.requests import Inputs, Outputs, RequestError, Signature, TensorSpec, invalid
 
 _DEFAULT = "serving_default"
@@ -105,7 +107,7 @@ class OpenVINORuntime:
             for request in running:  # None is at work when the next call comes.
                 with contextlib.suppress(RuntimeError):
                     request.wait()
-            raise RequestError("INTERNAL", f"OpenVINO: {str(error).strip().splitlines()[-1][:300]}") from error
+            raise RequestError("INTERNAL", f"OpenVINO: {last_line(error)[:300]}") from error
         # An output with the name of an input gets a number.
         names = {key: key if key in results[0] else f"{key}_1" for key in self.signatures[name].outputs}
         return {key: np.concatenate([result[names[key]] for result in results]) for key in names}
@@ -118,8 +120,8 @@ class OpenVINORuntime:
                     model = self._read_model(name)
                     self._compiled[name] = {rows: self._for_rows(model, rows) for rows in (1, _ROWS)}
                 except RuntimeError as error:
-                    lines = [line for line in str(error).splitlines() if "operations:" in line]
-                    reason = lines[0].split("operations:")[1].strip() if lines else str(error).strip().splitlines()[-1]
+                    operations = re.search("operations:(.*)", str(error))
+                    reason = operations[1].strip() if operations else last_line(error)
                     self._compiled[name] = RequestError(
                         "UNIMPLEMENTED", f"OpenVINO cannot run signature {name!r}, TensorFlow can ({reason[:200]})."
                     )

@@ -162,3 +162,8 @@ def test_messages_end_alike():
         "raise UserError('a.')\nraise UserError(f'{b}?')\nraise UserError(f'{c} is not')\nraise UserError('d' f'{e}')"
     )
     assert [*unended(ast.parse(texts))] == [" is not"]
+
+
+def test_lines_of_an_error_are_taken_in_one_place():
+    cut = re.compile(r"\bstr\(\w*error\)(\.strip\(\))?\.(splitlines\(|(r?partition|r?split)\([\"']\\n)")
+    assert {name for name, path in MODULES.items() if cut.search(path.read_text("utf-8"))} == {"tf_pivae.errors"}
