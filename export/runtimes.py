@@ -13,7 +13,7 @@ from tf_pivae.errors import UserError, first_line
 from tf_pivae.export.client.model_client import ModelClient
 from tf_pivae.export.client.retries import ServingError
 from tf_pivae.export.requests import Inputs, Outputs, RequestError, Signature
-from tf_pivae.export.versions import versions
+from tf_pivae.export.versions import SAVED_MODEL, versions
 from tf_pivae.system.startup import require_extra
 
 RUNTIMES = ("tensorflow", "openvino")
@@ -62,7 +62,7 @@ def newest(path: str | Path) -> Path:
       UserError: there is none.
     """
     folder = Path(path)
-    if (folder / "saved_model.pb").is_file():
+    if (folder / SAVED_MODEL).is_file():
         return folder
     try:
         return folder / str(versions(folder)[-1])

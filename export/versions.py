@@ -14,7 +14,9 @@ from pathlib import Path
 from tf_pivae.errors import UserError, cannot_write
 from tf_pivae.files import synchronize, synchronize_tree
 
-MODEL_CARD = "assets.extra/model_card.json"  # In a version's folder.
+# In a version's folder.
+SAVED_MODEL = "saved_model.pb"
+MODEL_CARD = "assets.extra/model_card.json"
 WARMUP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
 _LARGEST = 2**63 - 1  # TensorFlow Serving's versions are int64; it ignores what is beyond.
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
