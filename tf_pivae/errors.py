@@ -39,6 +39,11 @@ def last_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
+def sentence(text: str) -> str:
+    """A text of another's, with a full stop where it ends in neither that nor a question mark."""
+    return text if text.endswith((".", "?")) else f"{text}."
+
+
 _MAKE_ROOM = "make room, then run the same command again"
 _WRITABLE = "choose a folder that can be written, or change its permissions"
 _HINTS = {

@@ -21,7 +21,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tf_pivae.errors import UserError, disk_message, first_line
+from tf_pivae.errors import UserError, disk_message, first_line, sentence
 from tf_pivae.files import file_sha256, files_below, read_json, synchronize, synchronize_tree
 from tf_pivae.runs.finite import describe_non_finite
 
@@ -169,7 +169,7 @@ class Checkpoints:
             if not path.exists():
                 return "removed while it was read"
             reason = _difference(path, groups) or first_line(error)
-            raise UserError(f"{path} holds a model of another architecture: {reason}") from error
+            raise UserError(f"{path} holds a model of another architecture: {sentence(reason)}") from error
         return None
 
     def _damage(self, step: int) -> str | None:
