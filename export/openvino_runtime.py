@@ -6,6 +6,7 @@ read from a copy of `saved_model.pb` in which it goes by that name.
 
 import collections
 import contextlib
+import re
 import tempfile
 import threading
 from pathlib import Path
@@ -15,9 +16,10 @@ import numpy as np
 import openvino
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, text_format
 
-from tf_pivae.export.requests import Inputs, Outputs, RequestError, Signature, TensorSpec, invalid
+from tf_pivae.errors import last_line
+from tf_pivae.export.requests import DEFAULT_SIGNATURE, Inputs, Outputs, RequestError, Signature, TensorSpec, invalid
+from tf_pivae.export.versions import SAVED_MODEL
 
-_DEFAULT = "serving_default"
 _ROWS = 8
 _DTYPES = {1: "float32", 3: "int32", 4: "uint8", 7: "string", 9: "int64"}  # tensorflow/core/framework/types.proto
 # The fields of tensorflow/core/protobuf/{saved_model,meta_graph}.proto that say what signatures there are. Of the rest,
@@ -105,7 +107,7 @@ class OpenVINORuntime:
             for request in running:  # None is at work when the next call comes.
                 with contextlib.suppress(RuntimeError):
                     request.wait()
-            raise RequestError("INTERNAL", f"OpenVINO: {str(error).strip().splitlines()[-1][:300]}") from error
+            raise RequestError("INTERNAL", f"OpenVINO: {last_line(error)[:300]}") from error
         # An output with the name of an input gets a number.
         names = {key: key if key in results[0] else f"{key}_1" for key in self.signatures[name].outputs}
         return {key: np.concatenate([result[names[key]] for result in results]) for key in names}
@@ -118,8 +120,8 @@ class OpenVINORuntime:
                     model = self._read_model(name)
                     self._compiled[name] = {rows: self._for_rows(model, rows) for rows in (1, _ROWS)}
                 except RuntimeError as error:
-                    lines = [line for line in str(error).splitlines() if "operations:" in line]
-                    reason = lines[0].split("operations:")[1].strip() if lines else str(error).strip().splitlines()[-1]
+                    operations = re.search("operations:(.*)", str(error))
+                    reason = operations[1].strip() if operations else last_line(error)
                     self._compiled[name] = RequestError(
                         "UNIMPLEMENTED", f"OpenVINO cannot run signature {name!r}, TensorFlow can ({reason[:200]})."
                     )
@@ -135,14 +137,14 @@ class OpenVINORuntime:
         return self._core.compile_model(model, "CPU", options)
 
     def _read_model(self, name: str) -> openvino.Model:
-        if name == _DEFAULT:
+        if name == DEFAULT_SIGNATURE:
             return self._core.read_model(str(self._folder))
         changed = type(self._saved)()
         changed.CopyFrom(self._saved)
         values = {entry.name: entry for entry in changed.graphs[0].signatures}
-        values[_DEFAULT].value.CopyFrom(values[name].value)
+        values[DEFAULT_SIGNATURE].value.CopyFrom(values[name].value)
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "saved_model.pb").write_bytes(changed.SerializeToString())
+            (Path(folder) / SAVED_MODEL).write_bytes(changed.SerializeToString())
             (Path(folder) / "variables").symlink_to((self._folder / "variables").absolute())
             return self._core.read_model(folder)
 
@@ -164,11 +166,11 @@ def _read(folder: Path) -> Any:
     pool.Add(file)
     kind = message_factory.GetMessageClass(pool.FindMessageTypeByName("tf_pivae.SavedModel"))
     try:
-        saved = kind.FromString((folder / "saved_model.pb").read_bytes())
+        saved = kind.FromString((folder / SAVED_MODEL).read_bytes())
     except message.DecodeError as error:
-        raise ValueError("saved_model.pb is no SavedModel") from error
+        raise ValueError(f"{SAVED_MODEL} is no SavedModel") from error
     if not saved.graphs:
-        raise ValueError("saved_model.pb holds no graph")
+        raise ValueError(f"{SAVED_MODEL} holds no graph")
     return saved
 
 

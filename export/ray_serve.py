@@ -22,6 +22,7 @@ from starlette.responses import Response
 
 from tf_pivae.export.client.model_client import as_array
 from tf_pivae.export.requests import (
+    DEFAULT_SIGNATURE,
     HTTP_STATUS,
     Inputs,
     Outputs,
@@ -93,7 +94,7 @@ class ServedModel:
 
     def _parse(self, body: bytes, encoding: str) -> tuple[str, Outputs, bool]:
         message = parse_body(unpack(body, encoding, self._limits.json_bytes), self._limits.json_values)
-        name = str(message.get("signature_name") or "serving_default")
+        name = str(message.get("signature_name") or DEFAULT_SIGNATURE)
         return name, *arrays_from_json(message, self._specs(name), name, self._limits)
 
 

@@ -9,11 +9,11 @@ from typing import Protocol
 
 import numpy as np
 
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, first_line
 from tf_pivae.export.client.model_client import ModelClient
 from tf_pivae.export.client.retries import ServingError
 from tf_pivae.export.requests import Inputs, Outputs, RequestError, Signature
-from tf_pivae.export.versions import versions
+from tf_pivae.export.versions import SAVED_MODEL, versions
 from tf_pivae.system.startup import require_extra
 
 RUNTIMES = ("tensorflow", "openvino")
@@ -62,7 +62,7 @@ def newest(path: str | Path) -> Path:
       UserError: there is none.
     """
     folder = Path(path)
-    if (folder / "saved_model.pb").is_file():
+    if (folder / SAVED_MODEL).is_file():
         return folder
     try:
         return folder / str(versions(folder)[-1])
@@ -125,4 +125,4 @@ def load(path: str | Path, runtime: str = "tensorflow", precision: str = "f32", 
     try:
         return LocalModel(folder, open_runtime(folder, runtime, precision), batch_size)
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder} cannot be loaded ({(str(error).splitlines() or [''])[0][:200]}).") from error
+        raise UserError(f"{folder} cannot be loaded ({first_line(error)[:200]}).") from error

@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tf_pivae.errors import UserError, cannot_write
+from tf_pivae.files import synchronize, synchronize_tree
 
-MODEL_CARD = "assets.extra/model_card.json"  # In a version's folder.
+# In a version's folder.
+SAVED_MODEL = "saved_model.pb"
+MODEL_CARD = "assets.extra/model_card.json"
 WARMUP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
 _LARGEST = 2**63 - 1  # TensorFlow Serving's versions are int64; it ignores what is beyond.
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
@@ -53,7 +56,7 @@ def new_version(export_dir: str | Path) -> Iterator[Publication]:
     try:
         yield publication
         _make_readable(folder)
-        _synchronize(folder)
+        synchronize_tree(folder)
         publication.version = _rename(folder, Path(export_dir))
     except OSError as error:
         raise UserError(cannot_write(f"to {export_dir}", error)) from error
@@ -73,7 +76,7 @@ def _rename(folder: Path, export_dir: Path) -> int:
             if error.errno not in _TAKEN:
                 raise
         else:
-            _synchronize_entry(export_dir)
+            synchronize(export_dir)
             return version
 
 
@@ -82,18 +85,3 @@ def _make_readable(folder: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     os.chmod(folder, 0o777 & ~mask)
-
-
-def _synchronize(folder: Path) -> None:
-    for root, _, files in os.walk(folder):
-        for name in files:
-            _synchronize_entry(os.path.join(root, name))
-        _synchronize_entry(root)
-
-
-def _synchronize_entry(path: str | Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -922,8 +922,8 @@ MUTATIONS = [
     Mutation(
         "OpenVINO: every signature is the default one",
         "export/openvino_runtime.py",
-        "values[_DEFAULT].value.CopyFrom(values[name].value)",
-        "values[_DEFAULT].value.CopyFrom(values[_DEFAULT].value)",
+        "values[DEFAULT_SIGNATURE].value.CopyFrom(values[name].value)",
+        "values[DEFAULT_SIGNATURE].value.CopyFrom(values[DEFAULT_SIGNATURE].value)",
         "tests/export/test_runtimes.py",
     ),
     Mutation(

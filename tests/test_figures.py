@@ -111,4 +111,8 @@ def test_curves_are_drawn_where_their_numbers_are():
     ],
 )
 def test_ticks_are_round(values, expected):
-    np.testing.assert_allclose(figures._ticks(values), expected)
+    np.testing.assert_allclose(figures.round_values(min(values), max(values)), expected)
+
+
+def test_round_values_within():
+    np.testing.assert_allclose(figures.round_values(3.1, 8.3, within=True), [4, 6, 8])

@@ -145,13 +145,18 @@ def test_one_assignment_a_line():
     ]
 
 
+_WITH_MESSAGES = ("UserError", "WorkerLost", "ServingError", "RequestError", "invalid")  # As the last argument.
+
+
 def unended(tree):
-    """Messages of a `UserError` that end in a word: each is a sentence, however commands put it."""
+    """Messages for users that end in a word: each is a sentence, however commands and servers put it."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "UserError":
-            parts = node.args[0].values if isinstance(node.args[0], ast.JoinedStr) else node.args
-            if isinstance(parts[-1], ast.Constant) and not parts[-1].value.endswith((".", "?")):
-                yield parts[-1].value
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in _WITH_MESSAGES:
+            end = node.args[-1]
+            while isinstance(end, (ast.JoinedStr, ast.BinOp)):
+                end = end.values[-1] if isinstance(end, ast.JoinedStr) else end.right
+            if isinstance(end, ast.Constant) and not end.value.endswith((".", "?")):
+                yield end.value
 
 
 def test_messages_end_alike():
@@ -159,6 +164,12 @@ def test_messages_end_alike():
         name: texts for name, path in MODULES.items() if (texts := [*unended(ast.parse(path.read_text("utf-8")))])
     }
     texts = (
-        "raise UserError('a.')\nraise UserError(f'{b}?')\nraise UserError(f'{c} is not')\nraise UserError('d' f'{e}')"
+        "raise UserError('a.')\nraise UserError(f'{b}?')\nraise UserError(f'{c} is not')\nraise UserError('d' f'{e}')\n"
+        "raise invalid(a + f'{b} is.')\nraise ServingError('CODE', url, 'a ' + f'{b} no')"
     )
-    assert [*unended(ast.parse(texts))] == [" is not"]
+    assert [*unended(ast.parse(texts))] == [" is not", " no"]
+
+
+def test_lines_of_an_error_are_taken_in_one_place():
+    cut = re.compile(r"\bstr\(\w*error\)(\.strip\(\))?\.(splitlines\(|(r?partition|r?split)\([\"']\\n)")
+    assert {name for name, path in MODULES.items() if cut.search(path.read_text("utf-8"))} == {"tf_pivae.errors"}

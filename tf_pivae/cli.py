@@ -19,7 +19,16 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from tf_pivae.arguments import SEEDS
-from tf_pivae.errors import UNREAD, UserError, disk_message, first_line, has_no_reader, missing_setting, printable
+from tf_pivae.errors import (
+    UNREAD,
+    UserError,
+    disk_message,
+    first_line,
+    has_no_reader,
+    missing_setting,
+    printable,
+    sentence,
+)
 from tf_pivae.system import children
 from tf_pivae.system.startup import import_tensorflow_quietly
 
@@ -62,7 +71,7 @@ class _StepParser(flags.ArgumentParser):
         if text == "best":
             return text
         if not text.isdecimal():
-            raise ValueError(f"expected a step such as 1000, or best; got {text}")
+            raise ValueError(f"expected a step such as 1000, or best; got {text}.")
         return int(text)
 
 
@@ -188,7 +197,7 @@ def _flag_message(error: flags.Error) -> str:
         about = flags.FLAGS[missing[1]].help.splitlines()[0]  # absl adds a line to the help of a repeatable flag.
         return f"give --{missing[1]}: {about.rstrip(';')}"
     message = re.sub(r"\('([^']*)', ('[^']*')\)", r"\1 \2", str(error))
-    return message if message.endswith((".", "?")) else f"{message}."
+    return sentence(message)
 
 
 def one_line(error: BaseException) -> str | None:

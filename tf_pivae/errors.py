@@ -30,8 +30,18 @@ def has_no_reader(error: OSError) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message."""
-    return (str(error).strip().splitlines() or ["no reason given"])[0]
+    """The first line of an exception's message, or the name of its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an exception's message, or the name of its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
+def sentence(text: str) -> str:
+    """A text of another's, with a full stop where it ends in neither that nor a question mark."""
+    return text if text.endswith((".", "?")) else f"{text}."
 
 
 _MAKE_ROOM = "make room, then run the same command again"

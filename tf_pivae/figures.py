@@ -184,7 +184,8 @@ def line_chart(
     font = ImageFont.load_default(size=13 * scale)
     canvas = Image.new("RGB", (width, height), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    x_ticks, y_ticks = (_ticks([value for curve in series.values() for value in curve[i]]) for i in (0, 1))
+    points = [[value for curve in series.values() for value in curve[i]] for i in (0, 1)]
+    x_ticks, y_ticks = (round_values(min(values), max(values)) for values in points)
 
     def place(x, y):
         across = (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
@@ -212,17 +213,23 @@ def line_chart(
     return canvas.resize((width // scale, height // scale), Image.Resampling.LANCZOS)
 
 
-def _ticks(values):
-    """About six round numbers at equal distances, from below the smallest value to above the largest."""
-    low = min(values)
-    high = max(values)
-    step = round_step((high - low) / 5 or 1.0)
+def round_values(low: float, high: float, intervals: int = 5, within: bool = False) -> list[float]:
+    """Round numbers at equal distances.
+
+    Args:
+      low, high: what they go from and to.
+      intervals: that many at most between `low` and `high`.
+      within: none lies outside; else the first lies at or below `low`, the last at or above `high`.
+    """
+    step = _round_step((high - low) / intervals or 1.0)
+    if within:
+        return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
     first = math.floor(low / step + 1e-9)
     last = math.ceil(high / step - 1e-9)
     return [step * i for i in range(first, max(last, first + 1) + 1)]
 
 
-def round_step(raw: float) -> float:
+def _round_step(raw):
     """The smallest of 1, 2, 5, 10, 20, ... (and 0.1, 0.2, 0.5, ...) that is not below `raw`."""
     power = 10.0 ** math.floor(math.log10(raw))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)

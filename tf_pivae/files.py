@@ -103,6 +103,30 @@ def replacing(path: str | os.PathLike[str], shared: bool = False) -> Iterator[Pa
             partial.unlink(missing_ok=True)
 
 
+def write_json(path: Path, value: object) -> None:
+    """Writes a JSON file as `write_atomically` would, but lets an `OSError` pass: what it means, the caller says."""
+    partial = path.with_name(f"{path.name}.tmp")
+    partial.write_text(json.dumps(value, indent=1))
+    synchronize(partial)
+    os.replace(partial, path)
+
+
+def synchronize(path: str | os.PathLike[str]) -> None:
+    """Waits until a file's content, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def synchronize_tree(folder: str | os.PathLike[str]) -> None:
+    """Waits until all that a folder holds is on the disk."""
+    for root, _, files in os.walk(folder):
+        for name in [*files, "."]:
+            synchronize(os.path.join(root, name))
+
+
 def files_below(folder: Path) -> Iterator[os.stat_result]:
     """What `lstat` says of the files in a folder, in its folders, and so on, those left out that go meanwhile: a
     training removes checkpoints while others look."""

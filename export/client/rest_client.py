@@ -113,7 +113,7 @@ class RestClient(ModelClient):
                 code = "DEADLINE_EXCEEDED" if isinstance(reason, TimeoutError) else "UNAVAILABLE"
                 raise ServingError(code, self.url, str(reason)) from error
             except ValueError as error:
-                raise ServingError("INTERNAL", self.url, f"the answer is not JSON ({error})") from error
+                raise ServingError("INTERNAL", self.url, f"the answer is not JSON ({error}).") from error
 
         return with_retries(attempt, self.timeout, self.max_attempts, self.url)
 

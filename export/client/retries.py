@@ -98,7 +98,7 @@ def with_retries(attempt: Callable[[float], Answer], timeout: float, max_attempt
                 raise
         time.sleep(wait)
         pause = min(2.0 * pause, _LONGEST_PAUSE)
-    raise ServingError("DEADLINE_EXCEEDED", address, f"no answer within {timeout:g} s")
+    raise ServingError("DEADLINE_EXCEEDED", address, f"no answer within {timeout:g} s.")
 
 
 def _passes(error: ServingError, number: int, max_attempts: int) -> bool:

@@ -13,11 +13,11 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError, Message
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
 
-from tf_pivae.export.requests import Outputs, RequestError, check_rows, invalid
+from tf_pivae.export.requests import DEFAULT_SIGNATURE, Outputs, RequestError, check_rows, invalid
 from tf_pivae.export.serve.limits import Limits
 from tf_pivae.export.serve.manager import ModelManager
 from tf_pivae.export.serve.proto_tensors import arrays_from_protos, check_size
-from tf_pivae.export.serve.servable import DEFAULT_SIGNATURE, Servable
+from tf_pivae.export.serve.servable import Servable
 from tf_pivae.export.serve.server_metrics import Outcome, ServerMetrics
 
 _PREDICTION_SERVICE = "tensorflow.serving.PredictionService"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from absl import logging
 
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, first_line
 from tf_pivae.export.requests import Inputs, Outputs, RequestError
 from tf_pivae.export.serve.batching import Batcher
 from tf_pivae.export.serve.servable import Servable
@@ -113,9 +113,7 @@ class ModelManager:
         try:
             servable = await asyncio.to_thread(self._load, f"{self._export_dir}/{version}", version)
         except Exception as error:  # Anything may be wrong with a folder that somebody made.
-            self._failed[version] = (
-                f"cannot be loaded ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]})"
-            )
+            self._failed[version] = f"cannot be loaded ({type(error).__name__}: {first_line(error)[:200]})"
             logging.error("version %d %s", version, self._failed[version])
             return False
         self._current = Version(servable, self._make_batcher)

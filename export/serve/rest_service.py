@@ -14,13 +14,12 @@ from aiohttp import web
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from tf_pivae.export.requests import HTTP_STATUS, Outputs, RequestError, check_rows, invalid
+from tf_pivae.export.requests import DEFAULT_SIGNATURE, HTTP_STATUS, Outputs, RequestError, check_rows, invalid
 from tf_pivae.export.serve.grpc_service import model_status, signature_def_map
 from tf_pivae.export.serve.http_server import read_body
 from tf_pivae.export.serve.json_tensors import arrays_from_json, json_from_arrays, parse_body, unpack
 from tf_pivae.export.serve.limits import Limits
 from tf_pivae.export.serve.manager import ModelManager, Version
-from tf_pivae.export.serve.servable import DEFAULT_SIGNATURE
 from tf_pivae.export.serve.server_metrics import CONTENT_TYPE, Outcome, ServerMetrics
 
 _METRICS = "/monitoring/prometheus/metrics"

@@ -9,11 +9,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from tf_pivae.export.requests import Inputs, Outputs, RequestError, Signature, invalid
+from tf_pivae.export.requests import DEFAULT_SIGNATURE, Inputs, Outputs, RequestError, Signature, invalid
 from tf_pivae.export.runtimes import open_runtime
-from tf_pivae.export.versions import WARMUP_REQUESTS
-
-DEFAULT_SIGNATURE = "serving_default"
+from tf_pivae.export.versions import SAVED_MODEL, WARMUP_REQUESTS
 
 
 class Servable:
@@ -69,6 +67,6 @@ class Servable:
 
 def _signature_defs(folder: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
     message = saved_model_pb2.SavedModel()
-    message.ParseFromString((folder / "saved_model.pb").read_bytes())
+    message.ParseFromString((folder / SAVED_MODEL).read_bytes())
     (graph,) = [graph for graph in message.meta_graphs if "serve" in graph.meta_info_def.tags]
     return {name: definition for name, definition in graph.signature_def.items() if not name.startswith("__")}

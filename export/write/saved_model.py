@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pivae import loading
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, first_line, sentence
 from tf_pivae.export.versions import new_version
 from tf_pivae.export.write.model_card import model_card, write_model_card
 from tf_pivae.export.write.signatures import Options, signatures
@@ -79,7 +79,7 @@ def export_run(
         try:
             functions = write_saved_model(model, publication.folder, options)
         except ValueError as error:
-            raise UserError(f"the model cannot be exported: {error}") from error
+            raise UserError(f"the model cannot be exported: {sentence(first_line(error))}") from error
         progress("warm-up requests")
         write_warmup_requests(publication.folder, MODEL_NAME, functions, images, labels)
         progress("comparing")

@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tf_pivae.export.requests import DEFAULT_SIGNATURE
 from tf_pivae.export.write.fixed_noise import FixedNoise
 from tf_pivae.export.write.image_bytes import can_decode, decode_images
 from tf_pivae.models.latent_methods import RECONSTRUCTION
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.noise import SeededRowNoise
-
-DEFAULT = "serving_default"  # The name that a client gets which asks for none.
 
 
 class Options(NamedTuple):
@@ -57,7 +56,7 @@ def signatures(model: PiVAE, options: Options) -> dict[str, tf.types.experimenta
     if can_decode(model.image_shape):
         inputs["image_bytes"] = graph.log_prob_of_files, {"image_bytes": tf.TensorSpec([None], tf.string)}
     traced = {name: _trace(function, {**specs, **labels}) for name, (function, specs) in inputs.items()}
-    return {**traced, DEFAULT: traced["log_prob"]}
+    return {**traced, DEFAULT_SIGNATURE: traced["log_prob"]}
 
 
 def _trace(function, specs):

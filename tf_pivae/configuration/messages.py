@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import gin
 import gin.config
 
+from tf_pivae.errors import sentence
+
 
 def text() -> str:
     """The whole configuration as gin text."""
@@ -29,7 +31,7 @@ def explain(error: Exception, origin: str, line: int | None = None) -> str:
         message,
     )
     lines = [part.strip() for part in message.splitlines() if part.strip()] or [type(error).__name__]
-    return f"the configuration cannot be read: {origin}: {' '.join(lines[:3])}"
+    return f"the configuration cannot be read: {origin}: {sentence(' '.join(lines[:3]))}"
 
 
 def unknown(name: str, names: Sequence[str] | None = None) -> str:

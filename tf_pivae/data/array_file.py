@@ -16,7 +16,7 @@ import numpy as np
 
 from tf_pivae.data import arrays, image_files, sources
 from tf_pivae.data.image_ops import Preprocess
-from tf_pivae.errors import UserError, printable
+from tf_pivae.errors import UserError, first_line, printable
 
 SLAB_BYTES = 1 << 24  # Read at a time, or one image where that is larger.
 # Deflate packs at most 1032:1, and then only one value over and over: no images that are worth a gigabyte.
@@ -41,9 +41,9 @@ def reading(subject: object) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # zipfile, zlib, gzip and NumPy have ten kinds between them.
-        ends = "it ends early" if isinstance(error, EOFError) else type(error).__name__
-        reason = getattr(error, "strerror", None) or str(error).strip() or ends
-        raise UserError(f"cannot read {printable(subject)}: {printable(reason.splitlines()[0])}.") from error
+        ends = "it ends early" if isinstance(error, EOFError) and not str(error) else None
+        reason = ends or getattr(error, "strerror", None) or first_line(error)
+        raise UserError(f"cannot read {printable(subject)}: {printable(reason)}.") from error
 
 
 Stream: TypeAlias = IO[bytes] | io.BufferedReader | gzip.GzipFile

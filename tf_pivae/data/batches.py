@@ -84,7 +84,7 @@ def train_batches(
     if batch_size < 1 or batch_size % num_replicas:
         raise UserError(f"batch_size {batch_size} does not divide by {num_replicas} replicas: use a multiple of it.")
     if not 0 <= first_replica <= first_replica + local <= num_replicas or local < 1:
-        raise ValueError(f"replicas {first_replica} to {first_replica + local - 1} are not among {num_replicas}")
+        raise ValueError(f"replicas {first_replica} to {first_replica + local - 1} are not among {num_replicas}.")
     if with_labels and split.labels is None:
         raise UserError("this data set has no labels: use one that has, or an unconditional model.")
     per_replica = batch_size // num_replicas

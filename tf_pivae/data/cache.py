@@ -23,6 +23,7 @@ import numpy as np
 
 from tf_pivae.data import arrays, sources, split_writer
 from tf_pivae.errors import UserError, printable
+from tf_pivae.files import synchronize, write_json
 
 FORMAT_VERSION = 1  # part of every hash: raise it when the form on disk or the arithmetic of a source changes
 _SPLITS = ("train", "test")
@@ -240,11 +241,11 @@ def _write(name: str, folder: pathlib.Path, source: sources.ImageSource, limits:
         state = progress[split]
         shape = [state["images"], *source.image_shape]
         meta[split] = {"shape": shape, "labels": state["labels"], "skipped": state["skipped"]}
-    split_writer.write_json(partial / "meta.json", meta)
+    write_json(partial / "meta.json", meta)
     (partial / "progress.json").unlink()
-    split_writer.sync_folder(partial)
+    synchronize(partial)
     os.replace(partial, folder)
-    split_writer.sync_folder(folder.parent)
+    synchronize(folder.parent)
 
 
 def _check_disk(

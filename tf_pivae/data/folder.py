@@ -162,9 +162,8 @@ def _usable(name: str, folder: str, files: list[ImageFile], skipped: list[str]) 
             skipped.append(image_files.with_reason(file.relative, error))
     reasons = ", ".join(skipped[:_NAMED]) + (", ..." if len(skipped) > _NAMED else "")
     if not usable:
-        raise UserError(
-            f"no image in {printable(folder)}" + (f"; skipped {len(skipped)}: {reasons}" if skipped else "")
-        )
+        skips = f"; skipped {len(skipped)}: {reasons}" if skipped else ""
+        raise UserError(f"no image in {printable(folder)}{skips}.")
     if skipped:
         _log.warning("%s: skipped %d of %d files: %s", name, len(skipped), len(usable) + len(skipped), reasons)
     return usable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from tf_pivae.data import image_ops
-from tf_pivae.errors import printable
+from tf_pivae.errors import first_line, printable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -216,5 +216,4 @@ def _to_array(image: "Image.Image") -> np.ndarray:
 def _damage(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror}"
-    text = str(error).strip().splitlines()
-    return "damaged: " + (text[0][:80] if text else type(error).__name__)
+    return f"damaged: {first_line(error)[:80]}"

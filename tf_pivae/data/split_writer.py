@@ -13,6 +13,7 @@ import numpy as np
 
 from tf_pivae.data.sources import ImageSource
 from tf_pivae.errors import UserError
+from tf_pivae.files import write_json
 from tf_pivae.system.progress import progress_bar
 
 CHECKPOINT_SECONDS = 5.0
@@ -126,22 +127,3 @@ def read_progress(partial: pathlib.Path) -> dict[str, Any]:
         return json.loads((partial / "progress.json").read_text())
     except (OSError, ValueError):
         return {}
-
-
-def write_json(path: pathlib.Path, value: object) -> None:
-    """Writes a small file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def sync_folder(folder: pathlib.Path) -> None:
-    """Puts the names in a folder on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,7 +19,7 @@ from typing import Any
 import gin
 
 from tf_pivae.data import arrays, cache, image_ops, sources
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, first_line
 
 _log = logging.getLogger(__name__)
 _BATCH = 256
@@ -122,7 +122,7 @@ def _builder(name: str, data_dir: str | None) -> Any:
             subject = f"{base!r} with configuration {config!r}"
             choices = list(tfds.builder_cls(base).builder_configs)
         elif base in names:
-            raise UserError(f"TFDS cannot open {name!r}: {_first_line(error).rstrip('.')}.") from error
+            raise UserError(f"TFDS cannot open {name!r}: {first_line(error)[:200].rstrip('.')}.") from error
         matches = difflib.get_close_matches(config or base if choices is not names else base, choices, 3, 0.5)
         hint = f"; did you mean {' or '.join(matches)}?" if matches else "."
         raise UserError(f"TFDS has no {subject}{hint}") from error
@@ -187,7 +187,7 @@ def _download(builder: Any, name: str, cache_size: str) -> None:
     except ModuleNotFoundError as error:
         raise UserError(f"TFDS needs {error.name} to prepare {name}: pip install {error.name} brings it.") from error
     except Exception as error:  # network, disk, manual download: all of them end here for the user
-        reason = _first_line(error) if online else "no network"
+        reason = first_line(error)[:200] if online else "no network"
         raise UserError(
             f"cannot download {name} through TFDS ({reason}). Without a network, use local files: data "
             "that TFDS prepared elsewhere with --gin_param=\"tfds_images.data_dir='DIR'\", or other files with "
@@ -326,9 +326,3 @@ def _nested(keys: tuple[str | None, ...], value: Any) -> dict[str, Any]:
             *path, last = key.split("/")
             functools.reduce(lambda node, part: node.setdefault(part, {}), path, tree)[last] = value
     return tree
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 200 else text[:200] + "..."

@@ -29,7 +29,7 @@ class StreamingMoments:
 
     def __init__(self, feature_dim: int) -> None:
         if feature_dim < 1:
-            raise ValueError(f"`feature_dim` must be positive; got {feature_dim}")
+            raise ValueError(f"`feature_dim` must be positive; got {feature_dim}.")
         self.count = 0
         self.mean = np.zeros(feature_dim, np.float64)
         self.scatter = np.zeros((feature_dim, feature_dim), np.float64)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_pivae.figures import round_step
+from tf_pivae.figures import round_values
 from tf_pivae.report.likelihoods import OTHER_DATA, Likelihoods, summary
 from tf_pivae.report.markup import Html, note, run_class, side_by_side, tag
 from tf_pivae.report.run import Run
@@ -123,7 +123,4 @@ def _ticks(low: float, high: float, logarithmic: bool) -> list[tuple[float, floa
         values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
         span = math.log(high / low)
         return [(value, math.log(value / low) / span) for value in values if low <= value <= high]
-    step = round_step((high - low) / 5)
-    return [
-        (i * step, (i * step - low) / (high - low)) for i in range(math.ceil(low / step), math.floor(high / step) + 1)
-    ]
+    return [(value, (value - low) / (high - low)) for value in round_values(low, high, within=True)]

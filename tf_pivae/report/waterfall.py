@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tf_pivae.figures import round_step
+from tf_pivae.figures import round_values
 from tf_pivae.metrics import describe_groups, groups_in_use
 from tf_pivae.metrics.bits_per_dim import Estimate, estimate
 from tf_pivae.report.evaluations import bound_terms
@@ -179,10 +179,8 @@ class _Scale:
 
     @classmethod
     def over(cls, places: Sequence[float], runs: int) -> _Scale:
-        tick = round_step((max(places) - min(places)) / 4)
-        low = math.floor(min(places) / tick + 1e-9)
-        high = math.ceil(max(places) / tick - 1e-9)
-        return cls(low * tick, high * tick, high - low, runs)
+        ticks = round_values(min(places), max(places), 4)
+        return cls(ticks[0], ticks[-1], len(ticks) - 1, runs)
 
     def at(self, bits: float) -> float:
         """The place, per cent."""

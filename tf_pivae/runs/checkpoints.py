@@ -21,8 +21,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tf_pivae.errors import UserError, disk_message, first_line
-from tf_pivae.files import file_sha256, files_below, read_json
+from tf_pivae.errors import UserError, disk_message, first_line, sentence
+from tf_pivae.files import file_sha256, files_below, read_json, synchronize, synchronize_tree
 from tf_pivae.runs.finite import describe_non_finite
 
 _log = logging.getLogger(__name__)
@@ -91,12 +91,11 @@ class Checkpoints:
             files = {path.name: _facts(path) for path in sorted(partial.iterdir())}
             manifest = partial / _MANIFEST
             manifest.write_text(json.dumps({"step": int(step), "files": files}, indent=2))
-            for path in [*partial.iterdir(), partial]:
-                _flush(path)
+            synchronize_tree(partial)
             if final.exists():
                 self._remove(final)
             os.replace(partial, final)
-            _flush(self.directory)
+            synchronize(self.directory)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             reason = disk_message(error) or f"{first_line(error)}."
@@ -170,7 +169,7 @@ class Checkpoints:
             if not path.exists():
                 return "removed while it was read"
             reason = _difference(path, groups) or first_line(error)
-            raise UserError(f"{path} holds a model of another architecture: {reason}") from error
+            raise UserError(f"{path} holds a model of another architecture: {sentence(reason)}") from error
         return None
 
     def _damage(self, step: int) -> str | None:
@@ -256,11 +255,3 @@ def _difference(path: Path, groups: dict[str, list[keras.Variable]]) -> str | No
 
 def _facts(path: Path) -> dict:
     return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

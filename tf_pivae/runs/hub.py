@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from tf_pivae.errors import UserError, cannot_write, printable
+from tf_pivae.errors import UserError, cannot_write, first_line, printable
 
 MOST_BYTES = 1 << 32  # Of the files of a model: the largest of the paper's have some hundred MB.
 _ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")  # pathlib takes one slash away.
@@ -125,5 +125,5 @@ def _line(problem: str, error: Exception) -> str:
         403: "your token has no right to do that: `hf auth login` with another",
         404: "there is no such model or revision",
     }.get(status)
-    reason = hint or printable(next(iter(str(error).strip().splitlines()), "")) or type(error).__name__
+    reason = hint or printable(first_line(error))
     return f"{problem}: {reason.rstrip('.')}."

@@ -19,9 +19,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tf_pivae.data.split_writer import write_json
 from tf_pivae.errors import UserError, cannot_write
-from tf_pivae.files import write_atomically
+from tf_pivae.files import write_atomically, write_json
 from tf_pivae.system import children
 
 WAITING = "waiting"

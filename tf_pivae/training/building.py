@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_pivae.errors import UserError, first_line, missing_setting
+from tf_pivae.errors import UserError, first_line, missing_setting, sentence
 from tf_pivae.system.memory import physical_memory
 from tf_pivae.training.workers import CONNECTION_ERRORS
 
@@ -35,7 +35,7 @@ def explained(problem: str) -> Iterator[None]:
         if isinstance(error, RecursionError):
             raise UserError(f"{problem}: it leads back to itself.") from error
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise UserError(f"{problem}: {kind}{first_line(error)}") from error
+        raise UserError(f"{problem}: {kind}{sentence(first_line(error))}") from error
 
 
 @contextlib.contextmanager

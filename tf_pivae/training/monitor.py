@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tqdm
 
-from tf_pivae.errors import UserError, disk_message, has_no_reader, printable
+from tf_pivae.errors import UserError, disk_message, first_line, has_no_reader, printable, sentence
 from tf_pivae.training.loggers import Logger
 
 # What fits beside the bar, in the order of importance: metric, its short name.
@@ -86,9 +86,9 @@ class Monitor:
                 if isinstance(error, UserError) or disk_message(error):
                     raise
                 self._loggers.remove(logger)
-                reason = printable(next(iter(str(error).splitlines()), "")) or type(error).__name__
                 self.say(
-                    f"{type(logger).__name__} gets nothing from step {step} on, until the run starts again: {reason}"
+                    f"{type(logger).__name__} gets nothing from step {step} on, until the run starts again: "
+                    f"{sentence(printable(first_line(error)))}"
                 )
 
     def say(self, text: str) -> None:

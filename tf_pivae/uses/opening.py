@@ -10,7 +10,7 @@ import numpy as np
 
 from tf_pivae import configuration
 from tf_pivae.errors import UserError
-from tf_pivae.export.versions import MODEL_CARD
+from tf_pivae.export.versions import MODEL_CARD, SAVED_MODEL
 from tf_pivae.files import read_json
 from tf_pivae.uses.preparation import Preparation, preparation
 
@@ -55,7 +55,7 @@ def density(run_dir: str | Path, importance_samples: int | None = None, seed: in
     from tf_pivae.runs.pretrained import resolve
 
     folder = resolve(run_dir)
-    models = [*folder.glob("saved_model.pb"), *folder.glob("*/saved_model.pb")]
+    models = [*folder.glob(SAVED_MODEL), *folder.glob(f"*/{SAVED_MODEL}")]
     if models and not (folder / "config.gin").exists():
         if (importance_samples, seed, step) != (None, 0, None):
             raise UserError(
