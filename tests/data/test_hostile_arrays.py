@@ -100,10 +100,10 @@ for path in json.load(sys.stdin):
     signal.alarm(10)
     start = time.monotonic()
     try:
-        kind, said = "read", str((npz_images(path) if path.endswith("npz") else idx_images(path, path)).image_shape)
+        kind, detail = "read", str((npz_images(path) if path.endswith("npz") else idx_images(path, path)).image_shape)
     except Exception as error:
-        kind, said = type(error).__name__, str(error).split("\\n  In call to")[0]
-    print(json.dumps([kind, said, time.monotonic() - start]), flush=True)
+        kind, detail = type(error).__name__, str(error).split("\\n  In call to")[0]
+    print(json.dumps([kind, detail, time.monotonic() - start]), flush=True)
 """
 
 

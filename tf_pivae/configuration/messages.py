@@ -43,21 +43,21 @@ def no_parameter(owner: str, parameter: str, parameters: Sequence[str]) -> str:
     return f"{owner} has no parameter {parameter!r}{did_you_mean(parameter, parameters)}"
 
 
-def macro(name: str, used: set[str], known: Mapping[str, Sequence[str]], configured: Collection[str]) -> str:
+def macro(name: str, used: set[str], parameters_of: Mapping[str, Sequence[str]], configured: Collection[str]) -> str:
     """The line for a macro that nothing refers to: a misspelt one, or a parameter without its owner.
 
     Args:
       name: the macro's.
       used: names of the macros that something refers to.
-      known: the configurables, and the parameters of each.
+      parameters_of: for each configurable, its parameters.
       configured: names of the configurables that stand in the configuration.
     """
-    owners = _owners(name, known, configured)
+    owners = _owners(name, parameters_of, configured)
     if owners:
         return f"{name} is not a setting by itself: write {' or '.join(f'{owner}.{name}' for owner in owners)}."
-    settings = {parameter: owner for owner in sorted(known) for parameter in known[owner]}
+    settings = {parameter: owner for owner in sorted(parameters_of) for parameter in parameters_of[owner]}
     matches = [
-        [word] if word in used else [f"{owner}.{word}" for owner in _owners(word, known, configured)]
+        [word] if word in used else [f"{owner}.{word}" for owner in _owners(word, parameters_of, configured)]
         for word in difflib.get_close_matches(name, {**settings, **dict.fromkeys(used)}, n=2, cutoff=0.7)
     ]
     matches = list(dict.fromkeys(word for words in matches for word in words))[:3]
@@ -86,9 +86,9 @@ def configured_names() -> set[str]:
     return set(re.findall(r"\w+", text())) & set(configurable_names())
 
 
-def _owners(parameter: str, known: Mapping[str, Sequence[str]], configured: Collection[str]) -> list[str]:
+def _owners(parameter: str, parameters_of: Mapping[str, Sequence[str]], configured: Collection[str]) -> list[str]:
     """Names of the configurables that have a parameter of this name and stand in the configuration; else of all."""
-    owners = [name for name in sorted(known) if parameter in known[name]]
+    owners = [name for name in sorted(parameters_of) if parameter in parameters_of[name]]
     return [name for name in owners if name in configured] or owners
 
 

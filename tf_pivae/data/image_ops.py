@@ -181,7 +181,8 @@ def _in_strips(images: np.ndarray, convert: Callable[[np.ndarray], np.ndarray]) 
 
 def _convert(images: np.ndarray, channels: int) -> np.ndarray:
     have = images.shape[-1]
-    colours, alpha = (images[..., :-1], images[..., -1:]) if have in (2, 4) else (images, None)
+    colours = images[..., :-1] if have in (2, 4) else images
+    alpha = images[..., -1:] if have in (2, 4) else None
     if alpha is not None and channels in (1, 3):
         weight = alpha.astype(np.uint32)
         colours = ((colours * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)

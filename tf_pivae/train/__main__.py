@@ -45,9 +45,9 @@ def main() -> None:
         from tf_pivae.training import precision
         from tf_pivae.training.recipe import Recipe
 
-        said = precision.settle(run_dir)
-        if said:
-            print(said)
+        line = precision.settle(run_dir)
+        if line:
+            print(line)
         print(dry_run.rehearse(Recipe(), run_dir, _FROM_HERE.value))
         return
     outcome = train(run_dir, flags.FLAGS.gin_file, flags.FLAGS.gin_param, _FROM_HERE.value)
