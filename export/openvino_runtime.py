@@ -121,7 +121,7 @@ class OpenVINORuntime:
                     lines = [line for line in str(error).splitlines() if "operations:" in line]
                     reason = lines[0].split("operations:")[1].strip() if lines else str(error).strip().splitlines()[-1]
                     self._compiled[name] = RequestError(
-                        "UNIMPLEMENTED", f"OpenVINO cannot run signature {name!r}, TensorFlow can ({reason[:200]})."
+                        "UNIMPLEMENTED", f"OpenVINO cannot run signature {name!r}, but TensorFlow can ({reason[:200]})."
                     )
         compiled = self._compiled[name]
         if isinstance(compiled, RequestError):
@@ -166,7 +166,7 @@ def _read(folder: Path) -> Any:
     try:
         saved = kind.FromString((folder / "saved_model.pb").read_bytes())
     except message.DecodeError as error:
-        raise ValueError("saved_model.pb is no SavedModel") from error
+        raise ValueError("saved_model.pb is not a SavedModel") from error
     if not saved.graphs:
         raise ValueError("saved_model.pb holds no graph")
     return saved

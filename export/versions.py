@@ -66,7 +66,7 @@ def _rename(folder: Path, export_dir: Path) -> int:
     while True:
         version += 1
         if version > _LARGEST:
-            raise UserError(f"{export_dir} has the version {_LARGEST}, and none can be higher: choose another folder.")
+            raise UserError(f"{export_dir} has version {_LARGEST}, and none can be higher: choose another folder.")
         try:
             os.rename(folder, export_dir / str(version))  # Fails where another export was faster.
         except OSError as error:

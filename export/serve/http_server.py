@@ -77,7 +77,7 @@ async def read_body(request: web.BaseRequest, max_bytes: int, patience: float) -
     try:
         return await asyncio.wait_for(_read(request, max_bytes), patience)
     except (asyncio.TimeoutError, TimeoutError):
-        raise RequestError("DEADLINE_EXCEEDED", f"the body was not there after {patience:g} s.") from None
+        raise RequestError("DEADLINE_EXCEEDED", f"the body did not arrive within {patience:g} s.") from None
 
 
 async def _read(request: web.BaseRequest, max_bytes: int) -> bytes:

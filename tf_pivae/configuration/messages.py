@@ -25,7 +25,7 @@ def explain(error: Exception, origin: str, line: int | None = None) -> str:
         return no_parameter(parameter[1], parameter[2], parameters(parameter[1]))
     message = re.sub(
         r"malformed node or string.*",
-        "it is not a value: neither a number, a text, a list nor @NAME or %NAME.",
+        "it is not a value: a number, a string, a list, @NAME or %NAME is needed.",
         message,
     )
     lines = [part.strip() for part in message.splitlines() if part.strip()] or [type(error).__name__]
@@ -35,7 +35,7 @@ def explain(error: Exception, origin: str, line: int | None = None) -> str:
 def unknown(name: str, names: Sequence[str] | None = None) -> str:
     """The line for a name that nothing is registered under; `names` are those there are, gin's by default."""
     hint = did_you_mean(name, configurable_names() if names is None else names)
-    return f"no configurable named {name!r}{hint} One of your own comes with --import=ITS_MODULE."
+    return f"no configurable named {name!r}{hint} To use one of your own, add --import=ITS_MODULE."
 
 
 def no_parameter(owner: str, parameter: str, parameters: Sequence[str]) -> str:

@@ -71,7 +71,7 @@ def central_crop(images: np.ndarray, size: Size) -> np.ndarray:
     rows, columns = sides(size)
     if rows > height or columns > width:
         most = (min(rows, height), min(columns, width)) if isinstance(size, tuple) else min(height, width)
-        raise UserError(f"cannot crop {rows}x{columns} out of a {height}x{width} image: use a crop of at most {most}.")
+        raise UserError(f"cannot crop {rows}x{columns} from a {height}x{width} image: use a crop of at most {most}.")
     top = (height - rows) // 2
     left = (width - columns) // 2
     return images[..., top : top + rows, left : left + columns, :]

@@ -40,7 +40,7 @@ def specification(source: Callable[[], ImageDataset]) -> Specification:
             num_classes = opened.num_classes if opened.num_classes is not None else len(opened.class_names)
             return Specification(wanted.name, opened.image_shape, num_classes, *counts)
         except TypeError as error:
-            raise UserError(missing_setting(error) or f"{source!r} is no source of images: {error}") from error
+            raise UserError(missing_setting(error) or f"{source!r} is not a source of images: {error}") from error
     if not isinstance(data, ImageDataset):
-        raise UserError(f"{source!r} is no source of images: it returns {type(data).__name__}, not an ImageDataset.")
+        raise UserError(f"{source!r} is not a source of images: it returns {type(data).__name__}, not an ImageDataset.")
     return Specification(data.name, data.image_shape, data.num_classes, len(data.train), len(data.test))

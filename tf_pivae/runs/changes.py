@@ -148,7 +148,7 @@ def history(run_dir: str | Path) -> list[dict]:
         and all(values.fits(_PAIR, pair) for pair in entry["settings"].values())
         for entry in entries
     ):
-        raise UserError(f"{path} is damaged: remove it; the settings of now are in config.gin.")
+        raise UserError(f"{path} is damaged: remove it; the current settings are in config.gin.")
     return entries
 
 

@@ -49,7 +49,7 @@ class KerasMethods(keras.Model):
           UserError: always; says what to do.
         """
         raise UserError(
-            "a Trainer is not saved as a file of Keras': train in a run directory (tf_pivae.train), which "
+            "a Trainer cannot be saved as a Keras file: train in a run directory (tf_pivae.train), which "
             "tf_pivae.load takes, or keep the weights, trainer.save_weights('NAME.weights.h5')."
         )
 

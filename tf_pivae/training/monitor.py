@@ -88,7 +88,7 @@ class Monitor:
                 self._loggers.remove(logger)
                 reason = printable(next(iter(str(error).splitlines()), "")) or type(error).__name__
                 self.say(
-                    f"{type(logger).__name__} gets nothing from step {step} on, until the run starts again: {reason}"
+                    f"{type(logger).__name__} gets nothing from step {step} on until the run is started again: {reason}"
                 )
 
     def say(self, text: str) -> None:
