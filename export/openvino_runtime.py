@@ -57,7 +57,7 @@ class OpenVINORuntime:
       ValueError: the folder's `saved_model.pb` is none.
     """
 
-    def __init__(self, folder: Path, precision: str = "f32"):
+    def __init__(self, folder: Path, precision: str = "f32") -> None:
         self._folder = folder
         self._precision = precision
         self._saved = _read(folder)

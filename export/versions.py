@@ -29,7 +29,7 @@ def versions(export_dir: str | Path) -> list[int]:
 class Publication:
     """A version on its way: where to write it, and the number it got (None until then)."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.version: int | None = None
 

@@ -31,7 +31,7 @@ class HttpServer(web.Server):
         answer: Callable[[web.BaseRequest], Awaitable[web.Response]],
         max_connections: int,
         patience: float,
-    ):
+    ) -> None:
         options = dict(access_log=None, logger=_silent, auto_decompress=False, lingering_time=_LINGER_SECONDS)
         super().__init__(self._respond, keepalive_timeout=patience, timeout_ceil_threshold=patience + 1.0, **options)
         self._answer = answer
