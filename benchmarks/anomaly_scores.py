@@ -21,7 +21,7 @@ _NUM_HELD_OUT = flags.DEFINE_integer("num_held_out", 500, "Images to compare wit
 _IMPORTANCE_SAMPLES = flags.DEFINE_integer("importance_samples", 8, "K of log_prob.", 1)
 _PHOTOGRAPHS = flags.DEFINE_string("photographs", None, "A folder of photographs.")
 
-_SHOWN = ("log_prob", "percentile", "typicality_p", "bits_over_png")
+_COLUMNS = ("log_prob", "percentile", "typicality_p", "bits_over_png")
 _NOISE = 10.0  # Standard deviation, of 255 levels.
 _BLUR = 1.0  # Standard deviation, pixels.
 _RESAMPLES = 1000
@@ -45,14 +45,14 @@ def main() -> None:
         return columns(*model.measure(images, None), images, usual_bits)
 
     print(f"AUROC, {len(usual)} images of each set (95 % bootstrap interval)\n")
-    print("| held-out images against | " + " | ".join(f"`{name}`" for name in _SHOWN) + " |")
-    print("|---|" + "---|" * len(_SHOWN))
+    print("| held-out images against | " + " | ".join(f"`{name}`" for name in _COLUMNS) + " |")
+    print("|---|" + "---|" * len(_COLUMNS))
     ordinary = measured(usual)
     for name, images in progress_bar(unusual_sets(usual, _PHOTOGRAPHS.value), desc="sets", leave=False):
         unusual = measured(images)
         areas = [
             separation(UNUSUAL[column] * ordinary[column], UNUSUAL[column] * unusual[column], _RESAMPLES).auroc
-            for column in _SHOWN
+            for column in _COLUMNS
         ]
         cells = (f"{area.value:.3f} ({area.low:.3f} to {area.high:.3f})" for area in areas)
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
@@ -60,7 +60,8 @@ def main() -> None:
 
 def unusual_sets(usual: np.ndarray, photographs: str | None) -> Iterator[tuple[str, np.ndarray]]:
     """Pairs (name, uint8 [N, S, S, 1]) made of the usual images, or at most as many others."""
-    rng, side = np.random.default_rng(0), usual.shape[1]
+    rng = np.random.default_rng(0)
+    side = usual.shape[1]
     yield "themselves upside down", usual[:, ::-1]
     noisy = usual + rng.normal(0.0, _NOISE, usual.shape)
     yield f"themselves with noise of {_NOISE:g} levels", np.clip(np.rint(noisy), 0, 255).astype(np.uint8)

@@ -30,7 +30,8 @@ def main() -> None:
         "test images": np.asarray(data.test.images[:count]),
         "samples": loading.load("fashion_mnist").sample(count, seed=0),
     }
-    distances, seconds = [], []
+    distances = []
+    seconds = []
     for fast in (True, False):
         network = metrics.inception_network(fast=fast)
         network(sets["samples"][:2])  # traced before the clock starts

@@ -33,7 +33,9 @@ _STEPS = flags.DEFINE_integer("steps", 100, "Steps of the small model, of 64 ima
 _WIDTHS = flags.DEFINE_string("widths", "(64, 128, 384, 1280, 1792)", "plain_vae.widths of the large model.")
 _KEEP = flags.DEFINE_bool("keep", False, "Leave the data where they were made, for other parts of another run.")
 
-_SIDE, _FILE_SIDE, _CLASSES = 64, 32, 100
+_SIDE = 64
+_FILE_SIDE = 32
+_CLASSES = 100
 _POLL_SECONDS = 0.02
 _HEADER = "images", "wall, s", "processor, s", "images/s", "peak memory, MB", "without mapped files, MB"
 _HEADER = "part", *_HEADER, "described, MB", "on disk, MB"
@@ -146,7 +148,8 @@ def _trained(folder: Path, name: str, files: list[str], settings: list[str], ste
     assert set(speeds) == set(range(1, steps + 1)), "every step is written once"
     batch = int(re.search(r"batch_size=(\d+)", " ".join(settings))[1])
     title = f"{weights:.3g} M weights, batch {batch}: trained"
-    first, second = range(1, steps // 2 + 1), range(steps // 2 + 1, steps + 1)
+    first = range(1, steps // 2 + 1)
+    second = range(steps // 2 + 1, steps + 1)
     return [
         _row(f"{title}, killed", len(first) * batch, killed, _speed(speeds, first), memory, _num_bytes(half)),
         _row(f"{title} from there on", len(second) * batch, resumed, _speed(speeds, second), memory),
@@ -172,7 +175,8 @@ def _run(
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    peak = anonymous = 0.0
+    peak = 0.0
+    anonymous = 0.0
     killed = False
     while process.poll() is None:
         try:

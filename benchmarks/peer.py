@@ -18,7 +18,8 @@ def setup(system: str, threads: int, logical_cpus: int, device: str) -> None:
     torch.set_num_interop_threads(threads)
     if device == "gpu":
         torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
 
 
 def wait() -> None:

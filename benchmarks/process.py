@@ -110,7 +110,9 @@ class Pool:
     """
 
     def __init__(self, threads: int, device: str = "cpu", peer_python: str = sys.executable) -> None:
-        self.threads, self.device, self._peer_python = threads, device, peer_python
+        self.threads = threads
+        self.device = device
+        self._peer_python = peer_python
         self._workers = {}
 
     def worker(self, system: str, logical_cpus: int = 1, copy: int = 0) -> Worker:

@@ -47,7 +47,8 @@ def main(system: str, threads: int, logical_cpus: int, device: str) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if request["do"] == "prepare":
-            call = flops = None
+            call = None
+            flops = None
             module.forget()
             gc.collect()
             _reset_peak()

@@ -59,7 +59,7 @@ class OpenVINORuntime:
       ValueError: the folder's `saved_model.pb` is none.
     """
 
-    def __init__(self, folder: Path, precision: str = "f32"):
+    def __init__(self, folder: Path, precision: str = "f32") -> None:
         self._folder = folder
         self._precision = precision
         self._saved = _read(folder)
@@ -123,7 +123,7 @@ class OpenVINORuntime:
                     operations = re.search("operations:(.*)", str(error))
                     reason = operations[1].strip() if operations else last_line(error)
                     self._compiled[name] = RequestError(
-                        "UNIMPLEMENTED", f"OpenVINO cannot run signature {name!r}, TensorFlow can ({reason[:200]})."
+                        "UNIMPLEMENTED", f"OpenVINO cannot run signature {name!r}, but TensorFlow can ({reason[:200]})."
                     )
         compiled = self._compiled[name]
         if isinstance(compiled, RequestError):
@@ -168,7 +168,7 @@ def _read(folder: Path) -> Any:
     try:
         saved = kind.FromString((folder / SAVED_MODEL).read_bytes())
     except message.DecodeError as error:
-        raise ValueError(f"{SAVED_MODEL} is no SavedModel") from error
+        raise ValueError(f"{SAVED_MODEL} is not a SavedModel") from error
     if not saved.graphs:
         raise ValueError(f"{SAVED_MODEL} holds no graph")
     return saved

@@ -21,7 +21,7 @@ DEFAULT_SIGNATURE = "serving_default"  # The name that a client gets which asks 
 class RequestError(Exception):
     """A request that gets no answer: a canonical status code and one line that says why."""
 
-    def __init__(self, code: str, message: str):
+    def __init__(self, code: str, message: str) -> None:
         super().__init__(code, message)  # Both: pickle makes it again from these arguments.
         self.code = code
 

@@ -79,7 +79,7 @@ class LocalModel(ModelClient):
       batch_size: rows of one run; longer calls are cut.
     """
 
-    def __init__(self, folder: Path, runtime: Runtime, batch_size: int = 64):
+    def __init__(self, folder: Path, runtime: Runtime, batch_size: int = 64) -> None:
         self.folder = folder
         self._runtime = runtime
         super().__init__(batch_size)

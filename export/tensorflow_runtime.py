@@ -14,7 +14,7 @@ class TensorFlowRuntime:
       folder: a version's.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         self._model = tf.saved_model.load(str(folder))
         self.signatures = {name: _signature(function) for name, function in self._model.signatures.items()}
 

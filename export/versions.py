@@ -32,7 +32,7 @@ def versions(export_dir: str | Path) -> list[int]:
 class Publication:
     """A version on its way: where to write it, and the number it got (None until then)."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.version: int | None = None
 
@@ -69,7 +69,7 @@ def _rename(folder: Path, export_dir: Path) -> int:
     while True:
         version += 1
         if version > _LARGEST:
-            raise UserError(f"{export_dir} has the version {_LARGEST}, and none can be higher: choose another folder.")
+            raise UserError(f"{export_dir} has version {_LARGEST}, and none can be higher: choose another folder.")
         try:
             os.rename(folder, export_dir / str(version))  # Fails where another export was faster.
         except OSError as error:

@@ -124,25 +124,75 @@ def test_lines_are_counted_folder_by_folder():
     assert together == sum(len(path.read_text("utf-8").splitlines()) for path in MODULES.values())
 
 
+TREES = {
+    str(path.relative_to(ROOT)): ast.parse(path.read_text("utf-8"))
+    for path in [*MODULES.values(), *(ROOT / "benchmarks").rglob("*.py")]
+}
+
+
 def joined(tree):
-    """Assignments that put one tuple of values into one of names, where each could have a line of its own."""
+    """Assignments of several values, where each could have a line of its own; a function's result may be unpacked."""
     for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Assign)
-            and isinstance(node.value, ast.Tuple)
-            and isinstance(node.targets[0], ast.Tuple)
-        ):
-            yield ast.unparse(node)
+        if isinstance(node, ast.Assign):
+            values = [node.value.body, node.value.orelse] if isinstance(node.value, ast.IfExp) else [node.value]
+            tuples = any(isinstance(value, ast.Tuple) for value in values)
+            if len(node.targets) > 1 or (tuples and isinstance(node.targets[0], ast.Tuple)):
+                yield ast.unparse(node)
 
 
 def test_one_assignment_a_line():
-    assert not {
-        name: lines for name, path in MODULES.items() if (lines := [*joined(ast.parse(path.read_text("utf-8")))])
-    }
-    assert [*joined(ast.parse("a, b = 1, 2\nc, d = e\nself.f, self.g = f, g"))] == [
+    assert not {name: lines for name, tree in TREES.items() if (lines := [*joined(tree)])}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "a, b = (1, 2)",
-        "self.f, self.g = (f, g)",
-    ]
+        "self.a, self.b = (a, b)",
+        "a = b = 1",
+        "a, b = (1, 2) if c else (3, 4)",
+        "a, b = c if d else (3, 4)",
+    ],
+)
+def test_two_assignments_in_a_line_are_seen(text):
+    assert [*joined(ast.parse(text))] == [text]
+
+
+def test_the_result_of_a_function_may_be_unpacked():
+    assert not [*joined(ast.parse("a, b = c()\nd, *e = (f for f in g)\nh = 1, 2\ni, j = k if l else m"))]
+
+
+EMPTY_NAMES = {"found", "shown", "kept", "known", "told", "said"}
+
+
+def empty_names(tree):
+    """Variables, parameters, functions and classes whose name does not say what they are."""
+    for node in ast.walk(tree):
+        name = None
+        match node:
+            case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name) | ast.arg(name):
+                pass
+            case ast.Name(name, ast.Store()) | ast.Attribute(_, name, ast.Store()):
+                pass
+            case ast.MatchAs(_, name) | ast.MatchStar(name):
+                pass
+        if name and name.strip("_").lower() in EMPTY_NAMES:
+            yield name
+
+
+def test_names_say_what_a_thing_is():
+    assert not {file: names for file, tree in TREES.items() if (names := [*empty_names(tree)])}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{} = 1", "_{}: int = 1", "self.{} = 1", "for {}, a in b: pass", "def _{}(): pass", "class {}: pass",
+     "def a(*, {}): pass", "if ({} := 1): pass", "a = lambda {}: 1", "match a:\n    case [{}]: pass"],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["found", "Shown", "KNOWN"])
+def test_an_empty_name_is_seen(text, name):
+    assert len([*empty_names(ast.parse(text.format(name)))]) == 1
+    assert not [*empty_names(ast.parse(text.format(f"num_{name}")))]
 
 
 _WITH_MESSAGES = ("UserError", "WorkerLost", "ServingError", "RequestError", "invalid")  # As the last argument.

@@ -224,8 +224,8 @@ def test_other_weights_evaluate_again_and_do_not_train_again(commands, tmp_path)
 
 
 def test_a_bar_of_a_part_stays_a_bar(tmp_path, monkeypatch, capfd):
-    said = "\\r 50%\\r100%\\na warning\\nerror: no weights\\n"
-    (tmp_path / "part.py").write_text(f"import sys\nsys.stderr.write('{said}')\nsys.exit(2)\n")
+    output = "\\r 50%\\r100%\\na warning\\nerror: no weights\\n"
+    (tmp_path / "part.py").write_text(f"import sys\nsys.stderr.write('{output}')\nsys.exit(2)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert row_runs._run(["part"]) == "no weights"
     assert capfd.readouterr().err == "\r 50%\r100%\na warning\n"

@@ -128,7 +128,7 @@ def define_own_images_flags(images: str, output: str) -> tuple[flags.FlagHolder,
         flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True),
         flags.DEFINE_string("images", None, images, required=True),
         flags.DEFINE_string("output", output, "NAME.png, FOLDER/ or NAME.npz."),
-        flags.DEFINE_integer("seed", 0, "Of the noise.", *SEEDS),
+        flags.DEFINE_integer("seed", 0, "Seed of the noise.", *SEEDS),
         define_step_flag("use"),
         flags.DEFINE_integer("label", None, "Class of the images, for a class-conditional model.", lower_bound=0),
     )
@@ -211,7 +211,7 @@ def one_line(error: BaseException) -> str | None:
     if os.environ.get("TF_PIVAE_DEBUG"):
         return None
     if isinstance(error, RecursionError):
-        return "the configuration leads back to itself: look for a @NAME() or %NAME in its own value."
+        return "the configuration refers to itself: look for a @NAME() or %NAME in its own value."
     missing = re.match(r"Required bindings for `(\w+)` not provided in config: \['(\w+)'", line)
     if missing:
         return f"the configuration has no {missing[1]}.{missing[2]}: add --gin_param={missing[1]}.{missing[2]}=..."

@@ -92,7 +92,7 @@ def configured_dataset(gin_files: Sequence[str], gin_params: Sequence[str]) -> I
     try:
         source = configuration.Snapshot().value("train.dataset")
     except KeyError:
-        raise UserError("the configuration names no data set: add --gin_param=train.dataset=@bundled, say.") from None
+        raise UserError("the configuration names no data set: add, say, --gin_param=train.dataset=@bundled.") from None
     return source()
 
 
@@ -160,7 +160,7 @@ def data_at(*bindings: str) -> Iterator[None]:
     for binding in bindings:
         if not is_place(binding.partition("=")[0].strip()):
             places = ", ".join(f"{source}.{place}" for source, names in PLACES.items() for place in names[:1])
-            raise UserError(f"--gin_param={binding}: of a run, it says where its data lie: {places}, ...")
+            raise UserError(f"--gin_param={binding}: with --run_dir, it may only say where the data lie: {places}, ...")
     token = _places.set(bindings)
     try:
         yield

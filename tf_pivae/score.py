@@ -21,11 +21,11 @@ _AGAINST = flags.DEFINE_string("against", None, "Other images, which ought to be
 _HELD_OUT = flags.DEFINE_string(
     "held_out", None, "Images to compare with, that the model has not seen; the run's test split by default."
 )
-_NUM_HELD_OUT = flags.DEFINE_integer("num_held_out", 1000, "At most so many of them.", lower_bound=1)
+_NUM_HELD_OUT = flags.DEFINE_integer("num_held_out", 1000, "At most this many images of held_out.", lower_bound=1)
 _IMPORTANCE_SAMPLES = flags.DEFINE_integer(
     "importance_samples", None, "K of log_prob; 16 by default. An export has its own.", lower_bound=1
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of the noise.", *SEEDS)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise.", *SEEDS)
 _STEP = cli.define_step_flag("score with")
 _LABEL = flags.DEFINE_integer("label", None, "Class of the images, for a class-conditional model.", lower_bound=0)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time.", lower_bound=1)

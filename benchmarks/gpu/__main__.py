@@ -152,9 +152,9 @@ def _basis(rates):
 def _write_page(page, markers):
     """The page, and beside it what it is made of."""
     page.parent.mkdir(parents=True, exist_ok=True)
-    kept = {name: markers[name] for name in parts.PARTS if name in markers}
-    write_atomically(page, render(kept))
-    write_atomically(page.with_suffix(".json"), _json(kept))
+    page_markers = {name: markers[name] for name in parts.PARTS if name in markers}
+    write_atomically(page, render(page_markers))
+    write_atomically(page.with_suffix(".json"), _json(page_markers))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ def step_flops() -> dict[str, float]:
 
 def training_hours(table: str, rates: dict[str, float]) -> float:
     """Hours to train the rows of a table that no table before it has; `rates` as in `Result`."""
-    flops, first = step_flops(), [row.name for row in TABLES["1"].rows]
+    flops = step_flops()
+    first = [row.name for row in TABLES["1"].rows]
     rows = [row for row in TABLES[table].rows if table == "1" or row.name not in first]
     # The bits per dimension of a GAN are a second training, of about a VAE's arithmetic.
     total = NUM_STEPS * sum(flops[row.name] + row.approximate * flops["vae"] for row in rows)

@@ -84,7 +84,8 @@ def _tests(day):
     _stop_where_it_was_stopped(status)
     if not report.exists():
         raise Failed(f"pytest ended with status {status} and without a report")
-    rows, failed = [], 0
+    rows = []
+    failed = 0
     for case in ElementTree.parse(report).iter("testcase"):
         outcome = next((child.tag for child in case if child.tag in ("failure", "error", "skipped")), "passed")
         failed += outcome in ("failure", "error")
@@ -148,9 +149,9 @@ def _table(number):
 
 def _data(day):
     """The `Data` of the tables, the same for all of them, and why they are not the ones before."""
-    kept = day.folder / "data.json"
-    if kept.exists():
-        chosen, why = json.loads(kept.read_text("utf-8"))
+    choice_file = day.folder / "data.json"
+    if choice_file.exists():
+        chosen, why = json.loads(choice_file.read_text("utf-8"))
         return DATA[chosen], why
     reasons = []
     for i, data in enumerate(DATA):
@@ -161,7 +162,7 @@ def _data(day):
         if status == 0:
             why = f" ({'; '.join(reasons)})" if reasons else ""
             day.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(kept, json.dumps([i, why]))
+            write_atomically(choice_file, json.dumps([i, why]))
             return data, why
         reasons.append(f"{data.name.split(',')[0]} could not be had: {error or f'status {status}'}")
     raise Failed("; ".join(reasons))
@@ -175,7 +176,8 @@ def dividing_devices(devices: int) -> dict[str, str]:
 
 def _run(command, **variables):
     """Runs a command of the package, which ends with this process; its exit status, and its error if it says one."""
-    arguments, environment = [sys.executable, "-m", *command], children.environment() | variables
+    arguments = [sys.executable, "-m", *command]
+    environment = children.environment() | variables
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=sys.stderr, stderr=subprocess.PIPE, env=environment)
     error = ""
     try:

@@ -31,7 +31,9 @@ def measure(pool: Pool, options: Options, devices: int) -> Steps:
       options: kinds, factors, batches, side, peers, rounds, budget.
       devices: GPUs, or parts of the processor: beyond one, a step on all of them is measured, too.
     """
-    rows, notes, rates = [], [], {}
+    rows = []
+    notes = []
+    rates = {}
     for kind in options.kinds:
         for factor in options.factors:
             for batch in options.batches:

@@ -88,8 +88,8 @@ def cosine_schedule() -> Tensor:
     """alpha-bar, the share of the image's variance in x_t: float64 [T + 1], for t = 0, where it is 1, to T."""
     t = torch.arange(STEPS + 1, dtype=torch.float64) / STEPS
     shares = torch.cos((t + 0.008) / 1.008 * math.pi / 2.0) ** 2
-    kept = (shares[1:] / shares[:-1]).clamp(min=1e-3)  # 1 - beta
-    return torch.cat([torch.ones(1, dtype=torch.float64), kept.cumprod(0)])
+    step_shares = (shares[1:] / shares[:-1]).clamp(min=1e-3)  # 1 - beta
+    return torch.cat([torch.ones(1, dtype=torch.float64), step_shares.cumprod(0)])
 
 
 def strata(count: int) -> list[tuple[int, int]]:

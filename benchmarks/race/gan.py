@@ -34,7 +34,8 @@ def critic(width: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after in shapes:
         inputs = 1 if not layers else before * width
-        kernel, stride = (4, 2) if after > before else (3, 1)
+        kernel = 4 if after > before else 3
+        stride = 2 if after > before else 1
         layers += [spectral_norm(nn.Conv2d(inputs, after * width, kernel, stride, 1)), nn.LeakyReLU(0.1)]
     return nn.Sequential(*layers, nn.Flatten(), spectral_norm(nn.Linear(4 * width * 49, 1)))
 

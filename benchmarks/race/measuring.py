@@ -131,6 +131,6 @@ def score(folder: Path, test: np.ndarray, reference_dir: Path, inception_weights
         key=str(len(samples)),
     )
     values = {score.metric: score.value for score in scores}
-    kept = np.load(folder / "bits.npz")
-    bits = {name: estimate(kept[name]) for name in kept.files}
-    return {**values, "bits": bits, "num_bits": {name: kept[name].size for name in kept.files}}
+    arrays = np.load(folder / "bits.npz")
+    bits = {name: estimate(arrays[name]) for name in arrays.files}
+    return {**values, "bits": bits, "num_bits": {name: arrays[name].size for name in arrays.files}}

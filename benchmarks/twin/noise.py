@@ -13,7 +13,8 @@ class Noise:
     """Numbers of PyTorch's generator for a batch of B rows, drawn on a device."""
 
     def __init__(self, rows: int, device: torch.device) -> None:
-        self.rows, self.device = rows, device
+        self.rows = rows
+        self.device = device
 
     def fold_in(self, tag: int | str) -> Noise:
         return self

@@ -53,7 +53,7 @@ class GrpcClient(ModelClient):
         self.max_attempts = max_attempts
         if token is not None:
             if credentials is None:
-                raise ValueError("a `token` must not travel in the clear: give `credentials`.")
+                raise ValueError("a `token` must not be sent unencrypted: give `credentials`.")
             bearer = grpc.access_token_call_credentials(token)
             credentials = grpc.composite_channel_credentials(credentials, bearer)
         self._credentials = credentials

@@ -65,7 +65,7 @@ class RestClient(ModelClient):
         token: str | None = None,
     ) -> None:
         if token is not None and not url.startswith("https://"):
-            raise ValueError("a `token` must not travel in the clear: give an https:// address.")
+            raise ValueError("a `token` must not be sent unencrypted: give an https:// address.")
         self.url = url.rstrip("/")
         self.timeout = timeout
         self.max_attempts = max_attempts

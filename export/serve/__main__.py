@@ -18,16 +18,16 @@ _PRECISION = flags.DEFINE_enum("precision", "f32", ["f32", "bf16"], "bf16: OpenV
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; there is no encryption and no login.")
 _GRPC_PORT = flags.DEFINE_integer("grpc_port", 8500, "0 takes a free one.", 0, 65535)
 _REST_PORT = flags.DEFINE_integer("rest_port", 8501, "0 takes a free one.", 0, 65535)
-_BATCHING = flags.DEFINE_bool("batching", True, "Join requests.")
-_MAX_BATCH_SIZE = flags.DEFINE_integer("max_batch_size", 64, "Rows of a request, and of requests that are joined.", 1)
+_BATCHING = flags.DEFINE_bool("batching", True, "Run small requests together.")
+_MAX_BATCH_SIZE = flags.DEFINE_integer("max_batch_size", 64, "Most rows of requests that run together.", 1)
 _TIMEOUT = flags.DEFINE_integer("batch_timeout_micros", 2000, "How long a request waits for others to join it.", 0)
-_THREADS = flags.DEFINE_integer("num_batch_threads", 2, "Runs of the model at once.", 1)
+_THREADS = flags.DEFINE_integer("num_batch_threads", 2, "How many batches the model computes at once.", 1)
 _MAX_MESSAGE_BYTES = flags.DEFINE_integer(
-    "max_message_bytes", 64 << 20, "Of a request, unpacked; less where the model's shape needs less.", 1024
+    "max_message_bytes", 64 << 20, "Largest size of an unpacked request; less where the model's shape needs less.", 1024
 )
 _MAX_CONNECTIONS = flags.DEFINE_integer("max_connections", 512, "Of each port; fewer where few files may be open.", 1)
 _PATIENCE = flags.DEFINE_float(
-    "patience_seconds", 15.0, "How long a client may take for a request's head, its body, to read, or do nothing.", 0.1
+    "patience_seconds", 15.0, "How long a client may take to send a head or a body, to read, or to do nothing.", 0.1
 )
 _POLL_SECONDS = flags.DEFINE_float("poll_seconds", 1.0, "How often to look for new versions.", 0.01)
 _DRAIN_SECONDS = flags.DEFINE_float("drain_seconds", 30.0, "How long requests may take after SIGTERM.", 0.0)

@@ -14,7 +14,7 @@ from tf_pivae.export.requests import Inputs, Outputs, RequestError
 
 
 class _Request:
-    def __init__(self, inputs: Inputs, rows: int):
+    def __init__(self, inputs: Inputs, rows: int) -> None:
         self.inputs = inputs
         self.rows = rows
         loop = asyncio.get_running_loop()
@@ -50,7 +50,7 @@ class Batcher:
         timeout: float = 0.002,
         max_waiting: int = 4096,
         join: bool = True,
-    ):
+    ) -> None:
         self._run = run
         self._executor = executor
         self._slots = slots

@@ -38,7 +38,9 @@ class GrpcService:
       metrics: where requests are counted.
     """
 
-    def __init__(self, manager: ModelManager, model_name: str, limits: Limits, patience: float, metrics: ServerMetrics):
+    def __init__(
+        self, manager: ModelManager, model_name: str, limits: Limits, patience: float, metrics: ServerMetrics
+    ) -> None:
         self._manager = manager
         self._model_name = model_name
         self._limits = limits
@@ -76,7 +78,7 @@ class GrpcService:
         try:
             return await asyncio.wait_for(anext(messages, b""), self._patience)
         except (asyncio.TimeoutError, TimeoutError):
-            reason = f"the message was not there after {self._patience:g} s."
+            reason = f"the message did not arrive within {self._patience:g} s."
             raise RequestError("DEADLINE_EXCEEDED", reason) from None
 
     async def predict(self, body: bytes, outcome: Outcome) -> predict_pb2.PredictResponse:
@@ -159,9 +161,7 @@ def model_status(manager: ModelManager, version: int | None = None) -> get_model
     """
     states = manager.states()
     if version is not None and version not in states:
-        raise RequestError(
-            "NOT_FOUND", f"version {version} is not known; version {manager.version().number} is served."
-        )
+        raise RequestError("NOT_FOUND", f"there is no version {version}; version {manager.version().number} is served.")
     response = get_model_status_pb2.GetModelStatusResponse()
     for number in sorted(states, reverse=True) if version is None else [version]:
         state, reason = states[number]
@@ -175,12 +175,12 @@ def _parse(kind: type[_Kind], body: bytes) -> _Kind:
     try:
         return kind.FromString(body)
     except DecodeError as error:
-        raise invalid(f"the message is no {kind.DESCRIPTOR.name} ({error}).") from error
+        raise invalid(f"the message is not a {kind.DESCRIPTOR.name} ({error}).") from error
 
 
 def _parse_small(kind: type[_Kind], body: bytes) -> _Kind:
     if len(body) > _SMALL:
-        raise invalid(f"the message is no {kind.DESCRIPTOR.name}: it has more than {_SMALL} bytes.")
+        raise invalid(f"the message is not a {kind.DESCRIPTOR.name}: it has more than {_SMALL} bytes.")
     return _parse(kind, body)
 
 

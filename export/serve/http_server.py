@@ -31,7 +31,7 @@ class HttpServer(web.Server):
         answer: Callable[[web.BaseRequest], Awaitable[web.Response]],
         max_connections: int,
         patience: float,
-    ):
+    ) -> None:
         options = dict(access_log=None, logger=_silent, auto_decompress=False, lingering_time=_LINGER_SECONDS)
         super().__init__(self._respond, keepalive_timeout=patience, timeout_ceil_threshold=patience + 1.0, **options)
         self._answer = answer
@@ -77,7 +77,7 @@ async def read_body(request: web.BaseRequest, max_bytes: int, patience: float) -
     try:
         return await asyncio.wait_for(_read(request, max_bytes), patience)
     except (asyncio.TimeoutError, TimeoutError):
-        raise RequestError("DEADLINE_EXCEEDED", f"the body was not there after {patience:g} s.") from None
+        raise RequestError("DEADLINE_EXCEEDED", f"the body did not arrive within {patience:g} s.") from None
 
 
 async def _read(request: web.BaseRequest, max_bytes: int) -> bytes:

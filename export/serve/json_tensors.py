@@ -37,7 +37,7 @@ def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
     if len(unpacked) > max_bytes:
         raise too_large(max_bytes)
     if not stream.eof or stream.unused_data:
-        raise invalid("the body is not gzip (it ends in the middle, or goes on behind its end).")
+        raise invalid("the body is not gzip (it ends in the middle, or is followed by other data).")
     return unpacked
 
 
@@ -59,7 +59,7 @@ def parse_body(body: bytes, max_values: int) -> dict[str, Any]:
         raise invalid(f"the body has {values} values or more, this server takes {max_values}: send smaller batches.")
 
     def refuse(constant: str) -> NoReturn:
-        raise invalid(f"{constant} is no JSON number: all values must be finite.")
+        raise invalid(f"{constant} is not a JSON number: all values must be finite.")
 
     try:
         request = json.loads(body, parse_constant=refuse)

@@ -16,7 +16,7 @@ from tf_pivae.export.versions import versions
 class Version:
     """A loaded version and a queue for each signature. A request holds on to the version that it began with."""
 
-    def __init__(self, servable: Servable, make_batcher: Callable[[Servable, str], Batcher]):
+    def __init__(self, servable: Servable, make_batcher: Callable[[Servable, str], Batcher]) -> None:
         self.servable = servable
         self.number = servable.version
         self._batchers = {name: make_batcher(servable, name) for name in servable.signatures}
@@ -45,7 +45,7 @@ class ModelManager:
         load: Callable[[str, int], Servable],
         make_batcher: Callable[[Servable, str], Batcher],
         poll_seconds: float = 1.0,
-    ):
+    ) -> None:
         self._export_dir = export_dir
         self._load = load
         self._make_batcher = make_batcher

@@ -47,7 +47,7 @@ def _fields(message: memoryview, budget: Iterator[int]) -> Iterator[tuple[int, m
     position = 0
     while position < len(message):
         if next(budget, None) is None:
-            raise invalid("the message is no PredictRequest: it has too many fields.")
+            raise invalid("the message is not a PredictRequest: it has too many fields.")
         key, position = _varint(message, position)
         if key & 7 == 2:
             size, position = _varint(message, position)
@@ -56,7 +56,7 @@ def _fields(message: memoryview, budget: Iterator[int]) -> Iterator[tuple[int, m
             if key & 7 == 0:
                 _, position = _varint(message, position)
         if size < 0 or position + size > len(message):
-            raise invalid("the message is no PredictRequest (its wire format is wrong).")
+            raise invalid("the message is not a PredictRequest (its wire format is wrong).")
         yield key >> 3, message[position : position + size] if key & 7 == 2 else message[:0]
         position += size
 
@@ -67,7 +67,7 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
         value |= (byte & 127) << (7 * i)
         if byte < 128:
             return value, position + i + 1
-    raise invalid("the message is no PredictRequest (its wire format is wrong).")
+    raise invalid("the message is not a PredictRequest (its wire format is wrong).")
 
 
 def arrays_from_protos(

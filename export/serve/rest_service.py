@@ -37,7 +37,9 @@ class RestService:
       metrics: where requests are counted.
     """
 
-    def __init__(self, manager: ModelManager, model_name: str, limits: Limits, patience: float, metrics: ServerMetrics):
+    def __init__(
+        self, manager: ModelManager, model_name: str, limits: Limits, patience: float, metrics: ServerMetrics
+    ) -> None:
         self._manager = manager
         self._model_name = model_name
         self._limits = limits

@@ -24,7 +24,7 @@ class Servable:
       precision: see `runtimes.load`.
     """
 
-    def __init__(self, folder: str | Path, version: int, runtime: str = "tensorflow", precision: str = "f32"):
+    def __init__(self, folder: str | Path, version: int, runtime: str = "tensorflow", precision: str = "f32") -> None:
         self.version = version
         self.signature_defs = _signature_defs(Path(folder))
         self._runtime = open_runtime(folder, runtime, precision)

@@ -123,7 +123,7 @@ def _max_connections(requested: int) -> int:
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     possible = (allowed - _OTHER_FILES - len(os.listdir("/dev/fd"))) // 2 if allowed > 0 else requested
     if possible < 8:
-        raise UserError(f"this process may open {allowed} files, too few for a server: raise it (ulimit -n).")
+        raise UserError(f"this process may open only {allowed} files, too few to serve: raise it (ulimit -n).")
     return min(requested, possible)
 
 

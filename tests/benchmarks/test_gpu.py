@@ -36,8 +36,8 @@ def test_without_a_gpu_it_ends_with_one_line(driver, tmp_path, monkeypatch, caps
     monkeypatch.setattr(command, "visible", lambda: driver)
     monkeypatch.setattr(command, "machine", (lambda: (0, FACTS)) if driver else _never)
     assert command.main([f"--output_dir={tmp_path / 'day'}", f"--page={tmp_path / 'gpu.md'}"]) == 2
-    said, errors = capsys.readouterr()
-    assert not said
+    output, errors = capsys.readouterr()
+    assert not output
     assert errors == (command.BLIND if driver else command.NO_GPU) + "\n"
     assert not list(tmp_path.iterdir())
 
@@ -131,7 +131,7 @@ def _fails():
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "said"),
+    ("behaviour", "reason"),
     [
         (_breaks, "ZeroDivisionError: a defect"),
         (_fails, "no such data"),
@@ -142,13 +142,13 @@ def _fails():
     ],
     ids=["a defect", "a failure", "half a table"],
 )
-def test_a_part_that_fails_is_recorded_and_tried_again_while_the_others_stand(day, behaviour, said):
+def test_a_part_that_fails_is_recorded_and_tried_again_while_the_others_stand(day, behaviour, reason):
     day.behaviour["b"] = behaviour
     for expected in ("abc", "b"):
         status, done, page = day()
         assert (status, done) == (1, expected)
-        assert f"**Not whole: {said}.**" in page
-        assert ("| a table |" in page) == ("column" in said)
+        assert f"**Not whole: {reason}.**" in page
+        assert ("| a table |" in page) == ("column" in reason)
         assert "| of c |" in page
     del day.behaviour["b"]
     status, done, page = day()

@@ -38,11 +38,11 @@ def line(read, parameters, files=("demo.gin",)):
 def test_lines_are_those_of_the_reader(parameter):
     """But for what they suggest: Keras has classes that are no settings here."""
     loading.register()
-    found = line(parsing.parse, [parameter])
+    expected = line(parsing.parse, [parameter])
     if parameter == "train.num_steps=%num_step":  # Certain only when everything is read.
         assert early.refuse_wrong_names(["demo.gin"], [parameter]) is None
     else:
-        assert line(early.refuse_wrong_names, [parameter]) == found
+        assert line(early.refuse_wrong_names, [parameter]) == expected
 
 
 def test_files_too(tmp_path, monkeypatch):
@@ -67,16 +67,16 @@ def test_nothing_right_is_refused():
 
 def test_every_name_that_is_registered_is_known():
     loading.register()
-    known = {**early._keras_names(), **early._names()}
+    parameters_of = {**early._keras_names(), **early._names()}
     ours = {
         selector.rsplit(".", 1)[-1]
-        for selector, found in gin.config._REGISTRY._selector_map.items()
-        if found.wrapped.__module__.startswith(("tf_pivae.", "keras."))
+        for selector, configurable in gin.config._REGISTRY._selector_map.items()
+        if configurable.wrapped.__module__.startswith(("tf_pivae.", "keras."))
     }
     assert ours
     for name in ours:
-        assert name in known
-        assert known[name] is None or known[name] == messages.parameters(name)
+        assert name in parameters_of
+        assert parameters_of[name] is None or parameters_of[name] == messages.parameters(name)
 
 
 def test_tensorflow_is_not_imported_for_it():

@@ -35,9 +35,9 @@ ARCHIVES: dict[str, tuple[tuple[Member, ...], str]] = {
     "too_many": ((bomb("images", (2**26, 1, 1, 1)),), "claims 67108864 images"),
     "one_of_a_gigapixel": ((bomb("images", (1, 30000, 30000)),), "of 64 megapixels"),
     "zeros": ((bomb("images", (2000, 1000, 1000, 3)),), "6,000 MB, in"),
-    "labels_of_zeros": ((GOOD, bomb("labels", (2**30,), "<i8")), "made to fill the memory"),
+    "labels_of_zeros": ((GOOD, bomb("labels", (2**30,), "<i8")), "meant to fill the memory"),
     "labels_too_many": ((GOOD, bomb("labels", (2**26,), "<i8")), "must be integers [40]"),
-    "names": ((GOOD, bomb("class_names", (2**30,), "<U1")), "made to fill the memory"),
+    "names": ((GOOD, bomb("class_names", (2**30,), "<U1")), "meant to fill the memory"),
     "many_names": ((GOOD, bomb("class_names", (2**20,), "<U1")), "1,048,576 names"),
     "long_names": ((GOOD, bomb("class_names", (2,), f"<U{2**24}")), "2 names"),
     "levels": ((GOOD, Member("num_bins", npy(10**9))), "from 2 to 256"),
@@ -50,8 +50,8 @@ ARCHIVES: dict[str, tuple[tuple[Member, ...], str]] = {
     "minus_header": ((Member("images", b"\x93NUMPY\1\0\x10\x27" + b"-" * 9999 + b"1"),), "cannot read images"),
     "no_header": ((Member("images", b""),), "cannot read images"),
     "encrypted": ((Member("images", npy(IMAGES), flag_bits=1),), "is encrypted"),
-    "method": ((Member("images", npy(IMAGES), compress_type=99),), "packed as np.savez_compressed does not"),
-    "bzip2": ((Member("images", npy(IMAGES), compress_type=12),), "packed as np.savez_compressed does not"),
+    "method": ((Member("images", npy(IMAGES), compress_type=99),), "not compressed by np.savez_compressed"),
+    "bzip2": ((Member("images", npy(IMAGES), compress_type=12),), "not compressed by np.savez_compressed"),
     "cut": ((Member("images", npy(IMAGES), file_size=10**6, compress_size=10**6),), "ends early"),
     "twice": ((GOOD, GOOD), "images.npy more than once"),
     "negative_labels": (labels(np.full(40, -7)), "runs from -7 to -7"),
@@ -100,10 +100,10 @@ for path in json.load(sys.stdin):
     signal.alarm(10)
     start = time.monotonic()
     try:
-        kind, said = "read", str((npz_images(path) if path.endswith("npz") else idx_images(path, path)).image_shape)
+        kind, detail = "read", str((npz_images(path) if path.endswith("npz") else idx_images(path, path)).image_shape)
     except Exception as error:
-        kind, said = type(error).__name__, str(error).split("\\n  In call to")[0]
-    print(json.dumps([kind, said, time.monotonic() - start]), flush=True)
+        kind, detail = type(error).__name__, str(error).split("\\n  In call to")[0]
+    print(json.dumps([kind, detail, time.monotonic() - start]), flush=True)
 """
 
 

@@ -65,9 +65,9 @@ def test_crop_and_pad_are_central():
     padded = image_ops.pad(random_images(2, 28, 28, 1), 32)
     np.testing.assert_array_equal(padded[:, 2:30, 2:30], random_images(2, 28, 28, 1))
     assert padded.sum() == random_images(2, 28, 28, 1).sum()
-    with pytest.raises(UserError, match="cannot crop 7x7 out of a 9x6"):
+    with pytest.raises(UserError, match="cannot crop 7x7 from a 9x6"):
         image_ops.central_crop(image, 7)
-    with pytest.raises(UserError, match=r"cannot crop 4x8 out of a 9x6 image: use a crop of at most \(4, 6\)"):
+    with pytest.raises(UserError, match=r"cannot crop 4x8 from a 9x6 image: use a crop of at most \(4, 6\)"):
         image_ops.central_crop(image, (4, 8))
     with pytest.raises(UserError, match="cannot pad a 9x6 image to 8x8: use pad_to of at least 9"):
         image_ops.pad(image, 8)

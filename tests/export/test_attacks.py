@@ -83,7 +83,7 @@ def test_a_compressed_message_is_not_unpacked(watched):
     [
         ("gzip", b'{"instances": [1]}', 400, "not gzip"),
         ("gzip", gzip.compress(b'{"instances": [1]}', mtime=0)[:-4], 400, "ends in the middle"),
-        ("gzip", gzip.compress(b"{}", mtime=0) + b"more", 400, "goes on behind"),
+        ("gzip", gzip.compress(b"{}", mtime=0) + b"more", 400, "followed by other data"),
         ("br", b"{}", 400, "must be gzip or none"),
         ("gzip", gzip.compress(json.dumps(talking.by_rows("sample", 1)).encode(), mtime=0), 200, "predictions"),
     ],
@@ -152,7 +152,7 @@ def test_calls_over_grpc_without_a_message_end(watched):
             predict(talking.request_bytes("sample", seeds=np.array([1])), timeout=20)
         reasons = {(call.code().name, call.details()) for call in calls}
         over.set()
-    assert reasons == {("DEADLINE_EXCEEDED", f"the message was not there after {PATIENCE:g} s.")}
+    assert reasons == {("DEADLINE_EXCEEDED", f"the message did not arrive within {PATIENCE:g} s.")}
     assert time.monotonic() - started < 3 * PATIENCE + 2.0
 
 

@@ -26,7 +26,7 @@ from talking import (
 # Dimensions come in several fields, none of them long; the reason has to fit into gRPC's 8 KiB.
 DIMENSIONS = field(2, b"\x12\x00" * 2000) * 50
 BAD_GRPC = {
-    "garbage": (b"\xff\x00garbage", "no PredictRequest"),
+    "garbage": (b"\xff\x00garbage", "not a PredictRequest"),
     "dtype": (request_bytes(images=ONE.astype(np.float32)), "uint8"),
     "rank": (request_bytes(images=ONE[0]), "shape"),
     "size": (request_bytes(images=np.zeros([1, 5, 4, 1], np.uint8)), "shape"),

@@ -161,7 +161,7 @@ def test_a_model_larger_than_its_checkpoints_takes_no_memory(strangers):
 def test_a_message_steers_no_terminal(run_command):
     """Whatever it quotes."""
     result = run_command("runs", "--root=a\x1b[31mb")
-    assert result.stderr == "error: no folder a\\x1b[31mb: give --root=DIR, where the runs lie.\n"
+    assert result.stderr == "error: there is no folder a\\x1b[31mb: give the folder of the runs, --root=DIR.\n"
 
 
 def test_data_are_neither_prepared_nor_downloaded_for_a_run(strangers, tmp_path, monkeypatch):

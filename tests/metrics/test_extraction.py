@@ -135,7 +135,7 @@ def test_a_damaged_state_is_refused(make, tmp_path):
         ([], network()[0], "no images"),
         (IMAGES, network(value=np.nan)[0], "NaN"),
         (IMAGES[:1], network()[0], "at least 2"),
-        ([IMAGES[:3], IMAGES[:3, :2]], network()[0], "mixed sizes"),
+        ([IMAGES[:3], IMAGES[:3, :2]], network()[0], "different sizes"),
         ([IMAGES[0]], network()[0], "batches"),
         (IMAGES.astype(np.float32), network()[0], "uint8"),
     ],
@@ -189,7 +189,7 @@ def test_damaged_or_foreign_cache_files_are_made_again(tmp_path):
 
 
 def test_reference_mistakes(tmp_path):
-    with pytest.raises(UserError, match="103 images where 104 were announced"):
+    with pytest.raises(UserError, match="103 images instead of 104"):
         cached(tmp_path, key=ReferenceKey("noise", "test", "none", 104))
     with pytest.raises(UserError, match="give the network a checksum"):
         cached(tmp_path, net=network(checksum="unverified"))

@@ -179,7 +179,7 @@ def test_folders_that_cannot_be_scored(tmp_path):
         fid(tmp_path / "empty", random_images(0), PIXELS)
     mixed = write(tmp_path / "mixed", random_images(0))
     Image.fromarray(random_images(0, size=7)[0]).save(mixed / "010.png")
-    with pytest.raises(UserError, match=r"mixed sizes in .*000\.png is 6x6, 010\.png is 7x7"):
+    with pytest.raises(UserError, match=r"different sizes in .*000\.png is 6x6, 010\.png is 7x7"):
         fid(mixed, random_images(0), PIXELS)
     broken = write(tmp_path / "broken", random_images(0))
     (broken / "003.png").write_bytes((broken / "003.png").read_bytes()[:60])
@@ -187,7 +187,7 @@ def test_folders_that_cannot_be_scored(tmp_path):
         images_from_folder(broken)
     clear = write(tmp_path / "clear", random_images(0))
     Image.new("RGBA", (6, 6), (1, 2, 3, 128)).save(clear / "001.png")
-    with pytest.raises(UserError, match=r"001\.png is transparent"):
+    with pytest.raises(UserError, match=r"001\.png has transparent"):
         images_from_folder(clear)
     deep = write(tmp_path / "deep", random_images(0))
     Image.fromarray(np.zeros((6, 6), np.uint16)).save(deep / "001.png")

@@ -88,7 +88,7 @@ def test_fast_features_are_close_and_not_taken_for_the_others(inception, incepti
     assert 1e-4 < error < 0.03
     assert (ours.view(np.uint32) & 0xFFFF).any()  # means over pixels are not rounded
     extracted = extract(cifar_images, fast, progress=False)
-    with pytest.raises(UserError, match=r"statistics were made with .* with bfloat16 convolutions"):
+    with pytest.raises(UserError, match=r"statistics come from .* with bfloat16 convolutions"):
         image_scores(extracted, cifar_images, inception, ["fid"], progress=False)
     (score,) = image_scores(extracted, cifar_images[::-1], fast, ["fid"], allow_rank_deficient=True, progress=False)
     assert "with bfloat16 convolutions" in str(score)

@@ -188,17 +188,17 @@ def test_zoom_by_buttons(page):
     assert _range(page) == "steps 10 to 100"
     expected = [("in", "steps 33 to 78"), ("left", "steps 21 to 66"), ("right", "steps 33 to 78"),
                 ("out", "steps 10 to 100"), ("in", "steps 33 to 78"), ("reset", "steps 10 to 100")]  # fmt: skip
-    for action, shown in expected:
+    for action, steps in expected:
         page.evaluate(f"document.querySelector('[data-zoom={action}]').click()")
-        assert _range(page) == shown, action
+        assert _range(page) == steps, action
 
 
 def test_zoom_by_keys_on_a_chart(page):
     page.evaluate(f"{ELEMENT}.focus()")
-    for key, shown in [("+", "steps 33 to 78"), ("ArrowRight", "steps 44 to 89"), ("-", "steps 10 to 100"),
+    for key, steps in [("+", "steps 33 to 78"), ("ArrowRight", "steps 44 to 89"), ("-", "steps 10 to 100"),
                        ("+", "steps 33 to 78"), ("0", "steps 10 to 100")]:  # fmt: skip
         page.press(key)
-        assert _range(page) == shown, key
+        assert _range(page) == steps, key
 
 
 def test_zoom_by_dragging_redraws_every_chart(page):

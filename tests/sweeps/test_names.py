@@ -51,8 +51,8 @@ def test_what_is_in_use_follows_references_macros_and_defaults():
         ("widths", "could be plain_critic.widths or residual_vae.widths"),
         ("learning_rat", "did you mean learning_rate"),
         ("qqq", "macros: adversarial_weight, batch_size, num_steps, seed"),
-        ("run_dir", "nothing to sweep by the name 'run_dir'"),
-        ("image_shape", "nothing to sweep by the name 'image_shape'"),
+        ("run_dir", "there is no setting 'run_dir' to sweep"),
+        ("image_shape", "there is no setting 'image_shape' to sweep"),
     ],
 )
 def test_names_that_mean_nothing_or_too_much(name, expected):

@@ -108,7 +108,7 @@ def test_a_folder_belongs_to_one_configuration_and_one_sweep(swept, plain):
         ({"axes": ["Trianer.learning_rate=0.1"]}, "no configurable named 'Trianer'; did you mean Trainer"),
         ({"axes": ["train.dataset=@bundled,@bundld"]}, "no configurable named 'bundld'; did you mean bundled"),
         ({"axes": ["learning_rate=0.1", "Trainer.learning_rate=0.2"]}, "Trainer.learning_rate is swept twice"),
-        ({"axes": ["plain_vae.top_channels=1,2"]}, "no trial reads plain_vae.top_channels"),
+        ({"axes": ["plain_vae.top_channels=1,2"]}, "no trial uses plain_vae.top_channels"),
         ({"axes": ["seed=0,(1"]}, "the configuration cannot be read"),
         ({"axes": ["learning_rate=log(1e-4,1e-2)"]}, "--mode=random"),
         ({"axes": ["seed=0,1"], "num_trials": 3}, "--num_trials belongs to --mode=random"),

@@ -19,7 +19,7 @@ def test_any_exception_becomes_one_line():
     for error, text in (
         (KeyError("x\ny"), r"^a model: KeyError: 'x\\ny'\.$"),
         (ValueError("first\nsecond"), r"^a model: first\.$"),
-        (RecursionError("maximum"), r"^a model: it leads back to itself\.$"),
+        (RecursionError("maximum"), r"^a model: it refers to itself\.$"),
         (TypeError(""), r"^a model: TypeError: TypeError\.$"),
     ):
         with pytest.raises(UserError, match=text), explained("a model"):

@@ -115,7 +115,7 @@ def test_images_of_another_shape_are_another_run(train, tmp_path):
     """Though every variable of a convolutional net would fit."""
     train()
     before = (tmp_path / "run/config.gin").read_text()
-    with pytest.raises(UserError, match="is a run on images of another shape, of other classes"):
+    with pytest.raises(UserError, match="is a run on images of another shape, or with other classes"):
         train("bundled.image_size=32", "num_steps=6", from_here=True)
     assert (tmp_path / "run/config.gin").read_text() == before
     assert json.loads((tmp_path / "run/data.json").read_text())["image_shape"] == [16, 16, 1]

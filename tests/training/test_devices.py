@@ -26,7 +26,8 @@ ERRORS = {
 def _with_gradients(device, convolve, x, kernel, upstream):
     """A convolution, and its gradients by both arguments."""
     with tf.device(device), tf.GradientTape() as tape:
-        x, kernel = tf.constant(x), tf.constant(kernel)
+        x = tf.constant(x)
+        kernel = tf.constant(kernel)
         tape.watch([x, kernel])
         y = convolve(x, kernel)
         gradients = tape.gradient(y, [x, kernel], upstream)
@@ -44,8 +45,8 @@ def test_convolutions_are_those_of_the_processor(dtype, record_property):
     magnitudes = _with_gradients("CPU:0", convolve, *map(np.abs, arrays))
     precision = ConvolutionPrecision("bfloat16" if dtype == "bfloat16" else "float32")
     with devices.tensor_float_32(dtype == "tensor_float_32"):
-        found = _with_gradients(devices.names()[-1], functools.partial(precision, convolve), *arrays)
-    errors = [np.max(np.abs(f - e) / m) for f, e, m in zip(found, exact, magnitudes, strict=True)]
+        results = _with_gradients(devices.names()[-1], functools.partial(precision, convolve), *arrays)
+    errors = [np.max(np.abs(r - e) / m) for r, e, m in zip(results, exact, magnitudes, strict=True)]
     record_property("largest relative error", f"{max(errors):.1e} of {ERRORS[dtype]:.1e}")
     assert max(errors) < ERRORS[dtype]
     if dtype == "bfloat16":
@@ -75,8 +76,8 @@ def test_a_step_is_that_of_the_processor(dtype, exact, randomize, record_propert
     with gin.unlock_config():
         gin.bind_parameter("ConvolutionPrecision.dtype", "bfloat16" if dtype == "bfloat16" else "float32")
     with devices.tensor_float_32(dtype == "tensor_float_32"):
-        (found,) = run_replicas(randomize, devices.names()[-1:], **OPTIONS)[2]
-    assert found.keys() == exact.keys()
-    errors = {name: abs(found[name][0] - v) / max(1.0, abs(v)) for name, (v,) in exact.items()}
+        (losses,) = run_replicas(randomize, devices.names()[-1:], **OPTIONS)[2]
+    assert losses.keys() == exact.keys()
+    errors = {name: abs(losses[name][0] - v) / max(1.0, abs(v)) for name, (v,) in exact.items()}
     record_property("largest error", f"{max(errors.values()):.1e} ({max(errors, key=errors.get)})")
     assert max(errors.values()) < TOLERANCES[dtype], errors

@@ -203,8 +203,8 @@ def test_a_damaged_model_is_refused_as_any_other(there):
         ("hf://me/absent", "cannot fetch hf://me/absent: there is no such model"),
         ("hf://me/other", "hf://me/other holds no model of this program: it has no config.gin"),
         ("hf://me/other@v9", "cannot fetch hf://me/other: there is no such model or revision"),
-        ("hf://me", "hf://me is no address: write hf://OWNER/NAME"),
-        ("hf://../etc", "is no address"),
+        ("hf://me", "hf://me is not an address: write hf://OWNER/NAME"),
+        ("hf://../etc", "is not an address"),
     ],
 )
 def test_mistakes_are_one_line(there, address, message):

@@ -110,4 +110,6 @@ def test_the_command_needs_no_tensorflow(tmp_path):
     assert [line.split()[0] for line in listed.stdout.splitlines()] == ["run", "runs/one", "runs/two"], listed.stderr
     assert run("--delete=runs/two").stdout.startswith("deleted runs/two (finished, step 4")
     assert not (tmp_path / "runs/two").exists()
-    assert run("--root=nowhere").stderr == "error: no folder nowhere: give --root=DIR, where the runs lie.\n"
+    assert (
+        run("--root=nowhere").stderr == "error: there is no folder nowhere: give the folder of the runs, --root=DIR.\n"
+    )

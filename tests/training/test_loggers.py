@@ -93,7 +93,8 @@ def test_one_that_fails_on_the_way_is_left_out(train, capsys):
     assert [line["step"] for line in records(run_dir)] == [1, 2, 3, 4]
     assert [line["step"] for line in RememberingLogger.made[0].lines] == [1]
     lines = [line for line in capsys.readouterr().out.splitlines() if "RememberingLogger" in line]
-    assert lines == ["RememberingLogger gets nothing from step 2 on, until the run starts again: the server is gone."]
+    reason = "RememberingLogger gets nothing from step 2 on until the run is started again: the server is gone."
+    assert lines == [reason]
 
 
 def test_one_that_cannot_be_made_is_one_line(train):

@@ -20,11 +20,11 @@ def no_gpu(monkeypatch):
 
 
 def settled(run_dir, *bindings, files=("demo.gin",)):
-    """What is said, and the precision afterwards."""
+    """The line that is printed, and the precision afterwards."""
     with configuration.preserved():
         loading.parse_gin(files, bindings)
-        said = precision.settle(run_dir)
-        return said, convolution.ConvolutionPrecision().dtype, gin.config_str()
+        line = precision.settle(run_dir)
+        return line, convolution.ConvolutionPrecision().dtype, gin.config_str()
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,9 @@ def settled(run_dir, *bindings, files=("demo.gin",)):
 )
 def test_a_new_run_goes_by_the_processor(tmp_path, monkeypatch, has, dtype, why):
     monkeypatch.setattr(convolution, "has_bfloat16", lambda: has)
-    said, made, written = settled(tmp_path, AUTO)
+    line, made, written = settled(tmp_path, AUTO)
     assert made == dtype
-    assert said.startswith(f"convolutions in {dtype}: {why}")
+    assert line.startswith(f"convolutions in {dtype}: {why}")
     assert f"ConvolutionPrecision.dtype = '{dtype}'" in written
     assert "auto" not in written
 
@@ -51,9 +51,9 @@ def test_a_run_that_goes_on_keeps_its_precision(tmp_path, monkeypatch, began):
     (tmp_path / "config.gin").write_text(f"ConvolutionPrecision.dtype = '{began}'\n")
     for has in (True, False):
         monkeypatch.setattr(convolution, "has_bfloat16", lambda has=has: has)
-        said, made, _ = settled(tmp_path, AUTO)
+        line, made, _ = settled(tmp_path, AUTO)
         assert made == began
-        assert "as the run began" in said
+        assert "as the run began" in line
 
 
 @pytest.mark.parametrize("began", ["", "ConvolutionPrecision.dtype = 'float32'\n"])
@@ -73,9 +73,9 @@ def test_nothing_is_settled_unasked(tmp_path, monkeypatch):
 def test_several_workers_compute_in_float32(tmp_path, monkeypatch):
     monkeypatch.setattr(convolution, "has_bfloat16", lambda: True)
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}}')
-    said, made, _ = settled(tmp_path)
+    line, made, _ = settled(tmp_path)
     assert made == "float32"
-    assert "several workers" in said
+    assert "several workers" in line
     (tmp_path / "config.gin").write_text("ConvolutionPrecision.dtype = 'bfloat16'\n")
     assert settled(tmp_path)[1] == "float32"  # Which the chief refuses, where all notice.
 

@@ -45,7 +45,7 @@ def test_in_python_and_only_places(copied):
         assert len(loading.load_dataset(run_dir).train) == 18
     with pytest.raises(UserError, match=r"say where: --gin_param=npz_images\.path="):
         loading.load_dataset(run_dir)
-    with pytest.raises(UserError, match="of a run, it says where its data lie"), loading.data_at("num_steps=3"):
+    with pytest.raises(UserError, match="it may only say where the data lie"), loading.data_at("num_steps=3"):
         pass
 
 

@@ -39,7 +39,7 @@ def test_settings_of_a_source_are_those_of_its_images(source):
     np.testing.assert_array_equal(make(raw), image_ops.area_resize(raw[5:25, 2:22], 8))
     grey = make(pixels(30, 24))
     np.testing.assert_array_equal(grey[..., 0], grey[..., 2])
-    with pytest.raises(UnusableImage, match="cannot crop 20x20 out of a 12x30"):
+    with pytest.raises(UnusableImage, match="cannot crop 20x20 from a 12x30"):
         make(pixels(12, 30))
 
 

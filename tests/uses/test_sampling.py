@@ -91,7 +91,7 @@ def test_more_samples_are_added_to_a_folder(tmp_path, drawn, small_run, cut_off)
     sample(small_run, output, num_samples=150, seed=3)
     assert rows == [64, 128], "a file that is gone is drawn again"
     np.testing.assert_array_equal(images_from_folder(output), drawn)
-    with pytest.raises(UserError, match="holds more than 149 images: make as many, or choose another folder"):
+    with pytest.raises(UserError, match="holds more than 149 images: make as many or more, or another folder"):
         sample(small_run, output, num_samples=149, seed=3)
 
 
@@ -144,7 +144,7 @@ def test_memory_holds_no_more_of_a_large_array(tmp_path):
     ("output", "message"),
     [
         ("photos/", "holds other files: choose a new or an empty folder"),
-        ("photos/a.png/", "there is a file of this name"),
+        ("photos/a.png/", "a file of this name exists"),
         ("absent/out/", "choose a file in a folder that exists"),
         ("absent/out.npz", "choose a file in a folder that exists"),
         ("out.jpg", r"call it out\.png, out/ or out\.npz"),

@@ -217,7 +217,7 @@ def test_a_folder_that_has_changed_meanwhile_is_refused(folder, tmp_path, monkey
     with pytest.raises(InterruptedError):
         score(RUN, own, tmp_path / "scores.csv", batch_size=2, **options)
     (own / "0.png").unlink()
-    with pytest.raises(UserError, match=r"has changed since its scores were started: remove .*\.scores\.csv\.partial"):
+    with pytest.raises(UserError, match=r"has changed since the scoring began: remove .*\.scores\.csv\.partial"):
         score(RUN, own, tmp_path / "scores.csv", batch_size=2, **options)
 
 
@@ -248,4 +248,4 @@ def test_the_command_scores_an_export_as_its_run(folder, tmp_path, exported, run
     assert {row["standard_error"] for row in rows(tmp_path / "scores.csv")} == {""}
     result = run_command("score", *flags, "--seed=1", "--output=other.csv", cwd=tmp_path)
     assert result.returncode == 2
-    assert "is an export, whose importance samples, seed and step are its own" in result.stderr
+    assert "is an export, where importance samples, seed and step are fixed" in result.stderr

@@ -64,10 +64,10 @@ def test_images_have_the_noise_of_their_place(tmp_path, folder, small_run, funct
 
 
 def test_mistakes(tmp_path, folder, small_run):
-    with pytest.raises(UserError, match="a walk has at least 2 images"):
+    with pytest.raises(UserError, match="must be at least 2"):
         interpolate(small_run, folder, tmp_path / "x.png", steps=1)
     (folder / "c 1.png").unlink()
-    with pytest.raises(UserError, match="has 5 images, which are taken two by two: add or remove one"):
+    with pytest.raises(UserError, match="has 5 images, but pairs are needed: give an even number"):
         interpolate(small_run, folder, tmp_path / "x.png")
     (folder / "c.png").write_bytes(b"no image")
     for output in (f"{tmp_path}/out/", tmp_path / "x.png", tmp_path / "x.npz"):

@@ -70,7 +70,8 @@ class ImageBijector(tfb.Bijector):
                 y = tf.reshape(y, tf.concat([batch_shape, y.shape[-3:]], 0))
                 y = tf.ensure_shape(y, [*x.shape[:-3], *y.shape[-3:]])
                 log_det = tf.ensure_shape(tf.reshape(log_det, batch_shape), x.shape[:-3])
-            memo = self._memo[direction] = (x, y, log_det)
+            memo = (x, y, log_det)
+            self._memo[direction] = memo
         return memo[1:]
 
     def _forward(self, x):

@@ -69,7 +69,7 @@ def _check_call(reference: Any) -> None:
     if _refers_to(reference, _SINGLETON) or (
         reference.evaluate and result is not None and issubclass(result, ImageDataset)
     ):
-        raise UserError(f"{reference} is not called by a configuration: write @{reference.selector}, without ().")
+        raise UserError(f"{reference}: write @{reference.selector} without (): the program calls it.")
 
 
 def _references(value: Any, depth: int = 0) -> list:
@@ -96,7 +96,7 @@ def _resolved(value: Any, name: str, resolved: dict, depth: int = 0) -> Any:
       depth: of the value in another.
     """
     if depth > _DEEPEST:
-        raise UserError(f"the configuration leads back to itself: look for a %NAME in the value of {name}.")
+        raise UserError(f"the configuration refers to itself: look for a %NAME in the value of {name}.")
     if isinstance(value, gin.config.ConfigurableReference):
         if _refers_to(value, _MACRO):
             key = "/".join(value.scopes)

@@ -18,7 +18,7 @@ from tf_pivae.errors import UserError
 from tf_pivae.files import read_text
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_Known = dict[str, list[str] | None]  # name -> its parameters, None where the source does not list them
+_ParameterNames = dict[str, list[str] | None]  # name -> its parameters, None where the source does not list them
 
 
 def refuse_wrong_names(files: Sequence[str], parameters: Iterable[str]) -> None:
@@ -36,15 +36,15 @@ def refuse_wrong_names(files: Sequence[str], parameters: Iterable[str]) -> None:
     except RecursionError:
         return  # `parsing` says where.
     for name in sorted(reader.defined - reader.used):
-        known = {owner: names or [] for owner, names in reader.known.items()}
-        raise UserError(messages.macro(name, reader.used, known, reader.configured))
+        parameters_of = {owner: names or [] for owner, names in reader.parameters_of.items()}
+        raise UserError(messages.macro(name, reader.used, parameters_of, reader.configured))
 
 
 class _Reader(config_parser.ParserDelegate):
     """Reads gin text without binding anything; references become None."""
 
     def __init__(self) -> None:
-        self.known: _Known = {**_keras_names(), **_names(), **messages.registered()}
+        self.parameters_of: _ParameterNames = {**_keras_names(), **_names(), **messages.registered()}
         self.defined: set[str] = set()  # macros
         self.used: set[str] = set()
         self.configured: set[str] = set()  # names of configurables
@@ -78,17 +78,17 @@ class _Reader(config_parser.ParserDelegate):
 
     def _check(self, selector: str, parameter: str | None = None) -> None:
         name = selector.rsplit(".", 1)[-1]
-        if name not in self.known:
-            raise UserError(messages.unknown(selector, sorted(self.known)))
-        names = self.known[name]
+        if name not in self.parameters_of:
+            raise UserError(messages.unknown(selector, sorted(self.parameters_of)))
+        names = self.parameters_of[name]
         if parameter is not None and names is not None and parameter not in names:
             raise UserError(messages.no_parameter(selector, parameter, names))
         self.configured.add(name)
 
 
-def _names() -> _Known:
+def _names() -> _ParameterNames:
     """What the package's sources register."""
-    known: _Known = {}
+    parameters_of: _ParameterNames = {}
     for path in sorted(_PACKAGE.rglob("*.py")):
         source = path.read_text("utf-8")
         if "configurable" not in source:
@@ -101,8 +101,8 @@ def _names() -> _Known:
                     if ast.unparse(function) in ("configurable", "gin.configurable"):
                         given = {keyword.arg: keyword.value for keyword in call.keywords} if call else {}
                         name = ast.literal_eval(given["name"]) if "name" in given else node.name
-                        known[name] = _parameters(node)
-    return known
+                        parameters_of[name] = _parameters(node)
+    return parameters_of
 
 
 def _parameters(node: Any) -> list[str] | None:
@@ -117,7 +117,7 @@ def _parameters(node: Any) -> list[str] | None:
     return [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
 
 
-def _keras_names() -> _Known:
+def _keras_names() -> _ParameterNames:
     """Keras' optimisers and schedules, and some names beside them."""
     package = importlib.util.find_spec("keras")
     folders = package.submodule_search_locations if package and package.submodule_search_locations else []

@@ -27,7 +27,7 @@ def explain(error: Exception, origin: str, line: int | None = None) -> str:
         return no_parameter(parameter[1], parameter[2], parameters(parameter[1]))
     message = re.sub(
         r"malformed node or string.*",
-        "it is not a value: neither a number, a text, a list nor @NAME or %NAME.",
+        "it is not a value: a number, a string, a list, @NAME or %NAME is needed.",
         message,
     )
     lines = [part.strip() for part in message.splitlines() if part.strip()] or [type(error).__name__]
@@ -37,7 +37,7 @@ def explain(error: Exception, origin: str, line: int | None = None) -> str:
 def unknown(name: str, names: Sequence[str] | None = None) -> str:
     """The line for a name that nothing is registered under; `names` are those there are, gin's by default."""
     hint = did_you_mean(name, configurable_names() if names is None else names)
-    return f"no configurable named {name!r}{hint} One of your own comes with --import=ITS_MODULE."
+    return f"no configurable named {name!r}{hint} To use one of your own, add --import=ITS_MODULE."
 
 
 def no_parameter(owner: str, parameter: str, parameters: Sequence[str]) -> str:
@@ -45,21 +45,21 @@ def no_parameter(owner: str, parameter: str, parameters: Sequence[str]) -> str:
     return f"{owner} has no parameter {parameter!r}{did_you_mean(parameter, parameters)}"
 
 
-def macro(name: str, used: set[str], known: Mapping[str, Sequence[str]], configured: Collection[str]) -> str:
+def macro(name: str, used: set[str], parameters_of: Mapping[str, Sequence[str]], configured: Collection[str]) -> str:
     """The line for a macro that nothing refers to: a misspelt one, or a parameter without its owner.
 
     Args:
       name: the macro's.
       used: names of the macros that something refers to.
-      known: the configurables, and the parameters of each.
+      parameters_of: for each configurable, its parameters.
       configured: names of the configurables that stand in the configuration.
     """
-    owners = _owners(name, known, configured)
+    owners = _owners(name, parameters_of, configured)
     if owners:
         return f"{name} is not a setting by itself: write {' or '.join(f'{owner}.{name}' for owner in owners)}."
-    settings = {parameter: owner for owner in sorted(known) for parameter in known[owner]}
+    settings = {parameter: owner for owner in sorted(parameters_of) for parameter in parameters_of[owner]}
     matches = [
-        [word] if word in used else [f"{owner}.{word}" for owner in _owners(word, known, configured)]
+        [word] if word in used else [f"{owner}.{word}" for owner in _owners(word, parameters_of, configured)]
         for word in difflib.get_close_matches(name, {**settings, **dict.fromkeys(used)}, n=2, cutoff=0.7)
     ]
     matches = list(dict.fromkeys(word for words in matches for word in words))[:3]
@@ -88,9 +88,9 @@ def configured_names() -> set[str]:
     return set(re.findall(r"\w+", text())) & set(configurable_names())
 
 
-def _owners(parameter: str, known: Mapping[str, Sequence[str]], configured: Collection[str]) -> list[str]:
+def _owners(parameter: str, parameters_of: Mapping[str, Sequence[str]], configured: Collection[str]) -> list[str]:
     """Names of the configurables that have a parameter of this name and stand in the configuration; else of all."""
-    owners = [name for name in sorted(known) if parameter in known[name]]
+    owners = [name for name in sorted(parameters_of) if parameter in parameters_of[name]]
     return [name for name in owners if name in configured] or owners
 
 

@@ -98,7 +98,7 @@ def statements(source: str, origin: str, delegate: config_parser.ParserDelegate 
       UserError: it cannot be parsed; says where.
     """
     if len(source) > LARGEST:
-        raise UserError(f"{origin} has {len(source):,} characters: no configuration is so long.")
+        raise UserError(f"{origin} has {len(source):,} characters: it is too long for a configuration.")
     line = None
     try:
         for statement in config_parser.ConfigParser(source, delegate or gin.config.ParserDelegate()):
@@ -138,11 +138,11 @@ def read(source: str, origin: str, depth: int | None = None) -> set[str]:
                 case config_parser.IncludeStatement(name, _) if depth is not None:
                     macros |= _read_file(name, depth + 1)
                 case config_parser.IncludeStatement():
-                    raise UserError(f"{origin}: nothing is included from here: give the file as a --gin_file.")
+                    raise UserError(f"{origin}: a file cannot be included here: give it as a --gin_file.")
                 case config_parser.ImportStatement():
                     line = statement.location.line_num
                     raise UserError(
-                        f"{origin}, line {line}: `{statement.format()}` would run code, which no configuration "
+                        f"{origin}, line {line}: `{statement.format()}` would run code, which a configuration "
                         f"may: remove the line{_instead(statement.module)}."
                     )
     except RecursionError as error:

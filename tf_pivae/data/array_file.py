@@ -76,7 +76,7 @@ class ArrayFile:
         if self.nbytes > ratio * self.stored:
             raise UserError(
                 f"{self.name} claims {self.dtype} {list(self.shape)}, {self.nbytes / 1e6:,.0f} MB, in {self.stored:,} "
-                "bytes of file: it is damaged, or made to fill the memory."
+                "bytes of file: it is damaged, or meant to fill the memory."
             )
 
     @property
@@ -119,8 +119,8 @@ class ArrayFile:
             raise UserError(f"{self.name} holds no images.")
         if not (count <= arrays.MAX_IMAGES and 1 <= height * width <= image_files.MAX_PIXELS and 1 <= channels <= 4):
             raise UserError(
-                f"{self.name} claims {count} images of {height}x{width}x{channels}: it may hold {arrays.MAX_IMAGES:,} "
-                f"of {image_files.MAX_PIXELS // 10**6} megapixels and 1 to 4 channels."
+                f"{self.name} claims {count} images of {height}x{width}x{channels}: at most {arrays.MAX_IMAGES:,} "
+                f"images, each of at most {image_files.MAX_PIXELS // 10**6} megapixels and 1 to 4 channels, are read."
             )
         return height, width, channels
 
@@ -179,7 +179,7 @@ def image_source(
     shape, tested = (preprocess.output_shape(*side.images.image_shape) for side in (train, test))
     if shape != tested:
         raise UserError(
-            f"{train.images.name} makes images of {list(shape)} but {test.images.name} of {list(tested)}: they must "
+            f"{train.images.name} gives images of {list(shape)} but {test.images.name} of {list(tested)}: they must "
             "have one shape."
         )
     num_classes = arrays.count_classes((train.labels, test.labels), class_names)

@@ -84,7 +84,7 @@ class ImageDataset:
         if self.num_classes and self.train.labels is None:
             raise UserError(f"{self.name}: num_classes is {self.num_classes} but the training images have no labels.")
         if not 0 <= self.num_classes <= MAX_CLASSES:
-            raise UserError(f"{self.name}: labels make {self.num_classes} classes; there are 0 to {MAX_CLASSES}.")
+            raise UserError(f"{self.name}: labels make {self.num_classes} classes; 0 to {MAX_CLASSES} are allowed.")
         if self.class_names and len(self.class_names) != self.num_classes:
             raise UserError(f"{self.name}: {len(self.class_names)} class names for {self.num_classes} classes.")
         for split in (self.train, self.test):
@@ -93,7 +93,7 @@ class ImageDataset:
                 high = split.labels.max()
                 if low < 0 or high >= self.num_classes:
                     raise UserError(
-                        f"{self.name}: labels run from {low} to {high}, which are not 0 to {self.num_classes - 1}."
+                        f"{self.name}: labels run from {low} to {high}, but must lie in 0 to {self.num_classes - 1}."
                     )
 
     @property

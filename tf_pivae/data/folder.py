@@ -129,7 +129,7 @@ def image_folder(
             raise UserError(f"{name}: class_folders is set, but some images lie outside the class folders: move them.")
         classes = sorted({f.relative.split("/")[0] for files in usable for f, _ in files}) if class_folders else []
         if len(classes) > arrays.MAX_CLASSES:
-            raise UserError(f"{name} has {len(classes):,} class folders: there are at most {arrays.MAX_CLASSES:,}.")
+            raise UserError(f"{name} has {len(classes):,} class folders: at most {arrays.MAX_CLASSES:,} are allowed.")
         cutter = _Cutter(
             shape or _usual_shape(name, usable[0], preprocess), preprocess, crop, factors, max_tiles_per_image, seed
         )

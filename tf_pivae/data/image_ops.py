@@ -71,7 +71,7 @@ def central_crop(images: np.ndarray, size: Size) -> np.ndarray:
     rows, columns = sides(size)
     if rows > height or columns > width:
         most = (min(rows, height), min(columns, width)) if isinstance(size, tuple) else min(height, width)
-        raise UserError(f"cannot crop {rows}x{columns} out of a {height}x{width} image: use a crop of at most {most}.")
+        raise UserError(f"cannot crop {rows}x{columns} from a {height}x{width} image: use a crop of at most {most}.")
     top = (height - rows) // 2
     left = (width - columns) // 2
     return images[..., top : top + rows, left : left + columns, :]
@@ -181,7 +181,8 @@ def _in_strips(images: np.ndarray, convert: Callable[[np.ndarray], np.ndarray]) 
 
 def _convert(images: np.ndarray, channels: int) -> np.ndarray:
     have = images.shape[-1]
-    colours, alpha = (images[..., :-1], images[..., -1:]) if have in (2, 4) else (images, None)
+    colours = images[..., :-1] if have in (2, 4) else images
+    alpha = images[..., -1:] if have in (2, 4) else None
     if alpha is not None and channels in (1, 3):
         weight = alpha.astype(np.uint32)
         colours = ((colours * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)

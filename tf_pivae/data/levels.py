@@ -71,5 +71,5 @@ class LookedUpImages:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("looked-up images are computed: there is nothing to share.")
+            raise ValueError("the images are computed when they are looked up: there is no array to share.")
         return self._table[np.asarray(self._images)].astype(dtype or self.dtype, copy=False)

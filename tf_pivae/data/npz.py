@@ -167,7 +167,7 @@ class _NpzFile:
         if len(array.shape) != 1 or array.dtype.kind not in "US":
             raise UserError(f"{array.name} is {array.dtype} {list(array.shape)}; it must be strings [classes].")
         if array.shape[0] > arrays.MAX_CLASSES or array.nbytes > array_file.SLAB_BYTES:
-            raise UserError(f"{array.name} holds {array.shape[0]:,} names: there are at most {arrays.MAX_CLASSES:,}.")
+            raise UserError(f"{array.name} holds {array.shape[0]:,} names: at most {arrays.MAX_CLASSES:,} are allowed.")
         with array_file.reading(array.name):
             return tuple(array.read().astype(str).tolist())
 
@@ -175,7 +175,7 @@ class _NpzFile:
         name = f"{printable(key)} of {self.name}"
         member = self._members[key]
         if member.compress_type not in _PACKINGS or member.flag_bits & _ENCRYPTED:
-            raise UserError(f"{name} is encrypted, or packed as np.savez_compressed does not: save the file again.")
+            raise UserError(f"{name} is encrypted, or not compressed by np.savez_compressed: save the file again.")
         with array_file.reading(name), _member(self._path, member.filename, 0) as stream:
             header = io.BytesIO(stream.read(_MAX_HEADER_BYTES))
             version = np.lib.format.read_magic(header)

@@ -41,8 +41,8 @@ def specification(source: Callable[[], ImageDataset]) -> Specification:
             return Specification(wanted.name, opened.image_shape, num_classes, *counts)
         except TypeError as error:
             raise UserError(
-                missing_setting(error) or f"{source!r} is no source of images: {sentence(first_line(error))}"
+                missing_setting(error) or f"{source!r} is not a source of images: {sentence(first_line(error))}"
             ) from error
     if not isinstance(data, ImageDataset):
-        raise UserError(f"{source!r} is no source of images: it returns {type(data).__name__}, not an ImageDataset.")
+        raise UserError(f"{source!r} is not a source of images: it returns {type(data).__name__}, not an ImageDataset.")
     return Specification(data.name, data.image_shape, data.num_classes, len(data.train), len(data.test))

@@ -102,7 +102,8 @@ def peak_bytes(graph: tf.Graph) -> int:
         for tensor in operation.inputs:
             if buffers.get(id(tensor)) is not None:
                 last_use[buffers[id(tensor)][0]] = i
-    live = peak = 0
+    live = 0
+    peak = 0
     dying: dict[int, list[int]] = {}
     for i, operation in enumerate(operations):
         if operation.type in _LOOPS:

@@ -29,7 +29,7 @@ _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.")
 _METRICS = flags.DEFINE_list(
     "metrics",
     ["bits_per_dim"],
-    "Of bits_per_dim, fid, kid, inception_score, precision, recall, density, coverage, gan_train, gan_test.",
+    "Any of bits_per_dim, fid, kid, inception_score, precision, recall, density, coverage, gan_train, gan_test.",
 )
 _SPLIT = flags.DEFINE_enum("split", "test", ["train", "test"], "Images of the bits per dimension.")
 _REFERENCE_SPLIT = flags.DEFINE_enum(
@@ -39,9 +39,9 @@ _REFERENCE_SPLIT = flags.DEFINE_enum(
     "Images that samples are compared with; the paper takes held-out ones.",
 )
 _IMPORTANCE_SAMPLES = flags.DEFINE_integer("importance_samples", 16, "K of the tighter bound.", lower_bound=1)
-_NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "Images of the bits per dimension; all by default.", 1)
-_NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "Samples; by default as many as the reference has.", 2)
-_SEED = flags.DEFINE_integer("seed", 0, "Of all noise.")
+_NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "Images for the bits per dimension; default all.", 1)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "How many samples; default as many as the reference.", 2)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.")
 _STEP = cli.define_step_flag("evaluate")
 _INCEPTION = flags.DEFINE_string(
     "inception_weights", None, "File with the FID Inception's weights: .pb, .tgz, .pt or .npz; see the guide."

@@ -35,7 +35,7 @@ class ConvolutionPrecision:
         settles it before it begins, see `tf_pivae.training.precision`.
     """
 
-    def __init__(self, dtype: Literal["float32", "bfloat16", "auto"] = "float32"):
+    def __init__(self, dtype: Literal["float32", "bfloat16", "auto"] = "float32") -> None:
         if dtype not in _DTYPES:
             raise ValueError(f"`dtype` of convolutions must be one of {_DTYPES}; got {dtype!r}.")
         self.dtype = automatic_dtype() if dtype == "auto" else dtype

@@ -144,13 +144,13 @@ class BatchNorm(keras.layers.Layer):
     def _fused(self, x, training):
         if not self.moments.built:
             self.moments.build(x.shape)
-        mean, variance = ([], []) if training else self.moments.averages()
+        given = ([], []) if training else self.moments.averages()
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x,
             scale=tf.convert_to_tensor(self.gamma),
             offset=tf.convert_to_tensor(self.beta),
-            mean=mean,
-            variance=variance,
+            mean=given[0],
+            variance=given[1],
             epsilon=self.epsilon,
             is_training=training,
         )

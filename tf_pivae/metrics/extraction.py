@@ -239,7 +239,7 @@ def _batches(images: Any, start: int, batch_size: int) -> Iterator[np.ndarray]:
             raise UserError(f"images must come in batches [B, H, W, C]; got shape {batch.shape}.")
         if pending and batch.shape[1:] != pending[-1].shape[1:]:
             raise UserError(
-                f"images of mixed sizes: {pending[-1].shape[1:]} and {batch.shape[1:]}; make them one size."
+                f"images of different sizes: {pending[-1].shape[1:]} and {batch.shape[1:]}; make them one size."
             )
         skipped = min(skip, len(batch))
         skip -= skipped

@@ -93,7 +93,9 @@ def callable_network(
 
     def call(images: np.ndarray) -> Features:
         output = function(images)
-        pool, logits = output if isinstance(output, (tuple, list)) else (output, None)
+        if not isinstance(output, (tuple, list)):
+            return Features(np.asarray(output), None)
+        pool, logits = output
         return Features(np.asarray(pool), None if logits is None else np.asarray(logits))
 
     pool, logits = call(np.asarray(example)[:1])

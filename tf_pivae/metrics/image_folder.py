@@ -43,7 +43,7 @@ def images_from_folder(path: str | os.PathLike) -> np.ndarray:
             height, width = pictures[-1].shape[:2]
             first_height, first_width = pictures[0].shape[:2]
             raise UserError(
-                f"images of mixed sizes in {folder}: {files[0].name} is {first_width}x{first_height}, "
+                f"images of different sizes in {folder}: {files[0].name} is {first_width}x{first_height}, "
                 f"{file.name} is {width}x{height}; make them one size."
             )
     channels = max(picture.shape[-1] for picture in pictures)
@@ -57,7 +57,7 @@ def _pixels(image: Image.Image, file: Path) -> np.ndarray:
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema()[0] < 255:
-            raise UserError(f"{file} is transparent in places: flatten it onto a background first.")
+            raise UserError(f"{file} has transparent pixels: put it on a background first.")
     grey = image.mode in ("1", "L", "LA")
     pixels = np.asarray(image.convert("L" if grey else "RGB"))
     return pixels[..., None] if grey else pixels

@@ -135,7 +135,7 @@ def _from_graph(path: Path) -> InceptionWeights:
 def _from_npz(path: Path) -> InceptionWeights:
     try:
         if not zipfile.is_zipfile(path):  # NumPy would take it for a pickle.
-            raise ValueError("no zip archive")
+            raise ValueError("not a zip archive")
         with np.load(path, allow_pickle=False) as arrays:
             convolutions = {
                 name: ConvolutionWeights(*(arrays[f"{name}/{field}"] for field in ConvolutionWeights._fields))

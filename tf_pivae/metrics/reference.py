@@ -88,7 +88,7 @@ def reference_statistics(
         description=f"{key.dataset} {key.split}",
     )
     if result.count != key.count:
-        raise UserError(f"{key.dataset} {key.split} gave {result.count} images where {key.count} were announced.")
+        raise UserError(f"{key.dataset} {key.split} gave {result.count} images instead of {key.count}.")
     logits = {} if result.logits is None else {"logits": result.logits}
     save_atomically(
         path,

@@ -275,7 +275,7 @@ def _extraction(
     if isinstance(images, Extraction):
         if (images.network, images.checksum) != (network.name, network.checksum):
             raise UserError(
-                f"statistics were made with {images.network} {images.checksum[:8]}, not with "
+                f"statistics come from {images.network} {images.checksum[:8]}, not from "
                 f"{network.name} {network.checksum[:8]}: make them again."
             )
         if arguments.get("keep_logits") and images.logits is None:

@@ -49,7 +49,7 @@ class _Module:
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, dict):
-            raise pickle.UnpicklingError("a module's state is no dictionary")
+            raise pickle.UnpicklingError("a module's state is not a dictionary")
         self.attributes = state
 
 
@@ -83,7 +83,7 @@ class _DataUnpickler(pickle.Unpickler):
         if module == "torch" and name in STORAGE_DTYPES:
             # A string, not a class: the pickle can name it in a storage but cannot call it.
             return STORAGE_DTYPES[name]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no tensor")
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not a tensor")
 
     def persistent_load(self, identifier):
         if not (

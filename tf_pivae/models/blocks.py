@@ -162,7 +162,7 @@ class TopDownLayers(Composite):
         # A plain block's latents take the place of feature maps; a residual block's stand beside them.
         deterministic = filters if residual else filters - latent_channels
         if deterministic <= 0:
-            raise ValueError(f"a plain block of {filters} maps cannot give {latent_channels} of them to latents.")
+            raise ValueError(f"a plain block of {filters} maps cannot use {latent_channels} of them for latents.")
         self.splitter = Splitter(
             prior_mean=latents,
             prior_log_scale=latents,

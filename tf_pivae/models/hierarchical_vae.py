@@ -21,7 +21,7 @@ from tf_pivae.values import Within
 class RawInput(Composite):
     """The first block sees y as it is."""
 
-    def __init__(self, name: str | None = None):
+    def __init__(self, name: str | None = None) -> None:
         super().__init__(name=name)
 
     def call(self, y: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
@@ -32,7 +32,7 @@ class RawInput(Composite):
 class EluInput(Composite):
     """The first block sees elu(y), in which dark pixels hardly differ; models published before 0.2 were trained so."""
 
-    def __init__(self, name: str | None = None):
+    def __init__(self, name: str | None = None) -> None:
         super().__init__(name=name)
 
     def call(self, y: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:

@@ -147,7 +147,8 @@ class HierarchicalVAE(keras.Model):
         evidence = iter(evidence)
         latents = iter(latents)
         for block in self.top_down:
-            own, z = (next(evidence, None), next(latents, None)) if block.latent_channels else (None, None)
+            own = next(evidence, None) if block.latent_channels else None
+            z = next(latents, None) if block.latent_channels else None
             features, group = self._call_block(
                 block, features, own, z, noise=noise, temperature=temperature, labels=labels
             )

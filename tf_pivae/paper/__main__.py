@@ -25,10 +25,10 @@ flags.adopt_module_key_flags(cli)  # shows it in --help
 _TABLE = flags.DEFINE_enum("table", None, ["1", "2", "3", "4", "5", "7", "8"], "The table.", required=True)
 _PRESET = flags.DEFINE_enum("preset", "small", ["full", "small", "tiny"], "Size of the nets, the data and the runs.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "tables", "Folder of the tables and their runs.")
-_SEEDS = flags.DEFINE_list("seeds", ["0"], "One training each.")
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds; each gives a training of every row.")
 _ROWS = flags.DEFINE_list("rows", [], "Names of rows (files in gin/paper/); all of the table's by default.")
-_METRICS = flags.DEFINE_list("only_metrics", [], "Of the table's metrics, these alone.")
-_ALSO = flags.DEFINE_list("also", [], "Metrics beyond the paper's: of precision, recall, density, coverage.")
+_METRICS = flags.DEFINE_list("only_metrics", [], "Compute only these of the table's metrics.")
+_ALSO = flags.DEFINE_list("also", [], "Metrics that the paper lacks: any of precision, recall, density, coverage.")
 _FILES = flags.DEFINE_multi_string("gin_file", [], "A gin file for all trainings, after the preset's; repeatable.")
 _PARAMS = flags.DEFINE_multi_string("gin_param", [], "A binding for all trainings, such as num_steps=500; repeatable.")
 _INCEPTION = flags.DEFINE_string("inception_weights", None, "File with the FID Inception's weights, see evaluate.")
@@ -42,7 +42,7 @@ def main() -> None:
 
     seeds = [_whole_number(seed) for seed in _SEEDS.value]
     if not seeds:
-        raise UserError("--seeds is empty: give --seeds=0, say.")
+        raise UserError("--seeds is empty: give seeds, such as --seeds=0.")
     notes = [
         f"Preset {_PRESET.value}; seeds {', '.join(map(str, seeds))}: mean ± standard deviation over seeds."
         if len(seeds) > 1

@@ -22,7 +22,7 @@ _OTHER_DATA = flags.DEFINE_string(
     "A gin file whose train.dataset is shown to the models as another data set, such as datasets/photographs.gin; by "
     "default Fashion-MNIST, to those of other data.",
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of all noise but the samples'.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise but that of the samples.")
 
 
 _GIN_PARAM = cli.define_data_flag()

@@ -24,7 +24,7 @@ class FixedNoise:
       values: dict of tag -> float32 [B, *shape].
     """
 
-    def __init__(self, values: Mapping[str, tf.Tensor]):
+    def __init__(self, values: Mapping[str, tf.Tensor]) -> None:
         self.values = values
 
     def normal(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
@@ -35,7 +35,7 @@ class FixedNoise:
 class _Recorded:
     """Draws from a `RowNoise` and keeps what it drew, so that no one else needs to know tags and shapes."""
 
-    def __init__(self, noise: RowNoise):
+    def __init__(self, noise: RowNoise) -> None:
         self._noise = noise
         self.values: Noise = {}
 

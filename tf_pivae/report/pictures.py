@@ -34,7 +34,7 @@ class Picture:
         return tag("figure", _image(self.png, self.alt), tag("figcaption", self.caption), class_="picture")
 
 
-Shown = Sequence[Picture | str] | str  # Pictures; a str in place of one, or of all, says why it is missing.
+PicturesOrReason = Sequence[Picture | str] | str  # Pictures; a str in place of one, or of all, says why it is missing.
 
 
 def encoded(picture: Image.Image) -> bytes:
@@ -73,13 +73,13 @@ def _image(png: bytes, alt: str, **attributes: object) -> Html:
     return tag("img", src=source, alt=alt, width=width, height=height, **attributes)
 
 
-def columns_of(runs: Sequence[Run], pictures: Sequence[Shown]) -> Html:
+def columns_of(runs: Sequence[Run], pictures: Sequence[PicturesOrReason]) -> Html:
     """Pictures side by side, or why there are none; each reason once."""
     names = [run.name for run in runs]
     return side_by_side(names, [_pieces(run, run_pictures) for run, run_pictures in zip(runs, pictures, strict=True)])
 
 
-def _pieces(run: Run, picture: Shown) -> list[Html]:
+def _pieces(run: Run, picture: PicturesOrReason) -> list[Html]:
     pieces = dict.fromkeys([picture] if isinstance(picture, str) else picture)
     return [note(f"{run.name}: {piece}") if isinstance(piece, str) else piece.render() for piece in pieces]
 
@@ -107,7 +107,7 @@ def sample_frames(
 
 
 def render_samples(
-    runs: Sequence[Run], newest: Sequence[tuple[int, bytes] | None], neighbours: Sequence[Shown]
+    runs: Sequence[Run], newest: Sequence[tuple[int, bytes] | None], neighbours: Sequence[PicturesOrReason]
 ) -> list[Html]:
     """The section "samples": one slider for all runs; each shows its newest picture up to the step.
 

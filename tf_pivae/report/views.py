@@ -10,7 +10,7 @@ from tf_pivae.data.arrays import ImageDataset
 from tf_pivae.errors import UserError
 from tf_pivae.metrics import describe_groups, groups_in_use
 from tf_pivae.report import drawn, likelihoods
-from tf_pivae.report.pictures import Picture, Shown, from_file
+from tf_pivae.report.pictures import Picture, PicturesOrReason, from_file
 from tf_pivae.report.run import Run
 from tf_pivae.report.waterfall import Terms, measured_terms
 from tf_pivae.training.building import num_elements
@@ -28,9 +28,9 @@ class Views:
     step: int | None  # of the checkpoint; None without one
     num_weights: int | None  # trainable weights of the model
     samples: tuple[int, bytes] | None  # the step, and a PNG
-    neighbours: Shown
-    reconstructions: Shown
-    traversals: Shown
+    neighbours: PicturesOrReason
+    reconstructions: PicturesOrReason
+    traversals: PicturesOrReason
     unused: tuple[str, Picture] | None  # a sentence on the latent groups without information, and their traversals
     likelihoods: likelihoods.Likelihoods | str
     terms: Terms | str
@@ -76,7 +76,7 @@ def gather(run: Run, num_examples: int, seed: int, progress: Callable[[str], Non
     progress("neighbours")
     neighbours = data if isinstance(data, str) else [drawn.neighbours(data, samples)]
     progress("reconstructions")
-    reconstructions: Shown = data if likely and isinstance(data, str) else _NO_ENCODER
+    reconstructions: PicturesOrReason = data if likely and isinstance(data, str) else _NO_ENCODER
     if likely and not isinstance(data, str):
         reconstructions = [drawn.reconstructions(model, data.test, seed), drawn.between_images(model, data.test, seed)]
     progress("latents")

@@ -57,8 +57,8 @@ class _Configuration:
         for statement in parsing.statements(text, origin):
             scope, selector, name, value = statement[:4]
             selector = f"{scope}/{selector}" if scope else selector
-            table, key = (self.bindings, f"{selector}.{name}") if name else (self.macros, selector)
-            table[key] = repr(value), checking.macros(value)
+            table = self.bindings if name else self.macros
+            table[f"{selector}.{name}" if name else selector] = repr(value), checking.macros(value)
 
     def value_of(self, name: str) -> str | None:
         """The value of a setting; a macro's where that is all it is."""
@@ -148,7 +148,7 @@ def history(run_dir: str | Path) -> list[dict]:
         and all(values.fits(_PAIR, pair) for pair in entry["settings"].values())
         for entry in entries
     ):
-        raise UserError(f"{path} is damaged: remove it; the settings of now are in config.gin.")
+        raise UserError(f"{path} is damaged: remove it; the current settings are in config.gin.")
     return entries
 
 

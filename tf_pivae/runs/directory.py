@@ -74,7 +74,7 @@ class RunDirectory:
         equal = [earlier.get(name) == facts.get(name) for name in _NEVER_CHANGES] if isinstance(earlier, dict) else []
         if changes.others and not all(equal):
             raise UserError(
-                f"{self.path} is a run on images of another shape, of other classes or levels: choose another "
+                f"{self.path} is a run on images of another shape, or with other classes or levels: choose another "
                 "--run_dir."
             )
         if earlier != facts:

@@ -42,7 +42,7 @@ def fetch(address: str) -> Path:
     """
     match = _ADDRESS.fullmatch(address)
     if not match or ".." in address:
-        raise UserError(f"{printable(address)} is no address: write hf://OWNER/NAME, or hf://OWNER/NAME@REVISION.")
+        raise UserError(f"{printable(address)} is not an address: write hf://OWNER/NAME, or hf://OWNER/NAME@REVISION.")
     name, revision = match.groups()
     cache = Path(os.environ.get("TF_PIVAE_CACHE") or "~/.cache/tf_pivae").expanduser() / "hub" / name
     if revision and _COMMIT.fullmatch(revision) and (cache / revision).is_dir():
@@ -53,7 +53,7 @@ def fetch(address: str) -> Path:
         about = api.model_info(name, revision=revision, files_metadata=True)
         commit = str(about.sha)
         if not _COMMIT.fullmatch(commit):
-            raise UserError(f"cannot fetch hf://{name}: the hub names no commit of it.")
+            raise UserError(f"cannot fetch hf://{name}: the hub gave no commit.")
         if (cache / commit).is_dir():
             return cache / commit
         sizes = {file.rfilename: file.size or 0 for file in about.siblings or [] if _FILES.fullmatch(file.rfilename)}
@@ -92,7 +92,7 @@ def upload(folder: Path, name: str) -> str:
 def check_name(name: str) -> None:
     """Raises UserError unless this is OWNER/NAME."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name:
-        raise UserError(f"{printable(name)} is no name on the hub: write --output=OWNER/NAME.")
+        raise UserError(f"{printable(name)} is not a name on the hub: write --output=OWNER/NAME.")
 
 
 def _library() -> ModuleType:

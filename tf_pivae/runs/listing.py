@@ -36,7 +36,7 @@ def find(folder: str | Path) -> list[Entry]:
       UserError: there is no such folder.
     """
     if not Path(folder).is_dir():
-        raise UserError(f"no folder {folder}: give --root=DIR, where the runs lie.")
+        raise UserError(f"there is no folder {folder}: give the folder of the runs, --root=DIR.")
     entries = []
     for path, folders, files in os.walk(folder):
         if "config.gin" in files and ("checkpoints" in folders or "data.json" in files):

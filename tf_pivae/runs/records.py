@@ -42,7 +42,7 @@ def load_facts(run_dir: str | Path) -> dict:
     path = resolve(run_dir) / "data.json"
     if not path.with_name("config.gin").exists():
         raise UserError(
-            f"no run in {run_dir}: it should hold the config.gin that tf_pivae.train writes. The models that come with "
+            f"no run in {run_dir}: it has no config.gin, which tf_pivae.train writes. The models that come with "
             f"the package: {', '.join(pretrained()) or 'none'}."
         )
     if not path.exists():

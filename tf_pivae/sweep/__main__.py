@@ -28,8 +28,8 @@ _SWEEP = flags.DEFINE_multi_string(
 )
 _SWEEP_DIR = flags.DEFINE_string("sweep_dir", None, "Folder of the sweep, with one run directory a trial.")
 _MODE = flags.DEFINE_enum("mode", "grid", ["grid", "random"], "Every combination, or --num_trials random draws.")
-_NUM_TRIALS = flags.DEFINE_integer("num_trials", None, "Draws of --mode=random.", lower_bound=1)
-_SWEEP_SEED = flags.DEFINE_integer("sweep_seed", 0, "Of the random draws.")
+_NUM_TRIALS = flags.DEFINE_integer("num_trials", None, "How many random draws --mode=random makes.", lower_bound=1)
+_SWEEP_SEED = flags.DEFINE_integer("sweep_seed", 0, "Seed of the random draws.")
 _MAX_PARALLEL = flags.DEFINE_integer("max_parallel", 1, "Trials at a time.", lower_bound=1)
 _METRICS = flags.DEFINE_list("metrics", [], "Evaluate every trial: see tf_pivae.evaluate, --metrics.")
 _LAUNCHER = flags.DEFINE_enum(
@@ -41,7 +41,7 @@ _CPUS = flags.DEFINE_integer(
     "Threads of a trial; by default its share of this machine's cores, and 1 under Ray, which reserves as many CPUs.",
     lower_bound=1,
 )
-_GPUS = flags.DEFINE_integer("gpus_per_trial", 0, "GPUs that a trial asks of Ray; locally the trials share all.", 0)
+_GPUS = flags.DEFINE_integer("gpus_per_trial", 0, "GPUs that a trial reserves on Ray; locally, trials share all.", 0)
 _RAY_ADDRESS = flags.DEFINE_string("ray_address", None, "A running Ray cluster (auto, ray://...); default a local one.")
 
 

@@ -83,7 +83,7 @@ def sweep(
         return 128 + stopped_by
     failed = [values for values in rows if values["status"] == FAILED]
     if len(failed) == len(rows):
-        raise UserError(f"no trial finished; the first: {rows[0]['error']}")
+        raise UserError(f"no trial finished; the first failed with: {rows[0]['error']}")
     return SOME_FAILED if failed else 0
 
 

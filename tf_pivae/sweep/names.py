@@ -39,7 +39,7 @@ def resolve(name: str) -> str:
     names = sorted(macros | {parameter for selector in used for parameter in _free_parameters(selector)})
     matches = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(matches)}?" if matches else f"macros: {', '.join(sorted(macros)) or 'none'}."
-    raise UserError(f"nothing to sweep by the name {name!r}; {hint}")
+    raise UserError(f"there is no setting {name!r} to sweep; {hint}")
 
 
 def in_use(name: str) -> bool:

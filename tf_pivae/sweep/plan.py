@@ -41,7 +41,7 @@ def plan(
     space.check_axes(axes)
     results.check_axes(sweep_dir, [axis.name for axis in axes])
     if mode == "grid" and num_trials:
-        raise UserError("--num_trials belongs to --mode=random; a grid has as many as its product.")
+        raise UserError("--num_trials belongs to --mode=random; a grid runs every combination.")
     settings = space.grid(axes) if mode == "grid" else space.random(axes, num_trials, sweep_seed)
     unread = {axis.name for axis in axes}
     configurations = {}
@@ -54,7 +54,7 @@ def plan(
         unread = {name for name in unread if not names.in_use(name)}
         configurations[trial] = configuration.text(), Recipe().num_steps
     if unread:
-        raise UserError(f"no trial reads {' or '.join(sorted(unread))}: all values would give the same run.")
+        raise UserError(f"no trial uses {' or '.join(sorted(unread))}: all values would give the same run.")
     return configurations
 
 

@@ -33,7 +33,7 @@ def hold(sweep_dir: str | Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
     except BlockingIOError:
-        raise UserError(f"another sweep is running in {sweep_dir}: wait for it, or choose another.") from None
+        raise UserError(f"another sweep is running in {sweep_dir}: wait, or choose another --sweep_dir.") from None
     except OSError as error:
         raise UserError(
             f"cannot use {sweep_dir} as a sweep's folder: {error.strerror}; choose another --sweep_dir."

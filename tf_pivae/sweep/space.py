@@ -148,7 +148,7 @@ def grid(axes: Sequence[Axis]) -> list[tuple[tuple[str, str], ...]]:
     """
     for axis in axes:
         if isinstance(axis.domain, Range):
-            raise UserError(f"{axis.name} is a range, which has no product: use --mode=random, or list its values.")
+            raise UserError(f"{axis.name} is a range, but a grid needs a list of values; or use --mode=random.")
     _check_number(math.prod(len(axis.domain.values) for axis in axes))  # type: ignore
     axes = sorted(axes)
     return [

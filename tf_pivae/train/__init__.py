@@ -47,9 +47,9 @@ def train(
         from tf_pivae.training.recipe import Recipe
         from tf_pivae.training.recorder import Recorder
 
-        said = precision.settle(run_dir)
-        if said:
-            print(said, flush=True)
+        line = precision.settle(run_dir)
+        if line:
+            print(line, flush=True)
         recorder = functools.partial(Recorder, from_here=from_here, callback=callback)
         return loop.train(Recipe(), run_dir, recorder=recorder)
 

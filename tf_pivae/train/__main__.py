@@ -20,12 +20,12 @@ flags.adopt_module_key_flags(cli)  # shows them in --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/NAME for --gin_file=NAME.gin.")
 _DESCRIBE = flags.DEFINE_bool("describe", False, "Print blocks, weights, FLOPs, latents and memory; train nothing.")
 _DRY_RUN = flags.DEFINE_bool(
-    "dry_run", False, "Build everything, check data, disk and run directory, say what would be done; write nothing."
+    "dry_run", False, "Build everything, check data, disk and run directory, print what would be done; write nothing."
 )
 
 
 _FROM_HERE = flags.DEFINE_bool(
-    "from_here", False, "A run that goes on takes other settings, such as a learning rate, from its last checkpoint on."
+    "from_here", False, "Go on with other settings, such as another learning rate, from the run's last checkpoint."
 )
 
 
@@ -45,9 +45,9 @@ def main() -> None:
         from tf_pivae.training import precision
         from tf_pivae.training.recipe import Recipe
 
-        said = precision.settle(run_dir)
-        if said:
-            print(said)
+        line = precision.settle(run_dir)
+        if line:
+            print(line)
         print(dry_run.rehearse(Recipe(), run_dir, _FROM_HERE.value))
         return
     outcome = train(run_dir, flags.FLAGS.gin_file, flags.FLAGS.gin_param, _FROM_HERE.value)

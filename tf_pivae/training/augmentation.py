@@ -77,7 +77,7 @@ class DifferentiableAugmentation:
       transformations: functions as described above; by default all of them: colour, translation, cutout.
     """
 
-    def __init__(self, transformations: tuple[Callable[..., tf.Tensor], ...] = TRANSFORMATIONS):
+    def __init__(self, transformations: tuple[Callable[..., tf.Tensor], ...] = TRANSFORMATIONS) -> None:
         self.transformations = transformations
 
     def __call__(self, images: tf.Tensor, noise: RowNoise) -> tf.Tensor:

@@ -33,7 +33,7 @@ def explained(problem: str) -> Iterator[None]:
         if missing:
             raise UserError(missing) from error
         if isinstance(error, RecursionError):
-            raise UserError(f"{problem}: it leads back to itself.") from error
+            raise UserError(f"{problem}: it refers to itself.") from error
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise UserError(f"{problem}: {kind}{sentence(first_line(error))}") from error
 
@@ -86,7 +86,7 @@ def check_batch(batch_size: int, image_shape: Sequence[int]) -> None:
     """Raises UserError for a batch that does not even fit into memory as the float32 images that it holds."""
     needed = 4 * batch_size * math.prod(image_shape)
     if needed > physical_memory():
-        raise UserError(f"batch_size = {batch_size} takes {needed / 1e9:.3g} GB for the images alone: lower it.")
+        raise UserError(f"batch_size = {batch_size} needs {needed / 1e9:.3g} GB for the images alone: lower it.")
 
 
 def num_elements(variables: Iterable) -> int:

@@ -12,6 +12,12 @@ from tf_pivae.models.pivae import PiVAE
 from tf_pivae.noise import RowNoise
 
 
+def images_and_labels(data: Any) -> tuple[Any, Any]:
+    """The two parts of a batch: images, (images,) or (images, labels); labels that are missing are None."""
+    images, *labels = data if isinstance(data, tuple) else [data]
+    return images, labels[0] if labels else None
+
+
 class KerasMethods(keras.Model):
     """`trainer.fit(images, epochs=..., callbacks=[...])` takes the loop's steps, and knows Keras' callbacks.
 
@@ -43,7 +49,7 @@ class KerasMethods(keras.Model):
           UserError: always; says what to do.
         """
         raise UserError(
-            "a Trainer is not saved as a file of Keras': train in a run directory (tf_pivae.train), which "
+            "a Trainer cannot be saved as a Keras file: train in a run directory (tf_pivae.train), which "
             "tf_pivae.load takes, or keep the weights, trainer.save_weights('NAME.weights.h5')."
         )
 
@@ -56,7 +62,7 @@ class KerasMethods(keras.Model):
 
     def predict_step(self, data: Sequence[tf.Tensor]) -> tf.Tensor:
         """`predict`'s step: log P of the images, float32 [b], nats, at K = 1, by the model that a run would show."""
-        images, labels, *_ = (*data, None) if isinstance(data, tuple) else (data, None)
+        images, labels = images_and_labels(data)
         model = self.moving_average or self.pivae
         noise = RowNoise(self.seed, tf.shape(images)[0])
         return model.bound(images, noise, labels=labels if model.num_classes else None).log_prob

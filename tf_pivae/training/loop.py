@@ -135,7 +135,7 @@ def _initialize(recipe: Recipe, trainer: Trainer, data: ImageDataset, strategy: 
             step = restore_model(recipe.initial_run, trainer.pivae)
             difference = None if trainer.critic is None else restore_critic(recipe.initial_run, trainer.critic, step)
             if difference is not None:
-                _log.warning("the critic starts anew, that of %s does not fit: %s", recipe.initial_run, difference)
+                _log.warning("the critic starts anew: that of %s does not fit: %s", recipe.initial_run, difference)
         trainer.initialize(data.train.images[first], labels, weights=recipe.initial_run is None)
 
 
@@ -143,7 +143,7 @@ def _jit_compile(strategy: tf.distribute.Strategy, setting: bool | None) -> bool
     """Whether XLA compiles the step: what is wanted, or where that is None what is right for the devices."""
     replicas = strategy.num_replicas_in_sync
     if setting and replicas > 1:
-        raise UserError(f"jit_compile = True is for one replica, here are {replicas}: leave it unset.")
+        raise UserError(f"jit_compile = True works with one replica only, but there are {replicas}: leave it unset.")
     if setting is not None:
         return setting
     return replicas == 1 and "GPU" in strategy.extended.worker_devices[0]

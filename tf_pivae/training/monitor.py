@@ -87,7 +87,7 @@ class Monitor:
                     raise
                 self._loggers.remove(logger)
                 self.say(
-                    f"{type(logger).__name__} gets nothing from step {step} on, until the run starts again: "
+                    f"{type(logger).__name__} gets nothing from step {step} on until the run is started again: "
                     f"{sentence(printable(first_line(error)))}"
                 )
 

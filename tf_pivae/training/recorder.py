@@ -223,8 +223,16 @@ class NoRecorder:
     def _nothing(self, *_: Any, **__: Any) -> Any:
         return None
 
-    claim = restore = advance = report = say = save = close = _nothing
-    draw_samples = draw_final_pictures = validate = _nothing
+    claim = _nothing
+    restore = _nothing
+    advance = _nothing
+    report = _nothing
+    say = _nothing
+    save = _nothing
+    close = _nothing
+    draw_samples = _nothing
+    draw_final_pictures = _nothing
+    validate = _nothing
 
     def start(self, *_: Any, **__: Any) -> bool:
         """True: every worker takes the steps."""

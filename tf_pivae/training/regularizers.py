@@ -22,7 +22,7 @@ class GradientPenalty:
       weight: lambda_gp, 100 in the paper (appendix A.3, A.4).
     """
 
-    def __init__(self, weight: NonNegative = 100.0):
+    def __init__(self, weight: NonNegative = 100.0) -> None:
         self.weight = weight
 
     def __call__(self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, noise: RowNoise) -> tf.Tensor:
@@ -41,7 +41,7 @@ class R1:
       weight: gamma, 10 there.
     """
 
-    def __init__(self, weight: NonNegative = 10.0):
+    def __init__(self, weight: NonNegative = 10.0) -> None:
         self.weight = weight
 
     def __call__(self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, noise: RowNoise) -> tf.Tensor:

@@ -16,7 +16,7 @@ from tf_pivae.noise import RowNoise
 from tf_pivae.training import averaging, losses, regularizers
 from tf_pivae.training.balance import GradientBalance, slope_at_mean
 from tf_pivae.training.gradients import Gradients, add, averaged, every, pulled, scaled, spread
-from tf_pivae.training.keras_methods import KerasMethods
+from tf_pivae.training.keras_methods import KerasMethods, images_and_labels
 from tf_pivae.training.optimizer import Adamax, WholeSteps
 
 
@@ -218,7 +218,7 @@ class Trainer(KerasMethods):
         Returns:
           dict of float32 scalars, averaged over replicas: every loss term in nats per image, KLs by latent group.
         """
-        images, labels, *_ = (*data, None) if isinstance(data, tuple) else (data, None)
+        images, labels = images_and_labels(data)
         labels = labels if self.pivae.num_classes else None
         self.check_batch(images.shape[0])
         noise = self._step_noise(images.shape[0])

@@ -90,7 +90,8 @@ class Validation:
         def features(images: np.ndarray) -> Extraction:
             return metrics.extract(figures.full_scale(np.asarray(images), model.num_bins), network, progress=False)
 
-        network = self._network = self._network or metrics.inception_network(self._weights)
+        network = self._network or metrics.inception_network(self._weights)
+        self._network = network
         self._real = self._real or features(self._reference.images)
         labels = np.arange(self._samples) % model.num_classes if model.num_classes else None
         moments = features(model.sample(self._samples, _SEED, labels=labels)).moments

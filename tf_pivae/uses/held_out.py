@@ -24,7 +24,7 @@ def known_dataset(run_dir: str | Path | None, facts: dict[str, Any]) -> ImageDat
 
     try:
         if run_dir is None:
-            raise UserError("an export has no images of its own.")
+            raise UserError("an export holds no held-out images.")
         return load_dataset(run_dir)
     except UserError:
         name, shape, levels = (facts[key] for key in ("name", "image_shape", "num_bins"))

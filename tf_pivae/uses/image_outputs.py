@@ -51,7 +51,7 @@ def check(output: str | Path) -> None:
     path = Path(output)
     if is_folder(output):
         if path.is_file():
-            raise UserError(f"cannot write {str(output)!r}: there is a file of this name, choose another.")
+            raise UserError(f"cannot write {str(output)!r}: a file of this name exists; choose another name.")
         if not path.is_dir():
             check_output(path)
         return
@@ -98,7 +98,7 @@ def open_sink(
         with claimed(Path(output), settings, output) as folder:
             numbers = (re.match(r"(\d{6,})[_.]", name) for name in os.listdir(folder))
             if any(number and int(number[1]) >= count for number in numbers):
-                raise UserError(f"{output} holds more than {count:,} images: make as many, or choose another folder.")
+                raise UserError(f"{output} holds more than {count:,} images: make as many or more, or another folder.")
             yield _Folder(folder, num_bins)
     elif Path(output).suffix.lower() == ".npz":
         with unfinished(output, {**settings, "count": count}) as folder, _Array(folder, image_shape) as array:

@@ -59,7 +59,7 @@ def density(run_dir: str | Path, importance_samples: int | None = None, seed: in
     if models and not (folder / "config.gin").exists():
         if (importance_samples, seed, step) != (None, 0, None):
             raise UserError(
-                f"{run_dir} is an export, whose importance samples, seed and step are its own: leave them out."
+                f"{run_dir} is an export, where importance samples, seed and step are fixed: leave these options out."
             )
         return _exported(folder, batch_size)
     return _of_run(folder, run_dir, importance_samples or IMPORTANCE_SAMPLES, seed, step, batch_size)

@@ -69,7 +69,7 @@ def check_classes(path: str | Path, num_classes: int, label: int | None) -> None
     if label is not None and not 0 <= label < num_classes:
         raise UserError(f"--label={label}: {f'classes are 0 to {num_classes - 1}' if num_classes else _NO_CLASSES}.")
     if num_classes and label is None and (source_of(path) == "folder" or npz.stored_images(path)[0].labels is None):
-        raise UserError(f"{path} has no classes, which this model needs: give --label, or an .npz file with labels.")
+        raise UserError(f"{path} has no labels, but this model needs them: give --label, or an .npz file with labels.")
 
 
 def _files(root, preparation):

@@ -165,7 +165,7 @@ def _write_rows(
 
 
 def _changed(source: str, path: Path) -> UserError:
-    return UserError(f"{source} has changed since its scores were started: remove {path.parent}, then start again.")
+    return UserError(f"{source} has changed since the scoring began: remove {path.parent}, then start again.")
 
 
 def _rows(name: str, batch: own_images.Batch, model: Density, held_out: Reference) -> Iterator[list[object]]:

@@ -91,7 +91,7 @@ def interpolate(
         return images.reshape(-1, *batch.shape[1:])
 
     if steps < 2:
-        raise UserError(f"--steps={steps}: a walk has at least 2 images, its ends.")
+        raise UserError(f"--steps={steps} must be at least 2: a walk has a first and a last image.")
     return _write(run_dir, images, output, make, {"steps": steps, "seed": seed}, (2, steps), steps, step, label)
 
 
@@ -116,7 +116,7 @@ def _write(
     count = own_images.count(images)
     group, per_group = takes
     if count % group:
-        raise UserError(f"{images} has {count} images, which are taken two by two: add or remove one.")
+        raise UserError(f"{images} has {count} images, but pairs are needed: give an even number.")
     total = count // group * per_group
     folder = resolve(run_dir)
     if image_outputs.is_grid(output) and total > _MOST_IN_GRID:

@@ -47,11 +47,11 @@ def test_a_term_is_the_divergence_from_the_posterior(small_ddpm, images, monkeyp
         x_t = small_ddpm.diffuse(x, times, noise).double()
         clean = small_ddpm.denoise(x_t.float(), times).double()
     before, now = small_ddpm.shares[t - 1], small_ddpm.shares[t]
-    kept = now / before  # x_t | x_{t-1} ~ N(kept^1/2 x_{t-1}, 1 - kept); x_{t-1} | x ~ N(before^1/2 x, 1 - before)
-    precision = 1.0 / (1.0 - before) + kept / (1.0 - kept)
+    ratio = now / before  # x_t | x_{t-1} ~ N(ratio^1/2 x_{t-1}, 1 - ratio); x_{t-1} | x ~ N(before^1/2 x, 1 - before)
+    precision = 1.0 / (1.0 - before) + ratio / (1.0 - ratio)
 
     def posterior(x):
-        mean = (before.sqrt() * x / (1.0 - before) + kept.sqrt() * x_t / (1.0 - kept)) / precision
+        mean = (before.sqrt() * x / (1.0 - before) + ratio.sqrt() * x_t / (1.0 - ratio)) / precision
         return torch.distributions.Normal(mean, precision**-0.5)
 
     expected = torch.distributions.kl_divergence(posterior(x.double()), posterior(clean)).flatten(1).sum(1)
