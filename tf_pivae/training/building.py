@@ -14,7 +14,7 @@ import tensorflow as tf
 from tf_pivae.errors import UserError, first_line, missing_setting
 from tf_pivae.system.memory import physical_memory
 
-# What the loss of another worker looks like: `workers.Workers.watched` deals with it.
+# What TensorFlow raises when another worker is gone: `workers.Workers.watched` handles it.
 _FROM_OTHER_WORKERS = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
