@@ -56,7 +56,7 @@ class OpenVINORuntime:
       precision: "f32" or "bf16", the `INFERENCE_PRECISION_HINT`.
 
     Raises:
-      ValueError: the folder's `saved_model.pb` is none.
+      ValueError: the folder's `saved_model.pb` is not a SavedModel.
     """
 
     def __init__(self, folder: Path, precision: str = "f32") -> None:
@@ -158,7 +158,7 @@ def _read(folder: Path) -> Any:
     """The `SavedModel` message of `_FILE`.
 
     Raises:
-      ValueError: it is none.
+      ValueError: the file is not one.
     """
     file = descriptor_pb2.FileDescriptorProto()
     text_format.Parse(_FILE, file)

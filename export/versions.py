@@ -1,6 +1,6 @@
 """Version folders: DIR/1, DIR/2, ...: whole from the moment they can be seen, and never written twice.
 
-TensorFlow Serving serves the folder with the highest number and ignores names that are no numbers.
+TensorFlow Serving serves the folder with the highest number and ignores names that are not numbers.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """Walks between images of your own: python -m tf_pivae.interpolate --run_dir=fashion_mnist --images=FOLDER
 
-From the first image to the second, from the third to the fourth, and so on, through the latents: a row each of one PNG.
---output=FOLDER/ writes a PNG an image, --output=NAME.npz one array. Interrupted, those are continued by the same
-command.
+Through the latents, from the first image to the second, from the third to the fourth, and so on; each walk is a row of
+one PNG. --output=FOLDER/ writes each image as a PNG, --output=NAME.npz all of them as one array. If interrupted, the
+same command continues either.
 """
 
 from absl import flags

@@ -3,7 +3,7 @@
     python -m tf_pivae.prepare --gin_file=cifar.gin
 
 Downloads what has to be downloaded, says how much disk space it takes, shows a progress bar, and prints where the data
-set lies. Killed and started again, it continues. Training does the same when it finds nothing prepared.
+set lies. If killed, it continues when started again. Training does the same if the data are not prepared yet.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Encodes and decodes images of your own: python -m tf_pivae.reconstruct --run_dir=fashion_mnist --images=FOLDER
 
-Writes each image beside its reconstruction into one PNG; --output=FOLDER/ writes a PNG a reconstruction,
---output=NAME.npz one array. Interrupted, those are continued by the same command.
+Writes each image beside its reconstruction into one PNG; --output=FOLDER/ writes each reconstruction as a PNG,
+--output=NAME.npz all of them as one array. If interrupted, the same command continues either.
 """
 
 from absl import flags

@@ -1,8 +1,8 @@
 """Draws samples from a trained model: python -m tf_pivae.sample --run_dir=runs/demo --output=grid.png
 
---output=samples/ writes a PNG a sample, --output=samples.npz one array; interrupted, they are continued by the same
-command. The same seed gives the same samples. --run_dir=fashion_mnist is the model that comes with the package. A
-class-conditional model gets one class a row of the grid, or those that --labels names.
+--output=samples/ writes each sample as a PNG, --output=samples.npz all of them as one array; if interrupted, the same
+command continues either. The same seed gives the same samples. --run_dir=fashion_mnist is the model that comes with the
+package. A class-conditional model draws one class in each row of the grid, or the classes that --labels names.
 """
 
 from absl import flags
@@ -19,7 +19,7 @@ _STEP = cli.define_step_flag("draw from")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of (seed, i).", *SEEDS)
 _OUTPUT = flags.DEFINE_string(
-    "output", "samples.png", "NAME.png for a grid, FOLDER/ for a PNG a sample, NAME.npz for an array."
+    "output", "samples.png", "NAME.png for a grid, FOLDER/ for one PNG each, NAME.npz for an array."
 )
 _TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Scales the priors' standard deviations.", lower_bound=0.0)
 _SAMPLE_NOISE = flags.DEFINE_float(

@@ -1,7 +1,8 @@
 """Scores images of your own: python -m tf_pivae.score --run_dir=fashion_mnist --images=FOLDER --output=scores.csv
 
-Writes a row a file: how probable the model finds it, where that lies among held-out images, and what it costs beyond a
-PNG. --against=OTHER_FOLDER adds how well each column tells both apart. Interrupted, the same command goes on.
+Writes a row for each file: how probable the model finds it, where that lies among held-out images, and how many bits
+it takes compared with a PNG. --against=OTHER_FOLDER adds how well each column tells the two folders apart. If
+interrupted, the same command continues.
 """
 
 from absl import flags

@@ -1,7 +1,7 @@
 """A development server; production is TensorFlow Serving.   python -m tf_pivae.export.serve --export_dir=exports/demo
 
-It speaks TensorFlow Serving's gRPC and REST, joins requests into batches, goes over to new versions while it runs, and
-finishes what it has begun when it is told to stop (SIGTERM). See docs/serving.md.
+It speaks TensorFlow Serving's gRPC and REST, joins requests into batches, switches to new versions while it runs, and
+finishes the requests in progress when it is stopped by SIGTERM. See docs/serving.md.
 """
 
 import os

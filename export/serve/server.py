@@ -155,7 +155,7 @@ async def _start_grpc(
     options = [
         ("grpc.max_receive_message_length", limits.proto_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.compression_enabled_algorithms_bitset", 1),  # None: what a message unpacks into is known too late.
+        ("grpc.compression_enabled_algorithms_bitset", 1),  # None: a compressed message's true size is known too late.
         ("grpc.max_allowed_incoming_connections", connections),
         ("grpc.max_concurrent_streams", _CALLS_OF_ONE),
         ("grpc.server.max_pending_requests", 2 * calls),  # Beyond 1,000 by default some end as CANCELLED.

@@ -30,8 +30,8 @@ def write_saved_model(
 ) -> dict[str, tf.types.experimental.ConcreteFunction]:
     """Writes `saved_model.pb` and `variables/` of a `PiVAE` into `folder`.
 
-    The weights are stored once, whatever the number of signatures, as what acts: weight normalisation, and batch
-    normalisation where a convolution can take it in, are done with. Nothing of Keras comes along.
+    The weights are stored once, for all signatures. They are the final kernels: weight normalisation is already
+    applied, and so is batch normalisation where a convolution can absorb it. The file has no parts of Keras.
 
     Returns:
       dict of name -> concrete function: the signatures.

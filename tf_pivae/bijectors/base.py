@@ -11,8 +11,8 @@ tfb = tfp.bijectors
 def with_own_cache(bijector: tfb.Bijector) -> tfb.Bijector:
     """Gives a bijector and the parts of a `tfb.Chain` caches of their own, and returns it.
 
-    TFP has one cache for all bijectors, which keeps one of them for as long as its result lives. Those of this package
-    keep results themselves, and results in a graph keep that: none would ever go, nor the layers and the graph.
+    TFP's one cache for all bijectors keeps a bijector alive as long as any of its results. A bijector of this package
+    also keeps its results, so neither would ever be freed, nor the layers and the graph that they refer to.
     """
     for part in getattr(bijector, "bijectors", ()):
         with_own_cache(part)
@@ -24,9 +24,9 @@ class ImageBijector(tfb.Bijector):
     """A bijector on images whose value and log-det are computed together, so that the two cannot drift apart.
 
     A subclass defines `_forward_pair(x) -> (y, log|det dy/dx|)` and `_inverse_pair(y) -> (x, log|det dx/dy|)` on
-    float32 [B, H, W, C], log-dets [B]; any batch shape, none included, is folded into B around them. Each pair is
-    kept for the last argument, so that `forward(x)` followed by `forward_log_det_jacobian(x)` runs the network once.
-    Build such a bijector where it is used (inside a `tf.function`, within the call): it keeps tensors.
+    float32 [B, H, W, C], log-dets [B]; the caller may use any batch shape, or none. The last result is kept, so that
+    `forward(x)` followed by `forward_log_det_jacobian(x)` runs the network once. Because it keeps tensors, build such
+    a bijector where it is used: inside the `tf.function`, in each call.
 
     Examples:
       >>> class Doubling(ImageBijector):
@@ -45,7 +45,7 @@ class ImageBijector(tfb.Bijector):
         self._memo = {}
         with_own_cache(self)
 
-    # TFP's caches compare bijectors by all that they hold, parts of parts too; one that keeps tensors is itself alone.
+    # TFP's caches compare bijectors by their contents, nested ones too; this one holds tensors and equals only itself.
     __hash__ = object.__hash__
     __eq__ = object.__eq__
 

@@ -31,7 +31,7 @@ class AffineCoupling(ImageBijector):
     Args:
       conditioner: a function of m x, float32 [B, H, W, C], that returns log_scale (bounded) and shift of that shape.
       mask: float32 [H, W, C] of 0/1, 1 where x passes unchanged.
-      inverse_conditioner: the one of `inverse`, where that is another function; it is the inverse if both are equal.
+      inverse_conditioner: the one that `inverse` uses, if it differs; `inverse` is exact only if both agree.
 
     Examples:
       >>> mask = checkerboard_mask(2, 2, 1, parity=0)

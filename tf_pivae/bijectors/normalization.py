@@ -16,8 +16,8 @@ class ChannelNormalization(ImageBijector):
     Args:
       forward_moments: a function of x, float32 [B, H, W, C], that returns m and v, [C] each. Batch normalisation gives
         the moments of the batch in training, and gradients pass through them.
-      inverse_moments: a function without arguments that returns m and v: the running averages, which do not depend on
-        the batch that is being generated.
+      inverse_moments: a function without arguments that returns m and v: the running averages, as samples should not
+        depend on the other samples of their batch.
       epsilon: float, added to the variance.
 
     Examples:

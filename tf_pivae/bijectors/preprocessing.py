@@ -21,7 +21,7 @@ class Logit(tfb.Bijector):
         inverse    v = (sigmoid(t) - a) / (1 - 2a)
         log-det    log sigmoid(t) + log sigmoid(-t) - log(1 - 2a)
 
-    s keeps away from 0 and 1, so the logarithms of s and 1 - s lose nothing; value and log-det share them in a graph.
+    s stays away from 0 and 1, so that log s and log(1 - s) are accurate; in a graph, value and log-det share them.
 
     Args:
       a: float in (0, 0.5); keeps the logit finite at black and white.

@@ -28,17 +28,17 @@ _MAX_COUPLINGS = 64  # In a row; the paper's longest has 8 blocks and couplings.
 
 
 class Conditioner(keras.layers.Layer):
-    """Log-scale and shift of a coupling from the masked image: a residual convolutional network.
+    """The network that gives a coupling's log-scale and shift: residual convolutions of the masked image.
 
-    x float32 [B, H, W, C] -> log_scale, shift [B, H, W, C] each; log_scale = learned_scale * tanh(.) is bounded by a
-    trainable vector. Weight normalisation, and batch normalisation unless `norm` is not "batch" (appendix A.4). The
-    last layer starts at zero, hence the coupling as the identity. The network sees [x, -x, mask]: two rectified halves,
-    and where the holes are.
+    x float32 [B, H, W, C] -> log_scale, shift [B, H, W, C] each. A trainable vector bounds the log-scale:
+    log_scale = bound * tanh(.). All convolutions are weight-normalised; with `norm` "batch" there is batch
+    normalisation too (appendix A.4). The last layer starts at zero, so that the coupling starts as the identity. The
+    input is [x, -x, mask], where the mask tells masked pixels from zeros.
 
-    Where it must be `exact`, convolutions are float32 in mixed precision too. The inverse of several couplings feeds a
-    conditioner what differs from the forward pass by float32's rounding; rounded to bfloat16 a part of it would fall on
-    another side, and the inverse would miss by bfloat16's error. A training step, which never goes there and back, can
-    do without.
+    With `exact`, convolutions are float32 also in mixed precision. The inverse computes a conditioner's input again,
+    with float32's rounding errors. Rounded to bfloat16, some values would then go up that went down before, and the
+    inverse would be off by bfloat16's error. A training step never inverts what it has computed, so it need not be
+    exact.
     """
 
     def __init__(self, mask: np.ndarray, width: int, num_blocks: int, norm: str, name: str | None = None) -> None:
@@ -71,13 +71,13 @@ class Conditioner(keras.layers.Layer):
             return h if norm is None else norm(h, training=training)
 
         def normalized_conv(conv, norm, h):
-            # Running averages make the normalisation a part of the convolution before it.
+            # With running averages, the normalisation becomes a part of the convolution before it.
             folds = norm is not None and not training and norm.built
             if folds:
                 return conv(h, affine=norm.affine, exact=exact)
             return normalized(norm, conv(h, exact=exact))
 
-        x = normalized(self.input_norm, x) * self._mask  # The holes stay holes: they show up in `mask` alone.
+        x = normalized(self.input_norm, x) * self._mask  # Masked pixels stay 0; only `mask` tells that they are masked.
         mask = tf.broadcast_to(self._mask[..., :1], [*tf.unstack(tf.shape(x))[:3], 1])
         h = self.input_conv(tf.concat([x, -x, mask], -1), exact=exact)
         for norm_0, conv_0, norm_1, conv_1 in self.blocks:

@@ -1,4 +1,4 @@
-"""A configuration kept beside gin's own: that of a run, while the program goes on with its."""
+"""The configuration of a run, kept apart from gin's global one, which the program goes on using."""
 
 import contextlib
 import copy

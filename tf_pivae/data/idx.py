@@ -89,7 +89,7 @@ def idx_file(path: str | os.PathLike[str]) -> ArrayFile:
       A uint8 `ArrayFile`.
 
     Raises:
-      UserError: if the file cannot be read, is no IDX file, or has too few or too many bytes.
+      UserError: if the file cannot be read, is not an IDX file, or has too few or too many bytes.
     """
     path = array_file.absolute(path)
     name = printable(path)

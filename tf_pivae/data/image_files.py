@@ -38,7 +38,7 @@ class ImageFile:
 
 
 class NoFile(NamedTuple):
-    """Something in a folder that is no image file."""
+    """Something in a folder that is not an image file."""
 
     relative: str  # to the root
     reason: str
@@ -60,7 +60,7 @@ def find_files(root: str | os.PathLike[str]) -> tuple[list[ImageFile], list[str]
       root: the folder.
 
     Returns:
-      A list of `ImageFile` and a list of "name (reason)" of what is none.
+      A list of `ImageFile`, and a list of "name (reason)" for everything else.
     """
     files = []
     skipped = []
@@ -75,14 +75,14 @@ def find_files(root: str | os.PathLike[str]) -> tuple[list[ImageFile], list[str]
 def walk(root: str | os.PathLike[str]) -> Iterator[ImageFile | NoFile]:
     """Goes through a folder recursively, in a fixed order; memory holds the names of one folder at a time.
 
-    Hidden files and folders are passed over in silence. Links are never followed, so nothing outside the folder is read
-    and no image counts twice. What lies deeper than a path may be long is named, as a folder that cannot be listed.
+    Hidden files and folders are skipped silently. Links are never followed, so nothing outside the folder is read and
+    no image counts twice. A folder whose path is too long for the system is named as one that cannot be listed.
 
     Args:
       root: the folder.
 
     Yields:
-      `ImageFile`, or `NoFile` for a link, for what is no file and for what cannot be read.
+      `ImageFile`; or `NoFile` for a link, for anything that is not a file, and for what cannot be read.
     """
     folders = [os.fspath(root)]  # No recursion: a path may have a thousand parts.
     while folders:

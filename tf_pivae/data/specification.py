@@ -29,7 +29,7 @@ def specification(source: Callable[[], ImageDataset]) -> Specification:
       source: a configurable of `tf_pivae.data`, the value of `train.dataset`.
 
     Raises:
-      UserError: a missing file, feature or argument, or what is no source of images.
+      UserError: a missing file, feature or argument, or something that is not a source of images.
     """
     with cache.reading_only(declarations=True):
         try:

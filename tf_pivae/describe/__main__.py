@@ -2,7 +2,7 @@
 
     python -m tf_pivae.describe --output=docs/architectures.md
 
-One configuration alone, whichever: python -m tf_pivae.train --gin_file=... --describe
+For any single configuration: python -m tf_pivae.train --gin_file=... --describe
 """
 
 from pathlib import Path

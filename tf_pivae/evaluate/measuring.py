@@ -136,7 +136,7 @@ def _bits_per_dim_rows(subject: _Subject, requested: list[str], rows: list[Row],
 
 
 def _mass_rows(model: PiVAE, seed: int) -> list[Row]:
-    """How much of the density no image owns: what the probabilities of all images miss of 1."""
+    """How much of the density belongs to no image: 1 minus the sum of the probabilities of all images."""
     labels = np.arange(_MASS_SAMPLES) % model.num_classes if model.num_classes else None
     mass = model.mass_outside(_MASS_SAMPLES, seed, labels)
     detail = f"share, {_MASS_SAMPLES} samples; what lies outside belongs to no image, but is clipped in samples"

@@ -1,4 +1,4 @@
-"""What convolutions compute in: float32, or bfloat16 for their two arguments (mixed precision)."""
+"""The precision of convolutions: float32, or bfloat16 for their two arguments (mixed precision)."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -14,7 +14,7 @@ _DTYPES = ("float32", "bfloat16", "auto")  # float16's range would need the loss
 
 
 def automatic_dtype() -> str:
-    """ "bfloat16" where a processor computes that has it, else "float32"."""
+    """ "bfloat16" on processors that have it, if there is no GPU; else "float32"."""
     return "bfloat16" if has_bfloat16() and not tf.config.list_physical_devices("GPU") else "float32"
 
 
@@ -22,12 +22,11 @@ def automatic_dtype() -> str:
 class ConvolutionPrecision:
     """Rounds the arguments of a convolution to `dtype`, and returns its result in float32.
 
-    The one place that decides. Every convolutional layer makes its own of these when it is constructed, by the gin
-    configuration of that moment, and keeps it: models of different precision live side by side in a process, such as
-    one in training and a loaded one, which is float32 whatever its `config.gin` says. Weights, gains, biases and all
-    that is no convolution stay float32; so do the gradients that leave a convolution, which is itself differentiated by
-    convolutions of `dtype`. Outside of training steps the head's convolutions are float32 whatever gin says, see
-    `bijectors.real_nvp.Conditioner`.
+    Only this class decides on precision. Every convolutional layer constructs its own instance by the gin configuration
+    of that moment, and keeps it. So models of different precision can share a process, such as one in training and a
+    loaded one, which is float32 whatever its `config.gin` says. Weights, gains, biases and all other operations stay
+    float32. A convolution's gradients are computed by convolutions of `dtype`, and are float32 again. Outside of
+    training steps the head's convolutions are float32 whatever gin says, see `bijectors.real_nvp.Conditioner`.
 
     Args:
       dtype: "float32" or "bfloat16". bfloat16 has float32's range and 8 bits of precision; products are summed up in

@@ -1,7 +1,7 @@
 """Initial values of weights that follow from a run's seed, whatever else the process does.
 
-Keras' initialisers take their seeds from Python's global generator, and so does every thread that calls `random`: a
-client or a logger in the background would change the weights that a training starts with.
+Keras' initialisers take their seeds from Python's global generator, which every thread can use: a logger in the
+background that calls `random` would change the weights that a training starts with.
 """
 
 import contextlib

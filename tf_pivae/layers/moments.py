@@ -27,14 +27,14 @@ def _replica_means(*values):
 
 
 def _of_all_replicas(x):
-    """What every replica holds, one behind the other, [replicas, ...]: in one exchange."""
+    """The tensors of all replicas, stacked [replicas, ...], in one exchange."""
     context = tf.distribute.get_replica_context()
     place = tf.one_hot(context.replica_id_in_sync_group, num_replicas(), dtype=x.dtype)
     return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.tensordot(place, x, 0))
 
 
 def _global_moments(own_mean, own_variance):
-    """Mean and variance over all replicas, of those of this one's equal part."""
+    """Mean and variance over all replicas, from those of this replica; all replicas have equally many rows."""
     if num_replicas() == 1:
         return own_mean, own_variance
     means, variances = tf.unstack(_of_all_replicas(tf.stack([own_mean, own_variance])), axis=1)
@@ -43,7 +43,7 @@ def _global_moments(own_mean, own_variance):
 
 
 def _values_of_a_channel(x):
-    """How many there are: a number where the batch's size is known when the graph is made, otherwise a tensor."""
+    """How many values a channel has: a number where the graph knows the batch's size, otherwise a tensor."""
     size = x.shape.num_elements()
     return tf.cast(tf.size(x) // x.shape[-1], x.dtype) if size is None else float(size // x.shape[-1])
 
@@ -112,9 +112,9 @@ class RunningMoments(keras.layers.Layer):
 class BatchNorm(keras.layers.Layer):
     """Batch normalisation with synchronised moments; a trainable scale (from 1) and offset (from 0).
 
-    On one replica TensorFlow's fused operation does in one pass over the tensor, forwards and backwards, what takes
-    several otherwise, at less than half the time. oneDNN has it for channels in multiples of 8; others go to a
-    reference code slower than our several passes (35 channels: more than twice as slow).
+    On one replica, TensorFlow's fused operation needs one pass over the tensor instead of several, forwards and
+    backwards, and less than half of the time. oneDNN has it for multiples of 8 channels; other numbers would go to
+    TensorFlow's reference code, which is slower than the several passes here (35 channels: more than twice as slow).
     """
 
     def __init__(self, epsilon: float = 1e-4, name: str | None = None) -> None:

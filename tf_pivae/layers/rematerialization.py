@@ -1,6 +1,6 @@
 """Rematerialisation: activations computed again for the gradient instead of being kept (Chen et al. 2016).
 
-A network that calls its blocks by a function (layer, *inputs, **others) -> outputs leaves it to gin which: `keep`, or
+A network calls its blocks by a function (layer, *inputs, **others) -> outputs, which gin chooses: `keep` or
 `rematerialized`.
 """
 
@@ -92,8 +92,8 @@ def _tensors(nest):
 def _after(upstream, tensors):
     """The same tensors, but not known before the gradients `upstream` are.
 
-    Otherwise TensorFlow would be free to compute from them at once, or to find that it has done so already. (XLA looks
-    at data alone, hence no control dependency.)
+    Otherwise TensorFlow could run the second pass at once, or merge it with the first. A control dependency is not
+    enough: XLA looks only at data.
     """
     zero = tf.zeros([])
     for gradient in upstream:

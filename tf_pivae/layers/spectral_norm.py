@@ -11,7 +11,7 @@ from tf_pivae.layers.convolution import Conv2D
 from tf_pivae.layers.initialization import Dense, initializer
 
 _INITIAL_UPDATES = 10
-# The paper has one, at a tenth of our learning rate: with one, the estimate lags behind when two values cross.
+# The paper takes one, with a tenth of our learning rate. Here one lags when two singular values cross.
 _ITERATIONS = 3
 
 

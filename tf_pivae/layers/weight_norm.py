@@ -41,10 +41,10 @@ def initializing() -> bool:
 
 @contextlib.contextmanager
 def fixed_kernels() -> Iterator[dict[tuple[int, bool], list[tf.Variable]]]:
-    """Within this context the weight-normalised layers of a traced graph take no norms any more.
+    """Within this context, graphs of weight-normalised layers read finished kernels instead of computing norms.
 
-    Each kernel is computed once, now, and kept as a variable that the graph reads: for the graphs of a model whose
-    weights stay as they are. Yields the dict that holds the variables, by layer and use, lists of `tf.Variable`.
+    Each kernel is computed once, now, and kept as a variable that the graph reads. It is for models whose weights do
+    not change any more. Yields the dict that holds the variables, by layer and use, lists of `tf.Variable`.
     """
     _state.kernels = {}
     try:
@@ -90,7 +90,7 @@ class WeightNormalized(keras.layers.Layer):
         return v * self._of_output_channels(gain / norm)
 
     def _unnormalized(self):
-        """`v`, less what a mask takes from it."""
+        """`v`, with a mask applied in subclasses that have one."""
         return tf.convert_to_tensor(self.v)
 
     def _of_output_channels(self, factor):
@@ -108,7 +108,7 @@ class WeightNormalized(keras.layers.Layer):
         affine: Callable[[], tuple[tf.Tensor, tf.Tensor]] | None = None,
         exact: bool = False,
     ) -> tf.Tensor:
-        """The layer's map, or a part of it, or more.
+        """The layer's output, or some of its channels, optionally with an affine map of them.
 
         Args:
           x: float32 [B, ..., I].
@@ -240,8 +240,8 @@ class WeightNormConv2DTranspose(WeightNormalized):
 class NearestConv2D(WeightNormConv2DTranspose):
     """Every pixel twice along each side, then a 3x3 convolution: x float32 [B, H, W, I] -> [B, 2 H, 2 W, filters].
 
-    It is computed as the deconvolution that it is, with a 4x4 kernel in which neighbouring weights are summed up: four
-    products an output pixel for nine, and no enlarged map.
+    Computed as the equivalent deconvolution, whose 4x4 kernel holds sums of neighbouring weights: four products for an
+    output pixel instead of nine, and no enlarged map.
     """
 
     def __init__(self, filters: int, **kwargs: Any) -> None:

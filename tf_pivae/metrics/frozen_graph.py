@@ -24,7 +24,7 @@ def read_graph(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str
       `BatchNormWithGlobalNormalization` node -> its attribute `scale_after_normalization`.
 
     Raises:
-      UserError: the file cannot be read, is no GraphDef, or the archive has no graph.
+      UserError: the file cannot be read, is not a GraphDef, or the archive has no graph.
     """
     from google.protobuf.message import DecodeError
     from tensorflow.core.framework import graph_pb2

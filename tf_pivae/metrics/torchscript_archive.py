@@ -100,7 +100,7 @@ class _DataUnpickler(pickle.Unpickler):
 def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Every tensor of the archive, by its dotted attribute path ('net.layers.conv.weight').
 
-    Nothing in the file is executed. Raises UserError for a file that is no TorchScript archive, is damaged, or whose
+    Nothing in the file is executed. Raises UserError for a file that is not a TorchScript archive, is damaged, or whose
     pickle asks for anything but tensors.
     """
     try:

@@ -43,7 +43,7 @@ class Splitter:
         self.init_scale = np.concatenate([np.full(channels, scale, np.float32) for channels, scale in parts.values()])
 
     def ranges(self, names: Sequence[str]) -> list[tuple[int, int]] | None:
-        """The ranges (start, stop) of channels that the named parts take, neighbours as one; None if that is all."""
+        """Channel ranges (start, stop) of the named parts, adjacent ones joined; None where they are all channels."""
         stops = np.cumsum(self.channels)
         ranges = []
         for name, channels, stop in zip(self.names, self.channels, stops, strict=True):
@@ -56,7 +56,7 @@ class Splitter:
         return None if ranges == [(0, self.filters)] else ranges
 
     def __call__(self, x: tf.Tensor, names: Sequence[str] | None = None) -> dict[str, tf.Tensor | None]:
-        """A dict of the parts by name; x has the channels of all, or of those in `names` alone: the others are None."""
+        """Parts by name; x has the channels of all parts, or only of those in `names`: the others are then None."""
         sizes = [c if names is None or n in names else 0 for n, c in zip(self.names, self.channels, strict=True)]
         pieces = tf.split(x, sizes, axis=-1)
         return {n: p if c else None for n, c, p in zip(self.names, sizes, pieces, strict=True)}
@@ -66,8 +66,8 @@ class BottomUpBlock(Composite):
     """x [B, H, W, I] -> features [B, H / stride, W / stride, filters] and `Evidence` there (None without latents).
 
     Plain (`residual` False): one convolution, 3x3, or 4x4 with stride 2. Residual: two 3x3 convolutions beside a
-    shortcut. ELU before each; but a plain block that does not downsample is the net's first, and sees what the stem
-    gives as it is.
+    shortcut. An ELU comes before each; but a plain block that does not downsample is the first of the net, and takes
+    the stem's output without one.
 
     Args:
       downsample: bool, halves the resolution.
@@ -123,7 +123,7 @@ class BottomUpBlock(Composite):
         return features, evidence
 
 
-# What sampling needs of a top-down block; the rest is the posterior's.
+# The parts of a top-down block that sampling needs; the others serve the posterior.
 GENERATIVE_PARTS = ("prior_mean", "prior_log_scale", "features")
 
 
@@ -182,13 +182,13 @@ class TopDownLayers(Composite):
     def parts(
         self, x: tf.Tensor, labels: tf.Tensor | None, *, latents_given: bool, with_posterior: bool
     ) -> dict[str, tf.Tensor | None]:
-        """The top-down features by name; the convolution gives what is needed alone, the others are None.
+        """The top-down features by name; only those that are needed are computed, the others are None.
 
         Args:
           x: float32 [B, H, W, I].
           labels: int [B] for a class-conditional model.
-          latents_given: z is not drawn: neither prior nor posterior is needed.
-          with_posterior: z is drawn from the posterior: all of them are needed.
+          latents_given: z is given, so that neither prior nor posterior is needed.
+          with_posterior: z is drawn from the posterior, so that all are needed.
         """
         names = None if with_posterior else ("features",) if latents_given else GENERATIVE_PARTS
         channels = None if names is None else self.splitter.ranges(names)

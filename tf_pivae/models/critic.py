@@ -65,7 +65,7 @@ class Critic(keras.Model):
         return logits
 
     def update_normalization(self) -> None:
-        """Lets layers that normalise their weights by a running estimate follow the weights; others have none."""
+        """Updates the running estimates by which layers normalise their weights, where there are such layers."""
         for layer in self._flatten_layers(include_self=False):
             if isinstance(layer, SpectralNorm) and layer.built:  # A shortcut between equal widths is never built.
                 layer.update_normalization()

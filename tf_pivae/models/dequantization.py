@@ -39,9 +39,9 @@ class Dequantized(NamedTuple):
 class UniformDequantization(Composite):
     """The paper's: v = (x + u) / n, u ~ U[0, 1), B(x) a cube of volume n^-D (method, section 1).
 
-    The cubes cover [0, 1)^D. What the model's density has outside of it belongs to no image, while a sample there is
-    clipped to the nearest level: the probabilities sum to less than 1, and samples are not drawn from them.
-    `PiVAE.mass_outside` says how much that is.
+    The cubes cover [0, 1)^D. The model's mass outside of it belongs to no image, so that the probabilities sum to less
+    than 1; and as samples from there are clipped to the nearest level, samples do not follow these probabilities.
+    `PiVAE.mass_outside` estimates that mass.
     """
 
     partition = False  # Whether the boxes cover all that the density covers.
@@ -73,14 +73,14 @@ class UniformDequantization(Composite):
 
 @configurable
 class TailNetwork(Composite):
-    """What the surroundings of an edge pixel say of its tail: what is added to m and to log s.
+    """Predicts the tail of an edge pixel from its surroundings: what is added to m and to log s.
 
     images float32 [B, H, W, C] in [0, 1] -> shift, log_factor [B, H, W, C] each; 3x3 convolutions of the image and of
     its masks of either edge, weight-normalised, and a linear layer that starts at zero. log_factor lies in (-3, 3).
 
     Args:
       width: channels of the convolutions.
-      num_layers: convolutions; a pixel sees those at most so many rows and columns away.
+      num_layers: convolutions; the output at a pixel depends on pixels at most this many rows and columns away.
     """
 
     def __init__(self, width: Width = 32, num_layers: Depth = 3, name: str | None = None) -> None:
@@ -101,15 +101,15 @@ class TailNetwork(Composite):
 
 @configurable
 class EdgeBins(Composite):
-    """Boxes that cover all that the model's density covers, so that the probabilities of all images sum to exactly 1.
+    """Boxes that together cover the whole support of the density: the probabilities of all images sum to exactly 1.
 
         level k     [k/n, (k+1)/n)     v = (x + u) / n                                q(v|x) = n
         level 0     below 1/n          t = t(1/n) - c softplus(m_0 + s_0 e)           e = log u - log(1 - u)
         level n-1   from (n-1)/n on    t = t((n-1)/n) + c softplus(m_1 + s_1 e)       q(t|x) = u (1 - u) / |dt/de|
 
-    u ~ U(0, 1). A tail's place m and scale s are learnt with the bound; they are no part of the model's density, they
-    only say how tight the bound is. The logistic e makes q's tails heavier than a Gaussian's, which bounds importance
-    weights. t(v) is the preprocessing, c a sixth of t(1) - t(0).
+    u ~ U(0, 1). A tail's location m and scale s are learnt by the bound. They belong to q, not to the model's density,
+    and change only how tight the bound is. The logistic e makes q's tails heavier than a Gaussian's, which bounds
+    importance weights. t(v) is the preprocessing, c a sixth of t(1) - t(0).
     A sample of the model, clipped to a level, is a draw from these probabilities.
 
     Args:
@@ -146,7 +146,7 @@ class EdgeBins(Composite):
         black, lower, upper, white = self._landmarks(preprocessing)
         location, log_scale = self._places(x, low, high)
         distance, log_tail_density = self._tail(u, location, log_scale, (white - black) / 6.0)
-        # By element: the sum over an axis of one. (Not every runtime of an exported model knows a sum over no axes.)
+        # Each element by itself: a sum over an added axis of size 1, as some runtimes cannot sum over no axes.
         log_det = preprocessing.forward_log_det_jacobian(v[..., None], event_ndims=1)
         return Dequantized(
             tf.where(edge, tf.where(low, lower - distance, upper + distance), preprocessing.forward(v)),
@@ -178,24 +178,24 @@ class EdgeBins(Composite):
         return tf.unstack(preprocessing.forward(tf.constant([0.0, 1.0 / n, (n - 1.0) / n, 1.0])))
 
     def critic_view(self, v: tf.Tensor) -> tf.Tensor:
-        """What the critic sees of samples v: images as people get them. What is clipped gets no gradient."""
+        """What the critic sees of samples v: clipped, like the images people get. Clipped pixels get no gradient."""
         return tf.clip_by_value(v, 0.0, 1.0)
 
 
 @configurable
 class NormalEdgeBins(EdgeBins):
-    """`EdgeBins` whose tails are the part of a normal density beyond the edge, pixel by pixel another one.
+    """`EdgeBins` whose tail is, for each pixel, the part of a normal density beyond the edge.
 
-    A coupling is affine: given the other pixels, the model's t is normal, and in the bin of a black pixel the truncated
-    normal is its very posterior. Black far from everything wants all of it beyond the edge, black beside a shoe little.
-    With G the normal distribution's quantile as a function of the logit,
+    A coupling is affine in t: given the other pixels, the model's t is normal. The best q for a black pixel is then
+    that normal, cut off at the edge. Nearly all of it lies beyond the edge for black background, and little for a black
+    pixel beside a shoe. With G the normal distribution's quantile as a function of the logit,
 
         G(l) = a l / (1 + b l^2)^r,    a = sqrt(2 pi) / 4, b = 0.0805, r = 0.2144: within 0.2 % up to 5 deviations
 
         distance from the edge = c s (G(m) - G(logit(u sigmoid(m)))),    sigmoid(m): how much of the normal lies beyond
 
-    u ~ U(0, 1); q is the density of exactly this draw, so that the bound is one whatever G is. m and log s are learnt,
-    and a network of the image adds to them.
+    u ~ U(0, 1). q is the density of exactly this draw, so that the bound holds although G is an approximation. m and
+    log s are learnt, and a network of the image adds to them.
 
     Args:
       num_bins, preprocessing: as for `EdgeBins`.
@@ -221,7 +221,7 @@ class NormalEdgeBins(EdgeBins):
         return tf.maximum(distance, _LEAST_DISTANCE), -log_derivative
 
 
-# Of G above. By elementary operations alone: not every runtime of an exported model knows the quantile itself.
+# Of G above, by elementary operations: not every runtime of an exported model has the quantile function.
 _SLOPE = math.sqrt(2.0 * math.pi) / 4.0
 _BEND = 0.0805
 _POWER = 0.2144

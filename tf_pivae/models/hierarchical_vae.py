@@ -30,7 +30,7 @@ class RawInput(Composite):
 
 @configurable
 class EluInput(Composite):
-    """The first block sees elu(y), in which dark pixels hardly differ; models published before 0.2 were trained so."""
+    """The first block sees elu(y), where dark pixels hardly differ; models from before version 0.2 need it."""
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name=name)
@@ -131,8 +131,8 @@ def _hierarchy(
     """Puts the hierarchy together.
 
     Args:
-      up, down: width and whether it changes the resolution, of the bottom-up and the top-down blocks; both from the
-        image up. Those at the same place share a group of latents.
+      up, down: of each bottom-up and top-down block, its width and whether it changes the resolution; both lists
+        start at the image. Blocks at the same place share a group of latents.
       stem, top, residual: the kind of net.
     """
     shared: dict[str, Any] = dict(latent_channels=latent_channels, residual=residual, num_classes=num_classes)

@@ -1,4 +1,4 @@
-"""What people call of a model: arrays in, arrays out, checked, in batches, over replicas or threads."""
+"""A model's public methods: NumPy arrays in and out, checked, in batches, over replicas or threads."""
 
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -90,9 +90,10 @@ class ImageMethods(LatentMethods):
         labels: np.ndarray | None = None,
         batch_size: int = 64,
     ) -> np.ndarray:
-        """The log-weights of which `log_prob` takes the mean (of the weights), each image's of noise of its own seed.
+        """The logarithms of the importance weights that `log_prob` averages.
 
-        An image's depend on that image alone, wherever it stands: they are those of `log_prob` of a single image.
+        Every image gets the noise that it would get alone, so that its weights do not depend on its place: they are
+        those of `log_prob` of this one image.
 
         Args:
           images, num_importance_samples, labels, batch_size: as for `log_prob`.
@@ -179,7 +180,7 @@ class ImageMethods(LatentMethods):
     ) -> MassOutside:
         """How much of the model's density lies outside of [0, 1)^D, estimated from samples.
 
-        With `UniformDequantization` it belongs to no image; with `EdgeBins` to the images whose levels are the edges'.
+        With `UniformDequantization` it belongs to no image; with `EdgeBins` to images with black or white pixels.
 
         Args:
           num_samples, seed, labels, batch_size: as for `sample`.

@@ -1,4 +1,4 @@
-"""What people call of a model's latents: encode, decode, and what is made of both."""
+"""A model's public methods for latents: encode, decode, reconstruct and interpolate."""
 
 import functools
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from tf_pivae import arguments
 from tf_pivae.noise import RowNoise, seed_tensor
 from tf_pivae.system.rows import RowFunction
 
-RECONSTRUCTION = "reconstruction"  # The stream of the noise of reconstructions, so that it is not that of samples.
+RECONSTRUCTION = "reconstruction"  # The stream of noise for reconstructions, different from that for samples.
 
 
 class LatentMethods:
@@ -33,7 +33,7 @@ class LatentMethods:
         _checked_labels: Any
 
     def _compile_rows(self) -> None:
-        """To be called once the model's variables are there."""
+        """Must be called after the model's variables are created."""
         self._encode_rows = RowFunction(self._encode_batch)
         self._decode_rows = RowFunction(self._decode_batch)
         self._reconstruct_rows = RowFunction(self._reconstruct_batch)

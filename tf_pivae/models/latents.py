@@ -1,7 +1,8 @@
 """Equation (4), from top to bottom: log p(y|z) + log p(z) - log q(z|y) (method, section 2; Kingma et al. 2016).
 
-The hierarchy goes up over y and down over its groups of latents; then comes a group: its prior, its posterior, its KL;
-then the Gaussian, and what the IAF makes of it (appendices A.1 and A.2). The layers are those of `blocks`.
+This file has, in this order: the hierarchy, bottom-up from y and top-down through the groups of latents; one group,
+with prior, posterior and KL; the Gaussian posterior and the IAF posterior (appendices A.1 and A.2). The layers are in
+`blocks`.
 """
 
 import math
@@ -19,7 +20,7 @@ from tf_pivae.layers.rematerialization import keep
 from tf_pivae.models.blocks import BottomUpBlock, Evidence, MapTop, TopDownLayers, VectorTop
 from tf_pivae.noise import NormalNoise
 
-LOG_SCALE_BOUND = 7.0  # exp(-7) ... exp(7): a soft clamp no trained posterior was seen to reach.
+LOG_SCALE_BOUND = 7.0  # exp(-7) ... exp(7): a soft clamp that no trained posterior was seen to reach.
 
 
 class VAEBound(NamedTuple):
@@ -79,7 +80,7 @@ class HierarchicalVAE(keras.Model):
 
     @property
     def posterior_variables(self) -> list[keras.Variable]:
-        """The bottom-up pass, the top's posterior and the flows of q: trainable without a change of mu(z), z ~ p(z)."""
+        """Variables of the bottom-up pass, the top's posterior and q's flows: no sample of the model uses them."""
         flows = [block.posterior for block in self.top_down if block.latent_channels]
         layers = [self.stem, *self.bottom_up, self.top.posterior_layer, *flows]
         return [variable for layer in layers for variable in layer.trainable_variables]
@@ -177,14 +178,14 @@ class HierarchicalVAE(keras.Model):
     def initialize_sigma(self, y: tf.Tensor, mean: tf.Tensor) -> None:
         """Starts sigma at the root mean square of the first batch's residual.
 
-        Started below it, the first gradients of log sigma are enormous, and the optimiser's infinity norm remembers
-        them for thousands of steps.
+        If sigma starts lower, the first gradients of log sigma are enormous, and Adamax, which keeps the largest
+        gradients, takes tiny steps for thousands of steps.
         """
         self.log_sigma.assign(0.5 * tf.math.log(tf.reduce_mean(tf.math.squared_difference(y, mean)) + 1e-8))
 
 
 def _sum_over_space(x):
-    """[B, ..., C] -> [B, C]; a vector is a map of one place. (No sum over no axes: not every runtime knows that.)"""
+    """[B, ..., C] -> [B, C]. The reshape gives vectors an axis to sum: some runtimes cannot sum over no axes."""
     return tf.reduce_sum(tf.reshape(x, [tf.shape(x)[0], -1, x.shape[-1]]), 1)
 
 
@@ -217,7 +218,7 @@ class TopDownBlock(TopDownLayers):
         if not self.latent_channels:
             return self.next_features(x, parts["features"], labels), None
         kl = None
-        if z is None:  # Drawn here, so that rematerialisation draws it again and keeps nothing of it.
+        if z is None:  # Drawn here, so that rematerialisation draws it again instead of keeping it.
             epsilon = noise.normal(f"latents/{self.name}", [*parts["features"].shape[1:3], self.latent_channels])
             prior = gaussian(parts["prior_mean"], parts["prior_log_scale"])
             if evidence is None:
@@ -251,10 +252,10 @@ class Gaussian(NamedTuple):
         return self.mean + tf.exp(self.log_scale) * epsilon
 
     def sample_with_log_prob(self, epsilon: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """`sample` and its log-density by element, nats, of which `epsilon` says all but the scale.
+        """`sample` and its log-density by element, nats, computed from `epsilon` and the scale, not from the sample.
 
-        So the sample has two uses less. That matters where gradients meet: TensorFlow adds up three and more of them in
-        an order that depends on which is done with first, and a training would not be bitwise the same every time.
+        The sample then has two uses fewer. TensorFlow adds up three or more gradients of one tensor in the order in
+        which they are ready, and trainings would not be bitwise reproducible.
         """
         return self.sample(epsilon), self._log_prob(epsilon)
 

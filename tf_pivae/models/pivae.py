@@ -22,7 +22,7 @@ from tf_pivae.values import Within
 
 tfb = tfp.bijectors
 
-_ROWS_SIDE_BY_SIDE = 64  # Larger batches cost as much an image.
+_ROWS_SIDE_BY_SIDE = 64  # Larger batches are no cheaper for each image.
 
 
 class Bound(NamedTuple):
@@ -37,7 +37,7 @@ class Bound(NamedTuple):
 
 
 class Features(NamedTuple):
-    """Images in the space of the VAE, and the terms of the bound that came about on the way, in nats."""
+    """Images in the space of the VAE, and the terms of the bound computed on the way there, in nats."""
 
     y: tf.Tensor  # [B, H, W, C]
     flow_log_det: tf.Tensor  # [B], log|det df/dt|
@@ -105,7 +105,7 @@ class PiVAE(ImageMethods, keras.Model):
         return self.bound_of_features(self.features(images, noise, training), noise, labels)
 
     def features(self, images: tf.Tensor, noise: Noise, training: bool = False) -> Features:
-        """The first half of `bound`, `Features`: the one that batch statistics may make a function of all images."""
+        """The first half of `bound`: `Features`. With batch statistics, each depends on all images."""
         t, preprocessing_log_det, discretisation = self.dequantization(images, noise=noise)
         y, flow_log_det = self._flow_forward(t, training)
         return Features(y, flow_log_det, preprocessing_log_det, discretisation)
@@ -160,7 +160,7 @@ class PiVAE(ImageMethods, keras.Model):
             weights = tf.where(samples[:, None] < count, weights, -math.inf)
             return block + 1, tf.reduce_logsumexp(tf.concat([weights, total[None]], 0), 0)
 
-        # A running sum and no list of terms: not every runtime of an exported model knows TensorFlow's lists.
+        # A running sum, not a list of terms: not every runtime of an exported model has TensorFlow's lists.
         _, total = tf.while_loop(lambda block, _: block < num_blocks, add, (0, tf.fill([rows], -math.inf)))
         return total - tf.math.log(tf.cast(count, tf.float32))
 
@@ -260,7 +260,7 @@ class PiVAE(ImageMethods, keras.Model):
 
     @property
     def posterior_variables(self) -> list[keras.Variable]:
-        """What q(v|x) and q(z|y) have to themselves, on which no sample depends: the tails, the encoder, the flows."""
+        """The variables of q(v|x) and q(z|y) alone, which samples do not depend on: tails, encoder, q's flows."""
         return [*self.dequantization.trainable_variables, *self.vae.posterior_variables]
 
     @property

@@ -4,11 +4,11 @@
 
 Tables 1, 2, 3, 4, 5, 7 and 8. Writes DIR/table_N.md and DIR/table_N.json, and keeps the runs below DIR/runs. Run again
 with the same command to go on: finished parts are not redone, and tables share the runs of their common rows.
---pictures draws samples, the training images nearest to them, reconstructions and learning curves, too, of the runs
+--pictures also draws samples, the training images nearest to them, reconstructions and learning curves, of the runs
 that are there.
---gin_file=FILE puts every row on other data, say.
---preset=full is the paper's size, small is for two CPU cores (Fashion-MNIST), tiny is for tests. Exit status 2 where a
-number could not be had; the table says why.
+--gin_file=FILE changes all rows, for example to train them on other data.
+--preset=full is the paper's size, small is for two CPU cores (Fashion-MNIST), tiny is for tests. Exit status 2 if a
+number is missing; the table says why.
 """
 
 import functools

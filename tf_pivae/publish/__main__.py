@@ -1,9 +1,10 @@
-"""Makes of a run a small folder to hand on: python -m tf_pivae.publish --run_dir=runs/demo --output=published/demo
+"""Makes a small folder of a run, to be shared: python -m tf_pivae.publish --run_dir=runs/demo --output=published/demo
 
-It holds the model's weights alone (their moving average where it was kept), its configuration, what
-`tf_pivae.evaluate` found, and model_card.md. `tf_pivae.load` and the commands that read a run take it as one. It made
-the models that come with the package, in tf_pivae/pretrained/. --to=hub uploads it to the Hugging Face hub instead, as
---output=OWNER/NAME, with the token of `hf auth login` or HF_TOKEN: --run_dir=hf://OWNER/NAME reads it from there.
+The folder holds only the model's weights (their moving average where it was kept), its configuration, the results of
+`tf_pivae.evaluate`, and model_card.md. `tf_pivae.load` and the commands that read a run accept it as one. The models in
+tf_pivae/pretrained/, which come with the package, were made by this command. --to=hub uploads the folder to the Hugging
+Face hub instead, as --output=OWNER/NAME, with the token of `hf auth login` or HF_TOKEN: --run_dir=hf://OWNER/NAME then
+reads it from there.
 """
 
 from absl import flags

@@ -1,7 +1,7 @@
 """Shows runs on one page: python -m tf_pivae.report --run_dir=runs/demo --output=report.html
 
-Repeat --run_dir to put several runs side by side. The page needs nothing but itself: no network, no other file. What a
-folder lacks is drawn from its checkpoint: a published or copied model shows its samples, too.
+Repeat --run_dir to put several runs side by side. The page is one file and needs no network. Pictures that a folder
+lacks are drawn by its checkpoint, so that a published or copied model shows its samples, too.
 """
 
 from absl import flags

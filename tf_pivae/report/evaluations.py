@@ -15,7 +15,7 @@ _CLASS = ", class "
 
 
 def rows_of(evaluation: dict[str, Any] | None) -> dict[str, Row]:
-    """Metric -> `Row`. What is no row is left out, and so is what a row says beyond a `Row`'s fields."""
+    """Metric -> `Row`. Entries that are not rows are left out, and so are fields that `Row` does not have."""
     rows = {}
     for row in as_list((evaluation or {}).get("rows")):
         content = row if isinstance(row, dict) else {}

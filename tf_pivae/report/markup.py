@@ -49,7 +49,7 @@ def join(children: Iterable[Any]) -> Html:
 
 
 def _escaped(value: Any) -> str:
-    """Its text; what UTF-8 cannot write, such as bytes of a folder's name that are no text, becomes a question mark."""
+    """Its text; what UTF-8 cannot write, such as a folder name's bytes that are not text, becomes a question mark."""
     return html.escape(str(value).encode("utf-8", "replace").decode())
 
 

@@ -39,8 +39,8 @@ class Terms:
     def changes(self, uniform: float) -> dict[str, Estimate]:
         """What each term adds to `uniform`, the bits of a pixel where all images are alike.
 
-        One term pays for those already: the one nearest to them, such as the constant of uniform dequantisation. It
-        adds what it has more or less, and is left out where that is nothing.
+        The term nearest to `uniform`, such as the constant of uniform dequantisation, already accounts for it. It adds
+        only the difference, and is left out where there is none.
         """
         base = min(self.values, key=lambda name: abs(self.values[name].mean - uniform))
         mean, error = self.values[base]

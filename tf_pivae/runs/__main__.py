@@ -1,7 +1,7 @@
 """Lists the runs below a folder: python -m tf_pivae.runs --root=runs
 
-A line each: state (running, finished, stopped, damaged), step, held-out bits per dimension, FID where it was evaluated,
-size, time since it was last written. --delete=RUN deletes a run that nobody is training, and nothing else.
+A line for each run: state (running, finished, stopped, damaged), step, held-out bits per dimension, FID where it was
+evaluated, size, time since it was last written. --delete=RUN deletes a run that nobody is training, and nothing else.
 """
 
 from absl import flags

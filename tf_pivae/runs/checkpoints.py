@@ -2,8 +2,8 @@
 
 `RUN/checkpoints/00001000/` holds TensorFlow's own checkpoint files and a manifest with their sizes and SHA-256 sums. It
 is written under another name, flushed to the disk, and renamed: a run killed at any moment leaves no half checkpoint
-under a final name. A checkpoint whose files no longer match the manifest is passed over, aloud, and so is one with a
-value that is not finite; none such is written. What is read of a manifest are names of files in its own folder.
+under a final name. A checkpoint whose files no longer match the manifest is skipped with a warning, and so is one with
+a NaN or an infinity, which is never written. A manifest can only name files of its own folder.
 """
 
 import contextlib

@@ -1,11 +1,11 @@
-"""Which variables of a training hold a value that is not a number."""
+"""Which variables of a training hold NaN or infinity."""
 
 import keras
 import numpy as np
 
 
 def describe_non_finite(groups: dict[str, list]) -> str | None:
-    """Names what is not finite.
+    """Names the variables that hold NaN or infinity.
 
     Args:
       groups: dict of a group's name ("pivae", "critic_optimizer", ...) -> list of Keras variables.

@@ -129,7 +129,7 @@ def delete(paths: Sequence[str | Path]) -> list[Entry]:
     """Deletes runs, all of which are looked at before the first goes; returns what they were.
 
     Raises:
-      UserError: one is no run, is a link, or is being trained; or a file cannot be removed.
+      UserError: one is not a run, is a link, or is being trained; or a file cannot be removed.
     """
     entries = []
     for path in map(Path, paths):

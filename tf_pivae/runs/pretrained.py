@@ -32,7 +32,7 @@ def resolve(run_dir: str | Path) -> Path:
       `Path`, whether there is a run in it or not.
 
     Raises:
-      ValueError: what is no path.
+      ValueError: `run_dir` is not a path.
       UserError: see `hub.fetch`.
     """
     arguments.paths(run_dir=run_dir)

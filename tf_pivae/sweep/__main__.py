@@ -8,8 +8,8 @@
 Every trial is a process and a run directory of its own. Run again with the same command to go on after an interruption
 or a failure; finished trials are not run again, values and trials may be added. Writes results.csv, sweep.png, and
 what `tensorboard --logdir=SWEEP_DIR` shows. Exit status: 0 all trials finished; 2 a mistake that the message explains,
-or no trial finished; 3 some trials failed, which results.csv tells; 130 or 143 stopped by SIGINT or SIGTERM, which the
-trials got too: they have saved.
+or no trial finished; 3 some trials failed, see results.csv; 130 or 143 stopped by SIGINT or SIGTERM, after all trials
+have saved.
 """
 
 import sys
@@ -26,7 +26,7 @@ _SWEEP = flags.DEFINE_multi_string(
     "NAME=VALUE,VALUE,... or (with --mode=random) NAME=log(a,b), uniform(a,b), int(a,b); repeat for other settings. "
     "NAME is a macro, a binding such as Trainer.beta_1, or a parameter that one part of the model has.",
 )
-_SWEEP_DIR = flags.DEFINE_string("sweep_dir", None, "Folder of the sweep, with one run directory a trial.")
+_SWEEP_DIR = flags.DEFINE_string("sweep_dir", None, "Folder of the sweep, with a run directory for each trial.")
 _MODE = flags.DEFINE_enum("mode", "grid", ["grid", "random"], "Every combination, or --num_trials random draws.")
 _NUM_TRIALS = flags.DEFINE_integer("num_trials", None, "How many random draws --mode=random makes.", lower_bound=1)
 _SWEEP_SEED = flags.DEFINE_integer("sweep_seed", 0, "Seed of the random draws.")

@@ -164,7 +164,7 @@ def random(axes: Sequence[Axis], num_trials: int, seed: int) -> list[tuple[tuple
     one, and the order of the axes does not matter.
 
     Raises:
-      UserError: a `num_trials` that is no number from 1 to `MAX_TRIALS`.
+      UserError: a `num_trials` that is not a number from 1 to `MAX_TRIALS`.
     """
     if not num_trials or num_trials < 1:
         raise UserError("--mode=random needs --num_trials=N, at least 1.")

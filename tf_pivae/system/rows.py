@@ -95,7 +95,7 @@ class RowFunction:
         ]
 
     def _with_any_rows(self, argument):
-        """What a trace is of that serves any number of rows: the last batch may have fewer, the next call more."""
+        """The argument's type with any number of rows: one trace serves smaller last batches and larger later calls."""
         if argument is None:
             return None
         parts = self._strategy.experimental_local_results(argument)

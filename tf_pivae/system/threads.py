@@ -52,6 +52,6 @@ def operations_at_a_time() -> int:
 
 
 def _number(name):
-    """A variable's value, an int; 0 where it is not set or is no number of threads, which TensorFlow then ignores."""
+    """A variable's value, an int; 0 where it is not set or not a number of threads, which TensorFlow then ignores."""
     value = os.environ.get(name, "")
     return int(value) if value.isdecimal() else 0

@@ -21,10 +21,10 @@ class AccumulatingTrainer(Trainer):
     of a sum in another order. Memory for activations falls to that of one part. That holds because every loss is a mean
     over images, apart from two that couple them:
 
-    - Batch normalisation in the head. The head is computed for the whole batch, whose moments it takes and sends
-      gradients through, and what follows it in parts. Its activations stay those of the whole batch: actnorm
-      (`options/actnorm.gin`) has no need of that, and rematerialisation (`options/rematerialization.gin`) leaves one
-      coupling's of them. (Moments of each part would be another model, moments of an earlier step another gradient.)
+    - Batch normalisation in the head. The head is therefore computed for the whole batch, with its moments and their
+      gradients; only what follows it is computed in parts. So the head's activations take the memory of the whole
+      batch. Actnorm (`options/actnorm.gin`) avoids that, and rematerialisation (`options/rematerialization.gin`) keeps
+      only one coupling's. (Moments of each part would be another model, those of an earlier step another gradient.)
     - Free bits, a floor under a channel's KL averaged over the batch. A first pass computes the averages.
 
     A `critic_loss`, `regularizer` or `augment` of your own must be means over images, too. The price: samples are drawn
@@ -108,7 +108,7 @@ class AccumulatingTrainer(Trainer):
 
 
 def over_parts(function: Callable, num_parts: int, noise: RowNoise, per_row: Sequence) -> tuple:
-    """Calls a function with one part of the rows after the other, and nothing of a part is kept but what it returns.
+    """Calls a function with one part of the rows after the other, and keeps only what it returns.
 
     Args:
       function: a function (noise, *per_row) -> (means, rows), nests of float32 tensors: means over the rows of a part,
@@ -154,7 +154,7 @@ def over_parts(function: Callable, num_parts: int, noise: RowNoise, per_row: Seq
 
 
 def _in_place_of_the_mean(means):
-    """A function that is called with each part's means in turn: the value of the whole batch, the part's gradient."""
+    """A function of each part's means in turn: it returns the whole batch's value with the part's gradient."""
     remaining = iter(means)
 
     def replace(x):

@@ -24,7 +24,7 @@ def move(
     """
     updates = tf.cast(updates, tf.float32)
     rate = 1.0 - tf.minimum(decay, (1.0 + updates) / (10.0 + updates))
-    rate = tf.where(skipped > 0.0, 0.0, rate)  # Times which nothing moves, not even towards NaN.
+    rate = tf.where(skipped > 0.0, 0.0, rate)  # By 0, nothing moves, not even towards NaN.
     pairs = [(a.value, v.value) for a, v in zip(averages, variables, strict=True)]
 
     def update(strategy, rate):

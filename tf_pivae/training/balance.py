@@ -13,12 +13,12 @@ from tf_pivae.layers.moments import replica_mean
 class GradientBalance:
     """lambda_adv = clip(share * ||d L_C / d mu|| / ||d L_Q / d mu||), the norms those of the global batch.
 
-    mu is the mean of p(y|z): of the images that L_C reconstructs, of the samples that L_Q judges. It is the place where
-    the decoder's gradients of both losses pass (VQGAN's rule, Esser et al. 2021, which takes the last layer). `share`
-    is `Trainer.adversarial_weight`, 1 for gradients of equal norm.
+    mu is the mean of p(y|z), for L_C that of reconstructions, for L_Q that of samples. The gradients of both losses
+    enter the decoder there (as in VQGAN, Esser et al. 2021, which takes the last layer). `share` is
+    `Trainer.adversarial_weight`, 1 for gradients of equal norm.
 
-    As sigma falls, L_C's gradient grows, and a critic that has collapsed has next to none: without its bounds the
-    weight then runs away. The ratio is averaged geometrically, over 1 / (1 - decay) steps.
+    As sigma falls, L_C's gradient grows, and that of a collapsed critic is almost 0: the weight would grow without
+    limit if it had no bounds. The ratio is averaged geometrically, over 1 / (1 - decay) steps.
 
     Args:
       low, high: floats, the bounds of the weight.
@@ -48,7 +48,7 @@ class GradientBalance:
         squared = replica_mean(tf.stack([likelihood_slope, quality_slope]))
         logs = 0.5 * tf.math.log(squared + 1e-20)
         before = tf.convert_to_tensor(self._log_ratio)
-        # The first steps are averaged evenly: no start value has a part in it.
+        # The first steps are averaged evenly, so that the initial value has no influence.
         rate = tf.maximum(1.0 - self.decay, 1.0 / tf.cast(self._count + 1, tf.float32))
         return before + rate * (logs[0] - logs[1] - before)
 

@@ -40,7 +40,7 @@ def spread(gradients: Iterable[tf.Tensor | None], mask: Sequence[bool]) -> Gradi
 
 
 def averaged(gradients: Gradients, variables: Sequence[keras.Variable]) -> list[tf.Tensor]:
-    """The mean over replicas, zeros where there is none."""
+    """The mean over replicas; zeros for a variable without a gradient."""
     full = [tf.zeros_like(v) if g is None else g for g, v in zip(gradients, variables, strict=True)]
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
@@ -49,7 +49,7 @@ def averaged(gradients: Gradients, variables: Sequence[keras.Variable]) -> list[
 
 
 def every(interval: int, step: tf.Tensor, loss: Callable[[], tf.Tensor], variables: Sequence[keras.Variable]) -> tuple:
-    """A loss that is computed now and then, and stronger for it.
+    """A loss that is computed only in every `interval`-th step, with `interval` times its weight.
 
     Args:
       interval: in steps.

@@ -23,9 +23,8 @@ class KerasMethods(keras.Model):
 
     Images are uint8 [N, H, W, C]; labels are `y`. What `fit` reports are the metrics of an epoch's last step; with
     `validation_data` also `val_bits_per_dim`, that of all these images at K = 1. `trainer.optimizer` is the
-    generator's, for callbacks that set a learning rate. The state after `fit` depends on what Keras draws for the order
-    of the images: a run that is to be resumed is `tf_pivae.train`'s. So are stages: `fit` trains all parts
-    in every step.
+    generator's, for callbacks that set a learning rate. Keras draws the order of the images, so that `fit` cannot be
+    resumed exactly, and it trains all parts in every step: `tf_pivae.train` is for runs to be resumed, and for stages.
     """
 
     pivae: PiVAE
@@ -43,7 +42,7 @@ class KerasMethods(keras.Model):
         return super().evaluate(x, y, **options)
 
     def save(self, *_: Any, **__: Any) -> None:
-        """Is not there: a file of Keras' cannot hold what a configuration builds.
+        """Not supported: a Keras file cannot hold what a configuration builds.
 
         Raises:
           UserError: always; says what to do.

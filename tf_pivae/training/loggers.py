@@ -20,11 +20,11 @@ EVALUATION = "evaluation_seconds"  # Marks the numbers of the evaluation at the 
 class Logger:
     """Receives what a run reports, on the chief alone.
 
-    It is made when the steps begin. A run that was cut off does the steps after its last checkpoint again, on the CPU
-    with the same numbers: a logger that keeps what it got drops, or does not repeat, what lies after `start_step`.
+    It is constructed when the steps begin. A run that was cut off repeats the steps after its last checkpoint, on the
+    CPU with the same numbers: a logger that stores them should first drop those after `start_step`.
 
-    Whatever its making raises ends the training before its first step. Later, a `UserError` or a full disk ends it;
-    after anything else the run goes on without this logger, and says so.
+    An error in its construction ends the training before the first step. Later, a `UserError` or a full disk ends it;
+    after any other error the run goes on without this logger, and says so.
 
     Args:
       run_dir: folder of the run.

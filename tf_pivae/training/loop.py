@@ -140,7 +140,7 @@ def _initialize(recipe: Recipe, trainer: Trainer, data: ImageDataset, strategy: 
 
 
 def _jit_compile(strategy: tf.distribute.Strategy, setting: bool | None) -> bool:
-    """Whether XLA compiles the step: what is wanted, or where that is None what is right for the devices."""
+    """Whether XLA compiles the step: as the recipe says, or, where it says None, as suits the devices."""
     replicas = strategy.num_replicas_in_sync
     if setting and replicas > 1:
         raise UserError(f"jit_compile = True works with one replica only, but there are {replicas}: leave it unset.")
@@ -153,8 +153,8 @@ def _jit_compile(strategy: tf.distribute.Strategy, setting: bool | None) -> bool
 def _graphs_as_traced(strategy: tf.distribute.Strategy) -> Iterator[None]:
     """On processors, a context without TensorFlow's optimiser of graphs.
 
-    A third of the time to the first step was its own, and the steps are no faster for it: docs/performance.md, Start.
-    On GPUs it chooses the convolutions' layout.
+    It took a third of the time to the first step, and the steps are no faster with it: docs/performance.md, Start. On
+    GPUs it is needed, as it chooses the layout of convolutions.
     """
     name = "disable_meta_optimizer"
     before = tf.config.optimizer.get_experimental_options().get(name, False)

@@ -77,8 +77,8 @@ class Monitor:
         self._each(step, lambda logger: logger.image(step, name, picture))
 
     def _each(self, step: int, call: Callable[[Logger], None]) -> None:
-        """Calls every logger. One that fails, such as a tracker whose server is gone, gets nothing more: a training of
-        days does not end for it. The run's own files are another matter."""
+        """Calls every logger. One that fails, such as a tracker whose server is gone, is dropped, and the training goes
+        on; but errors of the run's own files end it."""
         for logger in list(self._loggers):
             try:
                 call(logger)
@@ -92,7 +92,7 @@ class Monitor:
                 )
 
     def say(self, text: str) -> None:
-        """Prints a line above the progress bar; where nobody reads any more, as behind `| head`, a training goes on."""
+        """Prints a line above the progress bar; a closed output, as after `| head`, does not end the training."""
         try:
             tqdm.tqdm.write(text)
             sys.stdout.flush()

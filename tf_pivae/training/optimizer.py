@@ -1,7 +1,7 @@
-"""Optimisers whose step is taken whole or not at all: Keras' own by their names, Adamax in one operation a variable.
+"""Optimisers that skip a step whose gradients are not finite: those of Keras, and Adamax in one operation a variable.
 
-`Trainer.generator_optimizer = @Adam` with `Adam.learning_rate = 0.0002` in a gin file; of generator and critic each its
-own with gin's scopes, `@critic/Adam` and `critic/Adam.learning_rate`.
+In a gin file: `Trainer.generator_optimizer = @Adam` with `Adam.learning_rate = 0.0002`. Where generator and critic take
+other settings, use gin's scopes, `@critic/Adam` and `critic/Adam.learning_rate`.
 """
 
 import inspect
@@ -14,11 +14,10 @@ from tf_pivae.configurable import Count, Decay, NonNegative, Positive, configura
 
 
 class WholeSteps(keras.optimizers.Optimizer):
-    """What an optimiser of Keras becomes here, for gradients already averaged over replicas.
+    """A mixin for Keras optimisers that takes a step whole or not at all, by gradients averaged over replicas.
 
-    A step whose gradients have no finite norm changes no weight, no moment, and not the bias correction, which goes by
-    the `iterations`; `steps` counts it nevertheless: it is the place in the streams of data and noise, and in a
-    schedule of the learning rate.
+    A step whose gradients have no finite norm changes no weight, no moment and not `iterations`, from which the bias
+    correction follows. `steps` counts it all the same: data, noise and learning rate of a step depend on that number.
     """
 
     def build(self, variables: list[keras.Variable]) -> None:
@@ -133,7 +132,7 @@ _SETTINGS = {
     "exclude_layers": list[str] | None,
     "ns_steps": Count,
 }
-# The moving average, the parts of a batch, and losses without a scale are the trainer's.
+# The trainer takes care of moving averages and parts of a batch; losses are not scaled.
 _NOT_HERE = {"use_ema", "ema_momentum", "ema_overwrite_frequency", "loss_scale_factor", "gradient_accumulation_steps"}
 
 

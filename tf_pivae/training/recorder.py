@@ -68,7 +68,7 @@ class Recorder:
     def claim(self, facts: dict) -> None:
         """Compares gin's operative configuration with that of the run that is being continued, where there is one.
 
-        It is written by `start`: until then a mistake may turn up, and its correction is another configuration.
+        `start` writes it: if a mistake turns up before that, the corrected configuration is not a different one.
         """
         self._claim = gin.operative_config_str(max_line_length=110), facts
         self._changes = check_same(self._path, self._claim[0], self._from_here)
@@ -113,7 +113,7 @@ class Recorder:
     def validate(self, step: int, state: dict[str, list], model: PiVAE, validation: Validation) -> None:
         """Takes and writes the scores of a step, and keeps the model where it is the best so far.
 
-        What was better is read from the metrics, where a run that goes on has dropped what it will do again.
+        The best score so far is read from the metrics, from which a resumed run has dropped the steps it will repeat.
 
         Args:
           step: int, that of the weights.

@@ -1,4 +1,4 @@
-"""What keeps the critic smooth: a term that is added to its loss.
+"""Terms that are added to the critic's loss to keep it smooth.
 
 A regularizer is an object that is called with (critic, real, fake, noise) -> scalar, its weight included:
 

@@ -1,6 +1,6 @@
-"""SIGTERM, SIGINT and, where nobody ignores it, SIGHUP: a training takes its step to the end and saves.
+"""SIGTERM, SIGINT and, unless it is ignored, SIGHUP: a training finishes its step and saves.
 
-What comes after the last step ends at once.
+The evaluation after the last step ends at once.
 """
 
 import contextlib
@@ -12,13 +12,13 @@ from typing import Any
 
 
 class Stopped(BaseException):
-    """Raised by a signal within `Stopping.at_once`. No `Exception`: nothing on the way may take it for an error."""
+    """Raised by a signal within `Stopping.at_once`. Not an `Exception`, so that no handler of errors catches it."""
 
 
 class Stopping:
     """A context in which these signals are noted; `signal` is the number of the first, or None.
 
-    In a thread of a user's program, which Python gives no signals, it notes what `request` says alone.
+    Outside of the main thread, where Python delivers no signals, only `request` sets it.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Stopping:
             raise Stopped
 
     def request(self) -> None:
-        """Notes a SIGTERM that nobody sent."""
+        """Asks for a stop from within the program, as if SIGTERM had come."""
         self.signal = self.signal or signal.SIGTERM
 
     def check(self) -> None:
@@ -55,7 +55,7 @@ class Stopping:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """A context that a signal ends: `signal` says so afterwards."""
+        """A context that a signal ends at once; `signal` tells afterwards."""
         self._at_once = True
         with contextlib.suppress(Stopped):
             yield

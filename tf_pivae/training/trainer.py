@@ -175,7 +175,7 @@ class Trainer(KerasMethods):
     def initialize(self, images: np.ndarray, labels: np.ndarray | None = None, weights: bool = True) -> None:
         """Data-dependent initialisation from the first global batch, uint8 [B, H, W, C], outside of any replica.
 
-        `weights=False` sets sigma alone, for a model that is already trained; not even sigma where q alone is to be.
+        `weights=False` is for a model that is already trained: only sigma is set, or nothing where q alone is trained.
         """
         if weights or not self.stage(0).posterior_alone:
             self.pivae.initialize(images, self.seed, labels, weights=weights)
@@ -188,9 +188,9 @@ class Trainer(KerasMethods):
                 average.assign(variable)
 
     def begin(self, stage: Stage) -> None:
-        """What comes before a process's first step of a stage, outside of any replica.
+        """Prepares a stage before its first step in a process, outside of any replica.
 
-        q alone is trained around the weights that are evaluated: those of the moving average, where it is kept.
+        Where q alone is trained, the model gets the weights that are evaluated: the moving average, where there is one.
         """
         if stage.posterior_alone and self.moving_average is not None:
             posterior = {id(variable) for variable in self.pivae.posterior_variables}
@@ -237,7 +237,7 @@ class Trainer(KerasMethods):
                 self.critic.update_normalization()
                 skipped = tf.maximum(skips, skipped)  # 1 where any of them was skipped.
             metrics |= {**critic_metrics, "critic_gradient_norm": norm, "skipped_critic": skipped}
-            # The samples of the last critic step serve the generator too.
+            # The generator's update uses the samples of the last critic step.
             quality_gradients, quality_metrics = self._quality_gradients(samples, labels, noise.fold_in(draw))
             metrics |= quality_metrics
             if self.balance is not None:
@@ -287,7 +287,7 @@ class Trainer(KerasMethods):
     def _quality_gradients(
         self, samples: "Samples | None", labels: tf.Tensor | None, noise: RowNoise
     ) -> tuple[Gradients, dict[str, tf.Tensor]]:
-        """Gradients of L_Q for the variables outside of the head, times the weight where that is known beforehand."""
+        """Gradients of L_Q for the variables outside of the head, times the weight unless `balance` sets it later."""
         fake = samples.images
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(fake)
@@ -346,7 +346,7 @@ class Trainer(KerasMethods):
         return images if self.augment is None else self.augment(images, noise)
 
     def _moves_moments(self, stage: Stage) -> bool:
-        """Whether the head takes a batch's moments; one that stays as it is keeps its running ones."""
+        """Whether the head uses the batch's moments; a head that is not trained uses its running averages."""
         return not (self.inference_only or stage.posterior_alone)
 
     def _free_nats(self, stage: Stage) -> float:

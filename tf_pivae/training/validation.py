@@ -38,7 +38,7 @@ class Validation:
 
     Raises:
       UserError: the FID Inception's weights are not there.
-      ValueError: `best` is none of the scores that are taken.
+      ValueError: `best` is not among the scores that are taken.
     """
 
     def __init__(

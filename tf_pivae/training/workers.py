@@ -79,8 +79,8 @@ def num_workers(tf_config: str) -> int:
 class Workers(contextlib.AbstractContextManager):
     """What the processes of a training say to each other; every one of them must call the same methods in turn.
 
-    A context, too: at its end, unless by an error, each waits until all have come to theirs, so that nobody's
-    exit takes another down; a worker that never comes there is a `WorkerLost`.
+    Also a context manager: unless there was an error, each worker waits at its end for all others, so that no exit
+    breaks another worker's exchange. If one never arrives, that is a `WorkerLost`.
 
     Args:
       strategy: the training's `tf.distribute.Strategy`.
@@ -139,7 +139,7 @@ class Workers(contextlib.AbstractContextManager):
             ) from error
 
     def _sum(self, values, counts=True):
-        """The sum over workers of each tensor, of those workers that count."""
+        """The sum over workers of each tensor; workers that do not count add nothing."""
 
         def on_replica(values):
             context = tf.distribute.get_replica_context()

@@ -24,7 +24,7 @@ class Density:
 
     Attributes:
       measure: (uint8 [B, H, W, C], int64 [B] or None) -> log_prob, and its standard error over importance samples,
-        both float64 [B], nats; NaN where there is no error to be had.
+        both float64 [B], nats; NaN where the error cannot be estimated.
       prepare: makes images of files.
       facts: what `RUN/data.json` says: name, image_shape, num_classes, num_bins.
       identity: what tells the model from any other, for an output that is continued.

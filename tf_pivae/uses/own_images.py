@@ -106,7 +106,7 @@ class Batch:
 
     Attributes:
       names: of all.
-      problems: of all: why it is no image, or "".
+      problems: for each file, why it is not an image, or "".
       images: uint8 [K, H, W, C] of those that are.
       labels: int64 [K], or None for a model without classes.
     """
