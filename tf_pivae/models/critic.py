@@ -16,11 +16,8 @@ from tf_pivae.layers.spectral_norm import SpectralNorm
 
 
 def critic_scale(v: tf.Tensor) -> tf.Tensor:
-    """Images v on [0, 1] as a critic sees them, on [-1, 1]; float32 [B, H, W, C].
-
-    The values of the bijector `affine`, which in a train step that XLA compiles would round others in another way.
-    """
-    return 2.0 * v - 1.0
+    """Images v on [0, 1] as a critic sees them, on [-1, 1]; float32 [B, H, W, C]."""
+    return 2.0 * v - 1.0  # The bijector `affine` gives the same, but XLA then rounds other things in another way.
 
 
 class Critic(keras.Model):
