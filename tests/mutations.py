@@ -907,7 +907,7 @@ MUTATIONS = [
     ),
     Mutation(
         "Ray: arrays of any type are joined",
-        "export/ray_serve.py",
+        "export/serve/ray_replica.py",
         "as_array(name, inputs[name], spec)",
         "inputs[name]",
         "tests/export/test_ray_serve.py",
@@ -921,14 +921,14 @@ MUTATIONS = [
     ),
     Mutation(
         "OpenVINO: every signature is the default one",
-        "export/openvino_runtime.py",
+        "export/runtimes/openvino_runtime.py",
         "values[DEFAULT_SIGNATURE].value.CopyFrom(values[name].value)",
         "values[DEFAULT_SIGNATURE].value.CopyFrom(values[DEFAULT_SIGNATURE].value)",
         "tests/export/test_runtimes.py",
     ),
     Mutation(
         "OpenVINO: rows of parts change places",
-        "export/openvino_runtime.py",
+        "export/runtimes/openvino_runtime.py",
         "for result in results]) for key",
         "for result in results[::-1]]) for key",
         "tests/export/test_runtimes.py",

@@ -61,7 +61,8 @@ _ALLOWED = {
     "export/client/grpc_client.py": {"grpc"},
     "export/client/rest_client.py": {"urllib", "http", "ssl"},
     # The application for a user's Ray cluster.
-    "export/ray_serve.py": {"asyncio", "ray"},
+    "export/ray_serve.py": {"ray"},
+    "export/serve/ray_replica.py": {"asyncio", "ray"},
     # hf://OWNER/NAME and `publish --to=hub`, which the user writes.
     "tf_pivae/runs/hub.py": {"huggingface_hub"},
     # `--launcher=ray`: whether the cluster's host answers, and the cluster itself.

@@ -14,15 +14,8 @@ DRAWING = re.search(r"```text\n(.*?)```", (ROOT / "docs/design.md").read_text("u
 FLOORS = {room: i for i, line in enumerate(DRAWING.splitlines()) for room in re.split(r" {2,}", line)[0].split()}
 # Modules that stand in no folder, or in another room than their folder's.
 ROOMS = {
-    **{
-        f"tf_pivae{name}": "commands"
-        for name in ("", ".sample", ".score", ".reconstruct", ".interpolate", ".prepare", ".metrics.convert_inception")
-    },
+    **{f"tf_pivae{name}": "commands" for name in ("", ".export", ".export.ray_serve")},
     **{f"tf_pivae.{name}": name for name in ("cli", "loading", "noise")},
-    "tf_pivae.export.ray_serve": "export.serve",
-    "tf_pivae.export": "export.runtimes",  # `load`
-    **{f"tf_pivae.export.{name}_runtime": "export.runtimes" for name in ("openvino", "tensorflow")},
-    "tf_pivae.export.runtimes": "export.runtimes",
 }
 
 
@@ -43,7 +36,7 @@ def room(module):
     """Where a module stands."""
     if module in ROOMS:
         return ROOMS[module]
-    if module.endswith(".__main__"):
+    if re.search(r"^if __name__ == ", MODULES[module].read_text("utf-8"), re.MULTILINE):
         return "commands"
     parts = module.split(".")[1:]
     if MODULES[module].name != "__init__.py":

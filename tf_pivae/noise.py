@@ -9,9 +9,14 @@ The order of the data and the mirroring of its images are drawn of the same rows
 The generator is Philox, 64 bits of key and 128 of counter. Tags make the key; the seed is the upper half of the counter
 and the place in the stream the lower one, so no two of the 2^64 seeds share a number of one tag.
 
-Who draws asks for a protocol: latents are drawn with a `NormalNoise`, bounds and samples with a `Noise`, several
-samples of the same rows with `NoiseStreams`. `RowNoise`, and the `FixedNoise` of an export, are `NoiseStreams`;
-`NoiseOfSamples`, which those return, and `SeededRowNoise` are `Noise`.
+Models ask for a protocol:
+
+NormalNoise   latents are drawn with it: `GivenNoise` and `RecordedNoise` (`report/latent_walks.py`), and every `Noise`
+Noise         bounds and samples: `NoiseOfSamples` and `SeededRowNoise` here, and every `NoiseStreams`
+NoiseStreams  several samples of the same rows: `RowNoise` here, `FixedNoise` (`export/write/fixed_noise.py`)
+
+Training and data ask for `RowNoise` itself. Its `part`, `bits` and `draw` are in no protocol: accumulation alone cuts
+a batch into parts, data alone draw bits, and `draw` is what the two classes of rows here share.
 
 `keras.random.SeedGenerator` gives every replica of a `MirroredStrategy` the same numbers, hence this module.
 """

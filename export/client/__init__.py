@@ -8,7 +8,8 @@
 
 A call of any length is cut into requests of `batch_size` rows. A request is repeated, after growing pauses, where the
 server has too much to do (until `timeout`) and where it cannot be reached (`max_attempts` times): a request always has
-the same answer, so that repeating it does no harm. Needs the extra `serving`.
+the same answer, so that repeating it does no harm. gRPC's client needs the extra `serving`, and imports TensorFlow for
+its messages; REST's does without both.
 """
 
 import importlib
@@ -26,7 +27,7 @@ _MODULES = {"GrpcClient": "grpc_client", "RestClient": "rest_client"}
 
 
 def __getattr__(name: str) -> Any:
-    """A client is imported when it is asked for: gRPC's imports TensorFlow, and what runs an export needs neither."""
+    """A client is imported when it is asked for: only gRPC's imports TensorFlow."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

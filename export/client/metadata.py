@@ -1,4 +1,4 @@
-"""What a server says of its model: SignatureDefs, as the clients see them."""
+"""What a server says of its model over gRPC: SignatureDefs, as the clients see them."""
 
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2

@@ -9,13 +9,10 @@ import urllib.request
 from typing import Any
 
 import numpy as np
-from google.protobuf import json_format
-from tensorflow_serving.apis import get_model_metadata_pb2
 
-from tf_pivae.export.client.metadata import signatures_of
 from tf_pivae.export.client.model_client import ModelClient
 from tf_pivae.export.client.retries import ServingError, with_retries
-from tf_pivae.export.requests import Signature
+from tf_pivae.export.requests import Signature, TensorSpec
 
 # Several codes have the status 400 or 500; some statuses come from the development server or a gateway alone.
 _CODES = {
@@ -35,6 +32,8 @@ _CODES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+# TensorFlow's names of types that are not the enumeration's in small letters.
+_FLOATS = {"DT_HALF": "float16", "DT_FLOAT": "float32", "DT_DOUBLE": "float64"}
 
 
 class RestClient(ModelClient):
@@ -95,8 +94,7 @@ class RestClient(ModelClient):
 
     def _fetch_signatures(self) -> dict[str, Signature]:
         answer = self._request(f"{self._model_url}/metadata")["metadata"]["signature_def"]
-        definitions = get_model_metadata_pb2.SignatureDefMap()
-        return signatures_of(json_format.ParseDict(answer, definitions, ignore_unknown_fields=True))
+        return signatures_in(answer)
 
     def _request(self, url: str, body: bytes | None = None) -> Any:
         def attempt(seconds: float) -> Any:
@@ -116,6 +114,27 @@ class RestClient(ModelClient):
                 raise ServingError("INTERNAL", self.url, f"the answer is not JSON ({error}).") from error
 
         return with_retries(attempt, self.timeout, self.max_attempts, self.url)
+
+
+def signatures_in(answer: dict[str, Any]) -> dict[str, Signature]:
+    """The signatures in a server's metadata, by name; TensorFlow's own are left out, as by `metadata.signatures_of`.
+
+    Args:
+      answer: a `SignatureDefMap` as JSON, which leaves out what is empty.
+    """
+    definitions = answer["signature_def"].items()
+    return {name: _signature(definition) for name, definition in definitions if not name.startswith("__")}
+
+
+def _signature(definition: dict[str, Any]) -> Signature:
+    sides = definition.get("inputs", {}), definition.get("outputs", {})
+    return Signature(*({name: _spec(info) for name, info in side.items()} for side in sides))
+
+
+def _spec(info: dict[str, Any]) -> TensorSpec:
+    kind = info["dtype"]
+    sizes = [int(dim.get("size", 0)) for dim in info.get("tensor_shape", {}).get("dim", [])]
+    return TensorSpec(_FLOATS.get(kind, kind.removeprefix("DT_").lower()), tuple(sizes[1:]))
 
 
 def _reason(error: urllib.error.HTTPError) -> str:

@@ -40,9 +40,11 @@ def main() -> None:
     import asyncio
     import dataclasses
 
-    from tf_pivae.export.serve.server import Settings, serve
+    from tf_pivae.export.serve.server import ServerSettings, serve
 
-    settings = Settings(**{field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(Settings)})
+    settings = ServerSettings(
+        **{field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(ServerSettings)}
+    )
     asyncio.run(serve(settings))
 
 

@@ -18,7 +18,7 @@ from tf_pivae.export.serve.limits import Limits
 from tf_pivae.export.serve.manager import ModelManager
 from tf_pivae.export.serve.proto_tensors import arrays_from_protos, check_size
 from tf_pivae.export.serve.servable import Servable
-from tf_pivae.export.serve.server_metrics import Outcome, ServerMetrics
+from tf_pivae.export.serve.server_metrics import RequestOutcome, ServerMetrics
 
 _PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 _MODEL_SERVICE = "tensorflow.serving.ModelService"
@@ -57,7 +57,7 @@ class GrpcService:
             handlers = {name: self._handler(method) for name, method in methods.items()}
             server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
 
-    def _handler(self, method: Callable[[bytes, Outcome], Awaitable[Message]]) -> grpc.RpcMethodHandler:
+    def _handler(self, method: Callable[[bytes, RequestOutcome], Awaitable[Message]]) -> grpc.RpcMethodHandler:
         async def handle(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> bytes:
             with self._metrics.request("grpc") as outcome:
                 try:
@@ -81,7 +81,7 @@ class GrpcService:
             reason = f"the message did not arrive within {self._patience:g} s."
             raise RequestError("DEADLINE_EXCEEDED", reason) from None
 
-    async def predict(self, body: bytes, outcome: Outcome) -> predict_pb2.PredictResponse:
+    async def predict(self, body: bytes, outcome: RequestOutcome) -> predict_pb2.PredictResponse:
         """`PredictRequest` -> `PredictResponse`."""
         check_size(body, self._limits.rows)
         request = await _off_loop(len(body), _parse, predict_pb2.PredictRequest, body)
@@ -108,7 +108,7 @@ class GrpcService:
         return response
 
     async def get_model_metadata(
-        self, body: bytes, outcome: Outcome
+        self, body: bytes, outcome: RequestOutcome
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """`GetModelMetadataRequest` -> `GetModelMetadataResponse`, the signatures."""
         del outcome
@@ -121,7 +121,9 @@ class GrpcService:
         response.metadata["signature_def"].Pack(signature_def_map(active.servable))
         return response
 
-    async def get_model_status(self, body: bytes, outcome: Outcome) -> get_model_status_pb2.GetModelStatusResponse:
+    async def get_model_status(
+        self, body: bytes, outcome: RequestOutcome
+    ) -> get_model_status_pb2.GetModelStatusResponse:
         """`GetModelStatusRequest` -> `GetModelStatusResponse`."""
         del outcome
         request = _parse_small(get_model_status_pb2.GetModelStatusRequest, body)

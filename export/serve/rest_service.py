@@ -20,7 +20,7 @@ from tf_pivae.export.serve.http_server import read_body
 from tf_pivae.export.serve.json_tensors import arrays_from_json, json_from_arrays, parse_body, unpack
 from tf_pivae.export.serve.limits import Limits
 from tf_pivae.export.serve.manager import ModelManager, Version
-from tf_pivae.export.serve.server_metrics import CONTENT_TYPE, Outcome, ServerMetrics
+from tf_pivae.export.serve.server_metrics import CONTENT_TYPE, RequestOutcome, ServerMetrics
 
 _METRICS = "/monitoring/prometheus/metrics"
 _MODEL = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d{1,19}))?(|/metadata|:predict)")
@@ -61,7 +61,7 @@ class RestService:
                 message = f"{type(error).__name__}: {error}"
         return _json({"error": message}, HTTP_STATUS[outcome.code])
 
-    async def _route(self, request: web.BaseRequest, outcome: Outcome) -> web.Response:
+    async def _route(self, request: web.BaseRequest, outcome: RequestOutcome) -> web.Response:
         if (request.method, request.path) == ("GET", _METRICS):
             body = self._metrics.exposition(self._manager.version().number)
             return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
@@ -81,7 +81,7 @@ class RestService:
             return _json({"model_spec": spec, "metadata": {"signature_def": signatures}})
         return await self._predict(request, active, outcome)
 
-    async def _predict(self, request: web.BaseRequest, active: Version, outcome: Outcome) -> web.Response:
+    async def _predict(self, request: web.BaseRequest, active: Version, outcome: RequestOutcome) -> web.Response:
         body = await read_body(request, self._limits.json_bytes, self._patience)
         encoding = request.headers.get("Content-Encoding", "")
         # In a thread, whatever the size: a body of some KB may be gzip.
@@ -90,7 +90,7 @@ class RestService:
         text = await asyncio.to_thread(json_from_arrays, outputs, by_rows)
         return web.Response(text=text, content_type="application/json")
 
-    def _parse(self, active: Version, body: bytes, encoding: str, outcome: Outcome) -> tuple[str, Outputs, bool]:
+    def _parse(self, active: Version, body: bytes, encoding: str, outcome: RequestOutcome) -> tuple[str, Outputs, bool]:
         body = unpack(body, encoding, self._limits.json_bytes)
         request = parse_body(body, self._limits.json_values)
         name = request.get("signature_name", DEFAULT_SIGNATURE)

@@ -10,7 +10,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from tf_pivae.export.requests import DEFAULT_SIGNATURE, Inputs, Outputs, RequestError, Signature, invalid
-from tf_pivae.export.runtimes import open_runtime
+from tf_pivae.export.runtimes.opening import open_runtime
 from tf_pivae.export.versions import SAVED_MODEL, WARMUP_REQUESTS
 
 
@@ -20,8 +20,8 @@ class Servable:
     Args:
       folder: the version's folder.
       version: its number.
-      runtime: what runs it, one of `runtimes.RUNTIMES`.
-      precision: see `runtimes.load`.
+      runtime: what runs it, one of `opening.RUNTIMES`.
+      precision: see `tf_pivae.export.load`.
     """
 
     def __init__(self, folder: str | Path, version: int, runtime: str = "tensorflow", precision: str = "f32") -> None:

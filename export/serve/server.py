@@ -35,7 +35,7 @@ _AGE_SECONDS = 300.0  # of a connection over gRPC; clients make a new one and do
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class ServerSettings:
     """The flags of `tf_pivae.export.serve`, by their names."""
 
     export_dir: str
@@ -56,7 +56,7 @@ class Settings:
     drain_seconds: float
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: ServerSettings) -> None:
     """Serves until SIGTERM or SIGINT, then finishes what has begun.
 
     Raises:
@@ -128,7 +128,7 @@ def _max_connections(requested: int) -> int:
 
 
 def _batcher_factory(
-    settings: Settings, executor: concurrent.futures.Executor, metrics: ServerMetrics
+    settings: ServerSettings, executor: concurrent.futures.Executor, metrics: ServerMetrics
 ) -> Callable[[Servable, str], Batcher]:
     slots = asyncio.Semaphore(settings.num_batch_threads)
 
@@ -148,7 +148,7 @@ def _batcher_factory(
 
 
 async def _start_grpc(
-    settings: Settings, manager: ModelManager, limits: Limits, connections: int, metrics: ServerMetrics
+    settings: ServerSettings, manager: ModelManager, limits: Limits, connections: int, metrics: ServerMetrics
 ) -> tuple[grpc.aio.Server, int]:
     patience = round(1e3 * settings.patience_seconds)
     calls = 64 * settings.max_batch_size
@@ -179,7 +179,7 @@ async def _start_grpc(
 
 
 async def _start_rest(
-    settings: Settings, manager: ModelManager, limits: Limits, connections: int, metrics: ServerMetrics
+    settings: ServerSettings, manager: ModelManager, limits: Limits, connections: int, metrics: ServerMetrics
 ) -> tuple[web.ServerRunner, int]:
     patience = settings.patience_seconds
     service = RestService(manager, settings.model_name, limits, patience, metrics)

@@ -11,7 +11,7 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
 
-class Outcome:
+class RequestOutcome:
     """How a request ended. A signature is named only once it is known to exist: labels must stay few."""
 
     def __init__(self) -> None:
@@ -41,9 +41,9 @@ class ServerMetrics:
         self._rows.labels(signature).observe(rows)
 
     @contextlib.contextmanager
-    def request(self, protocol: str) -> Iterator[Outcome]:
+    def request(self, protocol: str) -> Iterator[RequestOutcome]:
         """Counts and times a request. The context's value is to be filled in."""
-        outcome = Outcome()
+        outcome = RequestOutcome()
         start = time.perf_counter()
         try:
             yield outcome

@@ -3,6 +3,8 @@
 import concurrent.futures
 import http.server
 import json
+import subprocess
+import sys
 import threading
 import time
 
@@ -10,10 +12,13 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import json_format
 from talking import as_numbers
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2
 
 from tf_pivae.export.client import GrpcClient, RestClient, ServingError
+from tf_pivae.export.client.metadata import signatures_of
+from tf_pivae.export.client.rest_client import signatures_in
 
 SIDE = 512  # Six colour images of this size are more than gRPC's own limit of 4 MiB, and twice that as numbers.
 
@@ -239,3 +244,32 @@ def test_an_answer_that_is_no_json(statuses):
     statuses.answer = 200, "<html>"
     with pytest.raises(ServingError, match="not JSON"):
         RestClient(f"http://127.0.0.1:{statuses.server_port}")
+
+
+def test_rest_needs_neither_tensorflow_nor_the_extra():
+    script = (
+        "import sys\n"
+        "from tf_pivae.export.client import RestClient, ServingError\n"
+        "try: RestClient('http://127.0.0.1:1', max_attempts=1)\n"
+        "except ServingError as error: print(error.code)\n"
+        "names = {'tensorflow', 'tensorflow_serving', 'google.protobuf', 'grpc', 'keras'}\n"
+        "print(sorted(names & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.split("\n")[:2] == ["UNAVAILABLE", "[]"]
+
+
+@pytest.mark.parametrize("with_zeros", [False, True])
+def test_metadata_in_json_and_in_messages_say_the_same(with_zeros):
+    definitions = get_model_metadata_pb2.SignatureDefMap()
+    for dtype in ("half", "float32", "float64", "int32", "int64", "uint8", "string", "bool", "bfloat16"):
+        info = definitions.signature_def["signature"].inputs[dtype]
+        info.dtype = tf.as_dtype(dtype).as_datatype_enum
+        for size in (-1, 0, 3):
+            info.tensor_shape.dim.add(size=size)
+    definitions.signature_def["without_inputs"].outputs["y"].CopyFrom(info)
+    definitions.signature_def["__saved_model_init_op"].outputs["no_type"].name = "init"
+    options = dict(preserving_proto_field_name=True, always_print_fields_with_no_presence=with_zeros)
+    answer = json.loads(json.dumps(json_format.MessageToDict(definitions, **options)))
+    assert signatures_in(answer) == signatures_of(definitions)
+    assert set(signatures_in(answer)) == {"signature", "without_inputs"}

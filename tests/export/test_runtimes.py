@@ -16,7 +16,7 @@ from tf_pivae.errors import UserError
 from tf_pivae.export import load
 from tf_pivae.export.client import ServingError
 from tf_pivae.export.requests import RequestError
-from tf_pivae.export.runtimes import open_runtime
+from tf_pivae.export.runtimes.opening import open_runtime
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/runtimes.md"
 

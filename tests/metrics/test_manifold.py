@@ -6,7 +6,7 @@ import pytest
 from tf_pivae.errors import UserError
 from tf_pivae.metrics import image_scores, manifold, manifold_scores
 from tf_pivae.metrics.extraction import Extraction
-from tf_pivae.metrics.moments import moments_of
+from tf_pivae.metrics.feature_moments import moments_of
 
 
 def gaussian(seed, count, dim=16, scale=1.0):

@@ -10,10 +10,10 @@ import time
 import pytest
 
 from tf_pivae.sweep import launch, runner
-from tf_pivae.sweep.trials import Stage
+from tf_pivae.sweep.trials import TrialStage
 from tf_pivae.sweep.view import view
 
-TRAIN = Stage("train", "train")
+TRAIN = TrialStage("train", "train")
 
 
 @pytest.mark.parametrize(("count", "parallel"), itertools.product((1, 2, 3, 8, 64), (1, 2, 3, 5, 8)))
@@ -103,7 +103,7 @@ def test_only_what_is_left_is_pending(make_trial):
     trials = [make_trial("ends well", seed="0"), make_trial("fails", seed="1"), make_trial("ends well", seed="2")]
     run(trials[:2], launch.LocalLauncher([{}]))
     assert runner.pending(trials, [TRAIN]) == trials[1:]
-    assert runner.pending(trials, [TRAIN, Stage("evaluate fid", "evaluate")]) == trials
+    assert runner.pending(trials, [TRAIN, TrialStage("evaluate fid", "evaluate")]) == trials
 
 
 def test_a_terminal_gets_a_table(make_trial):

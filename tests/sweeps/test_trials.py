@@ -8,10 +8,10 @@ import time
 import pytest
 
 from tf_pivae.errors import UserError
-from tf_pivae.sweep.trials import Record, Stage, Trial, run_trial
+from tf_pivae.sweep.trials import Record, Trial, TrialStage, run_trial
 
-TRAIN = Stage("train", "train")
-EVALUATE = Stage("evaluate fid", "evaluate", ("--metrics=fid",))
+TRAIN = TrialStage("train", "train")
+EVALUATE = TrialStage("evaluate fid", "evaluate", ("--metrics=fid",))
 
 
 def calls(trial):

@@ -1,4 +1,4 @@
-"""The base of this package's bijectors: value and log-det come out of one computation."""
+"""The base of this package's bijectors: value and log-det, the two parts of equation (5), in one computation."""
 
 from typing import Any
 

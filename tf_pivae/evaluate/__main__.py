@@ -7,10 +7,7 @@ it compares two folders of images (--images, --reference_images), or repeats the
 An interrupted evaluation goes on where it stopped.
 """
 
-import math
 import sys
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -21,7 +18,7 @@ from tf_pivae.runs.changes import is_place
 from tf_pivae.system import processor
 
 if TYPE_CHECKING:
-    from tf_pivae.evaluate import image_metrics, results
+    from tf_pivae.evaluate import image_metrics
 
 cli.define_gin_flags()
 flags.adopt_module_key_flags(cli)  # shows them in --help
@@ -101,40 +98,16 @@ def main() -> None:
 
 def _evaluate(settings: "image_metrics.Settings") -> None:
     """Evaluates the run, once or whenever it has a new checkpoint."""
-    from tf_pivae.evaluate import image_metrics, measuring, results
-    from tf_pivae.files import write_atomically
+    from tf_pivae.evaluate import image_metrics, watching
     from tf_pivae.runs.pretrained import check_own
-    from tf_pivae.runs.records import load_evaluation
 
     if not settings.metrics:
         raise UserError(f"--metrics is empty: choose from {', '.join(image_metrics.METRICS)}.")
     check_own(_RUN_DIR.value)
     if _WATCH.value:
-        _watch(_RUN_DIR.value, settings)
+        watching.watch(_RUN_DIR.value, settings, _POLL_SECONDS.value)
     else:
-        earlier = load_evaluation(_RUN_DIR.value)  # A damaged file is reported before the work begins.
-        result = measuring.evaluate_run(_RUN_DIR.value, settings, _STEP.value)
-        _show(_RUN_DIR.value, result)
-        path = Path(_RUN_DIR.value) / "evaluation.json"
-        whole = results.with_earlier(result, earlier)
-        if result.rows or not path.exists():  # Where nothing was computed, earlier numbers stay.
-            write_atomically(path, results.as_json(whole) + "\n")
-        if result.refused:
-            raise UserError("; ".join(result.refused))
-
-
-def _show(run_dir: str, result: "results.Evaluation") -> None:
-    from tf_pivae.evaluate import results
-    from tf_pivae.metrics import describe_groups
-    from tf_pivae.runs.records import load_facts
-
-    if not result.rows:
-        return
-    print(f"{run_dir} at step {result.step}\n{results.table(result.rows)}", flush=True)
-    dimensions = math.prod(load_facts(run_dir)["image_shape"])
-    bits = {row.metric.strip().removeprefix("kl/"): row.value for row in result.rows if row.metric.startswith("  kl/")}
-    if bits:
-        print(describe_groups({name: value * dimensions for name, value in bits.items()}), flush=True)
+        watching.evaluate(_RUN_DIR.value, settings, _STEP.value)
 
 
 def _counts(values: list[str]) -> list[int]:
@@ -142,46 +115,6 @@ def _counts(values: list[str]) -> list[int]:
         return [int(value) for value in values]
     except ValueError:
         raise UserError(f"--real_subsets={','.join(values)}: expected whole numbers.") from None
-
-
-def _watch(run_dir: str, settings: "image_metrics.Settings") -> None:
-    """Evaluates every checkpoint that appears, until that of the last step."""
-    import tensorflow as tf
-
-    from tf_pivae import loading
-    from tf_pivae.evaluate import measuring, results
-    from tf_pivae.files import read_records
-    from tf_pivae.runs.checkpoints import Checkpoints
-
-    log = Path(run_dir) / "evaluations.jsonl"
-    evaluated = {record["step"] for record in read_records(log)}
-    writer = tf.summary.create_file_writer(str(Path(run_dir) / "tensorboard" / "evaluation"))
-    if not (Path(run_dir) / "config.gin").exists():
-        print(f"waiting for a training to begin in {run_dir}", flush=True)  # Or for ever: the name may be misspelt.
-    while not (Path(run_dir) / "config.gin").exists():
-        time.sleep(_POLL_SECONDS.value)
-    last = loading.recipe_of(run_dir).num_steps
-    while last not in evaluated:
-        waiting = [step for step in Checkpoints(Path(run_dir) / "checkpoints").steps() if step not in evaluated]
-        if not waiting:
-            time.sleep(_POLL_SECONDS.value)
-            continue
-        try:
-            result = measuring.evaluate_run(run_dir, settings, waiting[0])
-        except UserError:
-            if waiting[0] in Checkpoints(Path(run_dir) / "checkpoints").steps():
-                raise
-            continue  # The training has dropped this checkpoint meanwhile.
-        _show(run_dir, result)
-        with open(log, "a") as file:
-            file.write(results.as_json(result) + "\n")
-        with writer.as_default(step=result.step):
-            for row in result.rows:
-                tf.summary.scalar(f"evaluation/{row.metric.strip()}", row.value)
-        writer.flush()
-        evaluated.add(result.step)
-        if result.refused:
-            raise UserError("; ".join(result.refused))
 
 
 if __name__ == "__main__":

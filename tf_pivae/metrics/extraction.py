@@ -16,8 +16,8 @@ import numpy as np
 
 from tf_pivae.errors import UserError
 from tf_pivae.files import replacing
+from tf_pivae.metrics.feature_moments import Moments, StreamingMoments
 from tf_pivae.metrics.features import FeatureNetwork, Features
-from tf_pivae.metrics.moments import Moments, StreamingMoments
 from tf_pivae.system.progress import progress_bar
 
 BATCH_SIZE = 100

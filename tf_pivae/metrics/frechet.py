@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tf_pivae.errors import UserError
-from tf_pivae.metrics.moments import Moments, moments_of
+from tf_pivae.metrics.feature_moments import Moments, moments_of
 
 CHOLESKY_LIMIT = 1e-4  # smallest over largest diagonal of a factor; its square is about the condition number's inverse
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_pivae.errors import UserError
-from tf_pivae.metrics.moments import checked_features
+from tf_pivae.metrics.feature_moments import checked_features
 
 NUM_SPLITS = 10  # method.md, section 7; Salimans et al. 2016
 

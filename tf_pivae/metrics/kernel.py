@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_pivae.errors import UserError
-from tf_pivae.metrics.moments import checked_features
+from tf_pivae.metrics.feature_moments import checked_features
 
 NUM_SUBSETS = 100  # Binkowski et al. 2018, section 4
 SUBSET_SIZE = 1000

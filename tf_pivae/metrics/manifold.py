@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_pivae.errors import UserError
-from tf_pivae.metrics.moments import checked_features
+from tf_pivae.metrics.feature_moments import checked_features
 
 PRECISION_RECALL_NEIGHBOURS = 3  # Kynkäänniemi et al. 2019, section 3
 DENSITY_COVERAGE_NEIGHBOURS = 5  # Naeem et al. 2020, section 4

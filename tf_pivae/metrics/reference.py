@@ -12,8 +12,8 @@ import numpy as np
 
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.extraction import BATCH_SIZE, Extraction, Images, extract, load_saved, save_atomically
+from tf_pivae.metrics.feature_moments import Moments
 from tf_pivae.metrics.features import UNVERIFIED, FeatureNetwork
-from tf_pivae.metrics.moments import Moments
 
 FORMAT = 1  # raise it when the meaning of a cached array changes
 

@@ -12,9 +12,9 @@ import numpy as np
 from tf_pivae.errors import UserError
 from tf_pivae.metrics import frechet, inception_scores, kernel, manifold
 from tf_pivae.metrics.extraction import BATCH_SIZE, Extraction, Images, extract
+from tf_pivae.metrics.feature_moments import moments_of
 from tf_pivae.metrics.features import FeatureNetwork
 from tf_pivae.metrics.image_folder import images_from_folder
-from tf_pivae.metrics.moments import moments_of
 
 NEIGHBOURS = {
     "precision": manifold.PRECISION_RECALL_NEIGHBOURS,

@@ -100,7 +100,7 @@ class HierarchicalVAE(keras.Model):
 
         Args:
           y: float32 [B, H, W, C].
-          noise: `RowNoise` of B rows.
+          noise: a `NormalNoise` of B rows.
           labels: int [B] for a class-conditional model.
         """
         groups, mean = self.infer(y, noise, labels)
@@ -207,7 +207,7 @@ class TopDownBlock(TopDownLayers):
           x: float32 [B, H, W, I].
           evidence: the bottom-up part of the posterior, or None.
           z: float32 [B, h, w, latent_channels], the latents themselves, or None.
-          noise: what z is drawn with, such as `RowNoise` of B rows; None where z is given.
+          noise: a `NormalNoise` of B rows that z is drawn with; None where z is given.
           temperature: of p(z): scales its standard deviation.
           labels: int [B] for a class-conditional model.
 

@@ -36,7 +36,7 @@ class Bound(NamedTuple):
     discretisation: tf.Tensor  # [B], -log q(v|x); -D log(num_bins) where q is uniform
 
 
-class Features(NamedTuple):
+class HeadOutput(NamedTuple):
     """Images in the space of the VAE, and the terms of the bound computed on the way there, in nats."""
 
     y: tf.Tensor  # [B, H, W, C]
@@ -98,19 +98,19 @@ class PiVAE(ImageMethods, keras.Model):
 
         Args:
           images: integers [B, H, W, C] in [0, num_bins), any numeric dtype.
-          noise: `RowNoise` of B rows.
+          noise: a `Noise` of B rows.
           training: bool; batch statistics in the flow.
           labels: int [B] for a class-conditional model.
         """
         return self.bound_of_features(self.features(images, noise, training), noise, labels)
 
-    def features(self, images: tf.Tensor, noise: Noise, training: bool = False) -> Features:
-        """The first half of `bound`: `Features`. With batch statistics, each depends on all images."""
+    def features(self, images: tf.Tensor, noise: Noise, training: bool = False) -> HeadOutput:
+        """The first half of `bound`. With batch statistics, each row depends on all images."""
         t, preprocessing_log_det, discretisation = self.dequantization(images, noise=noise)
         y, flow_log_det = self._flow_forward(t, training)
-        return Features(y, flow_log_det, preprocessing_log_det, discretisation)
+        return HeadOutput(y, flow_log_det, preprocessing_log_det, discretisation)
 
-    def bound_of_features(self, features: Features, noise: Noise, labels: tf.Tensor | None = None) -> Bound:
+    def bound_of_features(self, features: HeadOutput, noise: Noise, labels: tf.Tensor | None = None) -> Bound:
         """The second half of `bound`: for each image, a function of that image's features alone."""
         y, flow_log_det, preprocessing_log_det, discretisation = features
         vae = self.vae.bound(y, noise, labels)
@@ -143,7 +143,7 @@ class PiVAE(ImageMethods, keras.Model):
 
         Args:
           images, labels: as for `bound`.
-          noise: as for `bound`, with a method `samples`.
+          noise: a `NoiseStreams` of B rows.
           num_importance_samples: K, an int or a scalar tensor.
         """
         count = tf.convert_to_tensor(num_importance_samples)
@@ -171,7 +171,7 @@ class PiVAE(ImageMethods, keras.Model):
 
         Args:
           images: integers [B, H, W, C] in [0, num_bins), any numeric dtype.
-          noise: `RowNoise` of B rows, for the dequantisation and the posterior.
+          noise: a `Noise` of B rows, for the dequantisation and the posterior.
           labels: int [B] for a class-conditional model.
 
         Returns:
@@ -193,7 +193,7 @@ class PiVAE(ImageMethods, keras.Model):
         z ~ p(z), y ~ N(mu(z), sigma^2), v = preprocessing^-1(f^-1(y)). The flow uses its running averages.
 
         Args:
-          noise: `RowNoise` of B rows.
+          noise: a `NormalNoise` of B rows.
           temperature: float, scales the standard deviations of the priors.
           sample_noise: float, scales the noise of p(y|z); 0 gives its mean.
           labels: int [B] for a class-conditional model.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tf_pivae.paper.numbers import BEYOND, METRICS, REAL_SUBSETS
 
 if TYPE_CHECKING:
-    from tf_pivae.paper.numbers import Row
+    from tf_pivae.paper.numbers import System
 
 
 class Cell(NamedTuple):
@@ -61,7 +61,7 @@ def cell(published: float | None, results: Sequence[dict], approximate: bool = F
     )
 
 
-def row_cells(row: Row, results: Sequence[dict[str, dict]]) -> dict[str, Cell]:
+def row_cells(row: System, results: Sequence[dict[str, dict]]) -> dict[str, Cell]:
     """dict of a metric's name -> `Cell` from the results of every seed (what `RowRun.run` returns)."""
     cells = {
         metric: cell(value, [r[metric] for r in results if metric in r], row.approximate and metric == "bits_per_dim")

@@ -12,7 +12,7 @@ METRICS = {
 BEYOND = {name: name for name in ("precision", "recall", "density", "coverage")}  # Not in the paper.
 
 
-class Row(NamedTuple):
+class System(NamedTuple):
     """One system of a table."""
 
     name: str  # its configuration is gin/paper/NAME.gin; a run of it is shared by the tables
@@ -29,7 +29,7 @@ class Table(NamedTuple):
 
     title: str
     metrics: tuple  # keys of `METRICS`, the table's columns
-    rows: tuple  # of `Row`
+    rows: tuple  # of `System`
 
 
 _SCORES = ("bits_per_dim", "inception_score", "fid")
@@ -37,11 +37,11 @@ _CLASSIFIERS = ("gan_test", "gan_train")
 
 
 def _scores(name, label, *values, **options):
-    return Row(name, label, dict(zip(_SCORES, values, strict=True)), **options)
+    return System(name, label, dict(zip(_SCORES, values, strict=True)), **options)
 
 
 def _classified(name, label, *values):
-    return Row(name, label, dict(zip(_CLASSIFIERS, values, strict=True)))
+    return System(name, label, dict(zip(_CLASSIFIERS, values, strict=True)))
 
 
 _GAN = _scores("gan", "GAN", 7.0, 6.8, 31.4, approximate=True)

@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tf_pivae import cli, configuration
+from tf_pivae import configuration
 from tf_pivae.errors import UserError
 from tf_pivae.files import write_atomically
 from tf_pivae.paper.numbers import BEYOND
 from tf_pivae.system import children
 
 if TYPE_CHECKING:
-    from tf_pivae.paper.numbers import Row
+    from tf_pivae.paper.numbers import System
 
 # Names in evaluation.json.
 _NAMES = {
@@ -95,18 +95,19 @@ class RowRun:
     """One row with one seed.
 
     Args:
-      row: `published.Row`.
+      row: `numbers.System`.
       preset: name of a `Preset`.
       output_dir: DIR of the module's docstring.
       extra_files, gin_params: further gin files, after the preset's, and bindings, of all trainings.
       evaluation: further flags of the evaluate command.
       retry: evaluate again what was refused.
+      import_flags: the --import flags of each part.
       say: a function of a line of text.
     """
 
     def __init__(
         self,
-        row: Row,
+        row: System,
         preset: str,
         seed: int,
         output_dir: str | Path,
@@ -114,6 +115,7 @@ class RowRun:
         gin_params: Sequence[str] = (),
         evaluation: Sequence[str] = (),
         retry: bool = False,
+        import_flags: Sequence[str] = (),
         say: Callable[[str], None] = print,
     ) -> None:
         self.row = row
@@ -121,6 +123,7 @@ class RowRun:
         self.name = row.elsewhere if row.elsewhere and PRESETS[preset].own_data else row.name
         self.directory = Path(output_dir) / "runs" / self.name / f"seed_{seed}"
         self.retry = retry
+        self._import_flags = import_flags
         self.say = lambda text: say(f"{row.label}, seed {seed}: {text}")
         files = [f"--gin_file={file}" for file in [*gin_files(self.name, preset), *extra_files]]
         self._configuration = [*files, f"--gin_param=seed={seed}", *(f"--gin_param={p}" for p in gin_params)]
@@ -163,7 +166,7 @@ class RowRun:
         if self._parts.finished(stage, command) is None:
             self.say(f"training ({stage})")
             children.wait_for_lock(run_dir)
-            error = _run(command)
+            error = _run([*command, *self._import_flags])
             if error:
                 raise Failure(error)
             self._parts.finish(stage, command, {"minutes": _minutes(run_dir)})
@@ -184,7 +187,7 @@ class RowRun:
             self.say(f"evaluating {', '.join(missing)}")
             file = run_dir / "evaluation.json"
             file.unlink(missing_ok=True)
-            error = _run([*command, f"--metrics={','.join(missing)}"])
+            error = _run([*command, f"--metrics={','.join(missing)}", *self._import_flags])
             if not file.exists():
                 raise Failure(error or f"the evaluation wrote no {file}")
             evaluation = json.loads(file.read_text())
@@ -218,7 +221,7 @@ def _run(command):
 
     SIGTERM is handed on, and ends this process when the command has saved and ended. Its messages pass through.
     """
-    arguments = [sys.executable, "-m", *command, *cli.import_flags()]
+    arguments = [sys.executable, "-m", *command]
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, env=children.environment())
     previous = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     error = None

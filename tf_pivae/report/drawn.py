@@ -10,7 +10,7 @@ from tf_pivae import figures
 from tf_pivae.data.arrays import ImageDataset, ImageSplit
 from tf_pivae.metrics import nearest_images
 from tf_pivae.models.pivae import PiVAE
-from tf_pivae.report import latents
+from tf_pivae.report import latent_walks
 from tf_pivae.report.pictures import Picture, encoded, grid
 
 NUM_SAMPLES = 36  # About as many; whole rows where each is of a class.
@@ -88,7 +88,7 @@ def reconstructions(model: PiVAE, test: ImageSplit, seed: int) -> Picture:
 def through_groups(model: PiVAE, seed: int, unused: Collection[str]) -> tuple[Picture, Picture | None]:
     """One latent group a row: those that the model uses, and the `unused` ones apart (None where there are none)."""
     label = 0 if model.num_classes else None
-    names, walk = latents.through_groups(model, _STEPS, seed, label)
+    names, walk = latent_walks.through_groups(model, _STEPS, seed, label)
     rows = walk.reshape(len(names), _STEPS, *walk.shape[1:])
     if len(unused) == len(names):
         unused = ()
@@ -110,11 +110,12 @@ def through_groups(model: PiVAE, seed: int, unused: Collection[str]) -> tuple[Pi
 def through_channels(model: PiVAE, seed: int) -> Picture:
     """The channels of the top latents that change a sample most."""
     label = 0 if model.num_classes else None
-    channels, walk = latents.through_top_channels(model, _WALKS, _STEPS, seed, label)
+    channels, walk = latent_walks.through_top_channels(model, _WALKS, _STEPS, seed, label)
     alt = f"{len(channels)} rows of samples. In each, one channel of the top latents grows from left to right."
     caption = (
-        f"One channel of the top latents a row, from −{latents.TOP_RANGE:g} to {latents.TOP_RANGE:g} standard "
-        f"deviations: those that change this sample most, channels {', '.join(map(str, channels))}.{_of_class(label)}"
+        f"One channel of the top latents a row, from −{latent_walks.TOP_RANGE:g} to {latent_walks.TOP_RANGE:g} "
+        "standard deviations: those that change this sample most, "
+        f"channels {', '.join(map(str, channels))}.{_of_class(label)}"
     )
     return grid(walk, _STEPS, alt, caption, model.num_bins)
 
@@ -126,7 +127,7 @@ def _of_class(label: int | None) -> str:
 def between_samples(model: PiVAE, seed: int) -> Picture:
     """Samples that turn into others."""
     labels = np.arange(_WALKS) % model.num_classes if model.num_classes else None
-    walk = latents.between_samples(model, _WALKS, _STEPS, seed, labels)
+    walk = latent_walks.between_samples(model, _WALKS, _STEPS, seed, labels)
     of_class = "" if labels is None else f" Classes {', '.join(map(str, labels))}."
     alt = f"{_WALKS} rows. In each, one sample turns into another from left to right."
     caption = f"Between two samples: all latents along great circles between two draws of the prior.{of_class}"

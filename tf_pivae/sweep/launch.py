@@ -73,7 +73,7 @@ class LocalLauncher:
         self._pool = concurrent.futures.ThreadPoolExecutor(len(environments))
         self._stop = threading.Event()
 
-    def submit(self, trial: trials.Trial, stages: list[trials.Stage]) -> Any:
+    def submit(self, trial: trials.Trial, stages: list[trials.TrialStage]) -> Any:
         """Starts a trial; returns a handle."""
         return self._pool.submit(self._run, trial, stages)
 
@@ -157,7 +157,7 @@ class RayLauncher:
                 "--gpus_per_trial."
             )
 
-    def submit(self, trial: trials.Trial, stages: list[trials.Stage]) -> Any:
+    def submit(self, trial: trials.Trial, stages: list[trials.TrialStage]) -> Any:
         """Starts a trial; returns a handle."""
         return self._task.remote(trial, stages, self._environment)
 

@@ -22,7 +22,7 @@ _MAX_TICKS = 8
 _LOGARITHMIC_SPAN = 30.0  # largest / smallest from which an axis is logarithmic
 
 
-class Axis(NamedTuple):
+class DrawnAxis(NamedTuple):
     """Where values lie on an axis.
 
     Attributes:
@@ -36,7 +36,7 @@ class Axis(NamedTuple):
     ticks: list[tuple[float, str]]
 
 
-def axis(title: str, values: Sequence) -> Axis:
+def axis(title: str, values: Sequence) -> DrawnAxis:
     """Lays out one axis.
 
     Numbers lie in proportion, or on a logarithmic scale where they are positive and span a factor of 30; anything else
@@ -52,7 +52,7 @@ def axis(title: str, values: Sequence) -> Axis:
     distinct = sorted(set(values))
     if not numeric:
         places = {value: (i + 0.5) / len(distinct) for i, value in enumerate(distinct)}
-        return Axis(title, [places[value] for value in values], [(places[value], value) for value in distinct])
+        return DrawnAxis(title, [places[value] for value in values], [(places[value], value) for value in distinct])
     low = distinct[0]
     high = distinct[-1]
     logarithmic = low > 0 and high >= _LOGARITHMIC_SPAN * low
@@ -70,7 +70,9 @@ def axis(title: str, values: Sequence) -> Axis:
         marked = [low * (high / low) ** (i / 4) for i in range(5)]
     else:
         marked = [low + (high - low) * i / 4 for i in range(5)]
-    return Axis(title, [place(value) for value in values], list(zip(map(place, marked), _labels(marked), strict=True)))
+    return DrawnAxis(
+        title, [place(value) for value in values], list(zip(map(place, marked), _labels(marked), strict=True))
+    )
 
 
 def _labels(numbers):
@@ -84,11 +86,11 @@ def _labels(numbers):
     return labels
 
 
-def parallel_coordinates(axes: Sequence[Axis], shades: Sequence[float], title: str, note: str = "") -> Image.Image:
+def parallel_coordinates(axes: Sequence[DrawnAxis], shades: Sequence[float], title: str, note: str = "") -> Image.Image:
     """Draws the picture.
 
     Args:
-      axes: list of `Axis`, from left to right.
+      axes: list of `DrawnAxis`, from left to right.
       shades: of each trial, 0 (best) to 1 (worst): its line's colour; the best lie on top.
       title, note: lines of text above.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from tf_pivae import configuration, loading
 from tf_pivae.errors import UserError
 from tf_pivae.sweep import names, results, space
-from tf_pivae.sweep.trials import Stage, Trial
+from tf_pivae.sweep.trials import Trial, TrialStage
 
 
 def plan(
@@ -58,10 +58,10 @@ def plan(
     return configurations
 
 
-def stages(metrics: Sequence[str], flags: Sequence[str] = ()) -> list[Stage]:
+def stages(metrics: Sequence[str], flags: Sequence[str] = ()) -> list[TrialStage]:
     """What is run for every trial: the training, and an evaluation if there are `metrics`; with `flags` both."""
-    training = [Stage("train", "train", tuple(flags))]
+    training = [TrialStage("train", "train", tuple(flags))]
     if not metrics:
         return training
     listed = ",".join(metrics)
-    return [*training, Stage(f"evaluate {listed}", "evaluate", (f"--metrics={listed}", *flags))]
+    return [*training, TrialStage(f"evaluate {listed}", "evaluate", (f"--metrics={listed}", *flags))]

@@ -15,7 +15,7 @@ from tf_pivae.errors import UserError
 from tf_pivae.sweep.trials import FAILED, FINISHED, RUNNING, STOPPED, WAITING
 
 if TYPE_CHECKING:
-    from tf_pivae.sweep.trials import Stage, Trial
+    from tf_pivae.sweep.trials import Trial, TrialStage
 
 _POLL_SECONDS = 0.5
 
@@ -40,20 +40,20 @@ def hold(sweep_dir: str | Path) -> Iterator[None]:
         ) from error
 
 
-def pending(trials: Iterable[Trial], commands: list[Stage]) -> list[Trial]:
+def pending(trials: Iterable[Trial], commands: list[TrialStage]) -> list[Trial]:
     """The trials that have something left to do."""
     return [trial for trial in trials if any(stage.name not in trial.read().done for stage in commands)]
 
 
 def run_all(
-    trials: Iterable[Trial], waiting: list[Trial], commands: list[Stage], launcher: Any, display: Any
+    trials: Iterable[Trial], waiting: list[Trial], commands: list[TrialStage], launcher: Any, display: Any
 ) -> int | None:
     """Runs the waiting trials, `launcher.max_parallel` at a time; returns the signal that stopped it, or None.
 
     Args:
       trials: all trials, as the view lists them.
       waiting: those to run.
-      commands: `Stage`s of every trial.
+      commands: `TrialStage`s of every trial.
       launcher: `LocalLauncher` or `RayLauncher`.
       display: an object with `update(records)`, see `view`.
     """

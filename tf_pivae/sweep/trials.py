@@ -45,7 +45,7 @@ class Record:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class TrialStage:
     """A command of the program, run on a trial's folder.
 
     Attributes:
@@ -114,13 +114,13 @@ class Trial:
 
 
 def run_trial(
-    trial: Trial, stages: Sequence[Stage], environment: dict[str, str], stopped: Callable[[], bool] = lambda: False
+    trial: Trial, stages: Sequence[TrialStage], environment: dict[str, str], stopped: Callable[[], bool] = lambda: False
 ) -> Record:
     """Runs the stages of a trial that are not done yet, each a process; returns its `Record`.
 
     Args:
       trial: `Trial`, its folder claimed.
-      stages: `Stage`s in order; one that fails ends the trial.
+      stages: `TrialStage`s in order; one that fails ends the trial.
       environment: dict of variables beside this process's own.
       stopped: a function; once true, the running process gets SIGTERM, saves and ends, and no other is started.
     """

@@ -16,7 +16,7 @@ _STYLES = {RUNNING: "bold", FINISHED: "green", FAILED: "red", STOPPED: "yellow",
 _MOST_ROWS = 30
 
 
-def view(num_steps: dict[Trial, int], stream: TextIO | None = None) -> Lines | Table:
+def view(num_steps: dict[Trial, int], stream: TextIO | None = None) -> Lines | LiveTable:
     """A context manager with a method `update(trials, records)`: a table, or lines where there is no terminal.
 
     Args:
@@ -24,7 +24,7 @@ def view(num_steps: dict[Trial, int], stream: TextIO | None = None) -> Lines | T
       stream: text file; None is stdout.
     """
     stream = stream or sys.stdout
-    return Table(num_steps, stream) if stream.isatty() else Lines(num_steps, stream)
+    return LiveTable(num_steps, stream) if stream.isatty() else Lines(num_steps, stream)
 
 
 def summary(records: dict[Trial, Record]) -> str:
@@ -69,7 +69,7 @@ class Lines:
         pass
 
 
-class Table:
+class LiveTable:
     """A table that is redrawn in place: the running trials, then those that ended."""
 
     def __init__(self, num_steps: dict[Trial, int], stream: TextIO) -> None:
@@ -96,7 +96,7 @@ class Table:
             table.caption = f"and {len(rows) - _MOST_ROWS} more; {table.caption}"
         self._live.update(table, refresh=True)
 
-    def __enter__(self) -> Table:
+    def __enter__(self) -> LiveTable:
         self._live.start()
         return self
 

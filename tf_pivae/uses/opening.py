@@ -112,11 +112,11 @@ def log_mean(log_weights: np.ndarray) -> Measured:
 
 
 def _exported(folder, batch_size):
-    from tf_pivae import export
+    from tf_pivae.export.runtimes.local_model import load
     from tf_pivae.loading import register
 
     register()  # What the card's configuration names.
-    model = export.load(folder, batch_size=batch_size)
+    model = load(folder, batch_size=batch_size)
     path = model.folder / MODEL_CARD
     try:
         card = read_json(path)

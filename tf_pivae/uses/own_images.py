@@ -17,7 +17,7 @@ _NO_CLASSES = "this model is not class-conditional"
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class OwnImage:
     """What may become an image.
 
     Attributes:
@@ -31,7 +31,7 @@ class Entry:
     label: int | None = None
 
 
-def entries(path: str | Path, preparation: Preparation) -> Iterator[Entry]:
+def entries(path: str | Path, preparation: Preparation) -> Iterator[OwnImage]:
     """All of a source's, in a fixed order; memory holds one of them, or a slab of rows.
 
     Args:
@@ -76,11 +76,11 @@ def _files(root, preparation):
     channels = preparation.image_shape[2]
     for entry in image_files.walk(root):
         if isinstance(entry, image_files.ImageFile):
-            yield Entry(
+            yield OwnImage(
                 printable(entry.relative), lambda path=entry.path: preparation(image_files.decode(path, channels))
             )
         else:
-            yield Entry(printable(entry.relative), _refusal(entry.reason))
+            yield OwnImage(printable(entry.relative), _refusal(entry.reason))
 
 
 def _refusal(reason):
@@ -97,7 +97,7 @@ def _rows(path, preparation):
         for pixels in slab.reshape(len(slab), *part.images.image_shape):
             i = next(row)
             label = None if part.labels is None else int(part.labels[i])
-            yield Entry(f"{printable(path.name)}[{i}]", lambda row=pixels: preparation(row, num_bins), label)
+            yield OwnImage(f"{printable(path.name)}[{i}]", lambda row=pixels: preparation(row, num_bins), label)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Batch:
 
 
 def batches(
-    files: Iterator[Entry], size: int, image_shape: Sequence[int], num_classes: int = 0, label: int | None = None
+    files: Iterator[OwnImage], size: int, image_shape: Sequence[int], num_classes: int = 0, label: int | None = None
 ) -> Iterator[Batch]:
     """Reads entries, so many at a time.
 

@@ -119,7 +119,7 @@ def _reference(
     return reference(values)
 
 
-def _held_out_entries(model: Density, count: int) -> Iterator[own_images.Entry]:
+def _held_out_entries(model: Density, count: int) -> Iterator[own_images.OwnImage]:
     """The first images of the test split that the model was trained beside."""
     from tf_pivae.uses.held_out import known_dataset
 
@@ -129,11 +129,11 @@ def _held_out_entries(model: Density, count: int) -> Iterator[own_images.Entry]:
         raise UserError(f"no held-out images to compare with: {str(error).rstrip('.')}; give --held_out.") from error
     for i in range(len(split)):
         label = None if split.labels is None else int(split.labels[i])
-        yield own_images.Entry("held out", functools.partial(np.asarray, split.images[i]), label)
+        yield own_images.OwnImage("held out", functools.partial(np.asarray, split.images[i]), label)
 
 
 def _batches(
-    model: Density, entries: Iterator[own_images.Entry], label: int | None, size: int
+    model: Density, entries: Iterator[own_images.OwnImage], label: int | None, size: int
 ) -> Iterator[own_images.Batch]:
     return own_images.batches(entries, size, model.prepare.image_shape, model.facts["num_classes"], label)
 

@@ -143,7 +143,7 @@ def _write(
     return loaded
 
 
-def _names(some: list[own_images.Entry], first: int, group: int, per_group: int) -> list[str]:
+def _names(some: list[own_images.OwnImage], first: int, group: int, per_group: int) -> list[str]:
     if group == 1:
         return [image_outputs.file_name(first + i, Path(entry.name).stem) for i, entry in enumerate(some)] * per_group
     indices = range(first // group * per_group, (first + len(some)) // group * per_group)

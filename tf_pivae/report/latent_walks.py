@@ -12,13 +12,13 @@ import tensorflow as tf
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.noise import RowNoise
 
-Noise = dict[str, tf.Tensor]  # tag ("latents/GROUP") -> float32 [B, *shape]
+NoiseByTag = dict[str, tf.Tensor]  # tag ("latents/GROUP") -> float32 [B, *shape]
 
 TOP_RANGE = 2.0  # Standard deviations of the prior to either side.
 
 
-class FixedNoise:
-    """Noise that is given rather than drawn, with the interface of `RowNoise` that sampling needs.
+class GivenNoise:
+    """Noise that is given rather than drawn, a `NormalNoise`.
 
     Args:
       values: dict of tag -> float32 [B, *shape].
@@ -32,28 +32,28 @@ class FixedNoise:
         return tf.ensure_shape(self.values[tag], [None, *shape])
 
 
-class _Recorded:
-    """Draws from a `RowNoise` and keeps what it drew, so that no one else needs to know tags and shapes."""
+class RecordedNoise:
+    """A `NormalNoise` that keeps what it draws, so that no one else needs to know tags and shapes."""
 
     def __init__(self, noise: RowNoise) -> None:
         self._noise = noise
-        self.values: Noise = {}
+        self.values: NoiseByTag = {}
 
     def normal(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
         self.values[tag] = self._noise.normal(tag, shape)
         return self.values[tag]
 
 
-def prior_noise(model: PiVAE, count: int, seed: int, labels: np.ndarray | None = None) -> Noise:
+def prior_noise(model: PiVAE, count: int, seed: int, labels: np.ndarray | None = None) -> NoiseByTag:
     """The noise of the samples 0 ... count - 1 of `model.sample`: dict of tag ("latents/GROUP") -> float32 [B, ...]."""
-    recorded = _Recorded(RowNoise(seed, count))
+    recorded = RecordedNoise(RowNoise(seed, count))
     model.vae.sample_mean(recorded, labels=labels)
     return recorded.values
 
 
 def decode_noise(model: PiVAE, values: Mapping[str, tf.Tensor], labels: np.ndarray | None = None) -> np.ndarray:
     """Images of given prior noise, without the noise of p(y|z): uint8 [B, H, W, C]."""
-    mean = model.vae.sample_mean(FixedNoise(values), labels=labels)
+    mean = model.vae.sample_mean(GivenNoise(values), labels=labels)
     return model.to_uint8(model.to_image_space(mean)).numpy()
 
 

@@ -8,7 +8,7 @@ from tf_pivae.export.requests import Inputs, Outputs, RequestError, Signature, T
 
 
 class TensorFlowRuntime:
-    """See `runtimes.Runtime`.
+    """See `opening.Runtime`.
 
     Args:
       folder: a version's.

@@ -46,7 +46,7 @@ message_type { name: "Dim" field { name: "size" number: 1 type: TYPE_INT64 label
 
 
 class OpenVINORuntime:
-    """See `runtimes.Runtime`. A signature is compiled when it is first run.
+    """See `opening.Runtime`. A signature is compiled when it is first run.
 
     It is compiled for 1 row, computed by all threads, and for `_ROWS`, several of these at a time: for a fixed number
     of rows a graph takes half of the time, or less, that it takes for any number. What is sent is cut into such parts.

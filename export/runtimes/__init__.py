@@ -1,0 +1,1 @@
+"""An export in this process: what runs it, and the clients' methods of it."""
