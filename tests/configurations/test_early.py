@@ -7,7 +7,7 @@ import gin
 import pytest
 
 from tf_pivae import configuration, loading
-from tf_pivae.configuration import early, messages, parsing
+from tf_pivae.configuration import early, parsing, registry
 from tf_pivae.errors import UserError, first_line
 
 
@@ -76,7 +76,7 @@ def test_every_name_that_is_registered_is_known():
     assert ours
     for name in ours:
         assert name in known
-        assert known[name] is None or known[name] == messages.parameters(name)
+        assert known[name] is None or known[name] == list(registry.parameters(name))
 
 
 def test_tensorflow_is_not_imported_for_it():
