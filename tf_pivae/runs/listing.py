@@ -67,7 +67,7 @@ def entry(path: Path) -> Entry:
     about = [*files_below(path)]
     return Entry(
         path=path,
-        state="running" if _is_locked(path) else "damaged" if damaged else state,
+        state="running" if is_locked(path) else "damaged" if damaged else state,
         step=step,
         num_steps=num_steps,
         bits_per_dim=_number(scores.get("bits/dim, K=1", held_out)),
@@ -81,7 +81,7 @@ def _number(value: object) -> float | None:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def _is_locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether a process is training there."""
     try:
         lock = os.open(path / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
