@@ -13,15 +13,7 @@ import tensorflow as tf
 
 from tf_pivae.errors import UserError, first_line, missing_setting
 from tf_pivae.system.memory import physical_memory
-
-# What the loss of another worker looks like: `workers.Workers.watched` deals with it.
-_FROM_OTHER_WORKERS = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.InternalError,
-    tf.errors.DeadlineExceededError,
-)
+from tf_pivae.training.workers import CONNECTION_ERRORS
 
 
 @contextlib.contextmanager
@@ -32,7 +24,7 @@ def explained(problem: str) -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, *_FROM_OTHER_WORKERS):
+    except (UserError, *CONNECTION_ERRORS):  # `Workers.watched` deals with these.
         raise
     except Exception as error:  # A wrong type may fail anywhere below, in any way.
         if os.environ.get("TF_PIVAE_DEBUG"):

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tf_pivae.errors import UserError, WorkerLost, first_line
 from tf_pivae.training.stopping import Stopping
 
-_CONNECTION_ERRORS = (
+CONNECTION_ERRORS = (  # What the loss of another worker looks like.
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
@@ -106,7 +106,7 @@ class Workers:
                 self._sum([tf.constant(1)])
             # The first to leave may break a connection on which another still waits for its answer. So nobody leaves
             # before all have come through the exchange above, and what breaks in this one is of no consequence.
-            with contextlib.suppress(*_CONNECTION_ERRORS):
+            with contextlib.suppress(*CONNECTION_ERRORS):
                 self._sum([tf.constant(1)])
 
     def share(self, variables: Iterable) -> None:
@@ -157,7 +157,7 @@ class _Watched:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not self._is_alone and isinstance(error, _CONNECTION_ERRORS):
+        if not self._is_alone and isinstance(error, CONNECTION_ERRORS):
             raise WorkerLost(
                 f"another worker is gone ({first_line(error)[:200]}). Nothing of the unfinished step is kept: "
                 "start the same command again on every worker, and they go on from the last checkpoint."
