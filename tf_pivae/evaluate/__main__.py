@@ -148,7 +148,6 @@ def _watch(run_dir: str, settings: "image_metrics.Settings") -> None:
     """Evaluates every checkpoint that appears, until that of the last step."""
     import tensorflow as tf
 
-    from tf_pivae import loading
     from tf_pivae.evaluate import measuring, results
     from tf_pivae.files import read_records
     from tf_pivae.runs.checkpoints import Checkpoints
