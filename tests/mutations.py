@@ -419,8 +419,8 @@ MUTATIONS = [
     Mutation(
         "adversarial gradient let into the head",
         "tf_pivae/training/trainer.py",
-        "return [id(variable) not in head for variable in self.generator_variables]",
-        "return [True for variable in self.generator_variables]",
+        "return [variable for variable in self.generator_variables if id(variable) not in head]",
+        "return self.generator_variables",
         "tests/training/test_step.py",
     ),
     Mutation(

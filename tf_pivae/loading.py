@@ -134,7 +134,7 @@ def load_with_step(
     problem = f"{path} describes no model for images of {facts['image_shape']}"
     limit = min(physical_memory(), _SLACK + 2 * of_run(path.parent, step).most_bytes())
     with _naming(path), explained(problem), bounded_variables(limit, "twice what its checkpoints hold"):
-        model = recipe.model(image_shape=facts["image_shape"], num_classes=facts["num_classes"])
+        model = recipe.build_model(facts["image_shape"], facts["num_classes"])
     return model, restore_model(run_dir, model, step, moving_average)
 
 

@@ -39,7 +39,9 @@ class ServedModel:
       max_batch_size: rows of a request, and of requests that are joined.
     """
 
-    def __init__(self, export_dir: str, runtime: str = "tensorflow", precision: str = "f32", max_batch_size: int = 64):
+    def __init__(
+        self, export_dir: str, runtime: str = "tensorflow", precision: str = "f32", max_batch_size: int = 64
+    ) -> None:
         model = open_runtime(newest(export_dir), runtime, precision)
         self._signatures = model.signatures
         self._limits = limits_of(model.signatures, max_batch_size, _MAX_BYTES)

@@ -7,7 +7,7 @@ import gin
 import pytest
 
 from tf_pivae import configuration, loading
-from tf_pivae.configuration import early, messages, parsing
+from tf_pivae.configuration import early, parsing, registry
 from tf_pivae.errors import UserError, first_line
 
 
@@ -76,7 +76,7 @@ def test_every_name_that_is_registered_is_known():
     assert ours
     for name in ours:
         assert name in parameters_of
-        assert parameters_of[name] is None or parameters_of[name] == messages.parameters(name)
+        assert parameters_of[name] is None or parameters_of[name] == list(registry.parameters(name))
 
 
 def test_tensorflow_is_not_imported_for_it():

@@ -42,6 +42,7 @@ def _run(folder, name, steps, offset, **changes):
         config=f"num_steps = 100\nRealNVP.width = {int(8 + offset)}\ntrain.num_steps = %num_steps\n",
         num_steps=100,
         batch_size=16,
+        adversary=False,
         metrics=metrics,
         evaluation=evaluation,
         evaluations=[],

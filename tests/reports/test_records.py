@@ -15,6 +15,7 @@ from tf_pivae.errors import UserError
 from tf_pivae.files import read_records
 from tf_pivae.report import configuration, curves, drawn, evaluations, hardware, pictures
 from tf_pivae.report import run as run_records
+from tf_pivae.runs import recorded
 
 
 def test_bindings_are_those_that_gin_reads(tiny):
@@ -27,7 +28,7 @@ def test_bindings_are_those_that_gin_reads(tiny):
             name = selector.rsplit(".", 1)[-1]
             for parameter, value in parameters.items():
                 expected[f"{name}.{parameter}"] = value
-    actual = configuration.bindings(text)
+    actual = recorded.bindings(text)
     assert actual["residual_vae.widths"].count(",") == 49
     constants = {n: v for n, v in expected.items() if isinstance(v, int | float | bool | tuple | type(None))}
     constants = {n: v for n, v in constants.items() if n in actual}
@@ -35,9 +36,9 @@ def test_bindings_are_those_that_gin_reads(tiny):
     for name, value in constants.items():
         assert eval(actual[name], {}) == value, name
     assert actual["num_steps"] == "12"
-    assert configuration.setting(text, "train.num_steps") == "12"
-    assert configuration.setting(text, "PiVAE.flow") == "@RealNVP"
-    assert configuration.setting(text, "PiVAE.nothing") is None
+    assert recorded.setting(text, "train.num_steps") == "12"
+    assert recorded.setting(text, "PiVAE.flow") == "@RealNVP"
+    assert recorded.setting(text, "PiVAE.nothing") is None
 
 
 def test_differences_are_between_any_two():

@@ -20,7 +20,7 @@ def test_each_start_is_noted_once(tmp_path):
     """Starts whose steps were lost to a crash before the next checkpoint are forgotten, like their metrics."""
     assert load_environments(tmp_path) == []
     for from_step in (0, 40, 80, 40):
-        recorder = Recorder(tmp_path, 1)
+        recorder = Recorder(tmp_path, 1, [])
         recorder.claim({})
         recorder.start(from_step, 100, 8)
         recorder.close()

@@ -10,6 +10,7 @@ from small_trainer import small_images, small_model
 
 from tf_pivae.data.arrays import ImageSplit
 from tf_pivae.errors import UserError
+from tf_pivae.training.recipe import Recipe
 from tf_pivae.training.recorder import Recorder
 from tf_pivae.training.validation import Validation
 
@@ -79,7 +80,7 @@ class _Given:
 
 def _validate(run_dir, first, scores):
     """Scores of steps from `first` on, by a run that goes on from the step before; returns what is kept after each."""
-    recorder = Recorder(run_dir, 2)
+    recorder = Recorder(run_dir, 2, Recipe.loggers)
     best_steps = []
     recorder.claim({})
     recorder.start(first - 1, 100, 1)

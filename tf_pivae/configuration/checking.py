@@ -6,7 +6,7 @@ import gin.config
 
 from tf_pivae import values
 from tf_pivae.configurable import impossible
-from tf_pivae.configuration import messages
+from tf_pivae.configuration import messages, registry
 from tf_pivae.data.arrays import ImageDataset
 from tf_pivae.errors import UserError
 
@@ -36,12 +36,12 @@ def check(mentioned: set[str]) -> None:
     used = macros(gin.config._CONFIG)
     defined = {scope for scope, selector in gin.config._CONFIG if selector == _MACRO}
     for name in sorted(defined - used - mentioned):
-        raise UserError(messages.macro(name, used, messages.registered(), messages.configured_names()))
+        raise UserError(messages.macro(name, used, registry.registered(), messages.configured_names()))
     for name in sorted(used - defined):
         raise UserError(f"the macro {name!r} has no value: add --gin_param={name}=...")
     resolved: dict[str, Any] = {}
     for (_, selector), bindings in gin.config._CONFIG.items():
-        wrapped = gin.config._REGISTRY[selector].wrapped
+        wrapped = registry.find(selector).wrapped
         for parameter, bound in bindings.items():
             hint = values.hints(wrapped).get(parameter)
             name = f"{selector.rsplit('.', 1)[-1]}.{parameter}"

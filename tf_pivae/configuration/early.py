@@ -13,7 +13,7 @@ from typing import Any
 
 from gin import config_parser
 
-from tf_pivae.configuration import messages, parsing
+from tf_pivae.configuration import messages, parsing, registry
 from tf_pivae.errors import UserError
 from tf_pivae.files import read_text
 
@@ -44,7 +44,7 @@ class _Reader(config_parser.ParserDelegate):
     """Reads gin text without binding anything; references become None."""
 
     def __init__(self) -> None:
-        self.parameters_of: _ParameterNames = {**_keras_names(), **_names(), **messages.registered()}
+        self.parameters_of: _ParameterNames = {**_keras_names(), **_names(), **registry.registered()}
         self.defined: set[str] = set()  # macros
         self.used: set[str] = set()
         self.configured: set[str] = set()  # names of configurables

@@ -1,13 +1,12 @@
 """One line for what is wrong with a configuration, with the nearest right names."""
 
 import difflib
-import inspect
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import gin
-import gin.config
 
+from tf_pivae.configuration import registry
 from tf_pivae.errors import sentence
 
 
@@ -24,7 +23,7 @@ def explain(error: Exception, origin: str, line: int | None = None) -> str:
         return unknown(name[1])
     parameter = re.search(r"Configurable '([\w.]+)' doesn't have a parameter named '([\w.]+)'", message)
     if parameter:
-        return no_parameter(parameter[1], parameter[2], parameters(parameter[1]))
+        return no_parameter(parameter[1], parameter[2], list(registry.parameters(parameter[1])))
     message = re.sub(
         r"malformed node or string.*",
         "it is not a value: a number, a string, a list, @NAME or %NAME is needed.",
@@ -36,7 +35,7 @@ def explain(error: Exception, origin: str, line: int | None = None) -> str:
 
 def unknown(name: str, names: Sequence[str] | None = None) -> str:
     """The line for a name that nothing is registered under; `names` are those there are, gin's by default."""
-    hint = did_you_mean(name, configurable_names() if names is None else names)
+    hint = did_you_mean(name, registry.names() if names is None else names)
     return f"no configurable named {name!r}{hint} To use one of your own, add --import=ITS_MODULE."
 
 
@@ -67,25 +66,9 @@ def macro(name: str, used: set[str], parameters_of: Mapping[str, Sequence[str]],
     return f"nothing uses the macro {name!r}{hint}"
 
 
-def configurable_names() -> list[str]:
-    """Names of all that is registered, without modules."""
-    return sorted(selector.rsplit(".", 1)[-1] for selector in gin.config._REGISTRY._selector_map)
-
-
-def parameters(selector: str) -> list[str]:
-    """Names of the parameters that a configurable takes."""
-    configurable = gin.config._REGISTRY.get_match(selector)
-    return [] if configurable is None else list(inspect.signature(configurable.wrapped).parameters)
-
-
-def registered() -> dict[str, list[str]]:
-    """All that is registered with gin, and the parameters of each."""
-    return {name: parameters(name) for name in configurable_names()}
-
-
 def configured_names() -> set[str]:
     """Names of the configurables that stand in the configuration."""
-    return set(re.findall(r"\w+", text())) & set(configurable_names())
+    return set(re.findall(r"\w+", text())) & set(registry.names())
 
 
 def _owners(parameter: str, parameters_of: Mapping[str, Sequence[str]], configured: Collection[str]) -> list[str]:

@@ -14,7 +14,7 @@ import gin
 import gin.config
 from gin import config_parser
 
-from tf_pivae.configuration import checking, messages
+from tf_pivae.configuration import checking, messages, registry
 from tf_pivae.errors import UserError
 from tf_pivae.files import read_text
 
@@ -133,7 +133,7 @@ def read(source: str, origin: str, depth: int | None = None) -> set[str]:
                     gin.bind_parameter((scope, selector, name) if name else macro, value)
                     macros |= checking.macros(value)
                 case config_parser.BlockDeclaration(_, selector, _):
-                    if gin.config._REGISTRY.get_match(selector) is None:
+                    if registry.find(selector) is None:
                         raise UserError(messages.unknown(selector))
                 case config_parser.IncludeStatement(name, _) if depth is not None:
                     macros |= _read_file(name, depth + 1)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import gin
 import gin.config
 
-from tf_pivae.configuration import checking, parsing
+from tf_pivae.configuration import checking, parsing, registry
 from tf_pivae.errors import UserError
 from tf_pivae.files import read_text
 
@@ -41,18 +41,20 @@ class Snapshot:
             yield
 
     def value(self, binding: str) -> Any:
-        """What a binding such as "train.model" stands for; a function works with this configuration, whenever called.
+        """What a setting such as "train.model" is: what is bound to it, or else its default.
+
+        A function works with this configuration, whenever called.
 
         Nothing else of the configuration is looked at or called.
 
         Raises:
-          KeyError: it is not bound.
+          KeyError: it is neither bound nor has a default.
         """
         with self.active():
             try:
                 value = copy.deepcopy(gin.query_parameter(binding))  # gin resolves references in copies.
             except ValueError:
-                raise KeyError(binding) from None
+                value = registry.default(binding)
         return self._configured(value) if callable(value) else value
 
     def build(self, kind: Callable[[], T]) -> T:

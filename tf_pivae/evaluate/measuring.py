@@ -29,6 +29,7 @@ from tf_pivae.models.pivae import PiVAE
 from tf_pivae.runs import records
 from tf_pivae.training.workers import local_strategy
 
+_BATCH = 100  # Samples at a time.
 _MASS_SAMPLES = 1000  # From which the mass outside of all images is estimated.
 _log = logging.getLogger(__name__)
 
@@ -224,23 +225,22 @@ def _digest(images: np.ndarray) -> str:
     return f"{'x'.join(map(str, images.shape[1:]))} {hashlib.sha256(probes).hexdigest()[:16]}"
 
 
-def sampler(
-    model: PiVAE, count: int, seed: int, labels: np.ndarray | None = None, batch_size: int = 100
-) -> Callable[[int], Iterator[np.ndarray]]:
+def sampler(model: PiVAE, count: int, seed: int, labels: np.ndarray | None) -> Callable[[int], Iterator[np.ndarray]]:
     """A function of the number of samples already drawn that yields the rest in batches, for `metrics.extract`.
+
+    They are uint8 [B, H, W, C] on the full scale, whatever the model's levels.
 
     Args:
       count: int, samples in all.
       seed: int; sample i is a function of it and of i.
       labels: int [count] for a class-conditional model.
-      batch_size: samples at a time, which are uint8 [B, H, W, C] on the full scale whatever the model's levels.
     """
 
     def batches(start: int) -> Iterator[np.ndarray]:
-        for first in range(start, count, batch_size):
-            size = min(batch_size, count - first)
+        for first in range(start, count, _BATCH):
+            size = min(_BATCH, count - first)
             batch_labels = None if labels is None else labels[first : first + size]
-            images = model.sample(size, seed, labels=batch_labels, batch_size=batch_size, first_row=first)
+            images = model.sample(size, seed, labels=batch_labels, batch_size=_BATCH, first_row=first)
             yield figures.full_scale(images, model.num_bins)
 
     return batches

@@ -74,7 +74,17 @@ def plain_vae(
         num_classes,
     )
     return _hierarchy(
-        image_shape, up, down, stem, top, False, latent_channels, posterior, upsampling, num_classes, call_block
+        image_shape,
+        up=up,
+        down=down,
+        stem=stem,
+        top=top,
+        residual=False,
+        latent_channels=latent_channels,
+        posterior=posterior,
+        upsampling=upsampling,
+        num_classes=num_classes,
+        call_block=call_block,
     )
 
 
@@ -111,12 +121,23 @@ def residual_vae(
         MapTop, divisible_sides(image_shape, len(widths) - 1, "fewer `widths`"), top_channels, widths[-1], num_classes
     )
     return _hierarchy(
-        image_shape, blocks, blocks, stem, top, True, latent_channels, posterior, upsampling, num_classes, call_block
+        image_shape,
+        up=blocks,
+        down=blocks,
+        stem=stem,
+        top=top,
+        residual=True,
+        latent_channels=latent_channels,
+        posterior=posterior,
+        upsampling=upsampling,
+        num_classes=num_classes,
+        call_block=call_block,
     )
 
 
 def _hierarchy(
     image_shape: Sequence[int],
+    *,
     up: Sequence[tuple[int, bool]],
     down: Sequence[tuple[int, bool]],
     stem: Callable[..., keras.layers.Layer],

@@ -95,11 +95,10 @@ def _write(run_dir: str | Path, output: Path, step: int | str | None, name: str)
 
 def _critic(run_dir: Path, step: int) -> Critic | None:
     """The critic of a run as it was at a step; None where it has none."""
-    recipe = loading.recipe_of(run_dir)
-    if recipe.critic is None:
-        return None
     facts = records.load_facts(run_dir)
-    critic = recipe.critic(num_classes=facts["num_classes"])
+    critic = loading.recipe_of(run_dir).build_critic(facts["num_classes"])
+    if critic is None:
+        return None
     critic.build(facts["image_shape"])
     return critic if restore_critic(run_dir, critic, step) is None else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tf_pivae.report import configuration, evaluations
+from tf_pivae.report import evaluations
 from tf_pivae.report.markup import Html, breakable, run_class, tag
 from tf_pivae.report.run import Run
 from tf_pivae.report.views import Views
@@ -53,9 +53,7 @@ def _training(run: Run) -> str:
     if run.facts["inference_only"]:
         return "likelihood, around a frozen generator"
     losses = ["likelihood"] * bool(run.facts["likelihood"])
-    critic = configuration.setting(run.config, "train.critic") not in (None, "None")
-    weight = configuration.setting(run.config, "Trainer.adversarial_weight")
-    losses += ["adversary"] * (critic and weight not in ("0", "0.0"))
+    losses += ["adversary"] * run.adversary
     average = "; moving average of the weights" if run.facts["moving_average"] else ""
     return (" and ".join(losses) or "–") + average
 

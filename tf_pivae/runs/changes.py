@@ -6,6 +6,7 @@ as a learning rate, change where the user says so: from the checkpoint on from w
 
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -13,23 +14,9 @@ from tf_pivae import values
 from tf_pivae.configuration import checking, parsing
 from tf_pivae.errors import UserError
 from tf_pivae.files import read_json, write_atomically
+from tf_pivae.runs.records import is_record
 from tf_pivae.values import Within
 
-_FREE = {
-    f"train.{name}"
-    for name in (
-        "log_every",
-        "sample_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "max_consecutive_skips",
-        "eval_examples",
-        "eval_importance_samples",
-        "shown_temperature",
-        "validation",
-        "loggers",
-    )
-}
 PLACES = {
     "image_folder": ("path", "test_path", "cache_dir"),
     "npz_images": ("path", "cache_dir"),
@@ -79,12 +66,13 @@ class _Configuration:
         return closure
 
 
-def compare(before: str, now: str, origin: str) -> Changes:
+def compare(before: str, now: str, origin: str, free: Collection[str]) -> Changes:
     """What differs between two configurations of the same run.
 
     Args:
       before, now: operative configurations, gin text.
       origin: names the first, for messages.
+      free: settings that no weight depends on.
 
     Raises:
       UserError: the first cannot be parsed.
@@ -102,7 +90,7 @@ def compare(before: str, now: str, origin: str) -> Changes:
         if not is_same and {*pair} <= {None, "None"}:
             continue  # A setting that another version of the program does not have, and that is not made.
         owner = name.rpartition(".")[0]
-        is_free = name in _FREE or owner == "Validation" or owner in loggers or is_place(name)
+        is_free = name in free or owner == "Validation" or owner in loggers or is_place(name)
         is_free |= name == "train.num_steps" and _is_larger(*pair)
         (changes.free if is_free else changes.others)[name] = pair
     return changes
@@ -143,9 +131,7 @@ def history(run_dir: str | Path) -> list[dict]:
     except ValueError:
         entries = None
     if not isinstance(entries, list) or not all(
-        isinstance(entry, dict)
-        and all(k in entry and values.fits(kind, entry[k]) for k, kind in _CHANGE.items())
-        and all(values.fits(_PAIR, pair) for pair in entry["settings"].values())
+        is_record(entry, _CHANGE) and all(values.fits(_PAIR, pair) for pair in entry["settings"].values())
         for entry in entries
     ):
         raise UserError(f"{path} is damaged: remove it; the current settings are in config.gin.")

@@ -14,6 +14,7 @@ import difflib
 import fcntl
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from tf_pivae.errors import UserError
@@ -85,12 +86,13 @@ class RunDirectory:
             write_atomically(self.path / "config.gin", config)
 
 
-def check_same(run_dir: str | Path, config: str, from_here: bool = False) -> Changes:
+def check_same(run_dir: str | Path, config: str, free: Collection[str], from_here: bool) -> Changes:
     """Compares a configuration with that of the run that it would continue, where there is one.
 
     Args:
       run_dir: folder of the run.
       config: the operative configuration.
+      free: settings that no weight depends on, and which may always change.
       from_here: take other settings from the last checkpoint on, whatever they are.
 
     Returns:
@@ -101,7 +103,7 @@ def check_same(run_dir: str | Path, config: str, from_here: bool = False) -> Cha
     """
     path = Path(run_dir) / "config.gin"
     before = read_text(path) if path.exists() else config
-    changes = compare(before, config, str(path)) if before != config else Changes({}, {})
+    changes = compare(before, config, str(path), free) if before != config else Changes({}, {})
     if changes.others and not from_here:
         difference = difflib.unified_diff(
             before.splitlines(),

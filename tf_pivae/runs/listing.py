@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tf_pivae.errors import UserError, cannot_write
 from tf_pivae.files import files_below, read_json, read_records, read_text
+from tf_pivae.runs.recorded import setting
 
 _CHECKPOINT = re.compile(r"\d{8,}")
 
@@ -55,7 +56,8 @@ def entry(path: Path) -> Entry:
         held_out = next((r[k] for r in records[::-1] for k in ["held_out_bits_per_dim/K=1"] if k in r), None)
         if (path / "evaluation.json").exists():
             scores = {row["metric"].strip(): row["value"] for row in read_json(path / "evaluation.json")["rows"]}
-        num_steps = _num_steps(read_text(path / "config.gin"))
+        recorded = setting(read_text(path / "config.gin"), "train.num_steps") or ""
+        num_steps = int(recorded) if recorded.isdecimal() else None
         read_json(path / "data.json")
     except (UserError, ValueError, KeyError, TypeError, AttributeError):
         num_steps = None
@@ -65,7 +67,7 @@ def entry(path: Path) -> Entry:
     about = [*files_below(path)]
     return Entry(
         path=path,
-        state="running" if _is_locked(path) else "damaged" if damaged else state,
+        state="running" if is_locked(path) else "damaged" if damaged else state,
         step=step,
         num_steps=num_steps,
         bits_per_dim=_number(scores.get("bits/dim, K=1", held_out)),
@@ -79,15 +81,7 @@ def _number(value: object) -> float | None:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def _num_steps(config: str) -> int | None:
-    """`train.num_steps` of a configuration's text: a number, or a macro that is one."""
-    bound = dict(re.findall(r"^([\w.]+) = (\S+)$", config, flags=re.MULTILINE))
-    value = bound.get("train.num_steps", "")
-    value = bound.get(value.removeprefix("%"), value)
-    return int(value) if value.isdecimal() else None
-
-
-def _is_locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether a process is training there."""
     try:
         lock = os.open(path / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

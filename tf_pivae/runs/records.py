@@ -28,7 +28,7 @@ _ROW = {
 }
 
 
-def _is_record(record: Any, kinds: dict) -> bool:
+def is_record(record: Any, kinds: dict) -> bool:
     """Whether a dict has values of these kinds under these names."""
     return isinstance(record, dict) and all(k in record and values.fits(kind, record[k]) for k, kind in kinds.items())
 
@@ -51,7 +51,7 @@ def load_facts(run_dir: str | Path) -> dict:
         facts = read_json(path)
     except ValueError:
         facts = None
-    if not _is_record(facts, _FACTS):
+    if not is_record(facts, _FACTS):
         raise UserError(f"{path} is damaged: remove it, then the command that trained this run writes it again.")
     return facts
 
@@ -62,7 +62,7 @@ def load_environments(run_dir: str | Path) -> list[dict]:
         environments = read_json(resolve(run_dir) / "environment.json")
     except (UserError, ValueError):
         return []  # A run is not refused for a file that is missing or another program's.
-    if not isinstance(environments, list) or not all(_is_record(start, {"from_step": int}) for start in environments):
+    if not isinstance(environments, list) or not all(is_record(start, {"from_step": int}) for start in environments):
         return []
     return [{k: v for k, v in start.items() if k == "from_step" or isinstance(v, str)} for start in environments]
 
@@ -80,8 +80,8 @@ def load_evaluation(run_dir: str | Path, step: int | None = None) -> dict | None
         evaluation = read_json(path)
     except ValueError:
         evaluation = None
-    if not _is_record(evaluation, {"step": int, "rows": list}) or not all(
-        _is_record(row, _ROW) for row in evaluation["rows"]
+    if not is_record(evaluation, {"step": int, "rows": list}) or not all(
+        is_record(row, _ROW) for row in evaluation["rows"]
     ):
         raise UserError(f"{path} is damaged: remove it, then evaluate again.")
     return evaluation if step in (None, evaluation["step"]) else None

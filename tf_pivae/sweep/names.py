@@ -5,6 +5,7 @@ import inspect
 
 import gin.config
 
+from tf_pivae.configuration import registry
 from tf_pivae.errors import UserError
 
 _ROOT = "tf_pivae.training.recipe.train"
@@ -48,7 +49,7 @@ def in_use(name: str) -> bool:
     if "." not in name:
         return name in macros
     selector = name.rsplit("/", 1)[-1].rpartition(".")[0]
-    configurable = gin.config._REGISTRY.get_match(selector)
+    configurable = registry.find(selector)
     return configurable is not None and configurable.selector in used
 
 
@@ -77,24 +78,19 @@ def reach() -> tuple[set[str], set[str]]:
 
 def _defaults(selector, bound):
     """Configurables that stand as default values of parameters which nothing binds."""
-    for name, parameter in _signature(selector).items():
+    for name, parameter in registry.parameters(selector).items():
         default = parameter.default
         if name not in bound and (inspect.isfunction(default) or inspect.isclass(default)):
-            configurable = gin.config._inverse_lookup(default)
+            configurable = registry.of(default)
             if configurable is not None:
                 yield configurable.selector
 
 
 def _free_parameters(selector):
     """Parameters that a configuration may set; an argument without a default is handed over by the program."""
-    configurable = gin.config._REGISTRY.get_match(selector)
-    denied = configurable.denylist or ()
+    denied = registry.find(selector).denylist or ()
     return [
         name
-        for name, parameter in _signature(selector).items()
+        for name, parameter in registry.parameters(selector).items()
         if parameter.default is not inspect.Parameter.empty and name not in denied and name != "name"
     ]
-
-
-def _signature(selector):
-    return inspect.signature(gin.config._REGISTRY.get_match(selector).wrapped).parameters

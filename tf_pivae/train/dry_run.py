@@ -1,24 +1,22 @@
 """A training up to its first step, which says what it would do and writes nothing."""
 
-import fcntl
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-import gin
-
 from tf_pivae.data import cache
 from tf_pivae.data.specification import Specification, specification
 from tf_pivae.errors import UserError
 from tf_pivae.files import existing
-from tf_pivae.runs import directory
 from tf_pivae.runs.changes import Changes, lines
 from tf_pivae.runs.checkpoints import Checkpoints
+from tf_pivae.runs.directory import in_use
+from tf_pivae.runs.listing import is_locked
 from tf_pivae.training.building import num_elements
 from tf_pivae.training.loop import train
 from tf_pivae.training.recipe import Recipe
-from tf_pivae.training.recorder import NoRecorder
+from tf_pivae.training.recorder import NoRecorder, compared
 from tf_pivae.training.workers import local_strategy
 
 
@@ -36,7 +34,7 @@ class Rehearsal(NoRecorder):
     """
 
     def __init__(
-        self, run_dir: str | os.PathLike[str], keep_checkpoints: int, loggers: object = (), from_here: bool = False
+        self, run_dir: str | os.PathLike[str], keep_checkpoints: int, loggers: object, from_here: bool
     ) -> None:
         self.path = Path(run_dir)
         self.keep_checkpoints = keep_checkpoints
@@ -51,7 +49,7 @@ class Rehearsal(NoRecorder):
 
     def claim(self, facts: dict[str, Any]) -> None:
         """Compares the configuration with that of the run that would be continued."""
-        self.changes = directory.check_same(self.path, gin.operative_config_str(max_line_length=110), self._from_here)
+        self.changes = compared(self.path, self._from_here)[1]
         self.facts = facts
 
     def restore(self, state: dict[str, Any]) -> int | None:
@@ -158,13 +156,8 @@ def _check_folder(path: Path) -> None:
     folder = existing(path)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"cannot use {path} as a run directory: {folder} is not a folder that can be written.")
-    lock = path / "lock"
-    if lock.exists():
-        with open(lock) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # Released at once.
-            except BlockingIOError:
-                raise directory.in_use(path) from None
+    if is_locked(path):
+        raise in_use(path)
 
 
 def _check_disk(path: Path, needed: int) -> None:

@@ -24,7 +24,7 @@ def explained(problem: str) -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, *CONNECTION_ERRORS):  # The loss of another worker: `Workers.watched` deals with it.
+    except (UserError, *CONNECTION_ERRORS):  # `Workers.watched` deals with these.
         raise
     except Exception as error:  # A wrong type may fail anywhere below, in any way.
         if os.environ.get("TF_PIVAE_DEBUG"):

@@ -1,6 +1,6 @@
 """Gradients as lists beside their variables: None where a loss does not depend on a variable."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -33,10 +33,10 @@ def scaled(weight: float | tf.Tensor, gradients: Gradients) -> Gradients:
     return [None if gradient is None else weight * gradient for gradient in gradients]
 
 
-def spread(gradients: Iterable[tf.Tensor | None], mask: Sequence[bool]) -> Gradients:
-    """The gradients of those variables that the mask lets through, and None for the others."""
-    remaining = iter(gradients)
-    return [next(remaining) if passes else None for passes in mask]
+def spread(gradients: Gradients, some: Sequence[keras.Variable], variables: Sequence[keras.Variable]) -> Gradients:
+    """The gradients of some of the variables as those of all of them: None for the others."""
+    of = {id(variable): gradient for variable, gradient in zip(some, gradients, strict=True)}
+    return [of.get(id(variable)) for variable in variables]
 
 
 def averaged(gradients: Gradients, variables: Sequence[keras.Variable]) -> list[tf.Tensor]:

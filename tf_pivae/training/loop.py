@@ -48,6 +48,9 @@ def train(
 ) -> Outcome:
     """Trains a model in a run directory, or continues it from its last checkpoint.
 
+    `RUN/config.gin` is what gin supplied: what Python passes to a `Recipe` is trained, but not recorded, and whatever
+    reads the run builds it without.
+
     Args:
       recipe: what the run consists of.
       run_dir: folder of the run.

@@ -45,9 +45,9 @@ class Monitor:
         self._clock_step = start_step
         self._first = (time.monotonic(), start_step)
 
-    def advance(self, steps: int = 1) -> None:
-        """Moves the progress bar."""
-        self._bar.update(steps)
+    def advance(self) -> None:
+        """Moves the progress bar by a step."""
+        self._bar.update()
 
     def report(self, step: int, metrics: dict[str, float]) -> None:
         """Writes the metrics (dict of floats) of a step to the terminal and the loggers."""

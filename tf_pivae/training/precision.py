@@ -27,7 +27,7 @@ def settle(run_dir: str | Path) -> str | None:
     Raises:
       UserError: the configuration of the run cannot be read.
     """
-    if _asked(configuration.Snapshot()) != "auto":
+    if configuration.Snapshot().value(_SETTING) != "auto":
         return None
     began = _recorded(Path(run_dir) / "config.gin")
     if num_workers(os.environ.get("TF_CONFIG", "")) > 1:
@@ -44,15 +44,6 @@ def settle(run_dir: str | Path) -> str | None:
 
 
 def _recorded(path: Path) -> str | None:
-    """What a run began with; None for a new one. Without the setting that is float32."""
-    if not path.exists():
-        return None
-    recorded = _asked(configuration.of_run(path))
-    return None if recorded == "auto" else recorded or "float32"
-
-
-def _asked(settings: configuration.Snapshot) -> str | None:
-    try:
-        return settings.value(_SETTING)
-    except KeyError:
-        return None
+    """What a run began with; None for a new one."""
+    recorded = configuration.of_run(path).value(_SETTING) if path.exists() else "auto"
+    return None if recorded == "auto" else recorded

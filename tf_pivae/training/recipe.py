@@ -1,7 +1,8 @@
 """What a run is: the settings `train.NAME` of a configuration, and what they build."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import field
 from typing import Annotated
 
 import gin
@@ -19,6 +20,8 @@ from tf_pivae.training.loggers import JsonlLogger, Logger, TensorBoardLogger
 from tf_pivae.training.trainer import Trainer
 from tf_pivae.training.validation import Validation
 from tf_pivae.values import Within
+
+_FREE = {"free": True}  # It may change when a run goes on: no weight depends on it.
 
 
 @configurable(name="train")
@@ -63,18 +66,18 @@ class Recipe:
     class_conditional: bool = False
     flip: bool = False
     moving_average: bool = False
-    log_every: Count = 50
-    sample_every: Index = 1000
-    checkpoint_every: Count = 1000
-    keep_checkpoints: Count = 3
+    log_every: Count = field(default=50, metadata=_FREE)
+    sample_every: Index = field(default=1000, metadata=_FREE)
+    checkpoint_every: Count = field(default=1000, metadata=_FREE)
+    keep_checkpoints: Count = field(default=3, metadata=_FREE)
     initial_run: str | None = None
-    max_consecutive_skips: Count = 20
-    eval_examples: Index = 1000
-    eval_importance_samples: Annotated[int, Within(1, 10**6)] = 16
-    shown_temperature: NonNegative = 0.8
+    max_consecutive_skips: Count = field(default=20, metadata=_FREE)
+    eval_examples: Index = field(default=1000, metadata=_FREE)
+    eval_importance_samples: Annotated[int, Within(1, 10**6)] = field(default=16, metadata=_FREE)
+    shown_temperature: NonNegative = field(default=0.8, metadata=_FREE)
     jit_compile: bool | None = None
-    validation: Callable[..., Validation] | None = None
-    loggers: tuple[Callable[..., Logger], ...] = (JsonlLogger, TensorBoardLogger)
+    validation: Callable[..., Validation] | None = field(default=None, metadata=_FREE)
+    loggers: tuple[Callable[..., Logger], ...] = field(default=(JsonlLogger, TensorBoardLogger), metadata=_FREE)
 
     def build(self, data: ImageDataset | Specification, replicas: int = 1) -> Trainer:
         """The trainer with its model and critic.
@@ -96,15 +99,23 @@ class Recipe:
             bounded_variables(),
             seeded(self.seed),
         ):
-            pivae = self.model(image_shape=data.image_shape, num_classes=num_classes)
             trainer = self.trainer(
-                pivae=pivae,
-                critic=None if self.critic is None else self.critic(num_classes=num_classes),
-                moving_average=self.model(image_shape=data.image_shape, num_classes=num_classes)
-                if self.moving_average
-                else None,
+                pivae=self.build_model(data.image_shape, num_classes),
+                critic=self.build_critic(num_classes),
+                moving_average=self.build_model(data.image_shape, num_classes) if self.moving_average else None,
                 seed=self.seed,
             )
         with explained(f"batch_size = {self.batch_size}"):
             trainer.check_batch(self.batch_size // replicas)
         return trainer
+
+    def build_model(self, image_shape: Sequence[int], num_classes: int) -> PiVAE:
+        """A model of images (H, W, C); `num_classes` is 0 for one that is not class-conditional."""
+        return self.model(image_shape=image_shape, num_classes=num_classes)
+
+    def build_critic(self, num_classes: int) -> Critic | None:
+        """A critic without variables yet; None for a run without one."""
+        return None if self.critic is None else self.critic(num_classes=num_classes)
+
+
+FREE = {f"train.{setting.name}" for setting in dataclasses.fields(Recipe) if setting.metadata == _FREE}

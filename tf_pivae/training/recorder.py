@@ -24,11 +24,18 @@ from tf_pivae.runs.directory import RunDirectory, check_same
 from tf_pivae.runs.records import load_environments
 from tf_pivae.system.environment import describe_environment
 from tf_pivae.training.building import explained
-from tf_pivae.training.loggers import EVALUATION, JsonlLogger, Logger, TensorBoardLogger
+from tf_pivae.training.loggers import EVALUATION, JsonlLogger, Logger
 from tf_pivae.training.monitor import Monitor
+from tf_pivae.training.recipe import FREE
 from tf_pivae.training.validation import PREFIX, Validation
 
 _BATCH = 64  # Images at a time in the evaluation at the end, as in `PiVAE.log_prob`.
+
+
+def compared(run_dir: str | Path, from_here: bool) -> tuple[str, Changes]:
+    """gin's operative configuration, and how it differs from that of the run to be continued: see `check_same`."""
+    config = gin.operative_config_str(max_line_length=110)
+    return config, check_same(run_dir, config, FREE, from_here)
 
 
 class Recorder:
@@ -50,7 +57,7 @@ class Recorder:
         self,
         run_dir: str | Path,
         keep_checkpoints: int,
-        loggers: Sequence[Callable[..., Logger]] = (JsonlLogger, TensorBoardLogger),
+        loggers: Sequence[Callable[..., Logger]],
         from_here: bool = False,
         callback: Callable[[int, dict[str, float]], bool | None] | None = None,
     ) -> None:
@@ -70,8 +77,8 @@ class Recorder:
 
         `start` writes it: if a mistake turns up before that, the corrected configuration is not a different one.
         """
-        self._claim = gin.operative_config_str(max_line_length=110), facts
-        self._changes = check_same(self._path, self._claim[0], self._from_here)
+        config, self._changes = compared(self._path, self._from_here)
+        self._claim = config, facts
 
     def restore(self, state: dict[str, list]) -> int | None:
         """See `Checkpoints.restore`; a learning rate is what the configuration says now."""

@@ -167,10 +167,10 @@ class Trainer(KerasMethods):
         return self.pivae.inference_variables if self.inference_only else self.pivae.trainable_variables
 
     @property
-    def outside_the_head(self) -> list[bool]:
-        """For each of `generator_variables`, whether the adversarial loss may move it: those of the head it may not."""
+    def outside_the_head(self) -> list[keras.Variable]:
+        """Those of `generator_variables` that the adversarial loss may move."""
         head = {id(variable) for variable in self.pivae.flow_variables}
-        return [id(variable) not in head for variable in self.generator_variables]
+        return [variable for variable in self.generator_variables if id(variable) not in head]
 
     def initialize(self, images: np.ndarray, labels: np.ndarray | None = None, weights: bool = True) -> None:
         """Data-dependent initialisation from the first global batch, uint8 [B, H, W, C], outside of any replica.
@@ -245,7 +245,7 @@ class Trainer(KerasMethods):
                 weight = self._ramp() * self.balance.weight(self.adversarial_weight, log_ratio)
                 quality_gradients = scaled(weight, quality_gradients)
                 metrics["adversarial_weight"] = weight
-            gradients = add(gradients, spread(quality_gradients, self.outside_the_head))
+            gradients = add(gradients, spread(quality_gradients, self.outside_the_head, variables))
         norm, skipped = self._apply(self.generator_optimizer, variables, gradients)
         if log_ratio is not None:
             self.balance.update(log_ratio, skipped)
@@ -294,8 +294,7 @@ class Trainer(KerasMethods):
             augmented = self._augmented(fake, noise.fold_in("augment/generator"))
             quality = losses.quality_loss(self.critic(augmented, labels=labels))
         upstream = tape.gradient(quality, fake)
-        pairs = zip(self.generator_variables, self.outside_the_head, strict=True)
-        variables = [variable for variable, passes in pairs if passes]
+        variables = self.outside_the_head
         metrics = {"quality_loss": quality}
         if self.balance is None:
             upstream = self._ramp() * self.adversarial_weight * upstream

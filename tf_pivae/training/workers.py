@@ -17,7 +17,7 @@ import tensorflow as tf
 from tf_pivae.errors import UserError, WorkerLost, first_line
 from tf_pivae.training.stopping import Stopping
 
-CONNECTION_ERRORS = (
+CONNECTION_ERRORS = (  # What the loss of another worker looks like.
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,

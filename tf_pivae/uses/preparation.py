@@ -83,20 +83,17 @@ def preparation(image_shape: tuple[int, ...], num_bins: int, configuration: Snap
 def _of_dataset(configuration: Snapshot, binding: str) -> tuple[Preprocess | None, tuple[int, int]]:
     name = configuration.function_name(binding)
 
-    def setting(key: str, default: Any = None) -> Any:
-        try:
-            return configuration.value(f"{name}.{key}")
-        except KeyError:
-            return default
+    def setting(key: str) -> Any:
+        return configuration.value(f"{name}.{key}")
 
     if name in _WITH_PREPROCESS:
         return Preprocess(*(setting(field.name) for field in dataclasses.fields(Preprocess))), (1, 1)
     if name == "bundled":
-        return PREPROCESS[setting("image_size") or 32], (1, 1)
+        return PREPROCESS[setting("image_size")], (1, 1)
     if name == "reduced_levels":
         return _of_dataset(configuration, "reduced_levels.dataset")
     if name == "image_folder":
-        crop = setting("crop", "central")
+        crop = setting("crop")
         size = setting("image_size")
         if crop == "central":
             return Preprocess(crop=crop, image_size=size), sides(size)
