@@ -25,7 +25,7 @@ COMMANDS = {
     "describe": "lists what the paper's rows build",
     "export": "writes a SavedModel",
     "export.serve": "serves a SavedModel",
-    "publish": "makes of a run a small folder to hand on; `--to=hub` uploads it",
+    "publish": "makes a small folder of a run, to be shared; `--to=hub` uploads it",
     "runs": "lists runs: state, step, bits per dimension, FID, size, age; `--delete=RUN` deletes one",
     "metrics.convert_inception": "writes the FID network's weights as a file that is read fast",
     "cluster": "prints a worker's TF_CONFIG",

@@ -33,7 +33,7 @@ ARCHIVES: dict[str, tuple[tuple[Member, ...], str]] = {
     "shape_of_many_digits": ((Member("images", header((10**3000, 10**3000))),), "claims a shape"),
     "shape_of_many_sizes": ((Member("images", header((1,) * 1000)),), "claims a shape"),
     "too_many": ((bomb("images", (2**26, 1, 1, 1)),), "claims 67108864 images"),
-    "one_of_a_gigapixel": ((bomb("images", (1, 30000, 30000)),), "of 64 megapixels"),
+    "one_of_a_gigapixel": ((bomb("images", (1, 30000, 30000)),), "at most 64 megapixels"),
     "zeros": ((bomb("images", (2000, 1000, 1000, 3)),), "6,000 MB, in"),
     "labels_of_zeros": ((GOOD, bomb("labels", (2**30,), "<i8")), "meant to fill the memory"),
     "labels_too_many": ((GOOD, bomb("labels", (2**26,), "<i8")), "must be integers [40]"),

@@ -214,5 +214,5 @@ def test_mistakes_are_one_clear_line(arguments, message):
 
 def test_statistics_of_another_network_are_refused(fashion_network, fashion):
     statistics = extract(fashion.test.images[:100], fashion_network, progress=False)
-    with pytest.raises(UserError, match="made with fashion"):
+    with pytest.raises(UserError, match="come from fashion"):
         fid(random_images(0), statistics, PIXELS)

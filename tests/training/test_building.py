@@ -75,5 +75,5 @@ def test_physical_memory_is_that_of_the_system():
 
 def test_batches_beyond_the_memory_are_refused():
     check_batch(64, (32, 32, 3))
-    with pytest.raises(UserError, match="batch_size = 1000000000000 takes"):
+    with pytest.raises(UserError, match="batch_size = 1000000000000 needs"):
         check_batch(10**12, (32, 32, 3))

@@ -92,8 +92,8 @@ class ImageMethods(LatentMethods):
     ) -> np.ndarray:
         """The logarithms of the importance weights that `log_prob` averages.
 
-        Every image gets the noise that it would get alone, so that its weights do not depend on its place: they are
-        those of `log_prob` of this one image.
+        Every image gets the noise of `seed` that it would get alone, so that its weights do not depend on its place:
+        they are those of `log_prob` of this one image.
 
         Args:
           images, num_importance_samples, labels, batch_size: as for `log_prob`.
