@@ -46,7 +46,7 @@ def grow(source: Path, output: Path, settings: Sequence[str]) -> int:
     """
     from tf_pivae.runs import changes
     from tf_pivae.runs.checkpoints import Checkpoints
-    from tf_pivae.training.recipe import FREE
+    from tf_pivae.training.recipe import FREE_SETTINGS
 
     old = _trainer(source)
     step = Checkpoints(source / "checkpoints").restore(old.state)
@@ -64,7 +64,7 @@ def grow(source: Path, output: Path, settings: Sequence[str]) -> int:
         for name, variables in old.state.items():
             _take_over(variables, new.state[name])
         Checkpoints(output / "checkpoints").save(step, new.state)
-        changes.record(output, step, changes.compare(config, larger, str(source / "config.gin"), FREE))
+        changes.record(output, step, changes.compare(config, larger, str(source / "config.gin"), FREE_SETTINGS))
     except BaseException:
         shutil.rmtree(output)
         raise

@@ -52,8 +52,8 @@ def train(run_dir, num_steps=8, after_step=None, parameters=()):
         state.update(groups)
         return restore(self, groups)
 
-    def hooked(self, steps=1):
-        advance(self, steps)
+    def hooked(self):
+        advance(self)
         if after_step is not None:
             after_step(int(keras.ops.convert_to_numpy(state["generator_optimizer"][0])), state)
 

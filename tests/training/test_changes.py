@@ -14,7 +14,7 @@ from tf_pivae.report import configuration
 from tf_pivae.report.run import read_runs
 from tf_pivae.runs import changes
 from tf_pivae.training import loop, recorder
-from tf_pivae.training.recipe import FREE, Recipe
+from tf_pivae.training.recipe import FREE_SETTINGS, Recipe
 from tf_pivae.training.recorder import Recorder
 
 PLAIN = Path(__file__).resolve().parents[1] / "sweeps/plain.gin"
@@ -155,7 +155,7 @@ def test_what_may_change(text, now, free, others):
     before = BEFORE.replace(", @OneLogger", ", @TensorBoardLogger")
     text = text.replace("@OneLogger", "@TensorBoardLogger")
     assert text in before
-    result = changes.compare(before, before.replace(text, now), "config.gin", FREE)
+    result = changes.compare(before, before.replace(text, now), "config.gin", FREE_SETTINGS)
     assert (set(result.free), set(result.others)) == (free, others)
 
 

@@ -118,4 +118,4 @@ class Recipe:
         return None if self.critic is None else self.critic(num_classes=num_classes)
 
 
-FREE = {f"train.{setting.name}" for setting in dataclasses.fields(Recipe) if setting.metadata == _FREE}
+FREE_SETTINGS = {f"train.{setting.name}" for setting in dataclasses.fields(Recipe) if setting.metadata == _FREE}

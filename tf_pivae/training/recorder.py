@@ -26,7 +26,7 @@ from tf_pivae.system.environment import describe_environment
 from tf_pivae.training.building import explained
 from tf_pivae.training.loggers import EVALUATION, JsonlLogger, Logger
 from tf_pivae.training.monitor import Monitor
-from tf_pivae.training.recipe import FREE
+from tf_pivae.training.recipe import FREE_SETTINGS
 from tf_pivae.training.validation import PREFIX, Validation
 
 _BATCH = 64  # Images at a time in the evaluation at the end, as in `PiVAE.log_prob`.
@@ -35,7 +35,7 @@ _BATCH = 64  # Images at a time in the evaluation at the end, as in `PiVAE.log_p
 def compared(run_dir: str | Path, from_here: bool) -> tuple[str, Changes]:
     """gin's operative configuration, and how it differs from that of the run to be continued: see `check_same`."""
     config = gin.operative_config_str(max_line_length=110)
-    return config, check_same(run_dir, config, FREE, from_here)
+    return config, check_same(run_dir, config, FREE_SETTINGS, from_here)
 
 
 class Recorder:
