@@ -215,3 +215,11 @@ def test_train_describes_and_leaves_nothing_behind(tmp_path, run_command):
     assert result.returncode == 0, result.stderr
     assert "paper/gan.gin: 32x32x3 images of cifar10, unconditional" in result.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_train_describes_in_the_precision_of_a_training(tmp_path, run_command):
+    settings = ["--gin_file=paper/gan.gin", "--gin_param=ConvolutionPrecision.dtype='auto'", "--describe"]
+    result = run_command("train", *settings, cwd=tmp_path, env=dict(os.environ, TFDS_DATA_DIR=str(tmp_path)))
+    assert result.returncode == 0, result.stderr
+    assert re.match(r"convolutions in (bfloat16|float32): .*\.\npaper/gan\.gin: ", result.stdout)
+    assert not list(tmp_path.iterdir())

@@ -30,24 +30,25 @@ _FROM_HERE = flags.DEFINE_bool(
 
 
 def main() -> None:
+    stem = Path(flags.FLAGS.gin_file[-1]).stem if flags.FLAGS.gin_file else ""  # Without a file, `train` says so.
+    run_dir = _RUN_DIR.value or str(Path("runs") / stem)
     if _DESCRIBE.value or _DRY_RUN.value:
         loading.parse_gin(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
+        from tf_pivae.training import precision
+
+        line = precision.settle(run_dir)
+        if line:
+            print(line)
     if _DESCRIBE.value:
         from tf_pivae.describe import architecture, architecture_text
 
         title = ", ".join(flags.FLAGS.gin_file)
         print(architecture_text.describe(architecture.measure(*architecture.configured()), title))
         return
-    stem = Path(flags.FLAGS.gin_file[-1]).stem if flags.FLAGS.gin_file else ""  # Without a file, `train` says so.
-    run_dir = _RUN_DIR.value or str(Path("runs") / stem)
     if _DRY_RUN.value:
         from tf_pivae.train import dry_run
-        from tf_pivae.training import precision
         from tf_pivae.training.recipe import Recipe
 
-        line = precision.settle(run_dir)
-        if line:
-            print(line)
         print(dry_run.rehearse(Recipe(), run_dir, _FROM_HERE.value))
         return
     outcome = train(run_dir, flags.FLAGS.gin_file, flags.FLAGS.gin_param, _FROM_HERE.value)
