@@ -11,7 +11,7 @@ from typing import Any
 _MODULES = {
     "bits_per_dim": ("BitsPerDim", "Estimate"),
     "frechet": ("frechet_distance", "frechet_distance_from_moments"),
-    "moments": ("Moments", "StreamingMoments", "moments_of"),
+    "feature_moments": ("Moments", "StreamingMoments", "moments_of"),
     "kernel": ("KernelDistance", "kernel_distance", "kernel_distance_subsets"),
     "manifold": ("ManifoldScores", "manifold_scores"),
     "inception_scores": ("InceptionScore", "inception_score"),
