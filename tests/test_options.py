@@ -49,7 +49,7 @@ BINDS = {
     "kl_warmup": {"Trainer.kl_warmup_steps": 10000},
     "lazy_regularization": {"Trainer.regularizer_interval": 8},
     "likelihood_first": {"Trainer.adversarial_start": 400, "Trainer.adversarial_ramp_steps": 200},
-    "posterior_last": {"Trainer.posterior_start": 2600},
+    "posterior_last": {"Trainer.posterior_start": 3600},
     "automatic_precision": {"ConvolutionPrecision.dtype": "auto"},
     "float32": {"ConvolutionPrecision.dtype": "float32"},
     "mixed_precision": {"ConvolutionPrecision.dtype": "bfloat16"},

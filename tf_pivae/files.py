@@ -138,7 +138,7 @@ def files_below(folder: Path) -> Iterator[os.stat_result]:
 
 def existing(path: str | os.PathLike[str]) -> Path:
     """A folder itself or the nearest one above it that exists."""
-    path = Path(path).expanduser().absolute()
+    path = Path(path).absolute()
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 

@@ -92,7 +92,9 @@ def configured_dataset(gin_files: Sequence[str], gin_params: Sequence[str]) -> I
     try:
         source = configuration.Snapshot().value("train.dataset")
     except KeyError:
-        raise UserError("the configuration names no data set: add --gin_param=train.dataset=@bundled, for example.") from None
+        raise UserError(
+            "the configuration names no data set: add --gin_param=train.dataset=@bundled, for example."
+        ) from None
     return source()
 
 

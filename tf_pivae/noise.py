@@ -187,7 +187,7 @@ class RowNoise:
         return RowNoise(tf.bitcast(self._seed, tf.int64), num_rows, first_row, key, self._for_xla)
 
     def draw(self, distribution: tuple[Callable, Callable], key: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-        """Numbers of the stream of a key, float32 [B, *shape]: `NORMAL` or `UNIFORM`."""
+        """Numbers of the stream of a key, [B, *shape]: float32 by `NORMAL` or `UNIFORM`, uint32 by `_BITS`."""
         op, of_bits = distribution
         size = int(np.prod(shape, dtype=np.int64))
         counters = -(-size // _PER_COUNTER)

@@ -14,7 +14,7 @@ import numpy as np
 
 from tf_pivae.data import arrays, cache, image_files, image_ops, sources
 from tf_pivae.data.image_files import Header, ImageFile
-from tf_pivae.errors import UserError, printable
+from tf_pivae.errors import UserError, printable, sentence
 from tf_pivae.system.progress import progress_bar
 
 _log = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ def _usable(name: str, folder: str, files: list[ImageFile], skipped: list[str]) 
     reasons = ", ".join(skipped[:_NAMED]) + (", ..." if len(skipped) > _NAMED else "")
     if not usable:
         skips = f"; skipped {len(skipped)}: {reasons}" if skipped else ""
-        raise UserError(f"no image in {printable(folder)}{skips}.")
+        raise UserError(sentence(f"no image in {printable(folder)}{skips}"))
     if skipped:
         _log.warning("%s: skipped %d of %d files: %s", name, len(skipped), len(usable) + len(skipped), reasons)
     return usable

@@ -29,7 +29,10 @@ def row(trial: Trial) -> dict:
     the last losses; "evaluation/..." the rows of `tf_pivae.evaluate`, with their spread.
     """
     record = trial.read()
-    lines = read_records(trial.directory / "metrics.jsonl")
+    try:
+        lines = read_records(trial.directory / "metrics.jsonl")
+    except UserError:  # Damaged: the trial has its row all the same.
+        lines = []
     reports = [line for line in lines if "images_per_second" in line]
     held_out = next((line for line in reversed(lines) if _HELD_OUT in line), {})
     values = {

@@ -70,7 +70,7 @@ def num_workers(tf_config: str) -> int:
             return 1
         peers = cluster[task["type"]]
         if task["type"] not in ("chief", "worker") or not 0 <= int(task["index"]) < len(peers):
-            raise UserError(f"TF_CONFIG's task {task} is not in its cluster.")
+            raise UserError(f"TF_CONFIG's task {task} is not one of its cluster's chief and workers.")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"TF_CONFIG is not of the form {shape}: {error}.") from error
     return len(addresses)
