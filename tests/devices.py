@@ -13,7 +13,8 @@ _MEGABYTES = 2048  # Of a half of the only GPU: other processes share it.
 
 def split() -> None:
     """Halves the processor, and a GPU that is the only one, for tests on two replicas; before TensorFlow starts."""
-    cpu, gpus = tf.config.list_physical_devices("CPU")[0], tf.config.list_physical_devices("GPU")
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    gpus = tf.config.list_physical_devices("GPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     if len(gpus) == 1:
         half = tf.config.LogicalDeviceConfiguration(memory_limit=_MEGABYTES)

@@ -73,7 +73,9 @@ def _check() -> Generator[None, object, object]:
     return outcome
 
 
-pytest_runtest_setup = pytest_runtest_call = pytest_runtest_teardown = _check
+pytest_runtest_setup = _check
+pytest_runtest_call = _check
+pytest_runtest_teardown = _check
 
 
 def pytest_unconfigure() -> None:

@@ -276,7 +276,8 @@ def test_a_run_begins_with_the_model_and_the_critic_of_another(finished, tmp_pat
     result = train(tmp_path / "same", initial, *still)
     assert result.returncode == 0, result.stderr
     assert "critic starts anew" not in result.stderr
-    before, after = variables(finished[0], 12), variables(tmp_path / "same", 1)
+    before = variables(finished[0], 12)
+    after = variables(tmp_path / "same", 1)
     critic = [name for name in before if name.startswith("critic/")]
     assert critic
     assert all(np.array_equal(before[name], after[name]) for name in critic)

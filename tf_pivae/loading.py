@@ -189,7 +189,7 @@ def load_dataset(run_dir: str | Path) -> ImageDataset:
         with cache.reading_only():
             return recipe.dataset()
     except cache.NotPrepared as error:
-        raise UserError(f"{first_line(error)} Its configuration: --gin_file={path}") from error
+        raise UserError(f"{first_line(error)} --gin_file={path} is its configuration.") from error
     except UserError as error:
         source = (settings.function_name("train.dataset") or "").rpartition(".")[2]
         place = f"{source}.{PLACES[source][0]}" if source in PLACES else None

@@ -16,7 +16,7 @@ import numpy as np
 import openvino
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, text_format
 
-from tf_pivae.errors import last_line
+from tf_pivae.errors import last_line, sentence
 from tf_pivae.export.requests import DEFAULT_SIGNATURE, Inputs, Outputs, RequestError, Signature, TensorSpec, invalid
 from tf_pivae.export.versions import SAVED_MODEL
 
@@ -107,7 +107,7 @@ class OpenVINORuntime:
             for request in running:  # None is at work when the next call comes.
                 with contextlib.suppress(RuntimeError):
                     request.wait()
-            raise RequestError("INTERNAL", f"OpenVINO: {last_line(error)[:300]}") from error
+            raise RequestError("INTERNAL", sentence(f"OpenVINO: {last_line(error)[:300]}")) from error
         # An output with the name of an input gets a number.
         names = {key: key if key in results[0] else f"{key}_1" for key in self.signatures[name].outputs}
         return {key: np.concatenate([result[names[key]] for result in results]) for key in names}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tf_pivae.errors import sentence
 from tf_pivae.export.requests import Inputs, Outputs, RequestError
 
 
@@ -146,7 +147,7 @@ class Batcher:
         except RequestError:
             raise
         except Exception as error:  # Clients need an answer, whatever failed.
-            raise RequestError("INTERNAL", f"{type(error).__name__}: {error}") from error
+            raise RequestError("INTERNAL", sentence(f"{type(error).__name__}: {error}")) from error
         start = 0
         for request in batch:
             rows = slice(start, start + request.rows)

@@ -71,7 +71,8 @@ def test_a_driver_is_believed_if_it_lists_a_gpu(output, there, tmp_path, monkeyp
 @pytest.fixture
 def day(tmp_path, monkeypatch):
     """Parts a, b and c that write down their names; what they do can be changed. A function that runs the command."""
-    done, behaviour = [], {}
+    done = []
+    behaviour = {}
 
     def part(name):
         def run(day):
@@ -91,7 +92,9 @@ def day(tmp_path, monkeypatch):
         status = command.main([f"--output_dir={tmp_path / 'day'}", f"--page={page}"])
         return status, "".join(done), page.read_text()
 
-    run.behaviour, run.page, run.done = behaviour, page, done
+    run.behaviour = behaviour
+    run.page = page
+    run.done = done
     return run
 
 
@@ -158,7 +161,8 @@ def test_a_part_that_fails_is_recorded_and_tried_again_while_the_others_stand(da
 
 def test_a_command_that_was_stopped_is_not_a_failure(tmp_path, monkeypatch):
     """SIGTERM reached the command: its exit status is that of the day, which then goes on with the same part."""
-    program, python = tmp_path / "python", sys.executable
+    program = tmp_path / "python"
+    python = sys.executable
     monkeypatch.setattr(parts.sys, "executable", str(program))
 
     def run(text):
@@ -267,7 +271,8 @@ class _Worker:
     """Answers at once: a call takes so many seconds."""
 
     def __init__(self, seconds):
-        self.seconds, self.case = seconds, None
+        self.seconds = seconds
+        self.case = None
 
     def prepare(self, case):
         self.case = case

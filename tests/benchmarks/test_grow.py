@@ -24,7 +24,8 @@ def test_a_wider_head_computes_the_same(finished, tmp_path):
     assert changes.history(wide) == [{"from_step": 12, "settings": {"RealNVP.width": ["8", "12"]}}]
     before, after = _densities(narrow, wide)
     np.testing.assert_allclose(after, before, rtol=1e-5)
-    before, after = tf_pivae.load(narrow), tf_pivae.load(wide)
+    before = tf_pivae.load(narrow)
+    after = tf_pivae.load(wide)
     assert [v.shape for v in before.inference_variables] == [v.shape for v in after.inference_variables]
     kernels = [conditioner.output_conv.v.numpy() for conditioner in after.flow.scales[0][0].conditioners]
     assert all(kernel.shape[2] == 12 and not kernel[:, :, 8:].any() for kernel in kernels)

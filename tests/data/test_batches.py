@@ -84,7 +84,8 @@ def test_batches_hold_the_images_that_the_indices_name():
 
 def test_flips_are_fair_horizontal_and_leave_the_data_alone():
     images = np.zeros((64, 2, 2, 1), np.uint8)
-    images[:, :, 0], images[:, 0, :] = 1, images[:, 0, :] + 2  # left differs from right, top from bottom
+    images[:, :, 0] = 1  # left differs from right
+    images[:, 0, :] = 2  # top from bottom
     split = ImageSplit(images.copy())
     images_read = np.concatenate(take(train_batches(split, 64, seed=0, flip=True), 40))
     mirrored = (images_read == images[0][:, ::-1]).all(axis=(1, 2, 3))

@@ -43,7 +43,8 @@ def python_blocks():
     counts = {}
     for block in blocks():
         if block.info == "python":
-            number = counts[block.page] = counts.get(block.page, -1) + 1
+            counts[block.page] = counts.get(block.page, -1) + 1
+            number = counts[block.page]
             results[f"{block.page}, python block {number}"] = block.text
     return results
 

@@ -92,7 +92,8 @@ def test_the_page_of_fashion_mnist_has_the_numbers_of_its_evaluation():
     assert f"| FID | {rows['FID']['value']:.2f} |" in page
     for metric in ("Precision", "Recall", "Density", "Coverage"):
         assert f"| {metric} | {rows[metric]['value']:.3f} |" in page
-    likelihood, distance = rows["bits/dim, K=16"]["value"], rows["FID"]["value"]
+    likelihood = rows["bits/dim, K=16"]["value"]
+    distance = rows["FID"]["value"]
     readme = " ".join((pages.ROOT / "README.md").read_text().split())
     assert f"{likelihood:.2f} bits per dimension of Fashion-MNIST at 28x28 and an FID of {distance:.1f}" in readme
     minutes = 0.0

@@ -51,7 +51,8 @@ def test_outside_they_are_random() -> None:
 @pytest.fixture
 def busy_thread() -> Iterator[threading.Event]:
     """Where it is set, a thread draws numbers all the time."""
-    draws, ends = threading.Event(), threading.Event()
+    draws = threading.Event()
+    ends = threading.Event()
 
     def work() -> None:
         while not ends.is_set():

@@ -83,7 +83,8 @@ def test_fast_features_are_close_and_not_taken_for_the_others(inception, incepti
 
     fast = inception_network(inception_archive, fast=True)
     assert (fast.title("fid"), fast.checksum) == ("FID", inception.checksum)
-    ours, theirs = fast(cifar_images).pool, inception(cifar_images).pool
+    ours = fast(cifar_images).pool
+    theirs = inception(cifar_images).pool
     error = np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
     assert 1e-4 < error < 0.03
     assert (ours.view(np.uint32) & 0xFFFF).any()  # means over pixels are not rounded

@@ -33,7 +33,8 @@ class Document(html.parser.HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.root = self._open = Element("", {}, None)
+        self._open = Element("", {}, None)
+        self.root = self._open
         self.every = []
         self.feed(text)
         self.close()

@@ -105,7 +105,9 @@ def served(hub_: Hub) -> Iterator[str]:
             if self.command != "HEAD":
                 self.wfile.write(data)
 
-        do_GET = do_HEAD = do_POST = _answer
+        do_GET = _answer
+        do_HEAD = _answer
+        do_POST = _answer
 
         def log_message(self, *_: object) -> None:
             pass
@@ -226,7 +228,7 @@ def test_no_network_and_nothing_written_into_it(there, monkeypatch):
 
     there.commit("me/model", files_of(MODEL))
     with pytest.raises(
-        UserError, match=r"lies on the hub, where nothing is written: copy it first, cp -r \S+ runs/model$"
+        UserError, match=r"lies on the hub, where nothing is written: cp -r \S+ runs/model first, and name the copy.$"
     ):
         check_own("hf://me/model")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")

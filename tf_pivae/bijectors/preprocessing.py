@@ -70,13 +70,19 @@ class Logit(tfb.Bijector):
 
 @configurable
 def logit(a: Annotated[float, Within(0, 0.5, above=True, below=True)] = 0.05) -> tfb.Bijector:
-    """A `Logit` of the margin `a`."""
+    """A `Logit` of the margin `a`.
+
+    Examples:
+      >>> t = logit(a=0.25).forward(tf.constant([0.0, 0.5, 1.0]))
+      >>> [f"{x:.3f}" for x in t]
+      ['-1.099', '0.000', '1.099']
+    """
     return Logit(a)
 
 
 @configurable
 def affine() -> tfb.Bijector:
-    """The preprocessing of the variants without a flow.
+    """From [0, 1] to [-1, 1]: the preprocessing of the variants without a flow, and the scale of a critic's images.
 
     forward    t = 2v - 1                  log-det    D log 2
     inverse    v = (t + 1) / 2             log-det  - D log 2

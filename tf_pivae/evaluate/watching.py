@@ -34,7 +34,7 @@ def evaluate(run_dir: str, settings: Settings, step: int | str | None) -> None:
     if result.rows or not path.exists():  # Where nothing was computed, earlier numbers stay.
         write_atomically(path, results.as_json(whole) + "\n")
     if result.refused:
-        raise UserError("; ".join(result.refused))
+        raise UserError(" ".join(result.refused))
 
 
 def watch(run_dir: str, settings: Settings, poll_seconds: float) -> None:
@@ -75,7 +75,7 @@ def watch(run_dir: str, settings: Settings, poll_seconds: float) -> None:
         writer.flush()
         evaluated.add(result.step)
         if result.refused:
-            raise UserError("; ".join(result.refused))
+            raise UserError(" ".join(result.refused))
 
 
 def _print(run_dir: str, result: results.Evaluation) -> None:

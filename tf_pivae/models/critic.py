@@ -15,11 +15,6 @@ from tf_pivae.layers.initialization import Dense
 from tf_pivae.layers.spectral_norm import SpectralNorm
 
 
-def critic_scale(v: tf.Tensor) -> tf.Tensor:
-    """Images v on [0, 1] as a critic sees them, on [-1, 1]; float32 [B, H, W, C]."""
-    return 2.0 * v - 1.0  # The bijector `affine` gives the same, but XLA then rounds other things in another way.
-
-
 class Critic(keras.Model):
     """A trunk, and a linear head with projection conditioning for labels (Miyato & Koyama 2018).
 

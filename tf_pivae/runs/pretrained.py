@@ -48,5 +48,5 @@ def check_own(run_dir: str | Path) -> None:
     if folder != Path(run_dir):
         raise UserError(
             f"{run_dir} {'lies on the hub' if hub.is_address(run_dir) else 'comes with the package'}, where nothing is "
-            f"written: copy it first, cp -r {folder} runs/{Path(run_dir).name}"
+            f"written: cp -r {folder} runs/{Path(run_dir).name} first, and name the copy."
         )

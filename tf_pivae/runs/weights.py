@@ -37,7 +37,7 @@ def restore_model(run_dir: str | Path, model: PiVAE, step: int | str | None = No
         if theirs != ours:
             raise UserError(
                 f"{run_dir} is a model of {theirs} {name}, this is one of {ours}: prepare your data like those of that "
-                f"run, and start from its settings, --gin_file={resolve(run_dir) / 'config.gin'}"
+                f"run, and put --gin_file={resolve(run_dir) / 'config.gin'} first, so that its settings hold."
             )
     if isinstance(step, str) and step != BEST:
         raise UserError(f"no checkpoint {step!r}: give a step, or {BEST!r}.")

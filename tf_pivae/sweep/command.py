@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tf_pivae import figures
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, sentence
 from tf_pivae.sweep import launch, picture, results, runner, space
 from tf_pivae.sweep.plan import plan, stages
 from tf_pivae.sweep.trials import FAILED, FINISHED
@@ -83,7 +83,7 @@ def sweep(
         return 128 + stopped_by
     failed = [values for values in rows if values["status"] == FAILED]
     if len(failed) == len(rows):
-        raise UserError(f"no trial finished; the first failed with: {rows[0]['error']}")
+        raise UserError(sentence(f"no trial finished; the first failed with: {rows[0]['error']}"))
     return SOME_FAILED if failed else 0
 
 

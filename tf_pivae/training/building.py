@@ -34,8 +34,11 @@ def explained(problem: str) -> Iterator[None]:
             raise UserError(missing) from error
         if isinstance(error, RecursionError):
             raise UserError(f"{problem}: it refers to itself.") from error
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise UserError(f"{problem}: {kind}{sentence(first_line(error))}") from error
+        kind = type(error).__name__
+        reason = first_line(error)  # Where an error has no text, its kind.
+        if not isinstance(error, ValueError) and reason != kind:
+            reason = f"{kind}: {reason}"
+        raise UserError(f"{problem}: {sentence(reason)}") from error
 
 
 @contextlib.contextmanager

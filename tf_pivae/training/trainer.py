@@ -8,9 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_pivae.bijectors.preprocessing import affine
 from tf_pivae.configurable import Count, Decay, Depth, Index, NonNegative, configurable
 from tf_pivae.layers.moments import replica_mean
-from tf_pivae.models.critic import critic_scale
 from tf_pivae.models.pivae import Bound, PiVAE
 from tf_pivae.noise import RowNoise
 from tf_pivae.training import averaging, losses, regularizers
@@ -306,7 +306,7 @@ class Trainer(KerasMethods):
         with tf.GradientTape() as tape:
             mean = self.pivae.vae.sample_mean(noise, labels=labels)
             v = self.pivae.observe(mean, noise, training=True)
-            return Samples(critic_scale(self.pivae.dequantization.critic_view(v)), mean, tape)
+            return Samples(affine().forward(self.pivae.dequantization.critic_view(v)), mean, tape)
 
     def _judge(
         self, images: tf.Tensor, fake: tf.Tensor, labels: tf.Tensor | None, noise: RowNoise, critic_noise: RowNoise
@@ -319,7 +319,7 @@ class Trainer(KerasMethods):
         def regularization():
             return 0.0 if self.regularizer is None else self.regularizer(logits, real, fake, critic_noise)
 
-        real = critic_scale(self.pivae.dequantize(images, noise.fold_in("critic")))
+        real = affine().forward(self.pivae.dequantize(images, noise.fold_in("critic")))
         real = self._augmented(real, critic_noise.fold_in("augment/real"))
         fake = self._augmented(tf.stop_gradient(fake), critic_noise.fold_in("augment/fake"))
         variables = self.critic.trainable_variables

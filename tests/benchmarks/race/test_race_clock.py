@@ -24,7 +24,9 @@ class _Line(TorchContestant):
         self.net = torch.nn.Linear(1, 1)
         self.averaged = average(self.net)
         self.optimizers = [torch.optim.Adam(self.net.parameters(), 0.1)]
-        self.fractions, self.rates, self.firsts = [], [], []
+        self.fractions = []
+        self.rates = []
+        self.firsts = []
 
     def train_step(self, images, fraction):
         self.now[0] += 1.0

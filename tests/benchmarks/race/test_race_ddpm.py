@@ -46,7 +46,8 @@ def test_a_term_is_the_divergence_from_the_posterior(small_ddpm, images, monkeyp
         value = small_ddpm.term(x, times)
         x_t = small_ddpm.diffuse(x, times, noise).double()
         clean = small_ddpm.denoise(x_t.float(), times).double()
-    before, now = small_ddpm.shares[t - 1], small_ddpm.shares[t]
+    before = small_ddpm.shares[t - 1]
+    now = small_ddpm.shares[t]
     ratio = now / before  # x_t | x_{t-1} ~ N(ratio^1/2 x_{t-1}, 1 - ratio); x_{t-1} | x ~ N(before^1/2 x, 1 - before)
     precision = 1.0 / (1.0 - before) + ratio / (1.0 - ratio)
 

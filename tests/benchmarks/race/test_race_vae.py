@@ -35,7 +35,8 @@ def test_a_discretized_logistic_is_a_difference_of_distribution_functions():
     parameters = torch.tensor([0.0, 0.1, math.log(0.2)]).view(1, 3, 1, 1).expand(256, -1, -1, -1)
     log_probs = vae.mixture_log_prob(parameters, to_unit(LEVELS.view(256, 1, 1, 1))).flatten()
     edges = (np.arange(257) - 0.5) / 127.5 - 1.0
-    edges[0], edges[-1] = -np.inf, np.inf
+    edges[0] = -np.inf
+    edges[-1] = np.inf
     expected = np.diff(stats.logistic(0.1, 0.2).cdf(edges))
     np.testing.assert_allclose(log_probs.exp().numpy(), expected, rtol=2e-4)
 
