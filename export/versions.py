@@ -4,7 +4,6 @@ TensorFlow Serving serves the folder with the highest number and ignores names t
 """
 
 import contextlib
-import errno
 import os
 import shutil
 import tempfile
@@ -12,14 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tf_pivae.errors import UserError, cannot_write
-from tf_pivae.files import synchronize, synchronize_tree
+from tf_pivae.files import place_folder
 
 # In a version's folder.
 SAVED_MODEL = "saved_model.pb"
 MODEL_CARD = "assets.extra/model_card.json"
 WARMUP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
 _LARGEST = 2**63 - 1  # TensorFlow Serving's versions are int64; it ignores what is beyond.
-_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 def versions(export_dir: str | Path) -> list[int]:
@@ -56,7 +54,6 @@ def new_version(export_dir: str | Path) -> Iterator[Publication]:
     try:
         yield publication
         _make_readable(folder)
-        synchronize_tree(folder)
         publication.version = _rename(folder, Path(export_dir))
     except OSError as error:
         raise UserError(cannot_write(f"to {export_dir}", error)) from error
@@ -71,13 +68,10 @@ def _rename(folder: Path, export_dir: Path) -> int:
         if version > _LARGEST:
             raise UserError(f"{export_dir} has version {_LARGEST}, and none can be higher: choose another folder.")
         try:
-            os.rename(folder, export_dir / str(version))  # Fails where another export was faster.
-        except OSError as error:
-            if error.errno not in _TAKEN:
-                raise
-        else:
-            synchronize(export_dir)
-            return version
+            place_folder(folder, export_dir / str(version))
+        except FileExistsError:  # Another export was faster.
+            continue
+        return version
 
 
 def _make_readable(folder: Path) -> None:

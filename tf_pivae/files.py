@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any
 from tf_pivae.errors import UserError, cannot_write
 
 _LARGEST = 1 << 26  # Bytes; a million lines of metrics.
+_OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # POSIX leaves open which of the first two.
 
 
 def read_text(path: str | Path, limit: int = _LARGEST) -> str:
@@ -93,22 +95,46 @@ def replacing(path: str | os.PathLike[str], shared: bool = False) -> Iterator[Pa
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial" if shared else f".{path.name}.partial")
     try:
-        partial.unlink(missing_ok=True)
-        yield partial
-        os.replace(partial, path)
+        with _renamed(partial, path):
+            yield partial
     except OSError as error:
         raise UserError(cannot_write(path, error)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:
     """Writes a JSON file as `write_atomically` would, but lets an `OSError` pass: what it means, the caller says."""
     partial = path.with_name(f"{path.name}.tmp")
-    partial.write_text(json.dumps(value, indent=1))
-    synchronize(partial)
-    os.replace(partial, path)
+    with _renamed(partial, path):
+        partial.write_text(json.dumps(value, indent=1))
+        synchronize(partial)
+
+
+@contextlib.contextmanager
+def _renamed(partial: Path, path: Path) -> Iterator[None]:
+    try:
+        partial.unlink(missing_ok=True)
+        yield
+        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def place_folder(partial: Path, folder: Path) -> None:
+    """Moves a finished folder to where others look for it: they find all of it or nothing, even after a power cut.
+
+    Raises:
+      FileExistsError: something lies there already.
+      OSError: the disk refuses.
+    """
+    synchronize_tree(partial)
+    try:
+        os.replace(partial, folder)
+    except OSError as error:
+        if error.errno not in _OCCUPIED:
+            raise
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder)) from error
+    synchronize(folder.parent)
 
 
 def synchronize(path: str | os.PathLike[str]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from tf_pivae import cli, figures
 from tf_pivae.errors import UserError
 from tf_pivae.export.versions import new_version
-from tf_pivae.files import write_atomically
+from tf_pivae.files import place_folder, write_atomically
 from tf_pivae.runs.checkpoints import Checkpoints
 from tf_pivae.runs.directory import RunDirectory
 from tf_pivae.training.loggers import JsonlLogger, TensorBoardLogger
@@ -160,3 +160,22 @@ def test_the_command_ends_with_status_2_and_one_line(disk, tiny, run_command):
     assert result.stderr.splitlines()[-1].startswith(line)
     assert result.stderr.count("error: ") == 1
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("other", ["folder", "file"])
+def test_a_finished_folder_takes_the_place_of_nothing_else(tmp_path, other):
+    partial = tmp_path / "partial"
+    partial.mkdir()
+    (partial / "a").write_text("new")
+    place = tmp_path / "place"
+    old = place
+    if other == "folder":
+        place.mkdir()
+        old = place / "a"
+    old.write_text("old")
+    with pytest.raises(FileExistsError, match="place"):
+        place_folder(partial, place)
+    assert ((partial / "a").read_text(), old.read_text()) == ("new", "old")
+    place_folder(partial, tmp_path / "free")
+    assert (tmp_path / "free/a").read_text() == "new"
+    assert not partial.exists()

@@ -23,7 +23,7 @@ import numpy as np
 
 from tf_pivae.data import arrays, sources, split_writer
 from tf_pivae.errors import UserError, printable
-from tf_pivae.files import synchronize, write_json
+from tf_pivae.files import place_folder, write_json
 
 FORMAT_VERSION = 1  # part of every hash: raise it when the form on disk or the arithmetic of a source changes
 _SPLITS = ("train", "test")
@@ -243,9 +243,7 @@ def _write(name: str, folder: pathlib.Path, source: sources.ImageSource, limits:
         meta[split] = {"shape": shape, "labels": state["labels"], "skipped": state["skipped"]}
     write_json(partial / "meta.json", meta)
     (partial / "progress.json").unlink()
-    synchronize(partial)
-    os.replace(partial, folder)
-    synchronize(folder.parent)
+    place_folder(partial, folder)
 
 
 def _check_disk(

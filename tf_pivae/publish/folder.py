@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tf_pivae import loading
 from tf_pivae.errors import UserError, cannot_write
-from tf_pivae.files import read_text, write_atomically
+from tf_pivae.files import place_folder, read_text, write_atomically
 from tf_pivae.runs import changes, hub, records
 from tf_pivae.runs.checkpoints import BEST, Checkpoints
 from tf_pivae.runs.pretrained import resolve
@@ -85,7 +85,7 @@ def _write(run_dir: str | Path, output: Path, step: int | str | None, name: str)
         if evaluation is not None:
             write_atomically(partial / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
         write_atomically(partial / "model_card.md", model_card(name, run_dir, step, model, evaluation))
-        partial.rename(output)
+        place_folder(partial, output)
     except OSError as error:
         raise UserError(cannot_write(output, error)) from error
     finally:

@@ -22,7 +22,7 @@ import keras
 import tensorflow as tf
 
 from tf_pivae.errors import UserError, disk_message, first_line, sentence
-from tf_pivae.files import file_sha256, files_below, read_json, synchronize, synchronize_tree
+from tf_pivae.files import file_sha256, files_below, place_folder, read_json
 from tf_pivae.runs.finite import describe_non_finite
 
 _log = logging.getLogger(__name__)
@@ -91,11 +91,9 @@ class Checkpoints:
             files = {path.name: _facts(path) for path in sorted(partial.iterdir())}
             manifest = partial / _MANIFEST
             manifest.write_text(json.dumps({"step": int(step), "files": files}, indent=2))
-            synchronize_tree(partial)
             if final.exists():
                 self._remove(final)
-            os.replace(partial, final)
-            synchronize(self.directory)
+            place_folder(partial, final)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(partial, ignore_errors=True)
             reason = disk_message(error) or f"{first_line(error)}."

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tf_pivae.errors import UserError, cannot_write, first_line, printable
+from tf_pivae.files import place_folder
 
 MOST_BYTES = 1 << 32  # Of the files of a model: the largest of the paper's have some hundred MB.
 _ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")  # pathlib takes one slash away.
@@ -66,7 +67,7 @@ def fetch(address: str) -> Path:
             api.hf_hub_download(name, file, revision=commit, local_dir=partial)
         shutil.rmtree(partial / ".cache", ignore_errors=True)
         with contextlib.suppress(FileNotFoundError, FileExistsError):  # Another process was first.
-            partial.rename(cache / commit)
+            place_folder(partial, cache / commit)
     return cache / commit
 
 
