@@ -146,6 +146,7 @@ def _serve(program: Path) -> tuple[list[str], str, dict[str, str]]:
 def _become(arguments: list[str], folder: str, environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
+    importlib.import_module("tf_pivae.system.threads").fit_to_cores()  # As the import of TensorFlow has it done.
     os.chdir(folder)
     kind, *sys.argv = arguments
     try:

@@ -66,8 +66,7 @@ def test_any_batch_size_gives_the_same_bits_per_dim(finished):
     results = [
         bits_per_dim(
             images,
-            terms=lambda batch, row: model.bound_terms(batch, 5, first_row=row),
-            log_prob=lambda batch, k, row: model.log_prob(batch, k, 5, first_row=row),
+            terms=lambda batch, k, row: model.bound_terms(batch, 5, first_row=row, sample=k),
             num_importance_samples=3,
             batch_size=size,
             progress=False,
@@ -88,13 +87,13 @@ def test_an_interrupted_pass_goes_on(tmp_path):
     calls = []
 
     def arguments(fail_at):
-        def terms(batch, row):
+        def terms(batch, k, row):
             calls.append(row)
             if row == fail_at:
                 raise KeyboardInterrupt
-            return {"a": batch.astype(np.float64).sum((1, 2, 3)), "b": np.full(len(batch), -1.0)}
+            return {"a": batch.astype(np.float64).sum((1, 2, 3)), "b": np.full(len(batch), -1.0 - k)}
 
-        return dict(terms=terms, log_prob=lambda batch, k, row: batch.astype(np.float64).sum((1, 2, 3)) - 1.0)
+        return dict(terms=terms)
 
     options = dict(num_importance_samples=2, batch_size=2, progress=False, state_path=tmp_path / "s.npz", key="k")
     whole = bits_per_dim(images, **arguments(None), **{**options, "state_path": None})

@@ -113,10 +113,7 @@ def _bits_per_dim_rows(subject: _Subject, requested: list[str], rows: list[Row],
 
     result = bits_per_dim(
         split.images,
-        terms=lambda images, row: model.bound_terms(images, settings.seed, batch_labels(images, row), row),
-        log_prob=lambda images, k, row: model.log_prob(
-            images, k, settings.seed, batch_labels(images, row), first_row=row
-        ),
+        terms=lambda images, k, row: model.bound_terms(images, settings.seed, batch_labels(images, row), row, k),
         num_importance_samples=settings.importance_samples,
         progress=settings.progress,
         classes=labels,

@@ -33,8 +33,7 @@ class BitsPerDim(NamedTuple):
 
 def bits_per_dim(
     images: np.ndarray,
-    terms: Callable[[np.ndarray, int], dict],
-    log_prob: Callable[[np.ndarray, int, int], np.ndarray],
+    terms: Callable[[np.ndarray, int, int], dict[str, np.ndarray]],
     num_importance_samples: int,
     *,
     classes: np.ndarray | None = None,
@@ -47,9 +46,9 @@ def bits_per_dim(
 
     Args:
       images: uint8 [N, H, W, C].
-      terms: a function (images, first_row) -> dict of float [B] arrays in nats that add up to the one-sample bound.
-      log_prob: a function (images, num_importance_samples, first_row) -> float [B], nats. `first_row` says which rows
-        of the whole set these are: noise should depend on it, so that the result does not depend on `batch_size`.
+      terms: a function (images, k, first_row) -> dict of float [B] arrays in nats that add up to log w of importance
+        sample k, which for k = 0 is the one-sample bound. `first_row` says which rows of the whole set these are: noise
+        should depend on it, so that the result does not depend on `batch_size`.
       num_importance_samples: K.
       classes: int [N], the images' classes, for the mean of each; or None.
       batch_size: images at a time.
@@ -67,10 +66,13 @@ def bits_per_dim(
         since = 0
         while start < len(images):
             batch = np.asarray(images[start : start + batch_size])
-            parts = {name: np.asarray(value, np.float64) for name, value in terms(batch, start).items()}
-            rows = {name: np.concatenate([rows.get(name, np.zeros(0)), value]) for name, value in parts.items()}
-            bounds = np.asarray(log_prob(batch, num_importance_samples, start), np.float64)
-            weighted = np.concatenate([weighted, bounds])
+            log_total = np.full(len(batch), -math.inf)
+            for k in range(num_importance_samples):
+                parts = {name: np.asarray(value, np.float64) for name, value in terms(batch, k, start).items()}
+                if k == 0:
+                    rows = {name: np.concatenate([rows.get(name, np.zeros(0)), value]) for name, value in parts.items()}
+                log_total = np.logaddexp(log_total, sum(parts.values()))
+            weighted = np.concatenate([weighted, log_total - math.log(num_importance_samples)])
             bar.update(len(batch))
             start += len(batch)
             since += 1

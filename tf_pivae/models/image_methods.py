@@ -128,12 +128,14 @@ class ImageMethods(LatentMethods):
         return -log_prob / np.float32(self.dimensions * math.log(2.0))
 
     def bound_terms(
-        self, images: np.ndarray, seed: int = 0, labels: np.ndarray | None = None, first_row: int = 0
+        self, images: np.ndarray, seed: int = 0, labels: np.ndarray | None = None, first_row: int = 0, sample: int = 0
     ) -> dict[str, np.ndarray]:
         """The terms whose sum is `log_prob` with one importance sample, for one batch.
 
         Args:
           images, seed, labels, first_row: as for `log_prob`.
+          sample: which of the importance samples that `log_prob` averages; the first K are the same for every K, and
+            the terms of sample k add up to the logarithm of its weight.
 
         Returns:
           dict of NumPy float32 [B], nats: "reconstruction", "kl/GROUP" (negative KLs, so that all terms add up),
@@ -141,7 +143,9 @@ class ImageMethods(LatentMethods):
         """
         images, labels = self._checked(images, labels)
         arguments.rows(first_row, 1)
-        return self._terms_rows(len(images), first_row, max(1, len(images)), (images, labels), (seed_tensor(seed),))
+        arguments.whole_numbers(0, _MOST_SAMPLES - 1, sample=sample)
+        shared = tf.constant(sample), seed_tensor(seed)
+        return self._terms_rows(len(images), first_row, max(1, len(images)), (images, labels), shared)
 
     def sample(
         self,
@@ -205,8 +209,8 @@ class ImageMethods(LatentMethods):
     def _log_prob_batch(self, first_row, count, images, labels, num_importance_samples, seed):
         return self.importance_weighted_bound(images, num_importance_samples, RowNoise(seed, count, first_row), labels)
 
-    def _terms_batch(self, first_row, count, images, labels, seed):
-        bound = self.bound(images, RowNoise(seed, count, first_row).fold_in(0), labels=labels)
+    def _terms_batch(self, first_row, count, images, labels, sample, seed):
+        bound = self.bound(images, RowNoise(seed, count, first_row).fold_in(sample), labels=labels)
         kl = zip(self.vae.group_names, bound.kl, strict=True)
         return {
             "reconstruction": bound.reconstruction,

@@ -11,12 +11,12 @@ from typing import Any
 
 import gin
 import numpy as np
-import tqdm
 
 from tf_pivae import figures
 from tf_pivae.data.arrays import ImageSplit
 from tf_pivae.errors import UserError
 from tf_pivae.files import read_records, write_atomically
+from tf_pivae.metrics.bits_per_dim import Estimate, bits_per_dim
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.runs.changes import Changes, lines
 from tf_pivae.runs.checkpoints import BEST, Checkpoints
@@ -28,8 +28,6 @@ from tf_pivae.training.loggers import EVALUATION, JsonlLogger, Logger
 from tf_pivae.training.monitor import Monitor
 from tf_pivae.training.recipe import FREE_SETTINGS
 from tf_pivae.training.validation import PREFIX, Validation
-
-_BATCH = 64  # Images at a time in the evaluation at the end, as in `PiVAE.log_prob`.
 
 
 def compared(run_dir: str | Path, from_here: bool) -> tuple[str, Changes]:
@@ -158,7 +156,7 @@ class Recorder:
         figures.save_png(picture, self._path / "samples" / f"{step:06d}.png")
         self._monitor.image(step, "samples", np.asarray(picture))
 
-    def evaluate(self, step: int, model: PiVAE, test: ImageSplit, importance_samples: int) -> tuple[float, float]:
+    def evaluate(self, step: int, model: PiVAE, test: ImageSplit, importance_samples: int) -> Estimate:
         """Bits per dimension of a split at K = 1, and K = `importance_samples` beside it, said and written.
 
         Args:
@@ -170,22 +168,23 @@ class Recorder:
           Mean and standard error over images at K = 1.
         """
         labels = test.labels if model.num_classes else None
-        results = {}
+
+        def terms(images, k, row):
+            return model.bound_terms(images, 0, None if labels is None else labels[row : row + len(images)], row, k)
+
         started = time.monotonic()
-        for k in sorted({1, importance_samples}):
-            bits = _bits_per_dim(model, np.asarray(test.images), k, labels)
-            results[k] = float(bits.mean()), float(bits.std(ddof=1) / math.sqrt(len(bits))) if len(bits) > 1 else 0.0
+        result = bits_per_dim(test.images, terms, importance_samples)
+        estimates = {1: result.one_sample, importance_samples: result.importance_weighted}
+        values = {EVALUATION: time.monotonic() - started}
+        for k, (mean, error) in estimates.items():
+            values[f"held_out_bits_per_dim/K={k}"] = mean
+            values[f"held_out_standard_error/K={k}"] = error or 0.0
             self.say(
-                f"held-out bits/dim on {len(bits)} images, K = {k}: {results[k][0]:.4f} +- {results[k][1]:.4f} "
+                f"held-out bits/dim on {result.count} images, K = {k}: {mean:.4f} +- {error or 0.0:.4f} "
                 "(standard error over images)"
             )
-        self._monitor.write(
-            step,
-            {f"held_out_bits_per_dim/K={k}": value for k, (value, _) in results.items()}
-            | {f"held_out_standard_error/K={k}": error for k, (_, error) in results.items()}
-            | {EVALUATION: time.monotonic() - started},
-        )
-        return results[1]
+        self._monitor.write(step, values)
+        return result.one_sample
 
     def draw_final_pictures(self, model: PiVAE, test: ImageSplit, temperature: float) -> None:
         """Writes `RUN/samples.png` and `RUN/reconstructions.png`, and says where everything is."""
@@ -210,18 +209,6 @@ class Recorder:
             f"metrics:         {self._path / 'metrics.jsonl'} (and tensorboard --logdir {self._path})\n"
             f"model:           tf_pivae.load({str(self._path)!r})"
         )
-
-
-def _bits_per_dim(model: PiVAE, images: np.ndarray, k: int, labels: np.ndarray | None) -> np.ndarray:
-    """float64 [N], batch by batch with a bar on a terminal: for large K this takes a while."""
-    parts = []
-    with tqdm.tqdm(total=len(images), desc=f"held-out bits/dim, K = {k}", unit="img", leave=False, disable=None) as bar:
-        for start in range(0, len(images), _BATCH):
-            rows = slice(start, start + _BATCH)
-            batch_labels = None if labels is None else labels[rows]
-            parts.append(model.bits_per_dim(images[rows], k, labels=batch_labels, batch_size=_BATCH, first_row=start))
-            bar.update(len(parts[-1]))
-    return np.concatenate(parts).astype(np.float64)
 
 
 class NoRecorder:
