@@ -1,9 +1,15 @@
-"""Prints the lines of Python, folder by folder: python docs/lines.py, or python docs/lines.py REVISION of git."""
+"""Prints the lines of Python, folder by folder: python docs/lines.py, or python docs/lines.py REVISION of git.
 
+Two numbers: all lines, and those that are neither blank nor of a comment or docstring.
+"""
+
+import ast
 import collections
+import io
 import posixpath
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,14 +29,29 @@ def sources(revision: str | None) -> dict[str, str]:
     return {name: _git("show", f"{revision}:{name}") for name in names if name.endswith(".py")}
 
 
+_NO_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+
+
+def code_lines(text: str) -> int:
+    """The number of lines of a source that are neither blank nor of a comment or docstring."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    lines = {i for t in tokens if t.type not in _NO_CODE for i in range(t.start[0], t.end[0] + 1)}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):  # A docstring.
+            lines -= {*range(node.lineno, (node.end_lineno or node.lineno) + 1)}
+    return len(lines)
+
+
 def main() -> None:
     """The command."""
     lines: collections.Counter[str] = collections.Counter()
+    code: collections.Counter[str] = collections.Counter()
     for file, text in sources(*sys.argv[1:2] or [None]).items():
         lines[posixpath.dirname(file)] += text.count("\n")
+        code[posixpath.dirname(file)] += code_lines(text)
     for folder, count in sorted(lines.items()):
-        print(f"{count:6}  {folder}/")
-    print(f"{sum(lines.values()):6}  together")
+        print(f"{count:6} {code[folder]:6}  {folder}/")
+    print(f"{lines.total():6} {code.total():6}  together")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -110,11 +111,16 @@ def test_a_circle_is_seen():
 def test_lines_are_counted_folder_by_folder():
     command = [sys.executable, str(ROOT / "docs/lines.py")]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    counts = dict(reversed(line.split(maxsplit=1)) for line in out)
+    counts = {folder: (int(lines), int(code)) for lines, code, folder in map(str.split, out)}
     bijectors = [path.read_text("utf-8") for path in (ROOT / "tf_pivae/bijectors").glob("*.py")]
-    assert int(counts.pop("tf_pivae/bijectors/")) == sum(len(text.splitlines()) for text in bijectors)
-    together = int(counts.pop("together"))
-    assert together == sum(len(path.read_text("utf-8").splitlines()) for path in MODULES.values())
+    assert counts["tf_pivae/bijectors/"][0] == sum(len(text.splitlines()) for text in bijectors)
+    assert counts["together"][0] == sum(len(path.read_text("utf-8").splitlines()) for path in MODULES.values())
+    assert all(0 < code <= lines for lines, code in counts.values())
+
+
+def test_lines_of_code_are_neither_blank_nor_prose():
+    text = '"""A.\n\nB."""\n\n# c\ndef f(\n    a,\n):\n    """D."""\n    b = """e\n\n    f"""  # g\n    return b\n'
+    assert runpy.run_path(str(ROOT / "docs/lines.py"))["code_lines"](text) == 7
 
 
 TREES = {

@@ -24,7 +24,10 @@ LOG_SCALE_BOUND = 7.0  # exp(-7) ... exp(7): a soft clamp that no trained poster
 
 
 class VAEBound(NamedTuple):
-    """The terms of log p(y|z) + log p(z) - log q(z|y) at one sample z of the posterior."""
+    """The terms of log p(y|z) + log p(z) - log q(z|y) at one sample z of the posterior.
+
+    `reconstruction` minus the sum of all of `kl` is the bound, equation (4); `PiVAE.bound_of_features` adds the head's.
+    """
 
     reconstruction: tf.Tensor  # [B], log p(y|z), nats
     kl: list  # of [B, C_group], log q - log p summed over space, nats; the top of the hierarchy first

@@ -33,10 +33,15 @@ def scaled(weight: float | tf.Tensor, gradients: Gradients) -> Gradients:
     return [None if gradient is None else weight * gradient for gradient in gradients]
 
 
-def spread(gradients: Gradients, some: Sequence[keras.Variable], variables: Sequence[keras.Variable]) -> Gradients:
-    """The gradients of some of the variables as those of all of them: None for the others."""
-    of = {id(variable): gradient for variable, gradient in zip(some, gradients, strict=True)}
-    return [of.get(id(variable)) for variable in variables]
+def among(variables: Sequence[keras.Variable], members: Sequence[keras.Variable]) -> list[bool]:
+    """A mask beside the variables: True for those that are `members`."""
+    return [any(variable is member for member in members) for variable in variables]
+
+
+def spread(gradients: Gradients, mask: Sequence[bool]) -> Gradients:
+    """The gradients of the variables where `mask` is True as those of all of them: None for the others."""
+    remaining = iter(gradients)
+    return [next(remaining) if selected else None for selected in mask]
 
 
 def averaged(gradients: Gradients, variables: Sequence[keras.Variable]) -> list[tf.Tensor]:

@@ -1,6 +1,7 @@
 """Algorithm 1 (appendix E): one train step alternates critic and generator."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from tf_pivae.models.pivae import Bound, PiVAE
 from tf_pivae.noise import RowNoise
 from tf_pivae.training import averaging, losses, regularizers
 from tf_pivae.training.balance import GradientBalance, slope_at_mean
-from tf_pivae.training.gradients import Gradients, add, averaged, every, pulled, scaled, spread
+from tf_pivae.training.gradients import Gradients, add, among, averaged, every, pulled, scaled, spread
 from tf_pivae.training.keras_methods import KerasMethods, images_and_labels
 from tf_pivae.training.optimizer import Adamax, WholeSteps
 
@@ -135,6 +136,7 @@ class Trainer(KerasMethods):
         self.generator_optimizer = (generator_optimizer or adamax)(name="generator_optimizer")
         self.inference_only = inference_only
         self.generator_optimizer.build(self.generator_variables)
+        self._outside_the_head = [not inside for inside in among(self.generator_variables, pivae.flow_variables)]
         self.critic_optimizer = None
         if critic is not None:
             critic.build(pivae.image_shape)
@@ -166,12 +168,6 @@ class Trainer(KerasMethods):
         """The variables that the generator's optimiser updates."""
         return self.pivae.inference_variables if self.inference_only else self.pivae.trainable_variables
 
-    @property
-    def outside_the_head(self) -> list[keras.Variable]:
-        """Those of `generator_variables` that the adversarial loss may move."""
-        head = {id(variable) for variable in self.pivae.flow_variables}
-        return [variable for variable in self.generator_variables if id(variable) not in head]
-
     def initialize(self, images: np.ndarray, labels: np.ndarray | None = None, weights: bool = True) -> None:
         """Data-dependent initialisation from the first global batch, uint8 [B, H, W, C], outside of any replica.
 
@@ -193,9 +189,10 @@ class Trainer(KerasMethods):
         Where q alone is trained, the model gets the weights that are evaluated: the moving average, where there is one.
         """
         if stage.posterior_alone and self.moving_average is not None:
-            posterior = {id(variable) for variable in self.pivae.posterior_variables}
-            for variable, average in zip(self.pivae.variables, self.moving_average.variables, strict=True):
-                if id(variable) not in posterior:
+            variables = self.pivae.variables
+            posterior = among(variables, self.pivae.posterior_variables)
+            for variable, average, stays in zip(variables, self.moving_average.variables, posterior, strict=True):
+                if not stays:
                     variable.assign(average)
 
     def check_batch(self, rows: int) -> None:
@@ -245,7 +242,7 @@ class Trainer(KerasMethods):
                 weight = self._ramp() * self.balance.weight(self.adversarial_weight, log_ratio)
                 quality_gradients = scaled(weight, quality_gradients)
                 metrics["adversarial_weight"] = weight
-            gradients = add(gradients, spread(quality_gradients, self.outside_the_head, variables))
+            gradients = add(gradients, spread(quality_gradients, self._outside_the_head))
         norm, skipped = self._apply(self.generator_optimizer, variables, gradients)
         if log_ratio is not None:
             self.balance.update(log_ratio, skipped)
@@ -294,7 +291,7 @@ class Trainer(KerasMethods):
             augmented = self._augmented(fake, noise.fold_in("augment/generator"))
             quality = losses.quality_loss(self.critic(augmented, labels=labels))
         upstream = tape.gradient(quality, fake)
-        variables = self.outside_the_head
+        variables = list(itertools.compress(self.generator_variables, self._outside_the_head))
         metrics = {"quality_loss": quality}
         if self.balance is None:
             upstream = self._ramp() * self.adversarial_weight * upstream
