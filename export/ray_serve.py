@@ -1,4 +1,4 @@
-"""An exported model on a Ray cluster, for who has one already: as many replicas as wanted, on many machines.
+"""An exported model on a Ray cluster, for those who have one already: as many replicas as wanted, on many machines.
 
     serve run tf_pivae.export.ray_serve:app export_dir=exports/demo runtime=openvino num_replicas=4
 

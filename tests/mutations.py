@@ -365,6 +365,13 @@ MUTATIONS = [
         "flow_log_det - preprocessing_log_det  #",
         "tests/models/test_pivae.py",
     ),
+    Mutation(
+        "the first block sees y in place of elu(y)",
+        "tf_pivae/models/hierarchical_vae.py",
+        "        return tf.nn.elu(y)\n",
+        "        return y\n",
+        "tests/models/test_vae.py",
+    ),
     # Other terms of the bound, and the sampler.
     Mutation(
         "log sigma in log p(y|z): dropped",

@@ -269,7 +269,7 @@ def test_two_folders_without_a_run(tmp_path, network, evaluate):
         (["--real_subsets=64", "--gin_file=models/no_flow.gin"], "add --gin_param=train.dataset=@bundled"),
         (["--images=nowhere", "--metrics=fid"], "nowhere"),
         (["--images=nowhere", "--run_dir=runs/demo"], "give one of them"),
-        (["--fast", "--feature_network=x", "--run_dir=x"], "--fast is about the Inception"),
+        (["--fast", "--feature_network=x", "--run_dir=x"], "--fast applies to the Inception network"),
     ],
 )
 def test_errors_are_one_line(arguments, expected, evaluate):

@@ -11,6 +11,7 @@ TensorFlow:
 
 import importlib
 import os
+from typing import Any
 
 from tf_pivae.system import quiet
 from tf_pivae.version import __version__
@@ -30,7 +31,7 @@ _PUBLIC = {
 __all__ = [*_PUBLIC, *_MODULES, "__version__"]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
     if name not in _PUBLIC:
@@ -40,5 +41,5 @@ def __getattr__(name):
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

@@ -1,4 +1,4 @@
-"""The exceptions that commands turn into a single line, what they say of a disk, and output that nobody reads."""
+"""The exceptions that commands turn into one line, what they say of a disk, and how a closed output is recognised."""
 
 import errno
 import os

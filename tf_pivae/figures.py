@@ -64,7 +64,7 @@ def image_grid(
 
 
 def class_rows(count: int, num_classes: int, columns: int | None = None) -> tuple[np.ndarray, int]:
-    """The labels of a grid with one class a row.
+    """The labels of a grid with one class per row.
 
     Args:
       count: int, number of images.

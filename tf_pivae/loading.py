@@ -173,8 +173,7 @@ def data_at(*bindings: str) -> Iterator[None]:
 def load_dataset(run_dir: str | Path) -> ImageDataset:
     """The `ImageDataset` that a run was trained on, where its configuration or `data_at` says that it lies.
 
-    Nothing is downloaded, prepared or written for it: where the files of a configuration lie is for whoever trains to
-    say, not for a run of somebody else's.
+    Nothing is downloaded, prepared or written: only the user says where data lie, not a run of unknown origin.
 
     Raises:
       UserError: it is not on this machine, or not prepared.

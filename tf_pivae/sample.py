@@ -16,7 +16,7 @@ cli.define_import_flag()
 flags.adopt_module_key_flags(cli)  # shows it in --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True)
 _STEP = cli.define_step_flag("draw from")
-_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many.", lower_bound=1)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many samples to draw.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of (seed, i).", *SEEDS)
 _OUTPUT = flags.DEFINE_string(
     "output", "samples.png", "NAME.png for a grid, FOLDER/ for one PNG each, NAME.npz for an array."

@@ -1,8 +1,8 @@
 """What a parameter may be, said by its annotation: whether a value fits, and in words what would.
 
-Known are bool, int and float (a bool is neither, a float is finite and may be an int), str, None, unions, `Literal`,
-`tuple` and `list` (one stands for the other), `Callable[..., R]` and classes; `Annotated` adds a `Within` or a
-`Long`. Anything else fits everything.
+It understands bool, int and float (a bool is neither, a float is finite and may be an int), str, None, unions,
+`Literal`, `tuple` and `list` (one stands for the other), `Callable[..., R]` and classes; `Annotated` adds a `Within` or
+a `Long`. Anything else fits everything.
 """
 
 import collections.abc

@@ -44,7 +44,7 @@ class ModelClient(abc.ABC):
         return LogProb(**self.predict("image_bytes", _present(image_bytes=files, labels=labels)))
 
     def sample(self, seeds: ArrayLike, labels: ArrayLike | None = None) -> np.ndarray:
-        """Images drawn from the model, one a seed: integers [N] -> uint8 [N, H, W, C]."""
+        """Images drawn from the model, one per seed: integers [N] -> uint8 [N, H, W, C]."""
         return self.predict("sample", _present(seeds=seeds, labels=labels))["images"]
 
     def reconstruct(self, images: ArrayLike, labels: ArrayLike | None = None) -> np.ndarray:

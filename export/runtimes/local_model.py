@@ -30,7 +30,7 @@ class LocalModel(ModelClient):
         super().__init__(batch_size)
 
     def bits_per_dim(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-        """Images uint8 [N, H, W, C] -> float32 [N]: the negative bound in bits, a dimension."""
+        """Images uint8 [N, H, W, C] -> float32 [N]: minus the bound, in bits per dimension."""
         return self.log_prob(images, labels).bits_per_dim
 
     def _send(self, signature: str, inputs: Inputs) -> Outputs:

@@ -1,4 +1,4 @@
-"""HTTP with limits on connections, bytes and time: the protocol is aiohttp's, what strangers may ask of it is not."""
+"""HTTP by aiohttp, with limits on connections, bytes and time."""
 
 import asyncio
 import logging

@@ -103,8 +103,8 @@ def arrays_from_json(
 def json_from_arrays(outputs: Outputs, by_rows: bool) -> str:
     """The body of a response: {"predictions": [...]} in the row format, {"outputs": ...} else.
 
-    A signature with one output gives its values alone; with several, an object a row, or one of columns. Row by row,
-    so that other threads have their turns in between.
+    A signature with one output gives its values alone; with several, one object per row, or one of columns. Row by
+    row, so that other threads have their turns in between.
     """
     columns = {name: [json.dumps(row.tolist(), separators=(",", ":")) for row in out] for name, out in outputs.items()}
     key = "predictions" if by_rows else "outputs"
@@ -125,7 +125,7 @@ def _object(names: Any, values: Any) -> str:
 
 def _columns_of_rows(rows: Any, specs: Mapping[str, TensorSpec]) -> Any:
     if not isinstance(rows, list):
-        raise invalid('"instances" must be a list, one element a row.')
+        raise invalid('"instances" must be a list, one element per row.')
     are_objects = [isinstance(row, dict) and set(row) != {"b64"} for row in rows]
     if not any(are_objects):
         return rows if len(specs) == 1 else None
@@ -137,7 +137,7 @@ def _columns_of_rows(rows: Any, specs: Mapping[str, TensorSpec]) -> Any:
 def _array(name: str, value: Any, spec: TensorSpec, max_rows: int) -> np.ndarray:
     """Dimension by dimension: the lists of one are known to be right before the next one's are looked at."""
     if type(value) is not list:
-        raise invalid(f"input {name!r} must be {spec}: a list, one element a row.")
+        raise invalid(f"input {name!r} must be {spec}: a list, one element per row.")
     if not value:
         raise invalid(f"input {name!r} has no rows: the batch is empty; send at least one row.")
     if len(value) > max_rows:

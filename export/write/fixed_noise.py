@@ -17,7 +17,7 @@ MAX_BYTES = 1 << 30  # A SavedModel's graph, which holds the constants, cannot e
 
 
 class FixedNoise:
-    """The interface of `RowNoise`: every row gets what row 0 of `RowNoise(seed, ...)` gets.
+    """A `NoiseStreams`: every row gets what row 0 of `RowNoise(seed, ...)` gets.
 
     Args:
       num_rows: B, scalar integer tensor.

@@ -38,10 +38,10 @@ def _decode(contents: tf.Tensor, image_shape: Shape) -> tf.Tensor:
     is_png = tf.strings.length(contents) >= 33
     is_png = tf.logical_and(is_png, tf.equal(tf.strings.substr(contents, 0, 8), _PNG_SIGNATURE))
     is_jpeg = tf.equal(tf.strings.substr(contents, 0, 3), _JPEG_SIGNATURE)
-    is_known = tf.debugging.Assert(
+    is_png_or_jpeg = tf.debugging.Assert(
         tf.logical_or(is_png, is_jpeg), ["image_bytes: every string must be a whole PNG or JPEG file"]
     )
-    with tf.control_dependencies([is_known]):
+    with tf.control_dependencies([is_png_or_jpeg]):
         header = tf.cond(
             is_png,
             lambda: _check_png(contents, image_shape),
@@ -53,7 +53,7 @@ def _decode(contents: tf.Tensor, image_shape: Shape) -> tf.Tensor:
 
 
 def _check_png(contents: tf.Tensor, image_shape: Shape) -> tf.Tensor:
-    """The fields of IHDR, which is the first chunk: width, height, bits a sample, colour type."""
+    """The fields of IHDR, which is the first chunk: width, height, bits per sample, colour type."""
     sides = tf.io.decode_raw(tf.strings.substr(contents, 16, 8), tf.int32, little_endian=False)
     bits, colour = (tf.io.decode_raw(tf.strings.substr(contents, start, 1), tf.uint8)[0] for start in (24, 25))
     colours = [tf.equal(colour, tf.constant(kind, tf.uint8)) for kind in _PNG_COLOUR_TYPES[image_shape[-1]]]

@@ -1,4 +1,4 @@
-"""Folders that nobody vouches for: what cannot be used is skipped and named, in bounded memory."""
+"""Folders of unknown origin: what cannot be used is skipped and named, in bounded memory."""
 
 import errno
 import io

@@ -7,7 +7,7 @@ import tensorflow_probability as tfp
 
 from tf_pivae.layers.weight_norm import NearestConv2D
 from tf_pivae.models.blocks import Evidence
-from tf_pivae.models.hierarchical_vae import plain_vae, residual_vae
+from tf_pivae.models.hierarchical_vae import EluInput, plain_vae, residual_vae
 from tf_pivae.models.latents import Gaussian, GaussianPosterior, IAFPosterior, TopDownBlock, gaussian
 from tf_pivae.noise import RowNoise
 
@@ -154,6 +154,20 @@ def test_kl_of_infer_is_log_q_minus_log_p_of_the_top(vae):
         top.z
     )
     np.testing.assert_allclose(top.kl, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_with_elu_input_the_first_block_sees_elu_of_y(randomize):
+    vae = plain_vae(SHAPE, widths=(6, 8), top_channels=3, latent_channels=2, stem=EluInput)
+    raw = plain_vae(SHAPE, widths=(6, 8), top_channels=3, latent_channels=2)
+    y = _normal([3, *SHAPE])
+    vae.encode(y)
+    raw.encode(y)
+    randomize(vae, scale=0.1)
+    for block, original in zip(raw.bottom_up, vae.bottom_up, strict=True):
+        block.set_weights(original.get_weights())
+    features = vae.encode(y)[0].numpy()
+    np.testing.assert_allclose(features, raw.encode(np.where(y > 0.0, y, np.expm1(y)))[0], rtol=1e-4, atol=1e-5)
+    assert np.abs(features - raw.encode(y)[0]).max() > 1e-2
 
 
 @pytest.mark.parametrize("residual", [True, False])

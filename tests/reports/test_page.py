@@ -10,7 +10,7 @@ import pytest
 from document import Document
 from PIL import Image
 
-from tf_pivae.report.histograms import counted
+from tf_pivae.report.histograms import from_counts
 from tf_pivae.report.markup import Html, breakable, tag
 from tf_pivae.report.page import render
 from tf_pivae.report.views import unloadable
@@ -212,7 +212,7 @@ def test_evaluations_rows_of_any_metric(document):
      {"edges": [0, 1], "counts": [[1]]}, {"edges": [0], "counts": []}],
 )  # fmt: skip
 def test_a_histogram_that_is_none_is_left_out(histogram):
-    assert counted(histogram, "title", "run", 0) is None
+    assert from_counts(histogram, "title", "run", 0) is None
 
 
 def _cards(document):

@@ -87,7 +87,7 @@ def test_what_is_missing_is_said(document, runs):
     assert "gan: trained without likelihood" in document.section("likelihoods-of-other-images").text
     assert "gan: trained without likelihood" in document.section("reconstructions").text
     samples = document.section("samples")
-    assert sum("one of the 10 classes a row" in image.attributes["alt"] for image in samples.all("img")) == 2
+    assert sum("each row of one of the 10 classes" in image.attributes["alt"] for image in samples.all("img")) == 2
     assert "no checkpoint" in samples.text
     assert "Samples that the training left at its end." in samples.text
     assert f"--run_dir={runs[0]}" in document.section("evaluation").text

@@ -53,10 +53,10 @@ class ImageBijector(tfb.Bijector):
     def _parameter_properties(cls, dtype: tf.DType | None) -> dict:
         return {}
 
-    def _forward_pair(self, x):
+    def _forward_pair(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         raise NotImplementedError  # Each subclass: the mathematics.
 
-    def _inverse_pair(self, y):
+    def _inverse_pair(self, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         raise NotImplementedError  # Each subclass: the mathematics.
 
     def _pair(self, direction, x):

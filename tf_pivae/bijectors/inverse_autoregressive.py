@@ -17,7 +17,7 @@ class InverseAutoregressiveFlow(tfb.Invert):
 
         forward    z1 = (z0 - shift) exp(-log_scale)            the paper's mu_1 + sigma_1 z0
         log-det    - sum log_scale                              triangular Jacobian
-        inverse    sequential, one pass of the network a latent
+        inverse    sequential, one pass of the network per latent
 
     Args:
       network: a function of z0, float32 [B, H, W, C], that returns (shift, log_scale) of that shape.

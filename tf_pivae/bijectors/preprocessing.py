@@ -1,4 +1,4 @@
-"""From dequantised images to the real line and back (method, section 1.2)."""
+"""From dequantised images to the real line and back."""
 
 import math
 from typing import Annotated

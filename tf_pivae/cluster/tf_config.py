@@ -103,10 +103,10 @@ def expand_tasks(text: str) -> list[int]:
     """
     counts = []
     for part in text.split(","):
-        counted = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
-        if not counted:
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
+        if not match:
             raise UserError(f"{text!r} is not a list of task counts as Slurm writes it, such as 2(x3),1.")
-        counts += [int(counted[1])] * int(counted[2] or 1)
+        counts += [int(match[1])] * int(match[2] or 1)
     return counts
 
 

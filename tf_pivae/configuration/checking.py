@@ -24,8 +24,8 @@ def check(mentioned: set[str]) -> None:
     """Checks the configuration that gin holds.
 
     Args:
-      mentioned: names of macros that were referred to as it was read: where the parameter was bound anew later, the
-        macro is without a use, but no mistake.
+      mentioned: names of macros that were referred to as it was read: where the parameter was bound anew later,
+        such a macro is unused, which is then no mistake.
 
     Raises:
       UserError: a value that its parameter cannot have, a macro without a value or without a use, or a reference that

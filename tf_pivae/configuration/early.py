@@ -99,8 +99,8 @@ def _names() -> _ParameterNames:
                     call = decorator if isinstance(decorator, ast.Call) else None
                     function = call.func if call else decorator
                     if ast.unparse(function) in ("configurable", "gin.configurable"):
-                        given = {keyword.arg: keyword.value for keyword in call.keywords} if call else {}
-                        name = ast.literal_eval(given["name"]) if "name" in given else node.name
+                        keywords = {keyword.arg: keyword.value for keyword in call.keywords} if call else {}
+                        name = ast.literal_eval(keywords["name"]) if "name" in keywords else node.name
                         parameters_of[name] = _parameters(node)
     return parameters_of
 

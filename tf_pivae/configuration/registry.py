@@ -1,4 +1,4 @@
-"""What is registered with gin, which gives no access to it of its own: names, parameters, defaults."""
+"""Names, parameters and defaults of what is registered with gin, which has no public function for them."""
 
 import inspect
 from collections.abc import Callable, Mapping

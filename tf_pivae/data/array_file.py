@@ -1,4 +1,4 @@
-"""Arrays in files that nobody vouches for: claims are weighed before anything is read, data come in slabs."""
+"""Arrays in files of unknown origin: what a header claims is checked first; data are read in slabs."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,7 @@ from tf_pivae.data.image_ops import Preprocess
 from tf_pivae.errors import UserError, first_line, printable
 
 SLAB_BYTES = 1 << 24  # Read at a time, or one image where that is larger.
-# Deflate packs at most 1032:1, and then only one value over and over: no images that are worth a gigabyte.
+# Deflate packs at most 1032:1, and reaches that only for one repeated value, which no large set of images is.
 _MAX_RATIO = 1032
 _MAX_LARGE_RATIO = 500
 _LARGE_BYTES = 1 << 30
@@ -40,7 +40,7 @@ def reading(subject: object) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:  # zipfile, zlib, gzip and NumPy have ten kinds between them.
+    except Exception as error:  # zipfile, zlib, gzip and NumPy raise about ten kinds of exceptions.
         ends = "it ends early" if isinstance(error, EOFError) and not str(error) else None
         reason = ends or getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"cannot read {printable(subject)}: {printable(reason)}.") from error
@@ -158,7 +158,7 @@ class Part(NamedTuple):
 
 def part(images: ArrayFile, labels: ArrayFile | None) -> Part:
     """Checks what two headers say and reads the labels."""
-    _ = images.image_shape  # Raises for an array that holds no images, or more than anybody has.
+    _ = images.image_shape  # Raises for an array that holds no images, or more than `MAX_IMAGES`.
     return Part(images, None if labels is None else labels.labels(images))
 
 

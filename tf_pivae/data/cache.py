@@ -32,7 +32,7 @@ _NAME_LENGTH = 50  # Characters of up to four bytes, in names of at most 255.
 IN_MEMORY_BYTES = 1 << 28  # Larger files of arrays are unpacked once and memory-mapped.
 _log = logging.getLogger(__name__)
 _reading_only = contextvars.ContextVar("reading_only", default=False)
-_believing = contextvars.ContextVar("believing", default=False)
+_declarations_only = contextvars.ContextVar("declarations_only", default=False)
 
 
 class NotPrepared(UserError):
@@ -58,12 +58,12 @@ def reading_only(declarations: bool = False) -> Iterator[None]:
     Args:
       declarations: take what a configuration declares of its images for them, and look at no files: see `declared`.
     """
-    tokens = _reading_only.set(True), _believing.set(declarations)
+    tokens = _reading_only.set(True), _declarations_only.set(declarations)
     try:
         yield
     finally:
         _reading_only.reset(tokens[0])
-        _believing.reset(tokens[1])
+        _declarations_only.reset(tokens[1])
 
 
 def declared(name: str, image_shape: tuple[int, int, int], class_names: Sequence[str], limits: arrays.Limits) -> None:
@@ -76,9 +76,9 @@ def declared(name: str, image_shape: tuple[int, int, int], class_names: Sequence
       limits: as `ImageDataset.take` takes them.
 
     Raises:
-      NotPrepared: there; with what is declared, and numbers of images that nobody knows.
+      NotPrepared: within that context, with what is declared; the numbers of images are None.
     """
-    if _believing.get():
+    if _declarations_only.get():
         unread = sources.SplitSource(lambda start: iter(()))
         facts = sources.ImageSource(image_shape, unread, unread, len(class_names), tuple(class_names))
         raise NotPrepared(name, lambda: facts, limits)

@@ -1,4 +1,4 @@
-"""Finding and decoding image files that nobody vouches for: anything unusable is refused by name, in bounded memory."""
+"""Finds and decodes image files of unknown origin: what cannot be used is named, and memory is bounded."""
 
 import dataclasses
 import os

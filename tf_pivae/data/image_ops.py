@@ -155,7 +155,7 @@ def box_downscale(images: np.ndarray, factor: int) -> np.ndarray:
     height = height // factor
     width = width // factor
     images = images[..., : height * factor, : width * factor, :]
-    # One strided addition a box pixel: never more than one 32-bit copy of the small image.
+    # One strided addition per pixel of a box: never more than one 32-bit copy of the small image.
     sums = np.zeros((*lead, height, width, channels), np.uint32)
     for row in range(factor):
         for column in range(factor):

@@ -42,7 +42,7 @@ def reduced_levels(dataset: Callable[[], arrays.ImageDataset] | None = None, num
 
 
 class LookedUpImages:
-    """`table[images]` without computing it: what is read of it is looked up then.
+    """`table[images]`, computed only for the images that are read.
 
     Slices of images give another of these; anything else, and NumPy, get an array.
 

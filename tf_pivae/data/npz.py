@@ -85,7 +85,8 @@ def npz_images(
 def stored_images(path: str | os.PathLike[str]) -> tuple[array_file.Part, int]:
     """The images of an `.npz` file, yet unread, with their labels, and their number of levels.
 
-    They are its `images` (and `labels`), or else its `test_images`, or what `np.savez` got no names for.
+    They are its `images` (and `labels`), or else its `test_images`, or the arrays that `np.savez` saved
+    without names (`arr_0`, `arr_1`).
 
     Raises:
       UserError: as `npz_images`.

@@ -21,9 +21,9 @@ class Specification(NamedTuple):
 def specification(source: Callable[[], ImageDataset]) -> Specification:
     """The `Specification` of a source of images, such as `tfds_images`, as gin configures it.
 
-    Needs no network and prepares nothing: it takes the configuration's word (`idx_images.raw_shape` and `class_names`,
-    `image_folder.channels`), opens what is prepared already or small, and else reads TFDS' own description of the data
-    set, or the headers (and the labels) of local files.
+    Needs no network and prepares nothing: it uses what the configuration states (`idx_images.raw_shape` and
+    `class_names`, `image_folder.channels`), opens what is prepared already or small, and else reads TFDS' own
+    description of the data set, or the headers (and the labels) of local files.
 
     Args:
       source: a configurable of `tf_pivae.data`, the value of `train.dataset`.

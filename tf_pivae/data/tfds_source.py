@@ -202,7 +202,7 @@ def _free_bytes(folder: str | os.PathLike[str]) -> int:
 
 
 def _online(builder: Any) -> bool:
-    """False only if none of the hosts that the data comes from is known here, which is how no network looks."""
+    """False only if no host name of the data can be resolved: there is no network."""
     if urllib.request.getproxies():
         return True
     try:
@@ -220,7 +220,7 @@ def _online(builder: Any) -> bool:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Silences what TFDS shows of a download, for one that is bound to fail: the error is the message."""
+    """Hides TFDS' output during a download that is bound to fail; the user sees the error alone."""
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()

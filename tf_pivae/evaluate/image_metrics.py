@@ -44,7 +44,7 @@ class Settings:
             if split not in ("train", "test"):
                 raise UserError(f"unknown split {split!r}: choose train or test.")
         if self.fast and self.feature_network:
-            raise UserError("--fast is about the Inception of FID: leave it out with --feature_network.")
+            raise UserError("--fast applies to the Inception network of FID only: leave it out with --feature_network.")
 
 
 def feature_network(settings: Settings, example: np.ndarray) -> metrics.FeatureNetwork:

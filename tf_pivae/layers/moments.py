@@ -144,13 +144,13 @@ class BatchNorm(keras.layers.Layer):
     def _fused(self, x, training):
         if not self.moments.built:
             self.moments.build(x.shape)
-        given = ([], []) if training else self.moments.averages()
+        moments = ([], []) if training else self.moments.averages()
         y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=x,
             scale=tf.convert_to_tensor(self.gamma),
             offset=tf.convert_to_tensor(self.beta),
-            mean=given[0],
-            variance=given[1],
+            mean=moments[0],
+            variance=moments[1],
             epsilon=self.epsilon,
             is_training=training,
         )

@@ -1,6 +1,6 @@
 """Weight normalisation with data-dependent initialisation (Salimans & Kingma 2016), class-conditional on request.
 
-w = g / ||v|| * v        one norm and one gain an output channel; section 5.6, equation (8), makes it g(label)
+w = g / ||v|| * v        one norm and one gain per output channel; section 5.6, equation (8), makes it g(label)
 """
 
 import contextlib
@@ -61,14 +61,16 @@ class WeightNormalized(keras.layers.Layer):
 
     Args:
       filters: number of output channels.
-      init_scale: float, or one float an output channel.
+      init_scale: float, or float [filters], one per output channel.
       num_classes: 0, or the number of classes that `g` and `b` are conditioned on.
     """
 
     _norm_axes: tuple  # Of `v`: every axis but the output channel's.
     _output_axis = -1  # Of `v`: the output channel's.
 
-    def __init__(self, filters: int, *, init_scale: float = 1.0, num_classes: int = 0, name: str | None = None) -> None:
+    def __init__(
+        self, filters: int, *, init_scale: float | np.ndarray = 1.0, num_classes: int = 0, name: str | None = None
+    ) -> None:
         super().__init__(name=name)
         self.filters = filters
         self.init_scale = np.broadcast_to(np.asarray(init_scale, np.float32), [filters]).copy()

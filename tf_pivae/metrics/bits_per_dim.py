@@ -1,4 +1,4 @@
-"""Bits per dimension on held-out images, and what they are made of (method, sections 1 and 7)."""
+"""Bits per dimension on held-out images, and what they are made of (section 5.1)."""
 
 import hashlib
 import math

@@ -1,4 +1,4 @@
-"""GAN-train and GAN-test (method.md, section 7; Shmelkov et al. 2018): a classifier as a judge of samples."""
+"""GAN-train and GAN-test (section 5.6; Shmelkov et al. 2018): a classifier as a judge of samples."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def train_classifier(
 
 
 def _batch_rows(count: int, batch_size: int, step: int, seed: int) -> np.ndarray:
-    """Rows of a step's batch: the step's window of an endless row of permutations, one an epoch."""
+    """Rows of a step's batch: the step's window of an endless sequence of permutations, one per epoch."""
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
     rows = np.empty(batch_size, np.int64)
     for epoch in np.unique(positions // count):

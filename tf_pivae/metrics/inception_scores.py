@@ -10,7 +10,7 @@ import numpy as np
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.feature_moments import checked_features
 
-NUM_SPLITS = 10  # method.md, section 7; Salimans et al. 2016
+NUM_SPLITS = 10  # Salimans et al. 2016
 
 
 class InceptionScore(NamedTuple):

@@ -1,4 +1,4 @@
-"""The training images that an image resembles most: what tells a model that invents from one that remembers."""
+"""The training images nearest to an image: they show whether a model copies."""
 
 from __future__ import annotations
 

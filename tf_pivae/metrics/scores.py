@@ -1,4 +1,4 @@
-"""Scores of images against a reference, each with its protocol (method.md, section 7)."""
+"""Scores of images against a reference, each with its protocol (section 5.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The critics: image -> logit D (method, sections 4 and 5).
+"""The critics: image -> logit D (sections 4.2 and 5.2, Table 6).
 
 No batch normalisation: it would break the per-sample meaning of the gradient penalty.
 """

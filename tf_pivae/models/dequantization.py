@@ -37,7 +37,7 @@ class Dequantized(NamedTuple):
 
 @configurable
 class UniformDequantization(Composite):
-    """The paper's: v = (x + u) / n, u ~ U[0, 1), B(x) a cube of volume n^-D (method, section 1).
+    """The paper's: v = (x + u) / n, u ~ U[0, 1), B(x) a cube of volume n^-D.
 
     The cubes cover [0, 1)^D. The model's mass outside of it belongs to no image, so that the probabilities sum to less
     than 1; and as samples from there are clipped to the nearest level, samples do not follow these probabilities.

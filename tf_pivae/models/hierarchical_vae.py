@@ -1,4 +1,4 @@
-"""The nets of Table 1 and of Table 6 as hierarchies of latents (method, sections 2 and 5)."""
+"""The nets of Table 1 and of Table 6 as hierarchies of latents (section 5.2, appendices A.1 and A.4)."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -30,7 +30,10 @@ class RawInput(Composite):
 
 @configurable
 class EluInput(Composite):
-    """The first block sees elu(y), where dark pixels hardly differ; models from before version 0.2 need it."""
+    """The first block sees elu(y), where dark pixels hardly differ.
+
+    docs/results.md says which results were trained so.
+    """
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name=name)
@@ -51,7 +54,7 @@ def plain_vae(
     num_classes: Index = 0,
     call_block: Callable = keep,
 ) -> HierarchicalVAE:
-    """Table 1's net: dense, stride-2 deconvolutions, conv 3x3; the encoder mirrors it (method, section 5).
+    """Table 1's net: dense, stride-2 deconvolutions, conv 3x3; the encoder mirrors it (section 5.2).
 
     Args:
       image_shape: (H, W, C), sides divisible by 2^(len(widths) - 1).

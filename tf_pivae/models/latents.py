@@ -1,4 +1,4 @@
-"""Equation (4), from top to bottom: log p(y|z) + log p(z) - log q(z|y) (method, section 2; Kingma et al. 2016).
+"""Equation (4), from top to bottom: log p(y|z) + log p(z) - log q(z|y) (appendix A.1; Kingma et al. 2016).
 
 This file has, in this order: the hierarchy, bottom-up from y and top-down through the groups of latents; one group,
 with prior, posterior and KL; the Gaussian posterior and the IAF posterior (appendices A.1 and A.2). The layers are in

@@ -21,12 +21,12 @@ class Cell(NamedTuple):
     reasons: list  # why values are missing, each once
     spreads: list  # of each value, where its protocol has one: a standard error over images, say
     approximate: bool = False  # shown in [square brackets], as the paper does
-    wanted: bool = False  # shown although the paper has no number
+    always_shown: bool = False  # whether or not the paper has a number
 
     @property
     def text(self) -> str:
         """Mean +- standard deviation, "-" where the paper has no number, "none" where we have none."""
-        if self.published is None and not self.wanted:
+        if self.published is None and not self.always_shown:
             return "-"
         if not self.values:
             return "none"
@@ -68,7 +68,7 @@ def row_cells(row: System, results: Sequence[dict[str, dict]]) -> dict[str, Cell
         for metric, value in row.numbers.items()
     }
     for metric in row.also:
-        cells[metric] = cell(None, [result[metric] for result in results])._replace(wanted=True)
+        cells[metric] = cell(None, [result[metric] for result in results])._replace(always_shown=True)
     return cells
 
 
@@ -123,7 +123,7 @@ def real_subset_rows(scores: dict[int, list[dict[str, dict]]]) -> list[tuple[str
     for size, results in scores.items():
         published = dict(zip(("inception_score", "fid"), REAL_SUBSETS.get(size, (None, None)), strict=True))
         cells = {
-            metric: cell(value, [r[metric] for r in results])._replace(wanted=True)
+            metric: cell(value, [r[metric] for r in results])._replace(always_shown=True)
             for metric, value in published.items()
         }
         rows.append((f"{size:,} images", cells))

@@ -98,7 +98,7 @@ def neighbours(title: str, models: Sequence[tuple], data: ImageDataset) -> Image
 
 
 def _grid(num_classes):
-    """Number, labels and columns of a picture of samples; one class a row."""
+    """Number, labels and columns of a picture of samples; one class per row."""
     if not num_classes:
         return _COLUMNS * _ROWS, None, _COLUMNS
     count = _COLUMNS * num_classes

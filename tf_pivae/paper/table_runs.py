@@ -55,7 +55,7 @@ def systems(options: TableOptions, table: Table, metrics: Sequence[str], notes: 
         loading.parse_gin([*gin_files(row.name, options.preset), *options.gin_files], options.gin_params)
     _make_folder(options.output_dir)
     if PRESETS[options.preset].own_data and any(row.elsewhere for row in requested):
-        notes.append("The preset's data stand for every data set: rows that differ in nothing else share their runs.")
+        notes.append("The preset uses one data set in place of all; rows that differ only in their data share one run.")
     inception = [f"--inception_weights={options.inception_weights}"] if options.inception_weights else []
     rows = []
     models = {}

@@ -54,13 +54,13 @@ def neighbours(data: ImageDataset, samples: np.ndarray) -> Picture:
         _distance(images, closest[part], data.num_bins)
         for images, part in ((samples, slice(len(samples))), (held_out, slice(len(samples), None)))
     )
-    of = f"{len(train):,} training images" if len(train) == len(data.train) else f"the first {len(train):,}"
+    searched = f"{len(train):,} training images" if len(train) == len(data.train) else f"the first {len(train):,}"
     return Picture(
         encoded(figures.neighbour_grid(samples[spread], near, data.num_bins)),
         f"{len(spread)} samples, each with the {near.shape[1]} training images at its right that are nearest to it.",
-        f"Samples, each with its nearest among {of} in pixels. The nearest of all lies {ours:.1%} of the scale away "
-        f"(root mean square, median over {len(samples)} samples); from held-out images it is {real:.1%}. "
-        "A model that remembers would come much closer than those.",
+        f"Samples, each with its nearest among {searched} in pixels. The nearest of all lies {ours:.1%} of the scale "
+        f"away (root mean square, median over {len(samples)} samples); from held-out images it is {real:.1%}. "
+        "Samples copied from training images would be much closer.",
     )
 
 
@@ -82,11 +82,11 @@ def reconstructions(model: PiVAE, test: ImageSplit, seed: int) -> Picture:
     decoded = model.reconstruct(real, seed, labels=test.labels if model.num_classes else None)
     pairs = np.stack([real, decoded], 1).reshape(-1, *real.shape[1:])
     alt = f"{len(real)} held-out images, each with its reconstruction at its right."
-    return grid(pairs, 8, alt, "Held-out image | its reconstruction, four pairs a row.", model.num_bins)
+    return grid(pairs, 8, alt, "Held-out image | its reconstruction, four pairs per row.", model.num_bins)
 
 
 def through_groups(model: PiVAE, seed: int, unused: Collection[str]) -> tuple[Picture, Picture | None]:
-    """One latent group a row: those that the model uses, and the `unused` ones apart (None where there are none)."""
+    """One latent group per row: those that the model uses, and the `unused` ones apart (None where there are none)."""
     label = 0 if model.num_classes else None
     names, walk = latent_walks.through_groups(model, _STEPS, seed, label)
     rows = walk.reshape(len(names), _STEPS, *walk.shape[1:])
@@ -97,7 +97,7 @@ def through_groups(model: PiVAE, seed: int, unused: Collection[str]) -> tuple[Pi
         listed = ", ".join(names[i] for i in groups)
         alt = f"{len(groups)} rows of samples. In each, one latent group changes from left to right: {listed}."
         caption = (
-            f"One latent group a row, the top of the hierarchy first ({listed}): it alone goes along a great circle "
+            f"One latent group per row, the top of the hierarchy first ({listed}): it alone goes along a great circle "
             f"from one draw of its prior to another; the noise of the others stays.{_of_class(label)}"
         )
         return grid(np.concatenate(rows[groups]), _STEPS, alt, caption, model.num_bins)
@@ -113,7 +113,7 @@ def through_channels(model: PiVAE, seed: int) -> Picture:
     channels, walk = latent_walks.through_top_channels(model, _WALKS, _STEPS, seed, label)
     alt = f"{len(channels)} rows of samples. In each, one channel of the top latents grows from left to right."
     caption = (
-        f"One channel of the top latents a row, from −{latent_walks.TOP_RANGE:g} to {latent_walks.TOP_RANGE:g} "
+        f"One channel of the top latents per row, from −{latent_walks.TOP_RANGE:g} to {latent_walks.TOP_RANGE:g} "
         "standard deviations: those that change this sample most, "
         f"channels {', '.join(map(str, channels))}.{_of_class(label)}"
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tf_pivae.evaluate.results import Row
-from tf_pivae.report.histograms import counted, signed
+from tf_pivae.report.histograms import from_counts, signed
 from tf_pivae.report.markup import Html, breakable, folded, note, table, tag
 from tf_pivae.report.run import Run, as_list, is_number
 
@@ -114,9 +114,10 @@ def _histograms(runs: Sequence[Run]) -> list[Html]:
     parts = []
     for index, run in enumerate(runs):
         for row in as_list((run.evaluation or {}).get("rows")):
-            histogram = isinstance(row, dict) and counted(row.get("histogram"), str(row.get("metric")), run.name, index)
-            if histogram:
-                parts.append(histogram)
+            if isinstance(row, dict):
+                histogram = from_counts(row.get("histogram"), str(row.get("metric")), run.name, index)
+                if histogram:
+                    parts.append(histogram)
     return [tag("div", parts, class_="histograms")] if parts else []
 
 

@@ -80,7 +80,7 @@ def _ridges(index: int, run: Run, likelihoods: Likelihoods, edges: np.ndarray) -
                tag("p", "bits per dimension", class_="unit"), class_="ridges")  # fmt: skip
 
 
-def counted(histogram: Any, title: str, run_name: str, index: int) -> Html | None:
+def from_counts(histogram: Any, title: str, run_name: str, index: int) -> Html | None:
     """A histogram that comes as {"edges": [N + 1 ascending numbers], "counts": [N numbers]}; None for anything else."""
     try:
         edges, counts = (np.asarray(histogram[key], np.float64) for key in ("edges", "counts"))

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pivae.models.pivae import PiVAE
-from tf_pivae.noise import RowNoise
+from tf_pivae.noise import NormalNoise, RowNoise
 
 NoiseByTag = dict[str, tf.Tensor]  # tag ("latents/GROUP") -> float32 [B, *shape]
 
@@ -35,7 +35,7 @@ class GivenNoise:
 class RecordedNoise:
     """A `NormalNoise` that keeps what it draws, so that no one else needs to know tags and shapes."""
 
-    def __init__(self, noise: RowNoise) -> None:
+    def __init__(self, noise: NormalNoise) -> None:
         self._noise = noise
         self.values: NoiseByTag = {}
 

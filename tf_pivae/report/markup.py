@@ -75,7 +75,7 @@ def note(text: str) -> Html:
 
 
 def folded(summary: Any, *children: Any) -> Html:
-    """What only some readers want: a line, and the rest once it is opened."""
+    """A section that is closed at first: its summary line, and what opens below it."""
     return tag("details", tag("summary", _breakable(summary)), *children)
 
 

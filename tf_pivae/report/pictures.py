@@ -134,7 +134,7 @@ def render_samples(
 
 def _frames(run: Run, pictures: list[tuple[int, bytes]], count: int) -> Html:
     classes = run.facts["num_classes"]
-    arranged = f", one of the {classes} classes a row" if classes else ""
+    arranged = f", each row of one of the {classes} classes" if classes else ""
     images = [
         _image(png, f"A grid of samples that {run.name} drew at step {step}{arranged}.", data_step=step,
                hidden=step != pictures[-1][0])

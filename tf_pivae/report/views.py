@@ -14,7 +14,7 @@ from tf_pivae.report.pictures import Picture, PicturesOrReason, from_file
 from tf_pivae.report.run import Run
 from tf_pivae.report.waterfall import Terms, measured_terms
 from tf_pivae.training.building import num_elements
-from tf_pivae.uses.held_out import known_dataset
+from tf_pivae.uses.held_out import training_dataset
 
 PARTS = 6  # What `gather` announces.
 _NO_LIKELIHOOD = "trained without likelihood: it has no bits per dimension."
@@ -99,6 +99,6 @@ def gather(run: Run, num_examples: int, seed: int, progress: Callable[[str], Non
 def _dataset(run: Run) -> ImageDataset | str:
     """What the run was trained on, or why it cannot be read."""
     try:
-        return known_dataset(run.path, run.facts)
+        return training_dataset(run.path, run.facts)
     except UserError as error:
         return str(error)

@@ -124,7 +124,7 @@ def unused_groups(runs: Sequence[Run], all_terms: Sequence[Terms]) -> list[str]:
 
 
 def render(runs: Sequence[Run], all_terms: Sequence[Terms | str]) -> list[Html]:
-    """The section: a row a term, two columns a run, the number and its bar; then the latent groups.
+    """The section: one row per term, two columns per run (the number and its bar); then the latent groups.
 
     Args:
       runs: list of `Run`.

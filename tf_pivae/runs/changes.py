@@ -139,6 +139,6 @@ def history(run_dir: str | Path) -> list[dict]:
 
 
 def lines(changes: Changes) -> list[str]:
-    """What differs, for people, one setting a line."""
+    """What differs, for people, one setting per line."""
     pairs = (changes.free | changes.others).items()
     return [f"  {name}: {before or 'not set'} -> {now or 'not set'}" for name, (before, now) in pairs]

@@ -62,7 +62,7 @@ class Checkpoints:
             raise UserError(f"cannot read {path}: {error.strerror}; run the same command again.") from error
 
     def most_bytes(self) -> int:
-        """Size of the largest file of any checkpoint, 0 without one: no model of more variables was saved."""
+        """Size of the largest file of any checkpoint, 0 without one: no saved model is larger."""
         return max((about.st_size for step in self.steps() for about in files_below(self._path(step))), default=0)
 
     def save(self, step: int, groups: dict[str, list[keras.Variable]]) -> None:

@@ -1,4 +1,4 @@
-"""What a sweep found: one row a trial, as `results.csv`, as a picture, and for TensorBoard's HParams page."""
+"""What a sweep found: one row per trial, as `results.csv`, as a picture, and for TensorBoard's HParams page."""
 
 from __future__ import annotations
 

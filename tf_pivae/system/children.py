@@ -1,4 +1,4 @@
-"""Commands that a command starts: however it is killed, they end with it, and its successor waits for the last one.
+"""Commands started by a command: they end with it, however it ends, and the next one waits for them.
 
 Nothing here imports TensorFlow.
 """

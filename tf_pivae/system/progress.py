@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, a line a minute where the output goes to a file."""
+"""Progress: a bar on a terminal, one line per minute where the output goes to a file."""
 
 import sys
 import time

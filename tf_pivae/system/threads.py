@@ -2,7 +2,7 @@
 
 import os
 
-_FEW = 2  # Cores up to which one thread an operation was measured to be faster; see docs/performance.md.
+_FEW = 2  # Cores up to which one thread per operation was measured to be faster; see docs/performance.md.
 _INTRA_OP = "TF_NUM_INTRAOP_THREADS"
 _INTER_OP = "TF_NUM_INTEROP_THREADS"
 

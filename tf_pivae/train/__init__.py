@@ -1,4 +1,4 @@
-"""Training: the command, and `tf_pivae.train(...)`, which is this package, called."""
+"""Training: the command, and `tf_pivae.train(...)`: this package can be called."""
 
 import functools
 import sys

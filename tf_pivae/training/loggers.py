@@ -47,7 +47,7 @@ class Logger:
 
 @configurable
 class JsonlLogger(Logger):
-    """`RUN/metrics.jsonl`, a line a report, which `report`, `sweep` and `train.validation` read; NaN becomes null."""
+    """`RUN/metrics.jsonl`, one line per report, read by `report`, `sweep` and `train.validation`; NaN becomes null."""
 
     def __init__(self, run_dir: Path, start_step: int) -> None:
         self._path = Path(run_dir) / "metrics.jsonl"

@@ -138,7 +138,9 @@ def _initialize(recipe: Recipe, trainer: Trainer, data: ImageDataset, strategy: 
             step = restore_model(recipe.initial_run, trainer.pivae)
             difference = None if trainer.critic is None else restore_critic(recipe.initial_run, trainer.critic, step)
             if difference is not None:
-                _log.warning("the critic starts anew: that of %s does not fit: %s", recipe.initial_run, difference)
+                _log.warning(
+                    "starting with a new critic, since that of %s cannot be used: %s", recipe.initial_run, difference
+                )
         trainer.initialize(data.train.images[first], labels, weights=recipe.initial_run is None)
 
 

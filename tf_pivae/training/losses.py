@@ -9,7 +9,10 @@ from tf_pivae.models.pivae import Bound
 
 
 def coverage_loss(
-    bound: Bound, free_nats: float = 0.0, kl_weight: float = 1.0, reduce: Callable[[tf.Tensor], tf.Tensor] = tf.identity
+    bound: Bound,
+    free_nats: float = 0.0,
+    kl_weight: float | tf.Tensor = 1.0,
+    reduce: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
 ) -> tf.Tensor:
     """L_C, equation (6): minus the bound, averaged over the batch, nats per image.
 
@@ -26,10 +29,10 @@ def coverage_loss(
     loss = -tf.reduce_mean(bound.log_prob)
     for group in bound.kl:
         per_channel = tf.reduce_mean(group, 0)
-        counted = per_channel
+        floored = per_channel
         if free_nats > 0.0:
-            counted = tf.maximum(reduce(per_channel), free_nats)
-        loss += tf.reduce_sum(kl_weight * counted - per_channel)
+            floored = tf.maximum(reduce(per_channel), free_nats)
+        loss += tf.reduce_sum(kl_weight * floored - per_channel)
     return loss
 
 

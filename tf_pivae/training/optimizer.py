@@ -1,4 +1,4 @@
-"""Optimisers that skip a step whose gradients are not finite: those of Keras, and Adamax in one operation a variable.
+"""Optimisers that skip a step whose gradients are not finite: Keras' own, and Adamax with one operation per variable.
 
 In a gin file: `Trainer.generator_optimizer = @Adam` with `Adam.learning_rate = 0.0002`. Where generator and critic take
 other settings, use gin's scopes, `@critic/Adam` and `critic/Adam.learning_rate`.
@@ -72,7 +72,7 @@ class WholeSteps(keras.optimizers.Optimizer):
 
 @configurable
 class Adamax(WholeSteps, keras.optimizers.Adamax):
-    """Adamax (Kingma & Ba 2015, algorithm 2) in one operation a variable."""
+    """Adamax (Kingma & Ba 2015, algorithm 2) with one operation per variable."""
 
     def __init__(
         self,

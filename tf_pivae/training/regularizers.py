@@ -7,16 +7,17 @@ A regularizer is an object that is called with (critic, real, fake, noise) -> sc
     noise       `RowNoise` of B rows
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tf_pivae.configurable import NonNegative, configurable
-from tf_pivae.models.critic import Critic
 from tf_pivae.noise import RowNoise
 
 
 @configurable
 class GradientPenalty:
-    """weight * E (||grad D(v^)||_2 - 1)^2, v^ = e v + (1 - e) v~, one e ~ U[0, 1] an image (Gulrajani et al. 2017).
+    """weight * E (||grad D(v^)||_2 - 1)^2, v^ = e v + (1 - e) v~, one e ~ U[0, 1] per image (Gulrajani et al. 2017).
 
     Args:
       weight: lambda_gp, 100 in the paper (appendix A.3, A.4).
@@ -25,7 +26,9 @@ class GradientPenalty:
     def __init__(self, weight: NonNegative = 100.0) -> None:
         self.weight = weight
 
-    def __call__(self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, noise: RowNoise) -> tf.Tensor:
+    def __call__(
+        self, critic: Callable[[tf.Tensor], tf.Tensor], real: tf.Tensor, fake: tf.Tensor, noise: RowNoise
+    ) -> tf.Tensor:
         mix = noise.uniform("gradient_penalty", [])[:, None, None, None]
         gradient = _gradient(critic, mix * real + (1.0 - mix) * fake)
         # The epsilon keeps the derivative of the root finite where the gradient vanishes.
@@ -44,7 +47,9 @@ class R1:
     def __init__(self, weight: NonNegative = 10.0) -> None:
         self.weight = weight
 
-    def __call__(self, critic: Critic, real: tf.Tensor, fake: tf.Tensor, noise: RowNoise) -> tf.Tensor:
+    def __call__(
+        self, critic: Callable[[tf.Tensor], tf.Tensor], real: tf.Tensor, fake: tf.Tensor, noise: RowNoise
+    ) -> tf.Tensor:
         del fake, noise  # The signature that all regularizers share.
         return 0.5 * self.weight * tf.reduce_mean(tf.reduce_sum(tf.square(_gradient(critic, real)), [1, 2, 3]))
 

@@ -33,7 +33,7 @@ _ALL = Stage()
 
 @configurable
 class Trainer(KerasMethods):
-    """Trains a `PiVAE` by likelihood, by an adversary, or by both (method, section 4).
+    """Trains a `PiVAE` by likelihood, by an adversary, or by both (section 4.2).
 
     generator:  minimise  likelihood_weight * L_C + adversarial_weight * L_Q
     critic:     minimise  critic_loss(D(v), D(v~)) + regularizer

@@ -1,6 +1,7 @@
 """What an output is made with, as JSON beside it: a command that is started again goes on with the same work alone.
 
-An output grows where nobody takes it for finished, and the file of its settings is held by one process at a time.
+An output of one file grows in a hidden folder beside it, a folder of images in its own place. One process at a time
+holds it.
 """
 
 import contextlib

@@ -63,7 +63,7 @@ def columns(log_prob: np.ndarray, error: np.ndarray, images: np.ndarray, held_ou
 
 
 def bits_per_dim(log_prob: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Nats, float64 [B], as bits a dimension, of the other sign; of images [B, H, W, C]."""
+    """Log-probabilities in nats, float64 [B], of images [B, H, W, C], as bits per dimension (sign reversed)."""
     return log_prob / (-math.log(2.0) * math.prod(images.shape[1:]))
 
 

@@ -24,7 +24,7 @@ class Separation(NamedTuple):
 
 
 def separation(usual: np.ndarray, unusual: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Separation:
-    """Of values that are higher for unusual images, as those should have it.
+    """The areas for values that are expected to be higher for unusual images.
 
     The areas are the rank statistic (half for equal values) and the average precision, over all thresholds. Each set
     is resampled by itself, the sorted values stay as they are: a resample costs a pass over them.

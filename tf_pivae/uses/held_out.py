@@ -8,7 +8,7 @@ from tf_pivae.data import ImageDataset, bundled
 from tf_pivae.errors import UserError
 
 
-def known_dataset(run_dir: str | Path | None, facts: dict[str, Any]) -> ImageDataset:
+def training_dataset(run_dir: str | Path | None, facts: dict[str, Any]) -> ImageDataset:
     """What a model was trained on.
 
     A model of Fashion-MNIST gets the part of it that comes with the package where the whole is not at hand.

@@ -81,7 +81,7 @@ def open_sink(
     """The sink for an output; what it takes is in its place when this is left.
 
     Args:
-      output: "FOLDER/" for a PNG an image, "NAME.npz" for arrays `images` (uint8 [count, H, W, C]) and, with labels,
+      output: "FOLDER/" for one PNG per image, "NAME.npz" for arrays `images` (uint8 [count, H, W, C]) and, with labels,
         `labels`; any other name for one PNG of them all.
       settings: everything that decides the images, as plain JSON values; another output in its place, begun with
         others, is refused. A grid is written anew each time.

@@ -28,9 +28,10 @@ def sample(
 
     Args:
       run_dir: folder of the run, or a pretrained model's name.
-      output: "NAME.png", a grid of them all, one class a row; "FOLDER/", a PNG a sample (000000.png, 000001.png, ...;
-        000000_class3.png of a class-conditional model), which a later call with more samples adds to; "NAME.npz", the
-        arrays `images`, uint8 [num_samples, H, W, C], and, of a class-conditional model, `labels`, int64 [num_samples].
+      output: "NAME.png", a grid of them all, one class per row; "FOLDER/", one PNG per sample (000000.png, 000001.png,
+        ...; 000000_class3.png of a class-conditional model), which a later call with more samples adds to; "NAME.npz",
+        the arrays `images`, uint8 [num_samples, H, W, C], and, of a class-conditional model, `labels`, int64
+        [num_samples].
       num_samples: how many.
       seed: sample i is a function of (seed, i), and in a class-conditional model of its class.
       step: the checkpoint to draw from, "best" that of `train.validation`; None is the newest.

@@ -49,7 +49,7 @@ def score(
     label: int | None = None,
     batch_size: int = 64,
 ) -> Scores:
-    """Writes a row a file; what was cut off is continued by the same call. The columns are those of `columns.columns`.
+    """Writes one row per file; what was cut off is continued by the same call. Its columns are `columns.columns`.
 
     Files go through the cropping and resizing of the run's configuration; one that is damaged, or of a size that this
     makes no image of, has a row that says so in the column `problem`.
@@ -121,10 +121,10 @@ def _reference(
 
 def _held_out_entries(model: Density, count: int) -> Iterator[own_images.OwnImage]:
     """The first images of the test split that the model was trained beside."""
-    from tf_pivae.uses.held_out import known_dataset
+    from tf_pivae.uses.held_out import training_dataset
 
     try:
-        split = known_dataset(model.run_dir, model.facts).test.take(count)
+        split = training_dataset(model.run_dir, model.facts).test.take(count)
     except UserError as error:
         raise UserError(f"no held-out images to compare with: {str(error).rstrip('.')}; give --held_out.") from error
     for i in range(len(split)):

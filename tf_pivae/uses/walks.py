@@ -37,8 +37,8 @@ def reconstruct(
       run_dir: folder of the run, or a pretrained model's name.
       images: a folder, read recursively, or an `.npz` file with `images`; they go through the cropping and resizing of
         the run's configuration.
-      output: "NAME.png", a grid of images each beside its reconstruction; "FOLDER/", a PNG a reconstruction, called
-        000000_NAME.png, ...; "NAME.npz", the array `images` of the reconstructions.
+      output: "NAME.png", a grid of images each beside its reconstruction; "FOLDER/", one PNG per reconstruction,
+        called 000000_NAME.png, ...; "NAME.npz", the array `images` of the reconstructions.
       seed: reconstruction i is a function of (seed, i) and of its image: as `PiVAE.reconstruct`.
       step: the checkpoint, "best" that of `train.validation`; None is the newest.
       columns: pairs in a row of the grid; None is 4.
@@ -74,8 +74,8 @@ def interpolate(
 
     Args:
       run_dir, images, seed, step, label: as for `reconstruct`; an even number of images.
-      output: "NAME.png", a walk a row; "FOLDER/", a PNG an image, called 000000_walk0.png, ...; "NAME.npz", the array
-        `images` of all walks, one behind the other.
+      output: "NAME.png", one walk per row; "FOLDER/", one PNG per image, called 000000_walk0.png, ...; "NAME.npz", the
+        array `images` of all walks, one behind the other.
       steps: images of a walk, the reconstructions of both ends among them: as `PiVAE.interpolate`.
 
     Returns:
