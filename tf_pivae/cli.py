@@ -221,7 +221,7 @@ def one_line(error: BaseException) -> str | None:
     # gin marks what went wrong in a configured call: a value in the configuration, most of the time.
     match = re.search(r"In call to configurable '(\w+)'", str(error))
     if isinstance(error, (ValueError, TypeError)) and match:
-        return f"{match[1]}: {line} (TF_PIVAE_DEBUG=1 shows where)"
+        return f"{match[1]}: {line} (TF_PIVAE_DEBUG=1 shows where)."
     return None
 
 

@@ -162,7 +162,7 @@ def prepare(
             if (dataset := _open(name, folder)) is not None:
                 return dataset
             if folder.exists():
-                _log.warning("%s is damaged and will be prepared again", folder)
+                _log.warning("%s is damaged and will be prepared again.", folder)
                 shutil.rmtree(folder)
             _write(name, folder, open_source(), limits)
         dataset = _open(name, folder)
@@ -283,7 +283,7 @@ def _lock(folder: pathlib.Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _log.warning("waiting for another process that is preparing %s", folder)
+            _log.warning("waiting for another process that is preparing %s.", folder)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from tf_pivae.errors import UserError, cannot_write, first_line, printable
+from tf_pivae.errors import UserError, cannot_write, first_line, printable, sentence
 from tf_pivae.files import place_folder
 
 MOST_BYTES = 1 << 32  # Of the files of a model: the largest of the paper's have some hundred MB.
@@ -126,5 +126,4 @@ def _line(problem: str, error: Exception) -> str:
         403: "your token has no right to do that: `hf auth login` with another",
         404: "there is no such model or revision",
     }.get(status)
-    reason = hint or printable(first_line(error))
-    return f"{problem}: {reason.rstrip('.')}."
+    return f"{problem}: {sentence(hint or printable(first_line(error)))}"
