@@ -15,6 +15,7 @@ HTTP_STATUS = {
     "UNAVAILABLE": 503,
     "INTERNAL": 500,
 }
+DEFAULT_MODEL = "pivae"  # The name that a model is served under where no other is given.
 DEFAULT_SIGNATURE = "serving_default"  # The name that a client gets which asks for none; TensorFlow's.
 
 
