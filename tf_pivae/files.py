@@ -173,6 +173,11 @@ def files_below(folder: Path) -> Iterator[os.stat_result]:
                 yield os.lstat(os.path.join(path, name))
 
 
+def default_cache_dir() -> Path:
+    """`$TF_PIVAE_CACHE`, or `~/.cache/tf_pivae`: data sets, reference statistics and models of the hub."""
+    return Path(os.environ.get("TF_PIVAE_CACHE") or "~/.cache/tf_pivae").expanduser()
+
+
 def existing(path: str | os.PathLike[str]) -> Path:
     """A folder itself or the nearest one above it that exists."""
     path = Path(path).absolute()

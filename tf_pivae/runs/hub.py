@@ -6,7 +6,6 @@ run of a stranger's, as data. Each revision has a folder of its own, `$TF_PIVAE_
 
 import contextlib
 import functools
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tf_pivae.errors import UserError, cannot_write, first_line, printable, sentence
-from tf_pivae.files import place_folder
+from tf_pivae.files import default_cache_dir, place_folder
 
 MOST_BYTES = 1 << 32  # Of the files of a model: the largest of the paper's have some hundred MB.
 _ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")  # pathlib takes one slash away.
@@ -45,7 +44,7 @@ def fetch(address: str) -> Path:
     if not match or ".." in address:
         raise UserError(f"{printable(address)} is not an address: write hf://OWNER/NAME, or hf://OWNER/NAME@REVISION.")
     name, revision = match.groups()
-    cache = Path(os.environ.get("TF_PIVAE_CACHE") or "~/.cache/tf_pivae").expanduser() / "hub" / name
+    cache = default_cache_dir() / "hub" / name
     if revision and _COMMIT.fullmatch(revision) and (cache / revision).is_dir():
         return cache / revision
     library = _library()
