@@ -15,6 +15,7 @@ HTTP_STATUS = {
     "UNAVAILABLE": 503,
     "INTERNAL": 500,
 }
+DEFAULT_MODEL = "pivae"  # The name that a model is served under where no other is given.
 DEFAULT_SIGNATURE = "serving_default"  # The name that a client gets which asks for none; TensorFlow's.
 
 
@@ -44,6 +45,8 @@ class TensorSpec(NamedTuple):
         return f"{self.dtype} [{', '.join(['N', *map(str, self.shape)])}]"
 
 
+EMPTY_BATCH = "the batch is empty; send at least one row."
+
 Inputs = Mapping[str, np.ndarray]
 Outputs = dict[str, np.ndarray]
 
@@ -64,10 +67,19 @@ def check_shape(name: str, shape: Sequence[int], spec: TensorSpec, max_rows: int
     shape = list(shape)
     if len(shape) != 1 + len(spec.shape) or shape[1:] != list(spec.shape):
         raise invalid(f"input {name!r} must be {spec}, N the number of rows; got the shape {str(shape)[:80]}.")
-    if shape[0] < 1:
-        raise invalid(f"input {name!r} has no rows: the batch is empty; send at least one row.")
-    if shape[0] > max_rows:
-        raise invalid(f"input {name!r} has {shape[0]} rows, this server takes {max_rows}: send smaller batches.")
+    check_num_rows(name, shape[0], max_rows)
+
+
+def check_num_rows(name: str, count: int, max_rows: int) -> None:
+    """Refuses no rows, and more than `max_rows`; `name` is that of the input.
+
+    Raises:
+      RequestError: INVALID_ARGUMENT.
+    """
+    if count < 1:
+        raise invalid(f"input {name!r}: {EMPTY_BATCH}")
+    if count > max_rows:
+        raise invalid(f"input {name!r} has {count} rows, this server takes {max_rows}: send smaller batches.")
 
 
 def check_names(names: Collection[str], specs: Mapping[str, TensorSpec], signature: str) -> None:

@@ -7,6 +7,7 @@ import gin
 import pytest
 import tensorflow as tf
 
+from tf_pivae import cli
 from tf_pivae.errors import UserError, cannot_write, check_output, disk_message, missing_setting
 
 
@@ -85,7 +86,15 @@ def test_a_missing_value_is_asked_for_by_its_name(needs, expected):
     assert missing_setting(caught.value) is None
 
 
+def test_a_value_that_a_configuration_must_give_is_asked_for():
+    with pytest.raises(RuntimeError) as caught:
+        gin.external_configurable(_Needs, name="_Requires", module=f"{__name__}.missing")(size=gin.REQUIRED)
+    assert cli.one_line(caught.value) == "the configuration has no _Requires.size: add --gin_param=_Requires.size=..."
+
+
 def test_other_mistakes_in_a_configured_call_are_not_put_down_to_a_missing_value():
     with pytest.raises(TypeError) as caught:
         gin.external_configurable(len, name="_len", module=f"{__name__}.missing")(1)
     assert missing_setting(caught.value) is None
+    line = "_len: object of type 'int' has no len() (TF_PIVAE_DEBUG=1 shows where)."
+    assert cli.one_line(caught.value) == line

@@ -22,6 +22,7 @@ from tf_pivae.arguments import SEEDS
 from tf_pivae.errors import (
     UNREAD,
     UserError,
+    configured_name,
     disk_message,
     first_line,
     has_no_reader,
@@ -212,16 +213,12 @@ def one_line(error: BaseException) -> str | None:
         return None
     if isinstance(error, RecursionError):
         return "the configuration refers to itself: look for a @NAME() or %NAME in its own value."
-    missing = re.match(r"Required bindings for `(\w+)` not provided in config: \['(\w+)'", line)
-    if missing:
-        return f"the configuration has no {missing[1]}.{missing[2]}: add --gin_param={missing[1]}.{missing[2]}=..."
     missing = missing_setting(error)
     if missing:
         return missing
-    # gin marks what went wrong in a configured call: a value in the configuration, most of the time.
-    match = re.search(r"In call to configurable '(\w+)'", str(error))
-    if isinstance(error, (ValueError, TypeError)) and match:
-        return f"{match[1]}: {line} (TF_PIVAE_DEBUG=1 shows where)"
+    name = configured_name(error)  # A value in the configuration, most of the time.
+    if isinstance(error, (ValueError, TypeError)) and name:
+        return f"{name}: {line} (TF_PIVAE_DEBUG=1 shows where)."
     return None
 
 

@@ -60,13 +60,25 @@ _HINTS_ON_WRITING[errno.EEXIST] = "there is a file where a folder is wanted: cho
 
 
 def missing_setting(error: BaseException) -> str | None:
-    """The message for a `TypeError` of a configurable that no value was given for, or None for any other exception."""
-    argument = r"(\w+)(?:\.__init__)?\(\) missing \d+ required [\w-]+ arguments?: '(\w+)'"
-    missing = re.match(argument, str(error))
-    # gin marks the call that was configured: elsewhere it is a defect of the program.
-    if not isinstance(error, TypeError) or not missing or f"In call to configurable '{missing[1]}'" not in str(error):
-        return None
-    return f"the configuration has no {missing[1]}.{missing[2]}: add --gin_param={missing[1]}.{missing[2]}=..."
+    """The message for an exception of a configurable that no value was given for, or None for any other."""
+    missing = re.match(r"Required bindings for `([\w.]+)` not provided in config: \['(\w+)'", str(error))
+    if isinstance(error, TypeError):
+        argument = r"(\w+)(?:\.__init__)?\(\) missing \d+ required [\w-]+ arguments?: '(\w+)'"
+        missing = re.match(argument, str(error))
+        if missing and missing[1] != configured_name(error):  # A defect of the program.
+            return None
+    return no_setting(f"{missing[1]}.{missing[2]}") if missing else None
+
+
+def no_setting(name: str) -> str:
+    """The message for a setting, CONFIGURABLE.PARAMETER, that has no value."""
+    return f"the configuration has no {name}: add --gin_param={name}=..."
+
+
+def configured_name(error: BaseException) -> str | None:
+    """The configurable in whose call an exception was raised, which gin adds to its message; None in no such call."""
+    call = re.search(r"In call to configurable '(\w+)'", str(error))
+    return call[1] if call else None
 
 
 def cannot_write(path: object, error: OSError) -> str:

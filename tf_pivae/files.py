@@ -92,10 +92,8 @@ def replacing(path: str | os.PathLike[str], shared: bool = False) -> Iterator[Pa
     Raises:
       UserError: it cannot be written.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial" if shared else f".{path.name}.partial")
     try:
-        with _renamed(partial, path):
+        with _renamed(Path(path), f".{os.getpid()}" if shared else "") as partial:
             yield partial
     except OSError as error:
         raise UserError(cannot_write(path, error)) from error
@@ -103,21 +101,34 @@ def replacing(path: str | os.PathLike[str], shared: bool = False) -> Iterator[Pa
 
 def write_json(path: Path, value: object) -> None:
     """Writes a JSON file as `write_atomically` would, but lets an `OSError` pass: what it means, the caller says."""
-    partial = path.with_name(f"{path.name}.tmp")
-    with _renamed(partial, path):
+    with _renamed(path) as partial:
         partial.write_text(json.dumps(value, indent=1))
         synchronize(partial)
 
 
 @contextlib.contextmanager
-def _renamed(partial: Path, path: Path) -> Iterator[None]:
+def _renamed(path: Path, writer: str = "") -> Iterator[Path]:
+    partial = path.with_name(f".{path.name}{writer}.partial")
     try:
         partial.unlink(missing_ok=True)
-        yield
+        yield partial
         os.replace(partial, path)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def place_file(partial: Path, path: str | Path) -> None:
+    """Moves a finished file to where others look for it, as `place_folder` a folder, but over an older file.
+
+    Raises:
+      UserError: it cannot be written there.
+    """
+    try:
+        synchronize(partial)
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(cannot_write(path, error)) from error
 
 
 def place_folder(partial: Path, folder: Path) -> None:
@@ -160,6 +171,11 @@ def files_below(folder: Path) -> Iterator[os.stat_result]:
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 yield os.lstat(os.path.join(path, name))
+
+
+def default_cache_dir() -> Path:
+    """`$TF_PIVAE_CACHE`, or `~/.cache/tf_pivae`: data sets, reference statistics and models of the hub."""
+    return Path(os.environ.get("TF_PIVAE_CACHE") or "~/.cache/tf_pivae").expanduser()
 
 
 def existing(path: str | os.PathLike[str]) -> Path:

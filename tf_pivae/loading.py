@@ -213,6 +213,13 @@ def recipe_of(run_dir: str | Path) -> Recipe:
     return _recipe(settings, path)
 
 
+def has_adversary(run_dir: str | Path) -> bool:
+    """Whether an adversary had a weight in the training of a run; UserError as for `recipe_of`."""
+    if recipe_of(run_dir).critic is None:
+        return False
+    return configuration.of_run(resolve(run_dir) / "config.gin").value("Trainer.adversarial_weight") > 0
+
+
 def _recipe(settings: configuration.Snapshot, path: Path) -> Recipe:
     from tf_pivae.training.building import explained
     from tf_pivae.training.recipe import Recipe

@@ -12,7 +12,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, predict
 from tf_pivae.export.client.metadata import signatures_of
 from tf_pivae.export.client.model_client import ModelClient
 from tf_pivae.export.client.retries import ServingError, with_retries
-from tf_pivae.export.requests import Signature, TensorSpec
+from tf_pivae.export.requests import DEFAULT_MODEL, Signature, TensorSpec
 
 _ROUND_ROBIN = ("grpc.lb_policy_name", "round_robin")  # Over all servers that the name stands for.
 _SLACK = 1 << 16  # bytes for names and shapes
@@ -40,7 +40,7 @@ class GrpcClient(ModelClient):
     def __init__(
         self,
         address: str = "localhost:8500",
-        model_name: str = "pivae",
+        model_name: str = DEFAULT_MODEL,
         timeout: float = 30.0,
         batch_size: int = 64,
         max_attempts: int = 5,

@@ -12,7 +12,7 @@ import numpy as np
 
 from tf_pivae.export.client.model_client import ModelClient
 from tf_pivae.export.client.retries import ServingError, with_retries
-from tf_pivae.export.requests import Signature, TensorSpec
+from tf_pivae.export.requests import DEFAULT_MODEL, Signature, TensorSpec
 
 # Several codes have the status 400 or 500; some statuses come from the development server or a gateway alone.
 _CODES = {
@@ -56,7 +56,7 @@ class RestClient(ModelClient):
     def __init__(
         self,
         url: str = "http://localhost:8501",
-        model_name: str = "pivae",
+        model_name: str = DEFAULT_MODEL,
         timeout: float = 30.0,
         batch_size: int = 64,
         max_attempts: int = 5,

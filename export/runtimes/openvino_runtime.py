@@ -17,7 +17,16 @@ import openvino
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory, text_format
 
 from tf_pivae.errors import last_line, sentence
-from tf_pivae.export.requests import DEFAULT_SIGNATURE, Inputs, Outputs, RequestError, Signature, TensorSpec, invalid
+from tf_pivae.export.requests import (
+    DEFAULT_SIGNATURE,
+    EMPTY_BATCH,
+    Inputs,
+    Outputs,
+    RequestError,
+    Signature,
+    TensorSpec,
+    invalid,
+)
 from tf_pivae.export.versions import SAVED_MODEL
 
 _ROWS = 8
@@ -81,7 +90,7 @@ class OpenVINORuntime:
             requests[name] = {rows: _infer_requests(model) for rows, model in self._compile(name).items()}
         count = max(len(value) for value in inputs.values())
         if count == 0:
-            raise invalid("the batch is empty: send at least one row.")
+            raise invalid(EMPTY_BATCH)
         whole = count - count % _ROWS
         parts = [(first, _ROWS) for first in range(0, whole, _ROWS)] + [(first, 1) for first in range(whole, count)]
         results = []

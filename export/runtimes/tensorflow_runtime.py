@@ -1,9 +1,11 @@
 """TensorFlow as what runs an exported model."""
 
+import re
 from pathlib import Path
 
 import tensorflow as tf
 
+from tf_pivae.errors import sentence
 from tf_pivae.export.requests import Inputs, Outputs, RequestError, Signature, TensorSpec, invalid
 
 
@@ -46,4 +48,6 @@ def _reason(error: tf.errors.OpError) -> str:
     text = str(error.message).split("[[")[0].split("\n\t [")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     noise = "Detected at node", "File ", "Node:", "<stack traces", "Graph execution error"
-    return " ".join(line for line in lines if not line.startswith(noise))[:500]
+    message = " ".join(line for line in lines if not line.startswith(noise))
+    # An assertion's text stands in brackets, and its values behind them.
+    return sentence(re.sub(r"^assertion failed: \[(.*?)\]( |$)", r"\1\2", message)[:500])

@@ -9,10 +9,12 @@ import os
 from absl import flags
 
 from tf_pivae import cli
+from tf_pivae.export.requests import DEFAULT_MODEL
+from tf_pivae.export.serve.limits import MAX_BYTES, MAX_ROWS
 from tf_pivae.system.startup import require_extra
 
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "The folder of versions to serve and to watch.", required=True)
-_MODEL_NAME = flags.DEFINE_string("model_name", "pivae", "The name that requests ask for.")
+_MODEL_NAME = flags.DEFINE_string("model_name", DEFAULT_MODEL, "The name that requests ask for.")
 _RUNTIME = flags.DEFINE_enum("runtime", "tensorflow", ["tensorflow", "openvino"], "What runs the model.")
 _PRECISION = flags.DEFINE_enum("precision", "f32", ["f32", "bf16"], "bf16: OpenVINO rounds products to bfloat16.")
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; there is no encryption and no login.")
@@ -20,12 +22,15 @@ _GRPC_PORT = flags.DEFINE_integer("grpc_port", 8500, "Port of gRPC; 0 picks a fr
 _REST_PORT = flags.DEFINE_integer("rest_port", 8501, "Port of REST; 0 picks a free one.", 0, 65535)
 _BATCHING = flags.DEFINE_bool("batching", True, "Run small requests together.")
 _MAX_BATCH_SIZE = flags.DEFINE_integer(
-    "max_batch_size", 64, "Largest number of rows in one request, or in requests run together.", 1
+    "max_batch_size", MAX_ROWS, "Largest number of rows in one request, or in requests run together.", 1
 )
 _TIMEOUT = flags.DEFINE_integer("batch_timeout_micros", 2000, "How long a request waits for others to join it.", 0)
 _THREADS = flags.DEFINE_integer("num_batch_threads", 2, "How many batches the model computes at once.", 1)
 _MAX_MESSAGE_BYTES = flags.DEFINE_integer(
-    "max_message_bytes", 64 << 20, "Largest size of an unpacked request; less where the model's shape needs less.", 1024
+    "max_message_bytes",
+    MAX_BYTES,
+    "Largest size of an unpacked request; less where the model's shape needs less.",
+    1024,
 )
 _MAX_CONNECTIONS = flags.DEFINE_integer(
     "max_connections", 512, "Largest number of connections to a port; fewer where the process may open few files.", 1

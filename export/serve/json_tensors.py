@@ -13,7 +13,15 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from tf_pivae.export.requests import Outputs, RequestError, TensorSpec, check_finite, check_names, invalid
+from tf_pivae.export.requests import (
+    Outputs,
+    RequestError,
+    TensorSpec,
+    check_finite,
+    check_names,
+    check_num_rows,
+    invalid,
+)
 from tf_pivae.export.serve.limits import Limits
 
 
@@ -138,10 +146,7 @@ def _array(name: str, value: Any, spec: TensorSpec, max_rows: int) -> np.ndarray
     """Dimension by dimension: the lists of one are known to be right before the next one's are looked at."""
     if type(value) is not list:
         raise invalid(f"input {name!r} must be {spec}: a list, one element per row.")
-    if not value:
-        raise invalid(f"input {name!r} has no rows: the batch is empty; send at least one row.")
-    if len(value) > max_rows:
-        raise invalid(f"input {name!r} has {len(value)} rows, this server takes {max_rows}: send smaller batches.")
+    check_num_rows(name, len(value), max_rows)
     shape = (len(value), *spec.shape)
     elements = value
     for size in spec.shape:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from tf_pivae.export.requests import Signature, TensorSpec
 
+MAX_ROWS = 64  # of a request, where nobody says otherwise
+MAX_BYTES = 64 << 20  # of an unpacked request, as well
 # Bytes of an element in a message of gRPC (a varint, or four bytes), and in JSON: twice its digits, and a comma.
 _PROTO_BYTES = {"uint8": 2, "int64": 10, "float32": 4}
 _JSON_BYTES = {"uint8": 16, "int64": 48, "float32": 64}

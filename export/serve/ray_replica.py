@@ -24,9 +24,7 @@ from tf_pivae.export.requests import (
 from tf_pivae.export.runtimes.opening import newest, open_runtime
 from tf_pivae.export.serve.batching import Batcher
 from tf_pivae.export.serve.json_tensors import arrays_from_json, json_from_arrays, parse_body, unpack
-from tf_pivae.export.serve.limits import limits_of
-
-_MAX_BYTES = 64 << 20
+from tf_pivae.export.serve.limits import MAX_BYTES, MAX_ROWS, limits_of
 
 
 @serve.deployment(max_ongoing_requests=256)
@@ -40,11 +38,11 @@ class ServedModel:
     """
 
     def __init__(
-        self, export_dir: str, runtime: str = "tensorflow", precision: str = "f32", max_batch_size: int = 64
+        self, export_dir: str, runtime: str = "tensorflow", precision: str = "f32", max_batch_size: int = MAX_ROWS
     ) -> None:
         model = open_runtime(newest(export_dir), runtime, precision)
         self._signatures = model.signatures
-        self._limits = limits_of(model.signatures, max_batch_size, _MAX_BYTES)
+        self._limits = limits_of(model.signatures, max_batch_size, MAX_BYTES)
         queue = concurrent.futures.ThreadPoolExecutor(1), asyncio.Semaphore(1), lambda rows: None
         self._batchers = {
             name: Batcher(functools.partial(model.run, name), *queue, max_batch_size) for name in model.signatures

@@ -39,7 +39,7 @@ def _decode(contents: tf.Tensor, image_shape: Shape) -> tf.Tensor:
     is_png = tf.logical_and(is_png, tf.equal(tf.strings.substr(contents, 0, 8), _PNG_SIGNATURE))
     is_jpeg = tf.equal(tf.strings.substr(contents, 0, 3), _JPEG_SIGNATURE)
     is_png_or_jpeg = tf.debugging.Assert(
-        tf.logical_or(is_png, is_jpeg), ["image_bytes: every string must be a whole PNG or JPEG file"]
+        tf.logical_or(is_png, is_jpeg), ["image_bytes: every string must be a whole PNG or JPEG file."]
     )
     with tf.control_dependencies([is_png_or_jpeg]):
         header = tf.cond(

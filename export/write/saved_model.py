@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_pivae import loading
 from tf_pivae.errors import UserError, first_line, sentence
+from tf_pivae.export.requests import DEFAULT_MODEL
 from tf_pivae.export.versions import new_version
 from tf_pivae.export.write.model_card import model_card, write_model_card
 from tf_pivae.export.write.signatures import Options, signatures
@@ -17,7 +18,6 @@ from tf_pivae.layers.weight_norm import fixed_kernels
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.runs.pretrained import resolve
 
-MODEL_NAME = "pivae"
 _TOLERANCE = 1e-5  # relative, of log_prob: float32 rounding in another order.
 _NUM_CHECKED = 8
 PARTS = 4  # What `export_run` announces.
@@ -81,7 +81,7 @@ def export_run(
         except ValueError as error:
             raise UserError(f"the model cannot be exported: {sentence(first_line(error))}") from error
         progress("warm-up requests")
-        write_warmup_requests(publication.folder, MODEL_NAME, functions, images, labels)
+        write_warmup_requests(publication.folder, DEFAULT_MODEL, functions, images, labels)
         progress("comparing")
         check = _compare(model, publication.folder, options, images, labels)
         write_model_card(publication.folder, model_card(run_dir, step, options, functions, check))

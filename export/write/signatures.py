@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tf_pivae.export.requests import DEFAULT_SIGNATURE
+from tf_pivae.export.requests import DEFAULT_SIGNATURE, EMPTY_BATCH
 from tf_pivae.export.write.fixed_noise import FixedNoise
 from tf_pivae.export.write.image_bytes import can_decode, decode_images
 from tf_pivae.models.latent_methods import RECONSTRUCTION
@@ -136,28 +136,28 @@ class _Graph:
         if model.num_bins == 256:
             return images
         in_range = tf.reduce_all(images < tf.constant(model.num_bins, tf.uint8))
-        return _require(in_range, f"images: pixels must lie in [0, {model.num_bins})", images)
+        return _require(in_range, f"images: pixels must lie in [0, {model.num_bins}).", images)
 
     def _checked_labels(self, labels, rows):
         if labels is None:
             return None
         labels = _as_many("labels", labels, rows)
         inside = tf.reduce_all((labels >= 0) & (labels < self._model.num_classes))
-        return _require(inside, f"labels: must lie in [0, {self._model.num_classes})", labels)
+        return _require(inside, f"labels: must lie in [0, {self._model.num_classes}).", labels)
 
 
 def _not_empty(rows):
-    return _require(tf.shape(rows)[0] > 0, "the batch is empty: send at least one row", rows)
+    return _require(tf.shape(rows)[0] > 0, EMPTY_BATCH, rows)
 
 
 def _as_many(name, values, rows):
     is_equal = tf.equal(tf.shape(values)[0], tf.shape(rows)[0])
-    return _require(is_equal, f"{name}: must have as many rows as the other inputs", values)
+    return _require(is_equal, f"{name}: must have as many rows as the other inputs.", values)
 
 
 def _finite(name, latents):
     latents = tf.ensure_shape(latents, latents.shape)
-    return _require(tf.reduce_all(tf.math.is_finite(latents)), f"{name}: must be finite, got NaN or infinity", latents)
+    return _require(tf.reduce_all(tf.math.is_finite(latents)), f"{name}: must be finite; got NaN or infinity.", latents)
 
 
 def _require(condition, message, value):

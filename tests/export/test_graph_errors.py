@@ -108,9 +108,9 @@ BAD_ARRAYS = {
     "one pixel": ("reconstruct", {"images": np.zeros([2, 1, 1, 1], np.uint8)}, r"\[.*\]"),
     "channels": ("log_prob", {"images": np.zeros([2, 8, 8, 3], np.uint8)}, r"\[.*\]"),
     "rank": ("encode", {"images": np.zeros([8, 8, 1], np.uint8)}, r"\[.*\]"),
-    "empty batch": ("log_prob", {"images": IMAGES[:0]}, "the batch is empty"),
-    "no seeds": ("sample", {"seeds": np.zeros([0], np.int64)}, "the batch is empty"),
-    "no files": ("image_bytes", {"image_bytes": np.zeros([0], object)}, "the batch is empty"),
+    "empty batch": ("log_prob", {"images": IMAGES[:0]}, r"the batch is empty; send at least one row\."),
+    "no seeds": ("sample", {"seeds": np.zeros([0], np.int64)}, r"the batch is empty; send at least one row\."),
+    "no files": ("image_bytes", {"image_bytes": np.zeros([0], object)}, r"the batch is empty; send at least one row\."),
 }
 
 
@@ -127,10 +127,10 @@ def test_bad_latents(grey, run):
     for bad in (np.nan, np.inf, -np.inf):
         for name in latents:
             broken = {**latents, name: np.where(np.arange(2).reshape(-1, 1, 1, 1) == 1, bad, latents[name])}
-            with pytest.raises(InvalidArgument, match=f"{name}: must be finite"):
+            with pytest.raises(InvalidArgument, match=rf"{name}: must be finite; got NaN or infinity\."):
                 run("decode", **broken)
     for name in list(latents)[1:]:
-        with pytest.raises(InvalidArgument, match="as many rows"):
+        with pytest.raises(InvalidArgument, match=r"as many rows as the other inputs\."):
             run("decode", **{**latents, name: latents[name][:1]})
         with pytest.raises(InvalidArgument):
             run("decode", **{**latents, name: latents[name][:, :1]})
@@ -140,13 +140,13 @@ def test_bad_labels_and_levels(conditional, run_conditional):
     images = conditional.images[:3]
     labels = np.array([0, 1, 2])
     for bad in (-1, 3, 2**40):
-        with pytest.raises(InvalidArgument, match=r"labels: must lie in \[0, 3\)"):
+        with pytest.raises(InvalidArgument, match=r"labels: must lie in \[0, 3\)\."):
             run_conditional("log_prob", images=images, labels=np.array([0, bad, 1]))
-        with pytest.raises(InvalidArgument, match=r"labels: must lie in \[0, 3\)"):
+        with pytest.raises(InvalidArgument, match=r"labels: must lie in \[0, 3\)\."):
             run_conditional("sample", seeds=labels, labels=np.array([0, bad, 1]))
-    with pytest.raises(InvalidArgument, match="as many rows"):
+    with pytest.raises(InvalidArgument, match=r"as many rows as the other inputs\."):
         run_conditional("log_prob", images=images, labels=labels[:1])
     bright = images.copy()
     bright[1, 0, 0, 0] = 200
-    with pytest.raises(InvalidArgument, match=r"pixels must lie in \[0, 200\)"):
+    with pytest.raises(InvalidArgument, match=r"pixels must lie in \[0, 200\)\."):
         run_conditional("log_prob", images=bright, labels=labels)

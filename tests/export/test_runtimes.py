@@ -59,6 +59,18 @@ def test_openvino_cuts_any_number_of_rows(grey):
         runtime.run("log_prob", {"images": images[:0]})
 
 
+def test_what_the_graph_refuses_is_a_sentence(grey):
+    runtime = open_runtime(grey.folder, "tensorflow")
+    for inputs, message in (
+        ([], "the batch is empty; send at least one row."),
+        ([b"GIF"], "image_bytes: every string must be a whole PNG or JPEG file."),
+        ([talking.PNG], r"image_bytes: every file must .*another kind\): \[4 4 1\]\."),
+    ):
+        with pytest.raises(RequestError) as error:
+            runtime.run("image_bytes", {"image_bytes": np.array(inputs, object)})
+        assert re.fullmatch(message, str(error.value))
+
+
 def test_bfloat16_is_near(grey):
     """Rounded to 8 bits, or float32 where the processor has no bfloat16."""
     result = load(grey.folder, "openvino", precision="bf16").log_prob(grey.images[:7]).log_prob

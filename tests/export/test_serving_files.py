@@ -16,7 +16,7 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from tf_pivae.export.write.saved_model import MODEL_NAME
+from tf_pivae.export.requests import DEFAULT_MODEL
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SERVING = ROOT / "export" / "serving"
@@ -55,7 +55,7 @@ def text_fields(name):
 def test_model_config_is_tensorflow_servings_message():
     config = text_format.Parse((SERVING / "models.config").read_text(), model_server_config_pb2.ModelServerConfig())
     (model,) = config.model_config_list.config
-    assert model.name == MODEL_NAME
+    assert model.name == DEFAULT_MODEL
     assert model.base_path in [mount["mountPath"] for mount in container()["volumeMounts"]]
     assert any(volume.endswith(f":{model.base_path}:ro") for volume in compose()["volumes"])
 
@@ -141,7 +141,7 @@ def test_manifests_refer_to_each_other():
 
 def test_probes_limits_and_metrics():
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        assert container()[probe]["httpGet"] == {"path": f"/v1/models/{MODEL_NAME}", "port": "rest"}
+        assert container()[probe]["httpGet"] == {"path": f"/v1/models/{DEFAULT_MODEL}", "port": "rest"}
     resources = container()["resources"]
     assert set(resources["requests"]) == set(resources["limits"]) == {"cpu", "memory"}
     spec = one("autoscaler.yaml")["spec"]

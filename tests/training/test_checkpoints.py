@@ -77,7 +77,7 @@ def test_what_is_not_finite_is_neither_saved_nor_restored(tmp_path, variable, ca
     groups = {"model": [other, variable]}
     checkpoints.save(1, groups)
     variable.assign([float("inf"), 2.0])
-    with pytest.raises(UserError, match=r"step 2 is not saved: model/\S+ holds inf \(1 of 2 values are not finite\)"):
+    with pytest.raises(UserError, match=r"2 is not saved: model/\S+ holds infinity \(1 of 2 values are not finite\)"):
         checkpoints.save(2, groups)
     assert checkpoints.steps() == [1]
     # Written all the same, by another program say.
@@ -87,7 +87,7 @@ def test_what_is_not_finite_is_neither_saved_nor_restored(tmp_path, variable, ca
     with caplog.at_level(logging.WARNING):
         assert checkpoints.restore(groups) == 1
     assert "checkpoint 2 is damaged (model/" in caplog.text
-    assert "holds inf" in caplog.text
+    assert "holds infinity (1 of" in caplog.text
     assert variable.numpy().tolist() == [1.0, 2.0]
     with pytest.raises(UserError, match=r"no whole checkpoint of step 2 in .* \(model/.*\): choose another step\.$"):
         checkpoints.restore(groups, 2)

@@ -13,6 +13,7 @@ from tf_pivae import loading
 from tf_pivae.data import bundled
 from tf_pivae.errors import UserError
 from tf_pivae.publish.folder import publish
+from tf_pivae.report.run import read_runs
 from tf_pivae.runs import pretrained, records
 from tf_pivae.runs.weights import restore_critic
 
@@ -73,6 +74,18 @@ def test_the_card_says_what_the_run_says(published):
     assert "12 steps of 8 images by likelihood and by an adversary; the weights are their moving average" in card
     assert "| bits/dim, K=1 | 7.2500 | 0.1250 | 32 test images |" in card
     assert records.load_environments(folder)[-1]["processor"] in card
+
+
+def test_an_adversary_without_a_weight_is_none(published, tmp_path):
+    """For the card and for the report alike."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(published[0], run_dir)
+    assert read_runs([run_dir])[0].adversary
+    config = (run_dir / "config.gin").read_text()
+    (run_dir / "config.gin").write_text(re.sub(r"(?m)^adversarial_weight = .*", "adversarial_weight = 0.0", config))
+    assert not read_runs([run_dir])[0].adversary
+    publish(run_dir, tmp_path / "model")
+    assert "images by likelihood; the weights are" in (tmp_path / "model/model_card.md").read_text()
 
 
 def test_an_evaluation_of_another_step_is_not_the_models(published, tmp_path):

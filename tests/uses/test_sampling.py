@@ -1,5 +1,6 @@
 """Samples on the disk: a folder of PNGs, one array, the grid; cut off and continued."""
 
+import contextlib
 import subprocess
 import sys
 
@@ -121,6 +122,21 @@ def test_levels_are_shown_in_full_and_kept_in_an_array(tmp_path):
     with np.load(tmp_path / "out.npz") as file:
         np.testing.assert_array_equal(file["images"], images)
         assert file["num_bins"] == 32
+
+
+def test_a_folder_that_came_in_the_way_of_an_array_is_one_line_and_the_work_stays(tmp_path):
+    output = tmp_path / "out.npz"
+    settings = {"seed": 3}
+    with contextlib.ExitStack() as stack:
+        sink = stack.enter_context(image_outputs.open_sink(output, settings, 2, (4, 4, 1), 256))
+        sink.add(0, ["0.png", "1.png"], np.zeros([2, 4, 4, 1], np.uint8))
+        output.mkdir()
+        with pytest.raises(UserError, match=r"^cannot write .*/out\.npz: Is a directory; choose a file in a folder"):
+            stack.close()
+    output.rmdir()
+    with image_outputs.open_sink(output, settings, 2, (4, 4, 1), 256) as sink:
+        assert sink.has(0, ["0.png", "1.png"])
+    assert np.load(output)["images"].shape == (2, 4, 4, 1)
 
 
 def test_memory_holds_no_more_of_a_large_array(tmp_path):

@@ -23,7 +23,7 @@ import numpy as np
 
 from tf_pivae.data import arrays, sources, split_writer
 from tf_pivae.errors import UserError, printable
-from tf_pivae.files import place_folder, write_json
+from tf_pivae.files import default_cache_dir, place_folder, write_json
 
 FORMAT_VERSION = 1  # part of every hash: raise it when the form on disk or the arithmetic of a source changes
 _SPLITS = ("train", "test")
@@ -89,11 +89,6 @@ def is_reading_only() -> bool:
     return _reading_only.get()
 
 
-def default_cache_dir() -> str:
-    """`$TF_PIVAE_CACHE`, or `~/.cache/tf_pivae`."""
-    return os.environ.get("TF_PIVAE_CACHE") or os.path.expanduser("~/.cache/tf_pivae")
-
-
 def load(
     name: str,
     specification: dict[str, Any],
@@ -140,7 +135,7 @@ def prepare(
       specification: everything that decides the contents, as plain JSON values.
       open_source: called without arguments, only when there is something to prepare; returns an `ImageSource`.
       num_examples: as in `ImageDataset.take`; the rest is not even prepared.
-      cache_dir: default `default_cache_dir()`.
+      cache_dir: default `files.default_cache_dir()`.
 
     Returns:
       An `ImageDataset` of read-only memory maps.
@@ -162,7 +157,7 @@ def prepare(
             if (dataset := _open(name, folder)) is not None:
                 return dataset
             if folder.exists():
-                _log.warning("%s is damaged and will be prepared again", folder)
+                _log.warning("%s is damaged and will be prepared again.", folder)
                 shutil.rmtree(folder)
             _write(name, folder, open_source(), limits)
         dataset = _open(name, folder)
@@ -283,7 +278,7 @@ def _lock(folder: pathlib.Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _log.warning("waiting for another process that is preparing %s", folder)
+            _log.warning("waiting for another process that is preparing %s.", folder)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from tf_pivae.data import arrays, cache, image_files, image_ops, sources
 from tf_pivae.data.image_files import Header, ImageFile
-from tf_pivae.errors import UserError, printable, sentence
+from tf_pivae.errors import UserError, no_setting, printable, sentence
 from tf_pivae.system.progress import progress_bar
 
 _log = logging.getLogger(__name__)
@@ -82,8 +82,8 @@ def image_folder(
         )
     if crop != "none" and image_size is None:
         raise UserError(
-            "the configuration has no image_folder.image_size: add --gin_param=image_folder.image_size=..., or take "
-            "whole files as they are, --gin_param=image_folder.crop=None."
+            f"{no_setting('image_folder.image_size')}, or take whole files as they are, "
+            "--gin_param=image_folder.crop=None."
         )
     size = preprocess.image_size or preprocess.pad_to
     shape = None if size is None else image_ops.sides(size)

@@ -44,7 +44,7 @@ def write_split(
     if state.get("done"):
         return
     if state["records"]:
-        _log.info("%s: continuing the %s split at record %d", name, split, state["records"])
+        _log.info("%s: continuing the %s split at record %d.", name, split, state["records"])
     with contextlib.ExitStack() as stack:
         files = [
             stack.enter_context(_open_at(partial / f"{split}_images.npy", state["images"] * int(np.prod(shape)))),

@@ -19,7 +19,7 @@ from typing import Any
 import gin
 
 from tf_pivae.data import arrays, cache, image_ops, sources
-from tf_pivae.errors import UserError, first_line
+from tf_pivae.errors import UserError, first_line, sentence
 
 _log = logging.getLogger(__name__)
 _BATCH = 256
@@ -122,7 +122,7 @@ def _builder(name: str, data_dir: str | None) -> Any:
             subject = f"{base!r} with configuration {config!r}"
             choices = list(tfds.builder_cls(base).builder_configs)
         elif base in names:
-            raise UserError(f"TFDS cannot open {name!r}: {first_line(error)[:200].rstrip('.')}.") from error
+            raise UserError(f"TFDS cannot open {name!r}: {sentence(first_line(error)[:200])}") from error
         matches = difflib.get_close_matches(config or base if choices is not names else base, choices, 3, 0.5)
         hint = f"; did you mean {' or '.join(matches)}?" if matches else "."
         raise UserError(f"TFDS has no {subject}{hint}") from error

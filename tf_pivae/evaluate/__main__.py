@@ -81,7 +81,9 @@ def main() -> None:
         fast=_FAST.value,
     )
     if _FAST.value and not processor.has_bfloat16() and not tf.config.list_physical_devices("GPU"):
-        print("--fast: this processor has no bfloat16 (avx512_bf16, amx_bf16) and emulates it, slowly", file=sys.stderr)
+        print(
+            "--fast: this processor has no bfloat16 (avx512_bf16, amx_bf16) and emulates it, slowly.", file=sys.stderr
+        )
     if _REAL_SUBSETS.value:
         data = loading.configured_dataset(flags.FLAGS.gin_file, flags.FLAGS.gin_param)
         print(results.table(image_metrics.real_subset_rows(data, _counts(_REAL_SUBSETS.value), settings)))

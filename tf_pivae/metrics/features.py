@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tf_pivae.errors import UserError, first_line
+from tf_pivae.errors import UserError, first_line, sentence
 from tf_pivae.files import file_sha256
 from tf_pivae.metrics import inception_layout
 
@@ -194,7 +194,7 @@ def _load(path: Path, feature_layer: str | None) -> Callable:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} cannot be read as a Keras file or a SavedModel with a signature 'serving_default': "
-            f"{first_line(error)}."
+            f"{sentence(first_line(error))}"
         ) from error
     if feature_layer:
         raise UserError(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tf_pivae.errors import UserError
+from tf_pivae.files import default_cache_dir
 from tf_pivae.metrics.extraction import BATCH_SIZE, Extraction, Images, extract, load_saved, save_atomically
 from tf_pivae.metrics.feature_moments import Moments
 from tf_pivae.metrics.features import UNVERIFIED, FeatureNetwork
@@ -26,11 +27,6 @@ class ReferenceKey:
     split: str
     preprocessing: str  # crops and the like, before the network; "none" for the images as they are
     count: int
-
-
-def default_cache_dir() -> Path:
-    """$TF_PIVAE_CACHE, else ~/.cache/tf_pivae; statistics lie in its folder `reference`."""
-    return Path(os.environ.get("TF_PIVAE_CACHE") or "~/.cache/tf_pivae").expanduser() / "reference"
 
 
 def reference_statistics(
@@ -50,7 +46,7 @@ def reference_statistics(
     Args:
       images: as for `extract`; looked at only when nothing is cached.
       key: names the images; it must change with them, and `key.count` must be their number.
-      cache_dir: `default_cache_dir()` by default.
+      cache_dir: default the folder `reference` in `files.default_cache_dir()`.
       keep_features, keep_logits, batch_size, seed, progress: as for `extract`.
 
     Raises:
@@ -69,7 +65,7 @@ def reference_statistics(
         "seed": seed,
     }
     text = json.dumps(full, sort_keys=True)
-    folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
+    folder = default_cache_dir() / "reference" if cache_dir is None else Path(cache_dir)
     path = folder / f"{_slug(key)}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
     cached = _load(path, text, network)
     if cached is not None:

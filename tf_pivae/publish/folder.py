@@ -21,7 +21,6 @@ from tf_pivae.version import __version__
 if TYPE_CHECKING:
     from tf_pivae.models.critic import Critic
     from tf_pivae.models.pivae import PiVAE
-    from tf_pivae.training.recipe import Recipe
 
 _FRONT_MATTER = "---\nlibrary_name: tf_pivae\ntags:\n- image-generation\n- density-estimation\n---\n"  # For the hub.
 
@@ -133,7 +132,7 @@ It was published by tf_pivae {__version__}.
 - **Images**: {height}x{width}x{channels}, {facts["num_bins"]} levels{conditional}.
 - **Weights**: {weights:,}, of which {head:,} are the invertible head's.
 - **Latent groups**: {", ".join(model.vae.group_names)}.
-- **Trained** for {step:,} steps of {recipe.batch_size} images{start} by {_objectives(recipe, facts)}{average}.
+- **Trained** for {step:,} steps of {recipe.batch_size} images{start} by {_objectives(run_dir, facts)}{average}.
 - **Configuration**: `config.gin` in this folder has every setting; `python -m tf_pivae.train --gin_file=config.gin
   --run_dir=RUN` trains it again.
 - **Machine**: {_machine(run_dir)}.
@@ -153,10 +152,10 @@ It was published by tf_pivae {__version__}.
 """
 
 
-def _objectives(recipe: Recipe, facts: dict[str, Any]) -> str:
+def _objectives(run_dir: str | Path, facts: dict[str, Any]) -> str:
     if facts["inference_only"]:
         return "likelihood, around a generator that stays as it is"
-    losses = ["likelihood"] * facts["likelihood"] + ["an adversary"] * (recipe.critic is not None)
+    losses = ["likelihood"] * facts["likelihood"] + ["an adversary"] * loading.has_adversary(run_dir)
     return " and by ".join(losses)
 
 

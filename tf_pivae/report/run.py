@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_pivae import configuration, loading
+from tf_pivae import loading
 from tf_pivae.files import read_records, read_text
 from tf_pivae.runs import changes, records
 from tf_pivae.runs.pretrained import resolve
@@ -27,7 +27,7 @@ class Run:
     config: str  # RUN/config.gin
     num_steps: int  # of the finished run
     batch_size: int
-    adversary: bool  # Whether one had a weight in the training.
+    adversary: bool  # `loading.has_adversary`
     metrics: list[dict[str, Any]]  # the lines of RUN/metrics.jsonl: numbers, and None where one was not finite
     evaluation: dict[str, Any] | None  # RUN/evaluation.json
     evaluations: list[dict[str, Any]]  # the lines of RUN/evaluations.jsonl
@@ -69,7 +69,6 @@ def read_runs(run_dirs: Sequence[str | Path]) -> list[Run]:
 def _read(path: Path, name: str) -> Run:
     facts = records.load_facts(path)
     recipe = loading.recipe_of(path)
-    settings = configuration.of_run(path / "config.gin")
     return Run(
         name=name,
         path=path,
@@ -77,7 +76,7 @@ def _read(path: Path, name: str) -> Run:
         config=read_text(path / "config.gin"),
         num_steps=recipe.num_steps,
         batch_size=recipe.batch_size,
-        adversary=recipe.critic is not None and settings.value("Trainer.adversarial_weight") > 0,
+        adversary=loading.has_adversary(path),
         metrics=[_numbers(line) for line in _lines(path / "metrics.jsonl")],
         evaluation=records.load_evaluation(path),
         evaluations=_lines(path / "evaluations.jsonl"),

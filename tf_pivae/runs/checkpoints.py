@@ -96,7 +96,7 @@ class Checkpoints:
             place_folder(partial, final)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(partial, ignore_errors=True)
-            reason = disk_message(error) or f"{first_line(error)}."
+            reason = disk_message(error) or sentence(first_line(error))
             raise UserError(
                 f"cannot write the checkpoint of step {step}: {reason} Earlier checkpoints are intact."
             ) from error

@@ -11,7 +11,7 @@ def describe_non_finite(groups: dict[str, list]) -> str | None:
       groups: dict of a group's name ("pivae", "critic_optimizer", ...) -> list of Keras variables.
 
     Returns:
-      The first such variable of each group, "critic_optimizer/..._momentum holds nan (3 of 64 values are not finite)",
+      The first such variable of each group, "critic_optimizer/..._momentum holds NaN (3 of 64 values are not finite)",
       joined by commas; or None if every value is finite.
     """
     firsts = [_first(group, variables) for group, variables in groups.items()]
@@ -26,5 +26,6 @@ def _first(group, variables):
         bad = value[~np.isfinite(value)]
         if bad.size:
             path = variable.path if variable.path.startswith(f"{group}/") else f"{group}/{variable.path}"
-            return f"{path} holds {bad.flat[0]} ({bad.size} of {value.size} values are not finite)"
+            kind = "NaN" if np.isnan(bad.flat[0]) else "infinity"
+            return f"{path} holds {kind} ({bad.size} of {value.size} values are not finite)"
     return None

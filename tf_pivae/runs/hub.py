@@ -6,15 +6,14 @@ run of a stranger's, as data. Each revision has a folder of its own, `$TF_PIVAE_
 
 import contextlib
 import functools
-import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from tf_pivae.errors import UserError, cannot_write, first_line, printable
-from tf_pivae.files import place_folder
+from tf_pivae.errors import UserError, cannot_write, first_line, printable, sentence
+from tf_pivae.files import default_cache_dir, place_folder
 
 MOST_BYTES = 1 << 32  # Of the files of a model: the largest of the paper's have some hundred MB.
 _ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")  # pathlib takes one slash away.
@@ -45,7 +44,7 @@ def fetch(address: str) -> Path:
     if not match or ".." in address:
         raise UserError(f"{printable(address)} is not an address: write hf://OWNER/NAME, or hf://OWNER/NAME@REVISION.")
     name, revision = match.groups()
-    cache = Path(os.environ.get("TF_PIVAE_CACHE") or "~/.cache/tf_pivae").expanduser() / "hub" / name
+    cache = default_cache_dir() / "hub" / name
     if revision and _COMMIT.fullmatch(revision) and (cache / revision).is_dir():
         return cache / revision
     library = _library()
@@ -126,5 +125,4 @@ def _line(problem: str, error: Exception) -> str:
         403: "your token has no right to do that: `hf auth login` with another",
         404: "there is no such model or revision",
     }.get(status)
-    reason = hint or printable(first_line(error))
-    return f"{problem}: {reason.rstrip('.')}."
+    return f"{problem}: {sentence(hint or printable(first_line(error)))}"

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tf_pivae.errors import UserError, first_line, last_line
+from tf_pivae.errors import UserError, first_line, last_line, sentence
 from tf_pivae.sweep.trials import run_trial
 from tf_pivae.system.threads import thread_variables
 
@@ -141,8 +141,8 @@ class RayLauncher:
             _knock(address)
             ray.init(address=address or "local", log_to_driver=False, logging_level="error", **options)
         except (OSError, ValueError, RuntimeError, TimeoutError) as error:
-            reason = first_line(error).rstrip(".")
-            raise UserError(f"no Ray cluster at {address or 'this machine'}: {reason}.") from error
+            reason = sentence(first_line(error))
+            raise UserError(f"no Ray cluster at {address or 'this machine'}: {reason}") from error
         self._check_capacity(num_cpus, num_gpus)
         self._environment = thread_variables(num_cpus)
         # A lost worker is not retried by Ray: the sweep records it, and its next run continues the trial.

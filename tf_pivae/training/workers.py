@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
 
-from tf_pivae.errors import UserError, WorkerLost, first_line
+from tf_pivae.errors import UserError, WorkerLost, first_line, sentence
 from tf_pivae.training.stopping import Stopping
 
 CONNECTION_ERRORS = (  # What the loss of another worker looks like.
@@ -47,7 +47,7 @@ def default_strategy() -> tf.distribute.Strategy:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise WorkerLost(
-            f"the workers of TF_CONFIG did not find each other: {first_line(error)}. Start the same command "
+            f"the workers of TF_CONFIG did not find each other: {sentence(first_line(error))} Start the same command "
             "on every one of them, and check that their addresses and ports can be reached."
         ) from error
 

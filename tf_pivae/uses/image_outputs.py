@@ -20,6 +20,7 @@ from PIL import Image
 from tf_pivae import figures
 from tf_pivae.data.array_file import SLAB_BYTES
 from tf_pivae.errors import UserError, check_output
+from tf_pivae.files import place_file
 from tf_pivae.uses.claims import SETTINGS, claimed, unfinished
 
 _NO_PNG = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
@@ -173,4 +174,4 @@ class _Array:
             for name, array in extra.items():
                 with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
-        os.replace(partial, output)
+        place_file(partial, output)

@@ -5,7 +5,6 @@ import csv
 import functools
 import io
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from PIL import Image
 
 from tf_pivae import figures
 from tf_pivae.errors import UserError, check_output
-from tf_pivae.files import csv_cell, replacing, write_atomically
+from tf_pivae.files import csv_cell, place_file, replacing, write_atomically
 from tf_pivae.system.progress import progress_bar
 from tf_pivae.uses import own_images
 from tf_pivae.uses.claims import unfinished
@@ -93,7 +92,7 @@ def score(
         _write_rows(rows, model, usual, paths, sum(counts), label, batch_size)
         table, skipped = _read_rows(rows)
         separations = _separate(folder, Path(output), table) if against is not None else {}
-        os.replace(rows, output)
+        place_file(rows, output)
     return Scores(len(table["set"]), skipped, separations)
 
 
