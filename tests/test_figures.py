@@ -65,7 +65,7 @@ def test_neighbours_stand_in_the_row_of_their_image():
     for row in range(2):
         for column, expected in zip(columns, [row, row + 10, row + 20, row + 30], strict=True):
             assert (grid[row * (tile + gap) :, column : column + tile][:tile] == expected).all()
-    assert (grid[:, tile : columns[1]] == figures._BACKGROUND[0]).all()
+    assert (grid[:, tile : columns[1]] == figures.BACKGROUND[0]).all()
 
 
 def test_labels_and_saving(tmp_path):

@@ -91,3 +91,12 @@ def test_the_list_of_commands_may_have_no_reader(argument):
 def test_nothing_heavy_is_imported():
     program = "import sys, tf_pivae.__main__; print({'absl', 'numpy', 'tensorflow'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_does_without_tensorflow(name):
+    command = [sys.executable, "-X", "importtime", "-m", "tf_pivae", name, "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "tf_pivae.cli" in imported
+    assert not {"tensorflow", "keras"} & imported

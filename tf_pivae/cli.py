@@ -7,6 +7,7 @@ import contextlib
 import functools
 import gc
 import importlib
+import inspect
 import logging
 import math
 import os
@@ -32,6 +33,12 @@ from tf_pivae.errors import (
 )
 from tf_pivae.system import children
 from tf_pivae.system.startup import import_tensorflow_quietly
+
+
+def defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """The defaults of a function's parameters by name, for the flags of the command that calls it."""
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 
 def define_gin_flags() -> None:
@@ -117,19 +124,20 @@ def _import_extensions() -> None:
             ) from error
 
 
-def define_own_images_flags(images: str, output: str) -> tuple[flags.FlagHolder, ...]:
+def define_own_images_flags(images: str, function: Callable[..., Any]) -> tuple[flags.FlagHolder, ...]:
     """The flags of a command that does something with the user's images: run_dir, images, output, seed, step, label.
 
     Args:
       images: the help of --images.
-      output: the file that is written by default.
+      function: what the command calls, with the defaults of `output` and `seed`.
     """
+    values = defaults(function)
     define_import_flag()
     return (
         flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True),
         flags.DEFINE_string("images", None, images, required=True),
-        flags.DEFINE_string("output", output, "NAME.png, FOLDER/ or NAME.npz."),
-        flags.DEFINE_integer("seed", 0, "Seed of the noise.", *SEEDS),
+        flags.DEFINE_string("output", values["output"], "NAME.png, FOLDER/ or NAME.npz."),
+        flags.DEFINE_integer("seed", values["seed"], "Seed of the noise.", *SEEDS),
         define_step_flag("use"),
         flags.DEFINE_integer("label", None, "Class of the images, for a class-conditional model.", lower_bound=0),
     )

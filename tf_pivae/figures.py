@@ -1,4 +1,4 @@
-"""Every picture that the program draws."""
+"""Grids of images and charts, and what all pictures have in common: colours, smooth lines, how they are written."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tf_pivae.files import replacing
 
-_BACKGROUND = (250, 250, 250)
-_INK = (40, 40, 40)
+BACKGROUND = (250, 250, 250)
+INK = (40, 40, 40)
+SCALE = 2  # Charts are drawn this many times as large, then `reduced`: smooth lines.
 _GRID = (222, 222, 222)
 _NEIGHBOUR_GAP = 10  # Pixels; those between the tiles of a grid are 2.
 # Distinguishable with colour blindness (Okabe & Ito).
@@ -56,7 +57,7 @@ def image_grid(
     pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)
     height = height * factor
     width = width * factor
-    canvas = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), _BACKGROUND)
+    canvas = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), BACKGROUND)
     for i, image in enumerate(pixels):
         row, column = divmod(i, columns)
         canvas.paste(Image.fromarray(image), (column * (width + gap), row * (height + gap)))
@@ -108,6 +109,12 @@ def reconstruction_grid(
     return image_grid(pairs, columns=2 * pairs_in_row, num_bins=num_bins)
 
 
+def images_at(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Those of [N, H, W, C] at indices [...]: [..., H, W, C]. A memory map, or `LookedUpImages`, gives them alone."""
+    images = np.stack([np.asarray(images[i]) for i in indices.flat])
+    return images.reshape(*indices.shape, *images.shape[1:])
+
+
 def neighbour_grid(images: np.ndarray, neighbours: np.ndarray, num_bins: int = 256) -> Image.Image:
     """Images below each other, and in the row of each, behind a gap, those that resemble it.
 
@@ -121,7 +128,7 @@ def neighbour_grid(images: np.ndarray, neighbours: np.ndarray, num_bins: int = 2
     """
     left = image_grid(images, 1, num_bins=num_bins)
     right = image_grid(neighbours.reshape(-1, *images.shape[1:]), neighbours.shape[1], num_bins=num_bins)
-    canvas = Image.new("RGB", (left.width + _NEIGHBOUR_GAP + right.width, left.height), _BACKGROUND)
+    canvas = Image.new("RGB", (left.width + _NEIGHBOUR_GAP + right.width, left.height), BACKGROUND)
     canvas.paste(left, (0, 0))
     canvas.paste(right, (left.width + _NEIGHBOUR_GAP, 0))
     return canvas
@@ -145,13 +152,13 @@ def labelled(panels: Sequence[tuple[str, Image.Image]], title: str | None = None
     widths = [max(picture.width, math.ceil(measure.textlength(caption, font))) for caption, picture in panels]
     width = max(sum(widths) + margin * (len(panels) + 1), math.ceil(measure.textlength(title or "", font)) + 2 * margin)
     height = top + line + max(picture.height for _, picture in panels) + margin
-    canvas = Image.new("RGB", (width, height), _BACKGROUND)
+    canvas = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     if title:
-        draw.text((margin, margin - 4), title, _INK, font)
+        draw.text((margin, margin - 4), title, INK, font)
     x = margin
     for (caption, picture), panel_width in zip(panels, widths, strict=True):
-        draw.text((x, top), caption, _INK, font)
+        draw.text((x, top), caption, INK, font)
         canvas.paste(picture, (x, top + line))
         x += panel_width + margin
     return canvas
@@ -159,7 +166,7 @@ def labelled(panels: Sequence[tuple[str, Image.Image]], title: str | None = None
 
 def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
     """Puts pictures below each other, left-aligned; returns `PIL.Image`, RGB."""
-    canvas = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), _BACKGROUND)
+    canvas = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), BACKGROUND)
     y = 0
     for picture in pictures:
         canvas.paste(picture, (0, y))
@@ -179,10 +186,9 @@ def line_chart(
     Returns:
       `PIL.Image`, RGB.
     """
-    scale = 2  # Drawn twice as large, then reduced: smooth lines.
-    width, height, left, right, top, bottom = (scale * value for value in (900, 500, 70, 150, 70, 50))
-    font = ImageFont.load_default(size=13 * scale)
-    canvas = Image.new("RGB", (width, height), _BACKGROUND)
+    width, height, left, right, top, bottom = (SCALE * value for value in (900, 500, 70, 150, 70, 50))
+    font = ImageFont.load_default(size=13 * SCALE)
+    canvas = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     points = [[value for curve in series.values() for value in curve[i]] for i in (0, 1)]
     x_ticks, y_ticks = (round_values(min(values), max(values)) for values in points)
@@ -193,24 +199,29 @@ def line_chart(
         return left + across * (width - left - right), height - bottom - up * (height - bottom - top)
 
     for x in x_ticks:
-        draw.line([place(x, y_ticks[0]), place(x, y_ticks[-1])], _GRID, scale)
-        draw.text(place(x, y_ticks[0]), f"\n{x:g}", _INK, font, anchor="ma")
+        draw.line([place(x, y_ticks[0]), place(x, y_ticks[-1])], _GRID, SCALE)
+        draw.text(place(x, y_ticks[0]), f"\n{x:g}", INK, font, anchor="ma")
     for y in y_ticks:
-        draw.line([place(x_ticks[0], y), place(x_ticks[-1], y)], _GRID, scale)
-        draw.text((left - 8 * scale, place(x_ticks[0], y)[1]), f"{y:g}", _INK, font, anchor="rm")
-    draw.text((left, 14 * scale), title, _INK, ImageFont.load_default(size=18 * scale))
-    draw.text((left, 44 * scale), y_label, _INK, font)
-    draw.text((width - right + 12 * scale, height - bottom), x_label, _INK, font, anchor="lm")
+        draw.line([place(x_ticks[0], y), place(x_ticks[-1], y)], _GRID, SCALE)
+        draw.text((left - 8 * SCALE, place(x_ticks[0], y)[1]), f"{y:g}", INK, font, anchor="rm")
+    draw.text((left, 14 * SCALE), title, INK, ImageFont.load_default(size=18 * SCALE))
+    draw.text((left, 44 * SCALE), y_label, INK, font)
+    draw.text((width - right + 12 * SCALE, height - bottom), x_label, INK, font, anchor="lm")
     ends = []
     for i, (name, (x, y)) in enumerate(series.items()):
         color = _CURVES[i % len(_CURVES)]
-        draw.line([place(*point) for point in zip(x, y, strict=True)], color, 3 * scale, joint="curve")
+        draw.line([place(*point) for point in zip(x, y, strict=True)], color, 3 * SCALE, joint="curve")
         ends.append((place(x[-1], y[-1])[1], name, color))
     lowest = 0.0
     for end, name, color in sorted(ends):  # Each name beside the end of its curve, and none over another.
-        lowest = max(end, lowest + 17 * scale)
-        draw.text((width - right + 12 * scale, lowest), name, color, font, anchor="lm")
-    return canvas.resize((width // scale, height // scale), Image.Resampling.LANCZOS)
+        lowest = max(end, lowest + 17 * SCALE)
+        draw.text((width - right + 12 * SCALE, lowest), name, color, font, anchor="lm")
+    return reduced(canvas)
+
+
+def reduced(canvas: Image.Image) -> Image.Image:
+    """A chart that was drawn `SCALE` times as large."""
+    return canvas.resize((canvas.width // SCALE, canvas.height // SCALE), Image.Resampling.LANCZOS)
 
 
 def round_values(low: float, high: float, intervals: int = 5, within: bool = False) -> list[float]:

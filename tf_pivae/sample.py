@@ -14,16 +14,22 @@ from tf_pivae.uses import image_outputs
 
 cli.define_import_flag()
 flags.adopt_module_key_flags(cli)  # shows it in --help
+_DEFAULTS = cli.defaults(uses.sample)
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True)
 _STEP = cli.define_step_flag("draw from")
-_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many samples to draw.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Sample i is a function of (seed, i).", *SEEDS)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", _DEFAULTS["num_samples"], "How many samples to draw.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", _DEFAULTS["seed"], "Sample i is a function of (seed, i).", *SEEDS)
 _OUTPUT = flags.DEFINE_string(
-    "output", "samples.png", "NAME.png for a grid, FOLDER/ for one PNG each, NAME.npz for an array."
+    "output", _DEFAULTS["output"], "NAME.png for a grid, FOLDER/ for one PNG each, NAME.npz for an array."
 )
-_TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Scales the priors' standard deviations.", lower_bound=0.0)
+_TEMPERATURE = flags.DEFINE_float(
+    "temperature", _DEFAULTS["temperature"], "Scales the priors' standard deviations.", lower_bound=0.0
+)
 _SAMPLE_NOISE = flags.DEFINE_float(
-    "sample_noise", 1.0, "Scales the noise of p(y|z): 1 is the model, 0 its mean.", lower_bound=0.0
+    "sample_noise",
+    _DEFAULTS["sample_noise"],
+    "Scales the noise of p(y|z): 1 is the model, 0 its mean.",
+    lower_bound=0.0,
 )
 _COLUMNS = flags.DEFINE_integer(
     "columns", None, "Columns of the grid; by default it is about square, or has a row for each class.", lower_bound=1

@@ -13,23 +13,26 @@ from tf_pivae.errors import check_output
 
 cli.define_import_flag()
 flags.adopt_module_key_flags(cli)  # shows it in --help
+_DEFAULTS = cli.defaults(uses.score)
 _RUN_DIR = flags.DEFINE_string(
     "run_dir", None, "Folder of the run, a pretrained model's name, or an export's folder.", required=True
 )
 _IMAGES = flags.DEFINE_string("images", None, "The images: a folder, or an .npz file.", required=True)
-_OUTPUT = flags.DEFINE_string("output", "scores.csv", "The CSV to write.")
+_OUTPUT = flags.DEFINE_string("output", _DEFAULTS["output"], "The CSV to write.")
 _AGAINST = flags.DEFINE_string("against", None, "Other images, which ought to be unusual: a folder, or an .npz file.")
 _HELD_OUT = flags.DEFINE_string(
     "held_out", None, "Images to compare with, that the model has not seen; the run's test split by default."
 )
-_NUM_HELD_OUT = flags.DEFINE_integer("num_held_out", 1000, "At most this many images of held_out.", lower_bound=1)
+_NUM_HELD_OUT = flags.DEFINE_integer(
+    "num_held_out", _DEFAULTS["num_held_out"], "At most this many images of held_out.", lower_bound=1
+)
 _IMPORTANCE_SAMPLES = flags.DEFINE_integer(
     "importance_samples", None, "K of log_prob; 16 by default. An export has its own.", lower_bound=1
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise.", *SEEDS)
+_SEED = flags.DEFINE_integer("seed", _DEFAULTS["seed"], "Seed of the noise.", *SEEDS)
 _STEP = cli.define_step_flag("score with")
 _LABEL = flags.DEFINE_integer("label", None, "Class of the images, for a class-conditional model.", lower_bound=0)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", _DEFAULTS["batch_size"], "Images at a time.", lower_bound=1)
 
 
 _GIN_PARAM = cli.define_data_flag()

@@ -33,6 +33,21 @@ def swept(tmp_path_factory, run_command, plain):
     return sweep_dir, arguments, run_command("sweep", *arguments)
 
 
+def sweep(gin_files, gin_params, axes, **options):
+    """The function behind the command, whose other flags are at their defaults."""
+    defaults = dict(mode="grid", num_trials=None, sweep_seed=0, max_parallel=1, metrics=(), launcher="local")
+    return command.sweep(
+        gin_files,
+        gin_params,
+        axes,
+        **{**defaults, **options},
+        cpus_per_trial=None,
+        gpus_per_trial=0,
+        ray_address=None,
+        flags=(),
+    )
+
+
 GOOD = [f"Trainer.learning_rate=0.001,Trainer.likelihood_weight={weight}" for weight in ("1.0", "2.0")]
 BAD = "Trainer.learning_rate=0.001,Trainer.likelihood_weight=0.0"
 
@@ -84,10 +99,10 @@ def test_a_folder_belongs_to_one_configuration_and_one_sweep(swept, plain):
     sweep_dir, _, _ = swept
     axes = ["learning_rate=1e-3", "likelihood_weight=1.0"]
     with pytest.raises(UserError, match="was made with other --gin_file or --gin_param"):
-        command.sweep([plain], ["Trainer.beta_1=0.5"], axes, sweep_dir=sweep_dir)
+        sweep([plain], ["Trainer.beta_1=0.5"], axes, sweep_dir=sweep_dir)
     before = rows(sweep_dir)
     with pytest.raises(UserError, match=r"holds a sweep over .*likelihood_weight.*: choose another --sweep_dir"):
-        command.sweep([plain], [], ["seed=0"], sweep_dir=sweep_dir)
+        sweep([plain], [], ["seed=0"], sweep_dir=sweep_dir)
     assert rows(sweep_dir) == before
     assert not (sweep_dir / "seed=0").exists()
     import fcntl
@@ -95,7 +110,7 @@ def test_a_folder_belongs_to_one_configuration_and_one_sweep(swept, plain):
     with open(sweep_dir / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another sweep is running"):
-            command.sweep([plain], [], ["seed=0"], sweep_dir=sweep_dir)
+            sweep([plain], [], ["seed=0"], sweep_dir=sweep_dir)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +134,7 @@ def test_a_folder_belongs_to_one_configuration_and_one_sweep(swept, plain):
 def test_mistakes_are_found_before_the_first_trial_starts(arguments, expected, tmp_path, plain):
     options = {"axes": [], "sweep_dir": tmp_path / "sweep", **arguments}
     with pytest.raises(UserError, match=expected) as caught:
-        command.sweep([plain], [], options.pop("axes"), **options)
+        sweep([plain], [], options.pop("axes"), **options)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("sweep/*/*"))
 

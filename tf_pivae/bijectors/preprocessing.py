@@ -37,7 +37,7 @@ class Logit(tfb.Bijector):
       ['0.000', '0.500', '1.000']
     """
 
-    def __init__(self, a: float = 0.05, name: str = "logit") -> None:
+    def __init__(self, a: float, name: str = "logit") -> None:
         if not 0.0 < a < 0.5:
             raise ValueError(f"`a` must lie in (0, 0.5); got {a}.")
         super().__init__(forward_min_event_ndims=0, parameters=dict(a=a, name=name), name=name)

@@ -8,37 +8,33 @@ An interrupted evaluation goes on where it stopped.
 """
 
 import sys
-from typing import TYPE_CHECKING
 
 from absl import flags
 
 from tf_pivae import cli, loading
 from tf_pivae.errors import UserError
+from tf_pivae.evaluate import image_metrics
+from tf_pivae.evaluate.image_metrics import Settings
 from tf_pivae.runs.changes import is_place
 from tf_pivae.system import processor
-
-if TYPE_CHECKING:
-    from tf_pivae.evaluate import image_metrics
 
 cli.define_gin_flags()
 flags.adopt_module_key_flags(cli)  # shows them in --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.")
-_METRICS = flags.DEFINE_list(
-    "metrics",
-    ["bits_per_dim"],
-    "Any of bits_per_dim, fid, kid, inception_score, precision, recall, density, coverage, gan_train, gan_test.",
-)
-_SPLIT = flags.DEFINE_enum("split", "test", ["train", "test"], "Images of the bits per dimension.")
+_METRICS = flags.DEFINE_list("metrics", ["bits_per_dim"], f"Any of {', '.join(image_metrics.METRICS)}.")
+_SPLIT = flags.DEFINE_enum("split", Settings.split, ["train", "test"], "Images of the bits per dimension.")
 _REFERENCE_SPLIT = flags.DEFINE_enum(
     "reference_split",
-    "test",
+    Settings.reference_split,
     ["train", "test"],
     "Images that samples are compared with; the paper takes held-out ones.",
 )
-_IMPORTANCE_SAMPLES = flags.DEFINE_integer("importance_samples", 16, "K of the tighter bound.", lower_bound=1)
+_IMPORTANCE_SAMPLES = flags.DEFINE_integer(
+    "importance_samples", Settings.importance_samples, "K of the tighter bound.", lower_bound=1
+)
 _NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "Images for the bits per dimension; default all.", 1)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "How many samples; default as many as the reference.", 2)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise.")
+_SEED = flags.DEFINE_integer("seed", Settings.seed, "Seed of all noise.")
 _STEP = cli.define_step_flag("evaluate")
 _INCEPTION = flags.DEFINE_string(
     "inception_weights", None, "File with the FID Inception's weights: .pb, .tgz, .pt or .npz; see the guide."
@@ -65,9 +61,9 @@ def main() -> None:
     cli.import_tensorflow_quietly()
     import tensorflow as tf
 
-    from tf_pivae.evaluate import image_metrics, results
+    from tf_pivae.evaluate import results
 
-    settings = image_metrics.Settings(
+    settings = Settings(
         metrics=tuple(_METRICS.value),
         split=_SPLIT.value,
         reference_split=_REFERENCE_SPLIT.value,
@@ -98,9 +94,9 @@ def main() -> None:
             _evaluate(settings)
 
 
-def _evaluate(settings: "image_metrics.Settings") -> None:
+def _evaluate(settings: Settings) -> None:
     """Evaluates the run, once or whenever it has a new checkpoint."""
-    from tf_pivae.evaluate import image_metrics, watching
+    from tf_pivae.evaluate import watching
     from tf_pivae.runs.pretrained import check_own
 
     if not settings.metrics:

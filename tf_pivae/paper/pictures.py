@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tf_pivae import figures, loading
+from tf_pivae.files import read_records
 from tf_pivae.metrics import nearest_images
 from tf_pivae.system.progress import progress_bar
 
@@ -86,8 +86,7 @@ def neighbours(title: str, models: Sequence[tuple], data: ImageDataset) -> Image
     count = min(_COLUMNS - 1, len(data.train))
     with progress_bar(total=len(train), desc="nearest images", unit="img", leave=False) as bar:
         closest = nearest_images(np.concatenate(list(series.values())), train, count, bar.update)
-    # Row by row: a memory map or `LookedUpImages` takes any index and gives these images alone.
-    nearest = np.stack([np.asarray(train[i]) for i in closest.flat]).reshape(*closest.shape, *train.shape[1:])
+    nearest = figures.images_at(train, closest)
     panels = []
     first = 0
     for label, images in series.items():
@@ -107,6 +106,6 @@ def _grid(num_classes):
 
 def _curve(run):
     """Steps and bits/dim of a run's metrics."""
-    lines = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+    lines = read_records(Path(run) / "metrics.jsonl")
     points = [(line["step"], line["bits_per_dim"]) for line in lines if line.get("bits_per_dim") is not None]
     return [step for step, _ in points], [bits for _, bits in points]

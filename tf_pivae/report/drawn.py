@@ -48,8 +48,8 @@ def neighbours(data: ImageDataset, samples: np.ndarray) -> Picture:
     spread = np.linspace(0, len(samples) - 1, min(_ROWS, len(samples))).astype(
         int
     )  # Of many classes where there are some.
-    near = np.stack([_at(train, row) for row in nearest[spread]])
-    closest = _at(train, nearest[:, 0])
+    near = figures.images_at(train, nearest[spread])
+    closest = figures.images_at(train, nearest[:, 0])
     ours, real = (
         _distance(images, closest[part], data.num_bins)
         for images, part in ((samples, slice(len(samples))), (held_out, slice(len(samples), None)))
@@ -62,11 +62,6 @@ def neighbours(data: ImageDataset, samples: np.ndarray) -> Picture:
         f"away (root mean square, median over {len(samples)} samples); from held-out images it is {real:.1%}. "
         "Samples copied from training images would be much closer.",
     )
-
-
-def _at(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Row by row: a memory map or `LookedUpImages` takes any index and gives these images alone."""
-    return np.stack([np.asarray(images[i]) for i in indices])
 
 
 def _distance(images: np.ndarray, others: np.ndarray, num_bins: int) -> float:

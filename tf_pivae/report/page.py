@@ -30,8 +30,9 @@ from tf_pivae.system.progress import progress_bar
 _SCRIPTS = ("slider.js", "chart.js", "zoom.js", "scroll.js")
 
 
-def write_report(run_dirs: Sequence[str | Path], output: str | Path, num_examples: int = 200, seed: int = 0,
-                 other: ImageDataset | None = None) -> None:  # fmt: skip
+def write_report(
+    run_dirs: Sequence[str | Path], output: str | Path, num_examples: int, seed: int, other: ImageDataset | None
+) -> None:
     """Writes one HTML page about the runs, which needs nothing but itself.
 
     Args:

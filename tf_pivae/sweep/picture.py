@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-_BACKGROUND = (250, 250, 250)
-_INK = (40, 40, 40)
+from tf_pivae.figures import BACKGROUND, INK, SCALE, reduced
+
 _AXIS = (150, 150, 150)
 # Distinguishable with red-green blindness.
 _BEST = (24, 105, 200)
 _WORST = (225, 130, 50)
-_SCALE = 2  # Drawn this many times as large, then reduced: smooth lines.
 _HEIGHT = 420
 _TOP = 96
 _BOTTOM = 40
@@ -97,40 +96,40 @@ def parallel_coordinates(axes: Sequence[DrawnAxis], shades: Sequence[float], tit
     Returns:
       `PIL.Image`, RGB.
     """
-    font, large = (ImageFont.load_default(size=size * _SCALE) for size in (13, 18))
+    font, large = (ImageFont.load_default(size=size * SCALE) for size in (13, 18))
     width = 2 * _SIDE + _SPACING * max(1, len(axes) - 1)
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    width = max(width, math.ceil(max(measure.textlength(title, large), measure.textlength(note, font)) / _SCALE) + 40)
-    canvas = Image.new("RGB", (width * _SCALE, _HEIGHT * _SCALE), _BACKGROUND)
+    width = max(width, math.ceil(max(measure.textlength(title, large), measure.textlength(note, font)) / SCALE) + 40)
+    canvas = Image.new("RGB", (width * SCALE, _HEIGHT * SCALE), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    draw.text((16 * _SCALE, 8 * _SCALE), title, _INK, large)
-    draw.text((16 * _SCALE, 36 * _SCALE), note, _INK, font)
-    columns = [(_SIDE + _SPACING * i) * _SCALE for i in range(len(axes))]
+    draw.text((16 * SCALE, 8 * SCALE), title, INK, large)
+    draw.text((16 * SCALE, 36 * SCALE), note, INK, font)
+    columns = [(_SIDE + _SPACING * i) * SCALE for i in range(len(axes))]
 
     def height(position):
-        return (_HEIGHT - _BOTTOM - position * (_HEIGHT - _BOTTOM - _TOP)) * _SCALE
+        return (_HEIGHT - _BOTTOM - position * (_HEIGHT - _BOTTOM - _TOP)) * SCALE
 
     for x in columns:
-        draw.line([(x, height(0.0)), (x, height(1.0))], _AXIS, _SCALE)
+        draw.line([(x, height(0.0)), (x, height(1.0))], _AXIS, SCALE)
     for trial in sorted(range(len(shades)), key=lambda i: -shades[i]):
         points = [(x, height(column.positions[trial])) for x, column in zip(columns, axes, strict=True)]
         color = tuple(round(b + (w - b) * shades[trial]) for b, w in zip(_BEST, _WORST, strict=True))
-        draw.line(points, color, 2 * _SCALE, joint="curve")
+        draw.line(points, color, 2 * SCALE, joint="curve")
     for x, column in zip(columns, axes, strict=True):
-        draw.text((x, height(1.0) - 14 * _SCALE), _fit(column.title, font), _INK, font, anchor="ms")
+        draw.text((x, height(1.0) - 14 * SCALE), _fit(column.title, font), INK, font, anchor="ms")
         for position, label in _spread(column.ticks):
             y = height(position)
             text = _fit(label, font)
-            box = draw.textbbox((x + 6 * _SCALE, y), text, font, anchor="lm")
-            draw.rectangle((box[0] - 3, box[1] - 2, box[2] + 3, box[3] + 2), _BACKGROUND)  # Legible over lines.
-            draw.line([(x - 4 * _SCALE, y), (x + 4 * _SCALE, y)], _INK, _SCALE)
-            draw.text((x + 6 * _SCALE, y), text, _INK, font, anchor="lm")
-    return canvas.resize((width, _HEIGHT), Image.Resampling.LANCZOS)
+            box = draw.textbbox((x + 6 * SCALE, y), text, font, anchor="lm")
+            draw.rectangle((box[0] - 3, box[1] - 2, box[2] + 3, box[3] + 2), BACKGROUND)  # Legible over lines.
+            draw.line([(x - 4 * SCALE, y), (x + 4 * SCALE, y)], INK, SCALE)
+            draw.text((x + 6 * SCALE, y), text, INK, font, anchor="lm")
+    return reduced(canvas)
 
 
 def _fit(text, font):
     """Shortens a text to the distance between two axes, keeping its end: the part after the dot tells most."""
-    limit = (_SPACING - 20) * _SCALE
+    limit = (_SPACING - 20) * SCALE
     fitted = text
     while font.getlength(fitted) > limit:
         text = text[1:]
