@@ -352,6 +352,13 @@ MUTATIONS = [
         "tests/training/test_order_of_sums.py",
     ),
     Mutation(
+        "terms of the bound: every importance sample is the first",
+        "tf_pivae/models/image_methods.py",
+        "RowNoise(seed, count, first_row).fold_in(sample)",
+        "RowNoise(seed, count, first_row).fold_in(0)",
+        "tests/test_rows.py",
+    ),
+    Mutation(
         "log-det of the head in the bound: sign",
         "tf_pivae/models/pivae.py",
         "- kl + flow_log_det",

@@ -67,6 +67,16 @@ def test_terms_on_two_replicas_add_up(models):
     np.testing.assert_allclose(total, models[1].log_prob(IMAGES, 1, seed=4, labels=LABELS, first_row=5), rtol=1e-5)
 
 
+def test_terms_of_the_importance_samples_average_to_log_prob(models):
+    for model in models:
+        terms = [model.bound_terms(IMAGES, seed=4, labels=LABELS, first_row=5, sample=k) for k in range(3)]
+        weights = [sum(parts.values()).astype(np.float64) for parts in terms]
+        expected = np.logaddexp.reduce(weights) - np.log(3.0)
+        result = model.log_prob(IMAGES, 3, seed=4, labels=LABELS, first_row=5)
+        np.testing.assert_allclose(result, expected, rtol=1e-5)
+        assert (np.std(weights, 0) > 0.1).all()
+
+
 def test_no_rows(models):
     for model in models:
         assert model.log_prob(IMAGES[:0], labels=LABELS[:0]).shape == (0,)
