@@ -249,7 +249,7 @@ def _check_disk(
     images = sum(max(0, (count or 0) - n) for count, n in zip(expected(source, limits), prepared, strict=True))
     needed = images * (math.prod(source.image_shape) + 8)
     free = shutil.disk_usage(cache_dir).free
-    _log.info("%s: preparing %.1f MB in %s (%.1f MB free)", name, needed / 1e6, cache_dir, free / 1e6)
+    _log.info("%s: preparing %.1f MB in %s (%.1f MB free).", name, needed / 1e6, cache_dir, free / 1e6)
     if needed > free:
         raise UserError(
             f"preparing {name} needs {needed / 1e9:.2f} GB in {cache_dir} but {free / 1e9:.2f} GB are free: "

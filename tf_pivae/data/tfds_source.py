@@ -174,7 +174,7 @@ def _download(builder: Any, name: str, cache_size: str) -> None:
     # TFDS knows some sizes only online.
     sizes_text = ", ".join(f"{size}{suffix}" for suffix, size in sizes.items() if size)
     _log.info(
-        "TFDS: downloading %s (%s) to %s (%.1f MB free); after that the cache (%s)",
+        "TFDS: downloading %s (%s) to %s (%.1f MB free); after that the cache (%s).",
         name,
         sizes_text or "size unknown",
         builder.data_dir,
