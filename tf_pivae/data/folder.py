@@ -165,7 +165,8 @@ def _usable(name: str, folder: str, files: list[ImageFile], skipped: list[str]) 
         skips = f"; skipped {len(skipped)}: {reasons}" if skipped else ""
         raise UserError(sentence(f"no image in {printable(folder)}{skips}"))
     if skipped:
-        _log.warning("%s: skipped %d of %d files: %s.", name, len(skipped), len(usable) + len(skipped), reasons)
+        count = len(usable) + len(skipped)
+        _log.warning("%s: skipped %d of %d files: %s", name, len(skipped), count, sentence(reasons))
     return usable
 
 
