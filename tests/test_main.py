@@ -100,3 +100,23 @@ def test_help_does_without_tensorflow(name):
     imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
     assert "tf_pivae.cli" in imported
     assert not {"tensorflow", "keras"} & imported
+
+
+def test_a_command_ends_without_a_last_search_for_garbage(tmp_path):
+    """Which looks through all that TensorFlow has imported."""
+    script = tmp_path / "command.py"
+    script.write_text(
+        "import sys\nfrom tf_pivae import cli\n\n\n"
+        "class Circle:\n    def __init__(self):\n        self.me = self\n\n"
+        "    def __del__(self):\n        print('taken apart', file=sys.stderr)\n\n\n"
+        "circle = Circle()\nif sys.argv.pop() == 'as a command':\n    cli.run(lambda: print('done'))\n"
+    )
+    results = {
+        how: subprocess.run([sys.executable, script, how], check=True, capture_output=True, text=True)
+        for how in ("as a command", "as a program")
+    }
+    assert results["as a command"].stdout == "done\n"
+    assert {how: result.stderr for how, result in results.items()} == {
+        "as a command": "",
+        "as a program": "taken apart\n",
+    }

@@ -3,6 +3,7 @@
 Nothing here imports TensorFlow, so that `--help` answers at once.
 """
 
+import atexit
 import contextlib
 import functools
 import gc
@@ -150,7 +151,8 @@ def run(main: Callable[[], None]) -> None:
         if getattr(sys, name) is None:  # Closed, as by `>&-`: what is opened next would take its place.
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  open until the end
     children.end_with_parent()
-    gc.set_threshold(50_000, 20, 20)  # Imports make half a million objects that stay: looked through less often.
+    gc.set_threshold(50_000, 20, 20)  # Imports make half a million objects that stay: looked through less often,
+    atexit.register(gc.freeze)  # and not once more at the end, which takes a second after TensorFlow.
 
     @functools.wraps(main)
     def guarded(argv: list[str]) -> None:
