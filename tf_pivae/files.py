@@ -135,7 +135,7 @@ def place_folder(partial: Path, folder: Path) -> None:
     """Moves a finished folder to where others look for it: they find all of it or nothing, even after a power cut.
 
     Raises:
-      FileExistsError: something lies there already.
+      FileExistsError: a file lies there already, or a folder that is not empty.
       OSError: the disk refuses.
     """
     synchronize_tree(partial)
