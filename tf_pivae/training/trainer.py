@@ -168,6 +168,11 @@ class Trainer(KerasMethods):
         """The variables that the generator's optimiser updates."""
         return self.pivae.inference_variables if self.inference_only else self.pivae.trainable_variables
 
+    @property
+    def _variables_outside_the_head(self) -> list[keras.Variable]:
+        """Those that receive the gradient of L_Q."""
+        return list(itertools.compress(self.generator_variables, self._outside_the_head))
+
     def initialize(self, images: np.ndarray, labels: np.ndarray | None = None, weights: bool = True) -> None:
         """Data-dependent initialisation from the first global batch, uint8 [B, H, W, C], outside of any replica.
 
@@ -291,7 +296,7 @@ class Trainer(KerasMethods):
             augmented = self._augmented(fake, noise.fold_in("augment/generator"))
             quality = losses.quality_loss(self.critic(augmented, labels=labels))
         upstream = tape.gradient(quality, fake)
-        variables = list(itertools.compress(self.generator_variables, self._outside_the_head))
+        variables = self._variables_outside_the_head
         metrics = {"quality_loss": quality}
         if self.balance is None:
             upstream = self._ramp() * self.adversarial_weight * upstream
@@ -300,7 +305,9 @@ class Trainer(KerasMethods):
         return gradients, {**metrics, "quality_slope": slope_at_mean(at_mean)}
 
     def _samples(self, noise: RowNoise, labels: tf.Tensor | None) -> "Samples":
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            for variable in self._variables_outside_the_head:
+                tape.watch(variable.value)
             mean = self.pivae.vae.sample_mean(noise, labels=labels)
             v = self.pivae.observe(mean, noise, training=True)
             return Samples(affine().forward(self.pivae.dequantization.critic_view(v)), mean, tape)
