@@ -36,6 +36,7 @@ class Settings(NamedTuple):
     num_log_probs: int  # test images whose probabilities are bounded
     gin_files: list[str]  # of ours
     inception_weights: str | None
+    fast: bool = False  # the Inception's convolutions in bfloat16
 
 
 class Contestant(Protocol):
@@ -101,19 +102,22 @@ def _seconds(call: Callable[[], object]) -> float:
     return statistics.median(durations[1:] or durations)
 
 
-def score(folder: Path, test: np.ndarray, reference_dir: Path, inception_weights: str | None) -> dict:
+def score(folder: Path, test: np.ndarray, reference_dir: Path, inception_weights: str | None, fast: bool) -> dict:
     """FID, precision and recall of `folder`'s samples against as many test images.
 
     Args:
+      folder: a contestant's, with `samples.npy` and `bits.npz`.
       test: uint8 [N, 28, 28, 1], at least as many as there are samples.
       reference_dir: where the test images' statistics are kept.
+      inception_weights: file of the network's weights; None looks for them.
+      fast: its convolutions in bfloat16.
     """
     from tf_pivae import metrics
     from tf_pivae.metrics.bits_per_dim import estimate
     from tf_pivae.metrics.scores import KEEP_FEATURES
 
     samples = np.load(folder / "samples.npy")
-    network = metrics.inception_network(inception_weights)
+    network = metrics.inception_network(inception_weights, fast=fast)
     images = test[: len(samples)]
     key = metrics.ReferenceKey("fashion_mnist", "test", "none", len(images))
     reference = metrics.reference_statistics(

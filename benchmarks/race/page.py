@@ -34,6 +34,7 @@ def render(contestants: dict[str, dict], settings: Settings) -> str:
     """The page."""
     log_probs = f"{min(TIMED, settings.num_log_probs)} log-probs, s"
     header = "", "bits/dim", "FID", "precision", "recall", f"{TIMED} samples, s", log_probs, "weights"
+    network = ", the Inception's convolutions in bfloat16" if settings.fast else ""
     cores = f"{settings.cores} core{'s' if settings.cores > 1 else ''}"
     lines = [
         f"# {settings.minutes:g} minutes each",
@@ -41,8 +42,8 @@ def render(contestants: dict[str, dict], settings: Settings) -> str:
         f"Written by `python -m benchmarks.race`. {processor()}; one after the other, each on {cores} with as many "
         f"threads, trained on the {settings.images} Fashion-MNIST at 28x28. Bits per dimension, over 784 pixels, are "
         "upper bounds: means over test images with their standard errors. FID, precision and recall are of "
-        f"{settings.num_samples:,} samples against as many test images. Weights are those that sample and measure: "
-        "neither a critic's nor those of which others are averages.",
+        f"{settings.num_samples:,} samples against as many test images{network}. Weights are those that sample and "
+        "measure: neither a critic's nor those of which others are averages.",
         "",
         "| " + " | ".join(header) + " |",
         "|" + "---|" * len(header),

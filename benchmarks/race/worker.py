@@ -33,7 +33,7 @@ def main(output: Path, name: str, step: str) -> None:
         train = images["train"]
         test = images["test"]
     if step == "score":
-        result = measuring.score(folder, test, output / "reference", settings.inception_weights)
+        result = measuring.score(folder, test, output / "reference", settings.inception_weights, settings.fast)
     else:
         contestant = getattr(importlib.import_module(f"benchmarks.race.{name}"), CLASSES[name])()
         if step == "train":

@@ -13,7 +13,6 @@ from tf_pivae.metrics.features import FeatureNetwork, Features
 from tf_pivae.metrics.inception_layout import (
     FAST_NAME,
     FEATURE_DIM,
-    KERNEL_SHAPES,
     NAME,
     NUM_LOGITS,
     InceptionWeights,
@@ -69,10 +68,9 @@ def preprocess(images: tf.Tensor) -> tf.Tensor:
 def build_inception(weights: InceptionWeights, dtype: str = "float32") -> keras.Model:
     """float32 [B, 299, 299, 3] -> {'pool': [B, 2048]} and, with a softmax layer in the weights, 'logits': [B, 1008].
 
-    Every batch normalisation is folded into its convolution, and the branches of a block that open with a 1x1
-    convolution of the same input share one convolution. So does the branch behind an average pool: the pool (which
-    leaves the padding out of the mean) and a 1x1 convolution are both linear and act on different axes, so they
-    commute, and pooling the convolution's few channels is cheaper than pooling the block's many.
+    Every batch normalisation is folded into its convolution. In a branch with an average pool (which leaves the padding
+    out of the mean), pool and 1x1 convolution are both linear and act on different axes, so they commute, and pooling
+    the convolution's few channels is cheaper than pooling the block's many.
 
     `dtype` is that of the convolutions' weights and results (their sums are float32 in either); means are float32, and
     so is the first convolution: smooth pixels would all be rounded to the same side.
@@ -122,14 +120,13 @@ class _Graph:
     def conv(
         self,
         x: keras.KerasTensor,
-        *names: str,
+        name: str,
         strides: int = 1,
         padding: str = "same",
         activation: str | None = "relu",
     ) -> keras.KerasTensor:
-        """One convolution; several names of the same kernel size and input are computed as one."""
-        kernel = np.concatenate([self.folded[name][0] for name in names], axis=-1)
-        bias = np.concatenate([self.folded[name][1] for name in names])
+        """One convolution with its bias."""
+        kernel, bias = self.folded[name]
         layer = layers.Conv2D(
             kernel.shape[-1],
             kernel.shape[:2],
@@ -137,7 +134,7 @@ class _Graph:
             padding,
             activation=activation,
             dtype=self.dtype,
-            name="__".join(names).replace("/", "."),
+            name=name.replace("/", "."),
         )
         y = layer(x)
         layer.set_weights([kernel, bias])
@@ -152,20 +149,13 @@ class _Graph:
         if maximum:
             pool = layers.MaxPooling2D(3, 1, "same", dtype=self.dtype, name=f"{block}.tower_2.pool")
             pool_branch = self.conv(pool(x), pooled)
-            opened = self.conv(x, *openings)
-        else:
-            # The pool sits between the shared convolution and the last branch's ReLU.
-            linear = self.conv(x, *openings, pooled, activation=None)
-            width = sum(KERNEL_SHAPES[name][-1] for name in openings)
-            opened = layers.ReLU(dtype=self.dtype, name=f"{block}.relu")(linear[..., :width])
+        else:  # It sits between the convolution and the ReLU.
+            linear = self.conv(x, pooled, activation=None)
             pool = layers.AveragePooling2D(3, 1, "same", dtype="float32", name=f"{block}.tower_2.pool")
-            pool_branch = layers.ReLU(dtype="float32", name=f"{block}.tower_2.relu")(pool(linear[..., width:]))
+            pool_branch = layers.ReLU(dtype="float32", name=f"{block}.tower_2.relu")(pool(linear))
         branches = []
-        start = 0
         for opening, tail in zip(openings, tails, strict=True):
-            filters = KERNEL_SHAPES[opening][-1]
-            y = opened[..., start : start + filters]
-            start += filters
+            y = self.conv(x, opening)
             prefix = opening.removesuffix("/conv")
             for name in tail:
                 if name == "mixed":  # a 1x3 and a 3x1 convolution side by side
