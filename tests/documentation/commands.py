@@ -110,7 +110,7 @@ RUN = {
         SHORT, slow=True
     ),
     "python -m benchmarks.growth --folder=growth": Run("--parts=files --files=20", slow=True),
-    "python -m benchmarks.fast_fid --num_images=300": Run("--num_images=4", slow=True),
+    "python -m benchmarks.fast_fid": Run("--num_images=4", slow=True),
     "python -m tf_pivae.evaluate --run_dir=runs/demo --metrics=bits_per_dim,fid,kid --fast": Run(
         "--metrics=bits_per_dim --num_examples=8 --importance_samples=2", (TRAIN,), slow=True
     ),

@@ -15,6 +15,7 @@ from benchmarks.race.worker import CLASSES
 pytest.importorskip("torch", reason="the contestants are in PyTorch (the extra `bench`)")
 
 ROOT = Path(__file__).resolve().parents[3]
+FAST = "the Inception's convolutions in bfloat16"
 
 # Ours.
 
@@ -110,6 +111,8 @@ def test_the_page(tmp_path):
     ]
     assert "| 64 samples, s | 3 log-probs, s |" in text
     assert "1,000 steps in 60.0 minutes, 18 images/s" in text
+    assert FAST not in text
+    assert FAST in page.render({}, _settings(fast=True))
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["gan.png", "vae.png"]
 
 
@@ -169,9 +172,12 @@ def test_a_race_of_seconds(tmp_path, names):
         pytest.importorskip("normflows", reason="a contestant (the extra `bench`)")
     output = tmp_path / "race"
     flags = ["--gin_file=fashion_mnist.gin", "--gin_file=presets/tiny.gin", f"--only={','.join(names)}"]
+    fast = names == ["gan"]
+    flags += ["--fast"] if fast else []
     result = _race(output, "--minutes=0.02", *flags)
     assert result.returncode == 0, result.stderr
     text = (output / "race.md").read_text()
+    assert (FAST in text) == fast
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
     titles = ["SNGAN", "Glow of `normflows`", "Hierarchical VAE", "DDPM, 50 evaluations a sample", "PiVAE (ours)"]
     assert [row[0] for row in rows[1:]] == titles[: len(names)]
