@@ -51,3 +51,24 @@ def test_the_flow_s_bits_are_per_pixel_and_level(images):
     glow.averaged.module.log_prob = lambda x, y: torch.zeros(len(x))  # A density of 1 on [0, 1].
     (bound,) = glow.bounds()
     np.testing.assert_allclose(bound.bits(images[:3], 0), 8.0)
+
+
+def drawing(*batches):
+    """A Glow whose draws are the rows' grey values."""
+    flow = pytest.importorskip("benchmarks.race.flow", reason="normflows (the extra `bench`)")
+    glow = flow.Glow(depth=1, width=8)
+    draws = iter(torch.tensor(batches)[:, :, None, None, None].expand(-1, -1, 1, 28, 28))
+    glow.averaged.module.sample = lambda count: (next(draws), None)
+    return glow
+
+
+def test_samples_that_are_not_finite_are_drawn_again():
+    glow = drawing([0.1, float("nan"), 0.3], [float("inf"), float("nan"), float("nan")], [0.5, 1.2, 0.7])
+    samples = glow.sample(3, seed=0)
+    assert samples.dtype == np.uint8
+    np.testing.assert_array_equal(samples[:, 0, 0, 0], [25, 76, 128])
+
+
+def test_a_flow_without_finite_samples_says_so():
+    with pytest.raises(FloatingPointError, match="of 300 samples 1 are finite"):
+        drawing([0.1, float("nan"), float("nan")], *[[float("nan")] * 3] * 99).sample(3, seed=0)
