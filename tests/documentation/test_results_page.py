@@ -11,6 +11,9 @@ import forking
 import pages
 import pytest
 
+from benchmarks.race import page as race_page
+from benchmarks.race.measuring import Settings
+from tf_pivae.files import read_json
 from tf_pivae.paper import comparison
 
 DOCS = pages.ROOT / "docs"
@@ -107,3 +110,12 @@ def test_the_page_of_fashion_mnist_has_the_numbers_of_its_evaluation():
     assert steps[-1]["step"] == evaluation["step"]
     assert f"Together {minutes:.0f} minutes" in page
     assert f"from {minutes:.0f} minutes of one core" in readme
+
+
+def test_the_race_s_table_is_that_of_its_numbers():
+    folder = DOCS / "results/race"
+    text = race_page.render(race_page.results(folder), Settings(**read_json(folder / "race.json")))
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + 4
+    for path in (folder / "race.md", DOCS / "fashion_mnist.md"):
+        assert "\n".join(table) in path.read_text()
