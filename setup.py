@@ -159,6 +159,7 @@ setup(
         "tf_pivae": ["py.typed", "pretrained/*/*", "pretrained/*/checkpoints/*/*"],
         "tf_pivae.gin_files": ["**/*.gin"],
         "tf_pivae.data.bundled": ["*.npz"],
+        "tf_pivae.metrics.packaged_statistics": ["*.npz", "*.json"],
         "tf_pivae.export": ["serving/*"],
         "tf_pivae.report": ["assets/*"],
     },

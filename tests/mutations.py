@@ -105,6 +105,13 @@ MUTATIONS = [
         "tests/metrics/test_inception_network.py",
     ),
     Mutation(
+        "packaged statistics: a damaged file is taken",
+        "tf_pivae/metrics/packaged_statistics/__init__.py",
+        "if file_sha256(path) != read_json(folder / CHECKSUMS)[name]:",
+        "if name not in read_json(folder / CHECKSUMS):",
+        "tests/metrics/test_packaged_statistics.py",
+    ),
+    Mutation(
         "automatic precision: a run that goes on takes the machine's",
         "tf_pivae/training/precision.py",
         "dtype = began\n",

@@ -21,6 +21,7 @@ GIN_FILES = sorted(path.relative_to(ROOT / "gin").as_posix() for path in (ROOT /
 BUNDLED = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/data/bundled").glob("*.npz"))
 FOLDERS = ("benchmarks", "docs", "export", "gin", "tests", "tf_pivae")
 ASSETS = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/report/assets").iterdir()}
+STATISTICS = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("tf_pivae/metrics/packaged_statistics/*.[nj]*")}
 PRETRAINED = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tf_pivae/pretrained").rglob("*") if path.is_file()}
 
 
@@ -64,7 +65,8 @@ def test_wheel_has_every_source_gin_file_and_data_file(wheel):
     assert ASSETS
     assert {"tf_pivae/export/__init__.py", "tf_pivae/export/serving/batching.config"} <= exports
     assert "tf_pivae/pretrained/fashion_mnist/model_card.md" in PRETRAINED
-    data = {*BUNDLED, *ASSETS, *PRETRAINED, "tf_pivae/py.typed"}
+    assert "tf_pivae/metrics/packaged_statistics/checksums.json" in STATISTICS
+    data = {*BUNDLED, *ASSETS, *STATISTICS, *PRETRAINED, "tf_pivae/py.typed"}
     expected = sources | exports | data | {f"tf_pivae/gin_files/{name}" for name in GIN_FILES}
     assert expected <= names
     rest = {name for name in names - expected if ".dist-info/" not in name}

@@ -155,7 +155,7 @@ def _image_rows(subject: _Subject, requested: list[str], rows: list[Row], refuse
     keep = KEEP_FEATURES if set(WITH_FEATURES) & set(requested) else 0
     statistics = None
     if set(WITH_REFERENCE) & set(requested):
-        key = metrics.ReferenceKey(data.name, settings.reference_split, _digest(reference.images), len(reference))
+        key = reference_key(data, settings.reference_split)
         statistics = metrics.reference_statistics(
             reference.images, network, key, keep_features=keep, progress=settings.progress
         )
@@ -216,10 +216,12 @@ def _possible(
     return possible
 
 
-def _digest(images: np.ndarray) -> str:
-    """Shape and a digest of some of the images: two data sets of one name do not share reference statistics."""
+def reference_key(data: ImageDataset, split: str) -> metrics.ReferenceKey:
+    """The key of a split's statistics. A digest of some of the images tells data sets of one name apart."""
+    images = _split(data, split).images
     probes = np.ascontiguousarray(images[:: max(1, len(images) // 64)])
-    return f"{'x'.join(map(str, images.shape[1:]))} {hashlib.sha256(probes).hexdigest()[:16]}"
+    digest = f"{'x'.join(map(str, images.shape[1:]))} {hashlib.sha256(probes).hexdigest()[:16]}"
+    return metrics.ReferenceKey(data.name, split, digest, len(images))
 
 
 def sampler(model: PiVAE, count: int, seed: int, labels: np.ndarray | None) -> Callable[[int], Iterator[np.ndarray]]:

@@ -1,4 +1,4 @@
-"""Reference statistics of a data set, cached on disk."""
+"""Reference statistics of a data set: packaged, or cached on disk."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tf_pivae.files import default_cache_dir
 from tf_pivae.metrics.extraction import BATCH_SIZE, Extraction, Images, extract, load_saved, save_atomically
 from tf_pivae.metrics.feature_moments import Moments
 from tf_pivae.metrics.features import UNVERIFIED, FeatureNetwork
+from tf_pivae.metrics.packaged_statistics import packaged_moments
 
 FORMAT = 1  # raise it when the meaning of a cached array changes
 
@@ -41,7 +42,7 @@ def reference_statistics(
     seed: int = 0,
     progress: bool = True,
 ) -> Extraction:
-    """Statistics of a data set's images from the cache, or by one resumable pass that fills it.
+    """Statistics of a data set's images from the cache or the package, or by one resumable pass that fills the cache.
 
     Args:
       images: as for `extract`; looked at only when nothing is cached.
@@ -67,7 +68,7 @@ def reference_statistics(
     text = json.dumps(full, sort_keys=True)
     folder = default_cache_dir() / "reference" if cache_dir is None else Path(cache_dir)
     path = folder / f"{_slug(key)}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npz"
-    cached = _load(path, text, network)
+    cached = _load(path, text, network) or _packaged(path.name, text, network)
     if cached is not None:
         return cached
     result = extract(
@@ -108,6 +109,14 @@ def _load(path: Path, text: str, network: FeatureNetwork) -> Extraction | None:
         return Extraction(moments, arrays["features"], arrays.get("logits"), network.name, network.checksum)
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _packaged(name: str, text: str, network: FeatureNetwork) -> Extraction | None:
+    """Statistics that come with the package, or None; without single features and logits, which other keys ask for."""
+    moments = packaged_moments(name, text)
+    if moments is None:
+        return None
+    return Extraction(moments, np.zeros((0, len(moments.mean)), np.float32), None, network.name, network.checksum)
 
 
 def _slug(key: ReferenceKey) -> str:
