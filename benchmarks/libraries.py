@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import cases
 from benchmarks.peer import density_gradient, forget, setup, wait
@@ -17,15 +18,24 @@ __all__ = ["forget", "prepare", "setup", "wait"]
 
 
 def prepare(system: str, case: dict) -> tuple[Callable[[], Any], Callable[[], int] | None]:
-    """Returns a function that runs the case once."""
-    if case["task"] == "iaf":
-        return _iaf(system, case), None
+    """Returns a function that runs the case once, and a function that counts its arithmetic."""
+    call = _iaf(system, case) if case["task"] == "iaf" else _head(system, case)
+
+    def flops():
+        with FlopCounterMode(display=False) as counter:
+            call()
+        return counter.get_total_flops()
+
+    return call, flops
+
+
+def _head(system, case):
     transform = (_normflows if system == "normflows" else _nflows)(cases.head_options(case))
     if case["task"] == "flow":
-        return density_gradient(transform, case), None
+        return density_gradient(transform, case)
     y = torch.randn(case["batch"], 3, case["side"], case["side"])
     transform = transform.eval()
-    return torch.no_grad()(lambda: transform.inverse(y)[0].numpy()), None
+    return torch.no_grad()(lambda: transform.inverse(y)[0].numpy())
 
 
 class _Couplings(nn.Module):

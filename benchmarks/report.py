@@ -110,10 +110,11 @@ def how_measured(options: Any, load_before: float | None) -> str:
     """
     threads = f"{options.threads} core{'s' if options.threads > 1 else ''}, as many threads"
     options_text = f"With `{options.arguments}`" if options.arguments else "As it is without options"
-    line = f"{options_text}, {time.strftime('%Y-%m-%d')}: {processor()}, {threads}."
-    if load_before is not None and load_before > 0.3 * (os.cpu_count() or 1):
-        line += f" **The machine was busy before the start (load {load_before:.1f}).**"
-    return line
+    line = f"{options_text}, {time.strftime('%Y-%m-%d')}: {processor()}, {threads}"
+    if load_before is None:
+        return f"{line}."
+    busy = " **The machine was busy.**" if load_before > 0.3 * (os.cpu_count() or 1) else ""
+    return f"{line}, load before the start {load_before:.2f}.{busy}"
 
 
 def render(sections: Sequence[Section], options: Any) -> str:

@@ -6,7 +6,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from benchmarks import cases
-from benchmarks.process import Competitor, compare
+from benchmarks.process import Competitor, WorkerFailed, compare
 from benchmarks.report import Section, against, failures, milliseconds
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def run(pool: Pool, options: Options) -> Section:
                 results = compare(pool, competitors, options.rounds, options.budget)
                 ours = results["ours"]
                 median = "failed" if isinstance(ours, str) else milliseconds(ours.median)
-                rows.append([NAMES[task], f"{factor:g}", str(batch), median, *against(results, "ours", peers)])
+                work = [_work(pool, library) for library in libraries]
+                rows.append([NAMES[task], f"{factor:g}", str(batch), median, *against(results, "ours", peers), *work])
                 notes += failures(results)
                 options.say(" | ".join(rows[-1]))
     text = (
@@ -47,9 +48,20 @@ def run(pool: Pool, options: Options) -> Section:
         "weight normalisation. The IAF works on latents of 4x4x32: ours with masked convolutions of width 64, the "
         "libraries' with the dense masked networks that they have, as wide as the latents. The head's inverse is "
         "ours as `PiVAE.sample` computes it: with one thread an operation, as many parts of the batch side by side as "
-        "there are threads; the others give an operation all of them."
+        "there are threads; the others give an operation all of them. `work` is a library's arithmetic over ours, that "
+        "of convolutions and matrix products."
     )
     if len(libraries) < 2:
         notes.append("Not installed, hence left out: " + ", ".join({"normflows", "nflows"} - set(libraries)) + ".")
     header = ["task", "width", "batch", "ours", *[f"{peer} / ours" for peer in peers]]
+    header += [f"{library}, work" for library in libraries]
     return Section("The flows by themselves", text, header, rows, tuple(dict.fromkeys(notes)))
+
+
+def _work(pool, library):
+    """A library's arithmetic of the case that was timed last, over ours; "failed" where either did not run."""
+    try:
+        theirs, ours = (pool.worker(system).ask("flops")["flops"] for system in (library, "ours"))
+    except WorkerFailed:
+        return "failed"
+    return f"{theirs / ours:.2f}"

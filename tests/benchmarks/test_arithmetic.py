@@ -1,4 +1,4 @@
-"""The arithmetic of a training step, counted from our graph and from what PyTorch runs for the twin."""
+"""The arithmetic of a training step and of the flows, counted from our graph and from what PyTorch runs."""
 
 import pytest
 
@@ -33,6 +33,30 @@ def test_a_step_of_ours_takes_as_much_arithmetic_as_the_twin_s(kind):
         step()
     _, flops = ours.prepare("ours", case)
     assert flops() + _left_out(case) == pytest.approx(counter.flops, rel=0.003)
+
+
+def test_the_head_takes_as_much_arithmetic_as_the_twin_s():
+    case = cases.case("flow_inverse", factor=0.25, batch=2, side=16)
+    inverse, _ = peer.prepare("eager", case)
+    with _Counter() as counter:
+        inverse()
+    _, flops = ours.prepare("ours", case)
+    assert flops() == counter.flops
+
+
+@pytest.mark.parametrize("library", ["normflows", "nflows"])
+def test_the_libraries_networks_open_with_one_place_of_fewer_channels(library):
+    pytest.importorskip(library, reason="it is one of the extra `bench`")
+    from benchmarks import libraries
+
+    case = cases.case("flow_inverse", factor=0.25, batch=2, side=16)
+    width = cases.head_options(case)["width"]
+    ends = [(2, 1), (1, 2), (2, 1)]  # channels of a coupling that its network gets, and that are changed
+    multiplications = sum(seen * width + 4 * 9 * width**2 + width * 2 * changed for seen, changed in ends)
+    _, flops = libraries.prepare(library, case)
+    assert flops() == 2 * 2 * 16**2 * multiplications
+    _, ours_flops = ours.prepare("ours", case)
+    assert ours_flops() == 2 * 2 * 16**2 * 3 * (9 * 7 * width + 4 * 9 * width**2 + width * 2 * 3)
 
 
 def _left_out(case):

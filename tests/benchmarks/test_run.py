@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import cases, process
 from benchmarks.process import Competitor, Timing, compare, ratio
-from benchmarks.report import FINDINGS, Section, Target, load_sections, render, worst_of
+from benchmarks.report import FINDINGS, Section, Target, how_measured, load_sections, render, worst_of
 from benchmarks.run import PARTS, _parse, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,6 +95,16 @@ def test_a_target_is_judged_by_its_worst_case(at_least, worst, met):
 def test_a_target_is_met_or_missed_or_withdrawn(wanted, met, verdict):
     section = Section("Title", "text", [], [], targets=(Target(wanted, "2", met),))
     assert f"| {wanted} | 2 | {verdict} |" in render([section], SimpleNamespace(quick=False))
+
+
+def test_each_table_tells_the_load_before_its_measurement(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    options = SimpleNamespace(threads=2, arguments="--parts=memory")
+    quiet = how_measured(options, 0.125)
+    assert quiet.startswith("With `--parts=memory`, 20")
+    assert quiet.endswith("2 cores, as many threads, load before the start 0.12.")
+    assert how_measured(options, 0.7).endswith("load before the start 0.70. **The machine was busy.**")
+    assert "load" not in how_measured(options, None)
 
 
 def test_a_competitor_that_fails_on_the_way_is_left_out():
