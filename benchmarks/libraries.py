@@ -17,7 +17,7 @@ from benchmarks.peer import density_gradient, forget, setup, wait
 __all__ = ["forget", "prepare", "setup", "wait"]
 
 
-def prepare(system: str, case: dict) -> tuple[Callable[[], Any], Callable[[], int] | None]:
+def prepare(system: str, case: dict) -> tuple[Callable[[], Any], Callable[[], int]]:
     """Returns a function that runs the case once, and a function that counts its arithmetic."""
     call = _iaf(system, case) if case["task"] == "iaf" else _head(system, case)
 
