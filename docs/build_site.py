@@ -27,6 +27,7 @@ ELSEWHERE = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
     "tf_pivae/pretrained/fashion_mnist/model_card.md": "model_card.md",
+    "tf_pivae/pretrained/people/model_card.md": "people_card.md",
     "docs/tour.ipynb": "tour.md",
 }
 _START = """# Reference

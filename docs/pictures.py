@@ -1,4 +1,4 @@
-"""Draws the picture of the README with the model that comes with the package: python docs/pictures.py"""
+"""Draws the pictures of the README with the models that come with the package: python docs/pictures.py"""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
     from tf_pivae.models.pivae import PiVAE
 
-OUTPUT = Path(__file__).resolve().parent / "pictures" / "overview.png"
+FOLDER = Path(__file__).resolve().parent / "pictures"
 _ROWS = 6
 _STEPS = 6
 _CELL = 64
+_COLUMNS = 18
 
 
 def overview(model: PiVAE, images: np.ndarray) -> Image.Image:
@@ -44,15 +45,25 @@ def overview(model: PiVAE, images: np.ndarray) -> Image.Image:
     )
 
 
+def people(model: PiVAE) -> Image.Image:
+    """Samples of the model in colour, as many as fit beside `overview`."""
+    return figures.image_grid(model.sample(4 * _COLUMNS, seed=0), _COLUMNS, _CELL, num_bins=model.num_bins)
+
+
 def main() -> int:
     cli.import_tensorflow_quietly()
     import tf_pivae
     from tf_pivae.data import bundled
 
     model = tf_pivae.load("fashion_mnist")
-    OUTPUT.parent.mkdir(exist_ok=True)
-    figures.save_png(overview(model, bundled(model.image_shape[0]).test.images), OUTPUT)
-    print(OUTPUT)
+    FOLDER.mkdir(exist_ok=True)
+    drawn = {
+        "overview": overview(model, bundled(model.image_shape[0]).test.images),
+        "people": people(tf_pivae.load("people")),
+    }
+    for name, picture in drawn.items():
+        figures.save_png(picture, FOLDER / f"{name}.png")
+        print(FOLDER / f"{name}.png")
     return 0
 
 

@@ -14,7 +14,7 @@ from tf_pivae.data.specification import specification
 from tf_pivae.errors import UserError
 
 GIN = Path(__file__).resolve().parents[2] / "gin/datasets"
-_LOCAL = ("fashion_mnist", "fashion_mnist_28", "photographs")  # Not from TFDS.
+_LOCAL = ("fashion_mnist", "fashion_mnist_28", "people", "photographs")  # Not from TFDS.
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +65,21 @@ def test_photographs(tmp_path):
     # Of each file 4x2 tiles at a fourth and 2x1 at an eighth of its size; at a sixteenth none.
     assert len(dataset.train.images) + len(dataset.test.images) == 6 * (4 * 2 + 2 * 1)
     assert len(dataset.test.images) % 10 == 0
+
+
+def test_people(tmp_path):
+    gin.parse_config_file(str(GIN / "people.gin"))
+    for split, count in (("train", 3), ("test", 2)):
+        (tmp_path / split).mkdir()
+        for i in range(count):
+            Image.new("RGBA", (64, 64), (0, 0, 0, 255 * (i % 2))).save(tmp_path / split / f"{i}.png")
+    gin.bind_parameter("image_folder.path", str(tmp_path / "train"))
+    gin.bind_parameter("image_folder.test_path", str(tmp_path / "test"))
+    people = gin.get_bindings("train")["dataset"]
+    dataset = people(cache_dir=tmp_path / "cache")
+    _agrees(people, dataset)
+    assert dataset.image_shape == (32, 32, 3)
+    assert sorted(image.mean() for image in dataset.test.images) == [0, 255]  # What is transparent is white.
 
 
 @pytest.mark.parametrize("size", [16, 28, 32])

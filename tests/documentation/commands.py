@@ -27,6 +27,7 @@ SAMPLE = "python -m tf_pivae.sample --run_dir=fashion_mnist --num_samples=50000"
 SAMPLES = f"{SAMPLE} --output=samples/"
 EXPORT = "python -m tf_pivae.export --run_dir=runs/demo --export_dir=exports/demo"
 FASHION = "python -m tf_pivae.train --gin_file=fashion_mnist.gin --run_dir=runs/fashion_mnist"
+PEOPLE = "python -m tf_pivae.train --gin_file=people.gin --run_dir=runs/people"
 ADAM = (
     "python -m tf_pivae.train --gin_file=demo.gin --gin_file=options/adam.gin --gin_file=options/validation.gin "
     "--run_dir=runs/adam"
@@ -92,6 +93,12 @@ RUN = {
     "--metrics=bits_per_dim,fid,precision,recall,density,coverage": Run(
         "--metrics=bits_per_dim --num_examples=4 --importance_samples=2", (FASHION,), slow=True
     ),
+    PEOPLE: Run(f"{NARROW} --gin_param=LinearSchedule.decay_start=0", slow=True),
+    "python -m tf_pivae.evaluate --run_dir=runs/people --metrics=bits_per_dim,fid,precision,recall --num_samples=5000 "
+    "--reference_split=train --allow_rank_deficient --fast": Run(
+        "--metrics=bits_per_dim --num_examples=4 --importance_samples=2", (PEOPLE,), slow=True
+    ),
+    "python -m tf_pivae.sample --run_dir=people --num_samples=64 --output=people.png": Run("--num_samples=4"),
     "python -m tf_pivae.describe --output=docs/architectures.md": Run("--rows=vae", slow=True),
     "python -m tf_pivae.paper --table=1 --preset=small --output_dir=tables --seeds=0,1": Run(
         "--seeds=1 --preset=tiny --rows=vae --only_metrics=bits_per_dim --gin_param=num_steps=2", slow=True
@@ -239,5 +246,9 @@ NOT_RUN = {
     "pip install 'tf-pivae[openvino]'": _INSTALLS,
     "python -m pytest tests/export/test_attacks.py -s": "the tests run themselves",
     "apt-get install dataset-fashion-mnist": "installs a package of the system",
+    "npm install emoji-datasource-google@16.0.0": "installs a package of npm's: drawings",
+    "python -m benchmarks.drawings --package=node_modules/emoji-datasource-google --output=data/people": (
+        "needs the package; tests/benchmarks/test_drawings.py runs it on one laid out like it"
+    ),
     "apt-get install nginx": "installs a package of the system: .ci/run does",
 }

@@ -1,4 +1,4 @@
-"""The README's picture is what the model that comes with the package draws."""
+"""The README's pictures are what the models that come with the package draw."""
 
 import importlib.util
 
@@ -14,10 +14,18 @@ pictures = importlib.util.module_from_spec(SPECIFICATION)
 SPECIFICATION.loader.exec_module(pictures)
 
 
-def test_picture_is_drawn_by_the_shipped_model():
+def test_overview_is_drawn_by_the_shipped_model():
     model = tf_pivae.load("fashion_mnist")
-    drawn = np.asarray(pictures.overview(model, bundled(model.image_shape[0]).test.images), np.float64)
-    shipped = np.asarray(Image.open(pictures.OUTPUT), np.float64)
+    _compare(pictures.overview(model, bundled(model.image_shape[0]).test.images), "overview")
+
+
+def test_people_are_drawn_by_the_shipped_model():
+    _compare(pictures.people(tf_pivae.load("people")), "people")
+
+
+def _compare(picture, name):
+    drawn = np.asarray(picture, np.float64)
+    shipped = np.asarray(Image.open(pictures.FOLDER / f"{name}.png"), np.float64)
     assert drawn.shape == shipped.shape, "run `make docs`"
     # Another processor rounds differently: a level more or less here and there.
     assert np.abs(drawn - shipped).mean() < 0.5, "run `make docs`"

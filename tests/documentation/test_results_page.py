@@ -17,7 +17,6 @@ from tf_pivae.files import read_json
 from tf_pivae.paper import comparison
 
 DOCS = pages.ROOT / "docs"
-CARD = pages.ROOT / "tf_pivae/pretrained/fashion_mnist/evaluation.json"
 COMMANDS = [command for page, command in pages.block_commands() if page == "docs/results.md"]
 
 
@@ -81,8 +80,28 @@ def test_a_table_is_that_of_its_numbers():
         assert f"| {row['label']} | {' | '.join(numbers)} |" in text
 
 
-def test_the_packaged_model_is_that_of_the_page_of_fashion_mnist():
-    assert json.loads(CARD.read_text()) == json.loads((DOCS / "results/flagship/evaluation.json").read_text())
+@pytest.mark.parametrize(("name", "folder"), [("fashion_mnist", "flagship"), ("people", "people")])
+def test_a_packaged_model_is_that_of_its_page(name, folder):
+    packaged = pages.ROOT / f"tf_pivae/pretrained/{name}/evaluation.json"
+    assert read_json(packaged) == read_json(DOCS / f"results/{folder}/evaluation.json")
+
+
+def test_the_page_of_people_has_the_numbers_of_its_evaluations():
+    page = (DOCS / "people.md").read_text()
+    test, train = (
+        {row["metric"].strip(): row for row in read_json(DOCS / f"results/people/{name}.json")["rows"]}
+        for name in ("evaluation", "evaluation_of_training_images")
+    )
+    for metric in ("bits/dim, K=1", "bits/dim, K=16"):
+        numbers = [f"{rows[metric]['value']:.3f} ± {rows[metric]['spread']:.3f}" for rows in (test, train)]
+        assert f"| {metric} | {' | '.join(numbers)} |" in page
+    assert f"| FID | | {test['FID']['value']:.2f} |" in page
+    for metric in ("Precision", "Recall"):
+        assert f"| {metric} | | {test[metric]['value']:.3f} |" in page
+    lines = [json.loads(line) for line in (DOCS / "results/people/metrics.jsonl").read_text().splitlines()]
+    rates = [line["images_per_second"] for line in lines if "images_per_second" in line]
+    assert f"{sum(3200 / rate for rate in rates) / 60:.0f} minutes" in page  # A line every 100 steps of 32 images.
+    assert f"{sum(rates) / len(rates):.0f} images/s" in page
 
 
 def test_the_page_of_fashion_mnist_has_the_numbers_of_its_evaluation():

@@ -1,4 +1,4 @@
-"""Published models: the run's own numbers from a fraction of its files; the one that comes with the package."""
+"""Published models: the run's own numbers from a fraction of its files; those that come with the package."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from tf_pivae.report.run import read_runs
 from tf_pivae.runs import pretrained, records
 from tf_pivae.runs.weights import restore_critic
 
-SHIPPED = "fashion_mnist"
+SHIPPED = "fashion_mnist", "people"
 
 
 @pytest.fixture(scope="module")
@@ -134,18 +134,19 @@ def test_names_stand_for_folders_of_the_package(published, tmp_path, monkeypatch
     pretrained.check_own("tiny")
 
 
-# The one that comes with the package.
+# Those that come with the package.
 
 
-def test_shipped_model_is_listed_and_small():
-    assert SHIPPED in tf_pivae.pretrained()
-    files = [path for path in (pretrained.FOLDER / SHIPPED).rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 8e6
+def test_shipped_models_are_listed_and_small():
+    assert tf_pivae.pretrained() == list(SHIPPED)
+    for name in SHIPPED:
+        files = [path for path in (pretrained.FOLDER / name).rglob("*") if path.is_file()]
+        assert sum(path.stat().st_size for path in files) < 8e6
 
 
 def test_shipped_model_knows_clothes():
     """Held-out images it has never seen are far more probable than the same pixels in another order."""
-    model = tf_pivae.load(SHIPPED)
+    model = tf_pivae.load("fashion_mnist")
     side = model.image_shape[0]
     images = bundled(side).test.images[:32]
     bits = model.bits_per_dim(images).mean()
@@ -160,16 +161,29 @@ def test_shipped_model_knows_clothes():
     assert np.abs(rebuilt - images).mean() < 0.5 * np.abs(other - images).mean()
 
 
-def test_shipped_model_computes_in_float32():
+def test_shipped_model_knows_people():
+    """They stand on white, differ, and are far more probable than the same pixels in another order."""
+    model = tf_pivae.load("people")
+    samples = model.sample(32, seed=0)
+    assert samples.shape == (32, *model.image_shape)
+    assert np.median(samples[:, 0]) == 255  # The uppermost row.
+    assert samples.std(axis=0).mean() > 30
+    shuffled = np.random.default_rng(0).permuted(samples.reshape(32, -1, 3), axis=1).reshape(samples.shape)
+    assert model.bits_per_dim(samples).mean() + 1.0 < model.bits_per_dim(shuffled).mean()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_model_computes_in_float32(name):
     """Though it was trained in bfloat16: the same densities on every processor."""
-    assert "ConvolutionPrecision.dtype = 'bfloat16'" in (pretrained.FOLDER / SHIPPED / "config.gin").read_text()
-    model = tf_pivae.load(SHIPPED)
+    assert "ConvolutionPrecision.dtype = 'bfloat16'" in (pretrained.FOLDER / name / "config.gin").read_text()
+    model = tf_pivae.load(name)
     layers = [layer for part in (model.vae, model.flow) for layer in part._flatten_layers()]
     assert {layer.precision.dtype for layer in layers if hasattr(layer, "precision")} == {"float32"}
 
 
-def test_shipped_card_has_the_numbers_of_its_evaluation():
-    folder = pretrained.FOLDER / SHIPPED
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_card_has_the_numbers_of_its_evaluation(name):
+    folder = pretrained.FOLDER / name
     card = (folder / "model_card.md").read_text()
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert (folder / "checkpoints" / f"{evaluation['step']:08d}").is_dir()
@@ -178,7 +192,8 @@ def test_shipped_card_has_the_numbers_of_its_evaluation():
     assert f"Trained** for {evaluation['step']:,} steps" in card
 
 
-def test_shipped_files_name_no_folder_of_anyones():
-    for path in (pretrained.FOLDER / SHIPPED).glob("*.*"):
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_files_name_no_folder_of_anyones(name):
+    for path in (pretrained.FOLDER / name).glob("*.*"):
         absolute = re.findall(r"""['"](/[\w/.-]+)""", path.read_text())
         assert all(name.startswith("/usr/share/datasets/") for name in absolute), path
