@@ -113,8 +113,19 @@ def pair(request, randomize):
     return pair
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_terms_of_the_bound(pair, training):
+def test_terms_of_the_bound(pair):
+    _assert_same_terms(pair, training=False)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_terms_of_the_bound_in_training(kind, randomize):
+    """With a pair of its own, since running averages move: by as much."""
+    pair = _pair(kind, randomize)
+    _assert_same_terms(pair, training=True)
+    _assert_same_variables(pair)
+
+
+def _assert_same_terms(pair, training):
     noise = RowNoise(SEED, BATCH)
     model = pair.twin.model.train(training)
     with torch.no_grad():
@@ -125,7 +136,6 @@ def test_terms_of_the_bound(pair, training):
     assert len(theirs.kl) == len(ours.kl) >= 3
     for group, expected in zip(theirs.kl, ours.kl, strict=True):
         _assert_close(group, tf.reduce_sum(expected, -1))
-    _assert_same_variables(pair)  # Running averages have moved in training, by as much.
     model.eval()
 
 
@@ -249,4 +259,4 @@ def _assert_same_images(continuous, ours):
     difference = np.abs(theirs - _channels_first(ours))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.01
-    assert len(np.unique(theirs)) > 50
+    assert np.ptp(theirs) >= 50  # What may differ by a level is far from flat.
