@@ -9,15 +9,14 @@ drawing in ten is held out with all its skin tones: a tone of a drawing that was
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 from absl import flags
 
 from tf_pivae import cli
-from tf_pivae.errors import UserError, cannot_write
-from tf_pivae.files import place_folder
+from tf_pivae.errors import UserError
+from tf_pivae.files import new_folder
 
 _PACKAGE = flags.DEFINE_string("package", None, "Folder of the unpacked npm package.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "The folder to write, which must not exist yet.", required=True)
@@ -59,17 +58,10 @@ def write(package: Path, output: Path) -> dict[str, list[Drawing]]:
         raise UserError(
             f"{package} is not the unpacked npm package emoji-datasource-google ({error}): set --package to its folder."
         ) from error
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_folder(output) as partial:
         for name, picture in pictures.items():
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_bytes(picture)
-        place_folder(partial, output)
-    except OSError as error:
-        raise UserError(cannot_write(output, error)) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return splits
 
 
@@ -78,7 +70,7 @@ def portraits(emoji: list[dict]) -> list[Drawing]:
     chosen = [entry for entry in emoji if entry["subcategory"] in SUBCATEGORIES]
     tones = {entry["short_name"]: [entry, *entry.get("skin_variations", {}).values()] for entry in chosen}
     drawings = [
-        Drawing(name, tuple(sorted(tone["image"] for tone in every if tone["has_img_google"])))
+        Drawing(name, tuple(sorted(Path(tone["image"]).name for tone in every if tone["has_img_google"])))
         for name, every in sorted(tones.items())
     ]
     return [drawing for drawing in drawings if drawing.files]

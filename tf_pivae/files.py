@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +117,25 @@ def _renamed(path: Path, writer: str = "") -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A hidden, empty folder beside `path`, which gets this name at the block's end, or is gone where the block fails.
+
+    Raises:
+      UserError: it cannot be written, or `path` is there by then.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        place_folder(partial, path)
+    except OSError as error:
+        raise UserError(cannot_write(path, error)) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def place_file(partial: Path, path: str | Path) -> None:

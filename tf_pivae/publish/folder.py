@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tf_pivae import loading
-from tf_pivae.errors import UserError, cannot_write
-from tf_pivae.files import place_folder, read_text, write_atomically
+from tf_pivae.errors import UserError
+from tf_pivae.files import new_folder, read_text, write_atomically
 from tf_pivae.runs import changes, hub, records
 from tf_pivae.runs.checkpoints import BEST, Checkpoints
 from tf_pivae.runs.pretrained import resolve
@@ -66,10 +65,7 @@ def _write(run_dir: str | Path, output: Path, step: int | str | None, name: str)
     model, step = loading.load_with_step(run_dir, step)
     critic = None if best else _critic(run_dir, step)
     facts = records.load_facts(run_dir)
-    partial = output.with_name(f".{output.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with new_folder(output) as partial:
         for file in ("config.gin", "data.json"):
             write_atomically(partial / file, read_text(run_dir / file))
         environments = records.load_environments(run_dir)
@@ -84,11 +80,6 @@ def _write(run_dir: str | Path, output: Path, step: int | str | None, name: str)
         if evaluation is not None:
             write_atomically(partial / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
         write_atomically(partial / "model_card.md", model_card(name, run_dir, step, model, evaluation))
-        place_folder(partial, output)
-    except OSError as error:
-        raise UserError(cannot_write(output, error)) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return step
 
 
