@@ -36,7 +36,7 @@ _IMAGES = flags.DEFINE_enum(
     ["complete", "bundled"],
     "Fashion-MNIST: all of it, or the subset that comes with the package.",
 )
-_GIN_FILES = flags.DEFINE_multi_string("gin_file", ["fashion_mnist.gin"], "The configuration of ours; repeatable.")
+_GIN_FILES = flags.DEFINE_multi_string("gin_file", ["fashion_mnist_hour.gin"], "The configuration of ours; repeatable.")
 _FAST = flags.DEFINE_bool("fast", False, "The Inception's convolutions in bfloat16, as `evaluate --fast`.")
 _INCEPTION = flags.DEFINE_string("inception_weights", None, "File with the FID Inception's weights.")
 _PACKAGE = Path("/usr/share/datasets/fashion-mnist")

@@ -138,3 +138,22 @@ def test_the_race_s_table_is_that_of_its_numbers():
     assert len(table) == 2 + 5
     for path in (folder / "race.md", DOCS / "fashion_mnist.md"):
         assert "\n".join(table) in path.read_text()
+
+
+def test_what_was_tried_for_the_race():
+    page = (DOCS / "fashion_mnist.md").read_text()
+    folders = sorted((DOCS / "results/race/tried").iterdir())
+    assert len(folders) == 5
+    for folder in folders:
+        training, scores = (read_json(folder / f"{name}.json") for name in ("training", "scores"))
+        bits, error = scores["bits"]["K = 16"]
+        cells = [
+            f"{training['steps']:,}",
+            f"{training['seconds'] / 60.0:.1f}",
+            f"{training['images_per_second']:.0f}",
+            f"{bits:.3f} ± {error:.3f}",
+            f"{scores['fid']:.2f}",
+            f"{scores['precision']:.3f}",
+            f"{scores['recall']:.3f}",
+        ]
+        assert f"(`{folder.name}`) | {' | '.join(cells)} |" in page
