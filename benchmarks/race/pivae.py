@@ -35,39 +35,25 @@ class PiVAE:
         How many steps fit is measured twice: by a short run, which places the schedules, and by the first half, after
         which the steps of the second are chosen, in which the rate falls.
         """
-        fixed = ["train.sample_every=0", "train.eval_examples=0"]
-        if settings.images == "bundled":
-            fixed += ["train.dataset=@bundled", "bundled.image_size=28", "bundled.num_examples=None"]
         run = folder / "run"
-
-        def train(run_dir: Path, parameters: list[str], *flags: str) -> None:
-            _train(run_dir, settings.gin_files, [*fixed, *parameters], flags)
-
-        def pace() -> dict:
-            train(folder / "pace", [f"train.log_every={_PACE_REPORT}", *_schedule(_PACE_STEPS)])
-            (first, duration), *later = _durations(folder / "pace")
-            a_step = _seconds_of_a_step(later)
-            tracing = max(0.0, duration - first * a_step)
-            count = max(2, round((60.0 * settings.minutes - tracing) / a_step))
-            return {"step_seconds": a_step, "tracing_seconds": tracing, "num_steps": count}
-
-        first = _once(folder / "pace.json", pace)
-        count = first["num_steps"]
+        seconds = 60.0 * settings.minutes
+        pace = _once(folder / "pace.json", lambda: _pace(folder / "pace", settings, seconds))
+        count = pace["num_steps"]
         every = max(1, count // 100)
         half = every * max(1, count // (2 * every))
-        checkpoint_every = max(1, round(_CHECKPOINT_SECONDS / first["step_seconds"]))
-        fixed += [f"train.log_every={every}", f"train.checkpoint_every={checkpoint_every}"]
+        checkpoint_every = max(1, round(_CHECKPOINT_SECONDS / pace["step_seconds"]))
+        reports = [f"train.log_every={every}", f"train.checkpoint_every={checkpoint_every}"]
 
         def halfway() -> dict:
-            train(run, _schedule(count, half, half))
+            _train(run, settings, [*reports, *_schedule(count, half, half)])
             durations = _durations(run)
-            left = 60.0 * settings.minutes - sum(d for _, d in durations) - first["tracing_seconds"]
+            left = seconds - sum(duration for _, duration in durations) - pace["tracing_seconds"]
             return {"num_steps": half + every * max(1, round(left / (every * _seconds_of_a_step(durations))))}
 
         total = _once(folder / "halfway.json", halfway)["num_steps"]
-        train(run, _schedule(count, half, total), "--from_here")
-        seconds = sum(duration for _, duration in _durations(run))
-        return {"steps": total, "seconds": seconds, "images_per_second": total * _batch_size(run) / seconds}
+        _train(run, settings, [*reports, *_schedule(count, half, total)], ["--from_here"])
+        spent = sum(duration for _, duration in _durations(run))
+        return {"steps": total, "seconds": spent, "images_per_second": total * _batch_size(run) / spent}
 
     def restore(self, folder: Path) -> None:
         """Loads the run's newest checkpoint."""
@@ -99,19 +85,33 @@ def _once(path: Path, measure: Callable[[], dict]) -> dict:
     return read_json(path)
 
 
-def _schedule(count: int, decay_start: int | None = None, num_steps: int | None = None) -> list[str]:
+def _pace(run_dir: Path, settings: Settings, seconds: float) -> dict:
+    """Measured by a short run: seconds of a step and of the tracing, and the steps that fit into `seconds`."""
+    half = _PACE_STEPS // 2
+    _train(run_dir, settings, [f"train.log_every={_PACE_REPORT}", *_schedule(_PACE_STEPS, half, _PACE_STEPS)])
+    (steps, duration), *later = _durations(run_dir)
+    a_step = _seconds_of_a_step(later)
+    tracing = max(0.0, duration - steps * a_step)
+    count = max(2, round((seconds - tracing) / a_step))
+    return {"step_seconds": a_step, "tracing_seconds": tracing, "num_steps": count}
+
+
+def _schedule(count: int, decay_start: int, num_steps: int) -> list[str]:
     """Of a training of about `count` steps, whose rate falls from `decay_start` on, which ends at `num_steps`."""
     return [
-        f"num_steps={num_steps or count}",
+        f"num_steps={num_steps}",
         f"Trainer.kl_warmup_steps={round(_WARM_UP * count)}",
-        f"LinearSchedule.decay_start={decay_start or count // 2}",
+        f"LinearSchedule.decay_start={decay_start}",
         f"LinearSchedule.warmup_steps={min(50, count // 10)}",
     ]
 
 
-def _train(run_dir: Path, gin_files: list[str], parameters: list[str], flags: Sequence[str] = ()) -> None:
+def _train(run_dir: Path, settings: Settings, parameters: list[str], flags: Sequence[str] = ()) -> None:
+    parameters = ["train.sample_every=0", "train.eval_examples=0", *parameters]
+    if settings.images == "bundled":
+        parameters += ["train.dataset=@bundled", "bundled.image_size=28", "bundled.num_examples=None"]
     command = [sys.executable, "-m", "tf_pivae.train", f"--run_dir={run_dir}", *flags]
-    command += [f"--gin_file={name}" for name in ["options/automatic_precision.gin", *gin_files]]
+    command += [f"--gin_file={name}" for name in ["options/automatic_precision.gin", *settings.gin_files]]
     command += [f"--gin_param={parameter}" for parameter in parameters]
     ended = subprocess.run(command, stdout=sys.stderr, env=children.environment(), check=False)
     if ended.returncode:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import subprocess
 from pathlib import Path
 
 import forking
@@ -32,11 +33,15 @@ def test_ours_takes_the_steps_that_fit_into_the_time(tmp_path, monkeypatch):
     """
     calls = []
 
-    def train(run_dir, gin_files, parameters, flags):
-        calls.append((run_dir.name, dict(parameter.split("=", 1) for parameter in parameters), flags))
+    def train(command, **options):
+        flags = [flag.split("=", 1) for flag in command[3:]]
+        (run_dir,) = (Path(value) for name, *values in flags if name == "--run_dir" for value in values)
+        parameters = [value for name, *values in flags if name == "--gin_param" for value in values]
+        settings = dict(parameter.split("=", 1) for parameter in parameters)
+        calls.append((run_dir.name, settings, ["--from_here"] in flags))
         run_dir.mkdir(exist_ok=True)
         log = run_dir / "metrics.jsonl"
-        count, every = (int(calls[-1][1][name]) for name in ("num_steps", "train.log_every"))
+        count, every = (int(settings[name]) for name in ("num_steps", "train.log_every"))
         done = len(log.read_text().splitlines()) if log.exists() else 0
         traced = [0, 4] if run_dir.name == "pace" else [done]
         a_step = 0.5 if run_dir.name == "pace" else 0.4
@@ -44,14 +49,15 @@ def test_ours_takes_the_steps_that_fit_into_the_time(tmp_path, monkeypatch):
         with log.open("a") as file:
             for i, s in seconds.items():
                 file.write(json.dumps({"step": (i + 1) * every, "images_per_second": 64 * every / s}) + "\n")
+        return subprocess.CompletedProcess(command, 0)
 
-    monkeypatch.setattr(pivae, "_train", train)
+    monkeypatch.setattr(subprocess, "run", train)
     monkeypatch.setattr(pivae, "_batch_size", lambda run_dir: 64)
     result = pivae.PiVAE().fit(None, tmp_path, _settings())
-    (pace, short, _), (run, first, none), (same, second, flags) = calls
+    (pace, short, _), (run, first, anew), (same, second, from_here) = calls
     assert (pace, short["num_steps"], run, same) == ("pace", "48", "run", "run")
-    assert (first["num_steps"], none) == ("561", ())  # Half of 1,128, in reports of eleven steps.
-    assert (second["num_steps"], flags) == ("1320", ("--from_here",))
+    assert (first["num_steps"], anew) == ("561", False)  # Half of 1,128, in reports of eleven steps.
+    assert (second["num_steps"], from_here) == ("1320", True)
     for half in first, second:
         assert half["train.dataset"] == "@bundled"
         assert half["LinearSchedule.decay_start"] == "561"
