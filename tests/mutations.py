@@ -636,6 +636,13 @@ MUTATIONS = [
         "tests/layers/test_convolution.py",
     ),
     Mutation(
+        "mixed precision: a bias's gradient as TensorFlow sums it in bfloat16",
+        "tf_pivae/layers/convolution.py",
+        "tf.reduce_sum(tf.cast(upstream, tf.float32), list(range(len(upstream.shape) - 1)))",
+        "tf.cast(tf.raw_ops.BiasAddGrad(out_backprop=upstream), tf.float32)",
+        "tests/layers/test_convolution.py",
+    ),
+    Mutation(
         "mixed precision: the head's inverse in a training step does not round",
         "tf_pivae/bijectors/real_nvp.py",
         "mask, network))",
@@ -878,8 +885,8 @@ MUTATIONS = [
     Mutation(
         "convolutions of a device: the kernel rounded once more",
         "tf_pivae/layers/convolution.py",
-        "            return convolve(x, kernel)",
-        "            return convolve(x, tf.cast(tf.cast(kernel, 'bfloat16'), tf.float32))",
+        "convolve(rounded, tf.cast(kernel, rounded.dtype))",
+        "convolve(rounded, tf.cast(tf.cast(kernel, 'bfloat16'), rounded.dtype))",
         "tests/training/test_devices.py",
     ),
     # What the report shows.

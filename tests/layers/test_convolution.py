@@ -7,11 +7,12 @@ import tensorflow as tf
 from scipy.signal import correlate
 
 from tf_pivae.bijectors.real_nvp import RealNVP
-from tf_pivae.layers.convolution import Conv2D, ConvolutionPrecision
+from tf_pivae.layers.convolution import Conv2D, ConvolutionPrecision, add_bias
 from tf_pivae.layers.masked import AutoregressiveNetwork, MaskedConv2D, autoregressive_mask
+from tf_pivae.layers.moments import BatchNorm
 from tf_pivae.layers.spectral_norm import SpectralNormConv2D
 from tf_pivae.layers.weight_norm import WeightNormConv2D, WeightNormConv2DTranspose
-from tf_pivae.models.critic import residual_critic
+from tf_pivae.models.critic import plain_critic, residual_critic
 from tf_pivae.noise import RowNoise
 from tf_pivae.training.regularizers import GradientPenalty
 
@@ -62,6 +63,75 @@ def test_the_arguments_are_rounded_and_the_sum_is_once(bfloat16):
     sums = correlate(_rounded(x)[0, :, :, 0], _rounded(layer.kernel)[:, :, 0, 0], mode="same")
     np.testing.assert_allclose(y, sums, rtol=2.0**-8, atol=1e-6)
     assert np.mean(_rounded(sums.astype(np.float32)) == y) > 0.9  # float32's sum may fall on the other side of a step.
+
+
+@pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
+def test_a_rounded_input_is_answered_in_its_own_type(bfloat16, make, randomize):
+    """By a convolution of the same rounding; gains, biases and sums are rounded, too, 2^-9 of |y| + |b| each."""
+    layer = make()
+    x = tf.cast(tf.random.stateless_normal([2, 6, 6, 3], [1, 2]), tf.bfloat16)
+    extra = {"labels": tf.constant([0, 1])} if getattr(layer, "num_classes", 0) else {}
+    layer(x, **extra)
+    randomize(layer)
+    of_float32 = layer(tf.cast(x, tf.float32), **extra)
+    y = layer(x, **extra)
+    assert y.dtype == tf.bfloat16
+    bias = np.max(np.abs(layer.bias if isinstance(layer, Conv2D) else layer.b))
+    np.testing.assert_allclose(tf.cast(y, tf.float32), of_float32, rtol=2.0**-7, atol=2.0**-7 * bias)
+
+
+def _types(function, shape, *kinds):
+    """The types in which a graph computes operations of these kinds."""
+    graph = tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec(shape, tf.float32)).graph
+    return {op.outputs[0].dtype for op in graph.get_operations() if op.type in kinds}
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: plain_critic(widths=(4, 8)), lambda: residual_critic(stem_width=4, widths=(4, 8))]
+)
+def test_a_critic_stays_rounded_up_to_its_features(bfloat16, make):
+    critic = make()
+    critic.build((8, 8, 3))
+    assert _types(critic, [2, 8, 8, 3], "Conv2D", "Relu", "LeakyRelu", "BiasAdd", "AvgPool") == {tf.bfloat16}
+    assert _types(critic, [2, 8, 8, 3], "MatMul") == {tf.float32}
+
+
+@pytest.mark.parametrize(("training", "expected"), [(True, tf.bfloat16), (False, tf.float32)])
+@pytest.mark.parametrize("way", ["forward", "inverse"])
+def test_a_conditioner_stays_rounded_in_a_training_step_alone(bfloat16, way, training, expected):
+    head = RealNVP((8, 8, 2), num_blocks=1, width=8)
+    head.bijector().forward(tf.zeros([1, 8, 8, 2]))
+    function = getattr(head.bijector(training=training), way)
+    assert _types(function, [2, 8, 8, 2], "Conv2D", "Relu", "BiasAdd") == {expected}
+    assert _types(function, [2, 8, 8, 2], "Tanh", "Exp") == {tf.float32}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("channels", [5, 8])
+def test_batch_normalisation_of_rounded_activations(channels, training):
+    """With float32's moments, by either way of computing it."""
+    x = tf.cast(tf.random.stateless_normal([4, 6, 6, channels], [1, 2]) + 3.0, tf.bfloat16)
+    norms = [BatchNorm() for _ in range(2)]
+    rounded = norms[0](x, training=training)
+    exact = norms[1](tf.cast(x, tf.float32), training=training)
+    assert rounded.dtype == tf.bfloat16
+    np.testing.assert_allclose(tf.cast(rounded, tf.float32), exact, rtol=2.0**-8, atol=1e-5)
+    for a, b in zip(norms[0].variables, norms[1].variables, strict=True):
+        assert a.dtype == "float32"
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_bias_has_the_gradient_of_float32():
+    """TensorFlow's own gradient of a bias in bfloat16 stops growing: the sum of many rows is a power of two."""
+    x = tf.zeros([64, 28, 28, 16], tf.bfloat16)
+    upstream = tf.cast(tf.random.stateless_normal(x.shape, [1, 2]) + 0.1, tf.bfloat16)
+    bias = tf.zeros([16])
+    with tf.GradientTape() as tape:
+        tape.watch(bias)
+        y = add_bias(x, bias)
+    gradient = tape.gradient(y, bias, output_gradients=upstream)
+    assert (y.dtype, gradient.dtype) == (tf.bfloat16, tf.float32)
+    np.testing.assert_allclose(gradient, tf.reduce_sum(tf.cast(upstream, tf.float64), [0, 1, 2]), rtol=1e-5)
 
 
 def test_layers_of_different_precision_live_side_by_side(bfloat16):

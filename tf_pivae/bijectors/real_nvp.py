@@ -17,6 +17,7 @@ from tf_pivae.bijectors.normalization import ChannelAffine, ChannelNormalization
 from tf_pivae.bijectors.squeeze import Squeeze
 from tf_pivae.configurable import Depth, Width, Widths, configurable
 from tf_pivae.layers.composite import Composite
+from tf_pivae.layers.convolution import ConvolutionPrecision
 from tf_pivae.layers.moments import BatchNorm, RunningMoments
 from tf_pivae.layers.rematerialization import keep
 from tf_pivae.layers.weight_norm import WeightNormConv2D, initializing
@@ -35,16 +36,17 @@ class Conditioner(keras.layers.Layer):
     normalisation too (appendix A.4). The last layer starts at zero, so that the coupling starts as the identity. The
     input is [x, -x, mask], where the mask tells masked pixels from zeros.
 
-    With `exact`, convolutions are float32 also in mixed precision. The inverse computes a conditioner's input again,
-    with float32's rounding errors. Rounded to bfloat16, some values would then go up that went down before, and the
-    inverse would be off by bfloat16's error. A training step never inverts what it has computed, so it need not be
-    exact.
+    In mixed precision all activations between input and output are bfloat16; with `exact`, all are float32. The inverse
+    computes a conditioner's input again, with float32's rounding errors. Rounded to bfloat16, some values would then go
+    up that went down before, and the inverse would be off by bfloat16's error. A training step never inverts what it
+    has computed, so it need not be exact.
     """
 
     def __init__(self, mask: np.ndarray, width: int, num_blocks: int, norm: str, name: str | None = None) -> None:
         super().__init__(name=name)
         self._mask = mask
         self._channels = mask.shape[-1]
+        self.precision = ConvolutionPrecision()
 
         def normalization(name):
             return BatchNorm(name=name) if norm == "batch" else None
@@ -79,12 +81,12 @@ class Conditioner(keras.layers.Layer):
 
         x = normalized(self.input_norm, x) * self._mask  # Masked pixels stay 0; only `mask` tells that they are masked.
         mask = tf.broadcast_to(self._mask[..., :1], [*tf.unstack(tf.shape(x))[:3], 1])
-        h = self.input_conv(tf.concat([x, -x, mask], -1), exact=exact)
+        h = self.input_conv(self.precision.rounded(tf.concat([x, -x, mask], -1), exact), exact=exact)
         for norm_0, conv_0, norm_1, conv_1 in self.blocks:
             r = normalized_conv(conv_0, norm_1, tf.nn.relu(normalized(norm_0, h)))
             h += conv_1(tf.nn.relu(r), exact=exact)
         h = self.output_conv(tf.nn.relu(normalized(self.output_norm, h)), exact=exact)
-        log_scale, shift = tf.split(h, 2, axis=-1)
+        log_scale, shift = tf.split(tf.cast(h, tf.float32), 2, axis=-1)
         return self.log_scale_bound * tf.tanh(log_scale), shift
 
 

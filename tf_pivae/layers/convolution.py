@@ -1,7 +1,7 @@
-"""The precision of convolutions: float32, or bfloat16 for their two arguments (mixed precision)."""
+"""The precision of convolutions: float32, or bfloat16 for their two arguments (mixed precision), and their biases."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -18,15 +18,39 @@ def automatic_dtype() -> str:
     return "bfloat16" if has_bfloat16() and not tf.config.list_physical_devices("GPU") else "float32"
 
 
+def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """x + bias in the type of x, for x [B, ..., C] and bias float32 [C].
+
+    oneDNN makes TensorFlow's operation of that name a part of the convolution right before it. The operation's gradient
+    to a bias in bfloat16, where it does not become part of a convolution's, sums in bfloat16: of many rows it stops
+    growing. Here the sum is float32's.
+    """
+    if x.dtype == tf.float32:
+        return tf.nn.bias_add(x, bias)
+    return _with_gradient_to_bias(tf.nn.bias_add(x, tf.cast(tf.stop_gradient(bias), x.dtype)), bias)
+
+
+@tf.custom_gradient
+def _with_gradient_to_bias(biased, bias):
+    """`biased`, to which `bias` was added."""
+    del bias
+
+    def gradient(upstream):
+        return upstream, tf.reduce_sum(tf.cast(upstream, tf.float32), list(range(len(upstream.shape) - 1)))
+
+    return tf.identity(biased), gradient
+
+
 @configurable
 class ConvolutionPrecision:
-    """Rounds the arguments of a convolution to `dtype`, and returns its result in float32.
+    """Rounds the arguments of a convolution to `dtype`, and returns its result in the type of its input.
 
     Only this class decides on precision. Every convolutional layer constructs its own instance by the gin configuration
     of that moment, and keeps it. So models of different precision can share a process, such as one in training and a
-    loaded one, which is float32 whatever its `config.gin` says. Weights, gains, biases and all other operations stay
-    float32. A convolution's gradients are computed by convolutions of `dtype`, and are float32 again. Outside of
-    training steps the head's convolutions are float32 whatever gin says, see `bijectors.real_nvp.Conditioner`.
+    loaded one, which is float32 whatever its `config.gin` says. Weights, and their gradients, are float32. A network
+    of convolutions and rectifiers alone, a critic or in training steps a conditioner of the head, rounds its input once
+    and computes in `dtype` up to its output; elsewhere all but the convolutions stays float32. Outside of training
+    steps the head is float32 whatever gin says, see `bijectors.real_nvp.Conditioner`.
 
     Args:
       dtype: "float32" or "bfloat16". bfloat16 has float32's range and 8 bits of precision; products are summed up in
@@ -39,13 +63,20 @@ class ConvolutionPrecision:
             raise ValueError(f"`dtype` of convolutions must be one of {_DTYPES}; got {dtype!r}.")
         self.dtype = automatic_dtype() if dtype == "auto" else dtype
 
+    def rounded(self, x: tf.Tensor, exact: bool = False) -> tf.Tensor:
+        """float32 x as a convolution takes it: in `dtype`, or as it is where that must be `exact`.
+
+        Convolutions that follow one another need not go back to float32 in between: a network that rounds its input
+        computes all of its activations in `dtype`.
+        """
+        return x if exact else tf.cast(x, self.dtype)
+
     def __call__(
         self, convolve: Callable[..., tf.Tensor], x: tf.Tensor, kernel: tf.Tensor, exact: bool = False
     ) -> tf.Tensor:
-        """convolve(x, kernel) for float32 tensors -> float32; where it must be `exact`, without rounding."""
-        if exact or self.dtype == "float32":
-            return convolve(x, kernel)
-        return tf.cast(convolve(tf.cast(x, self.dtype), tf.cast(kernel, self.dtype)), tf.float32)
+        """convolve(x, kernel) in the type of x; the kernel is float32. `exact`: a float32 x is not rounded."""
+        rounded = self.rounded(x, exact)
+        return tf.cast(convolve(rounded, tf.cast(kernel, rounded.dtype)), x.dtype)
 
 
 @configurable
@@ -62,8 +93,14 @@ class Conv2D(keras.layers.Conv2D):
         name: str | None = None,
     ) -> None:
         kernel = initializer(kernel_initializer)
-        super().__init__(filters, kernel_size, strides, padding=padding, kernel_initializer=kernel, name=name)
+        options: dict[str, Any] = dict(padding=padding, kernel_initializer=kernel, name=name, autocast=False)
+        super().__init__(filters, kernel_size, strides, **options)
         self.precision = ConvolutionPrecision()
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """[B, H, W, I] -> [B, H / strides, W / strides, filters], both float32 or both in the layer's precision."""
+        outputs = self.convolution_op(inputs, self.kernel)
+        return add_bias(outputs, tf.convert_to_tensor(self.bias))
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Called by Keras: the convolution, in the configured precision."""

@@ -118,7 +118,7 @@ class BatchNorm(keras.layers.Layer):
     """
 
     def __init__(self, epsilon: float = 1e-4, name: str | None = None) -> None:
-        super().__init__(name=name)
+        super().__init__(name=name, autocast=False)
         self.epsilon = epsilon
         self.moments = RunningMoments(name="moments")
 
@@ -128,10 +128,12 @@ class BatchNorm(keras.layers.Layer):
         self._fusible = input_shape[-1] % 8 == 0
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """float32 or bfloat16 [B, H, W, C] -> the same; scale, offset and moments are float32 for either."""
         if self._fusible and (not training or num_replicas() == 1):
             return self._fused(x, training)
-        scale, offset = self._affine(*self.moments(x, training=training))
-        return x * scale + offset
+        exact = tf.cast(x, tf.float32)
+        scale, offset = self._affine(*self.moments(exact, training=training))
+        return tf.cast(exact * scale + offset, x.dtype)
 
     def affine(self) -> tuple[tf.Tensor, tf.Tensor]:
         """(scale, offset), float32 [C] each: what this layer is outside training."""

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pivae.configurable import configurable
-from tf_pivae.layers.convolution import ConvolutionPrecision
+from tf_pivae.layers.convolution import ConvolutionPrecision, add_bias
 from tf_pivae.layers.initialization import initializer
 
 _MIN_VARIANCE = 1e-4  # A channel that hardly varies over the first batch must not start with an enormous gain.
@@ -71,7 +71,7 @@ class WeightNormalized(keras.layers.Layer):
     def __init__(
         self, filters: int, *, init_scale: float | np.ndarray = 1.0, num_classes: int = 0, name: str | None = None
     ) -> None:
-        super().__init__(name=name)
+        super().__init__(name=name, autocast=False)
         self.filters = filters
         self.init_scale = np.broadcast_to(np.asarray(init_scale, np.float32), [filters]).copy()
         self.num_classes = num_classes
@@ -130,13 +130,13 @@ class WeightNormalized(keras.layers.Layer):
             self._initialize(self._linear(x, self._kernel(), exact))
         if not self.num_classes:
             kernel, bias = self._weights(channels, affine)
-            return self._linear(x, kernel, exact) + bias
+            return add_bias(self._linear(x, kernel, exact), bias)
         if labels is None:
             raise ValueError(f"layer '{self.name}' is class-conditional: pass `labels`, int [B].")
         (kernel,) = self._weights(channels)
         tables = (_select(tf.convert_to_tensor(variable), channels, -1) for variable in (self.g, self.b))
         broadcast = [-1] + [1] * (len(x.shape) - 2) + [kernel.shape[self._output_axis]]
-        gain, bias = (tf.reshape(tf.gather(table, labels), broadcast) for table in tables)
+        gain, bias = (tf.cast(tf.reshape(tf.gather(table, labels), broadcast), x.dtype) for table in tables)
         return self._linear(x, kernel, exact) * gain + bias
 
     def _weights(self, channels=None, affine=None):
@@ -163,7 +163,7 @@ class WeightNormalized(keras.layers.Layer):
         return [self._kernel(gain, channels), bias]
 
     def _initialize(self, unscaled):
-        mean, variance = tf.nn.moments(unscaled, list(range(len(unscaled.shape) - 1)))
+        mean, variance = tf.nn.moments(tf.cast(unscaled, tf.float32), list(range(len(unscaled.shape) - 1)))
         gain = self.init_scale * tf.math.rsqrt(tf.maximum(variance, _MIN_VARIANCE))
         self.g.assign(tf.broadcast_to(gain, self.g.shape))
         self.b.assign(tf.broadcast_to(-mean * gain, self.b.shape))

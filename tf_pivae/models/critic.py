@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_pivae.configurable import Depth, Index, Width, Widths, configurable
 from tf_pivae.layers.composite import Composite
-from tf_pivae.layers.convolution import Conv2D
+from tf_pivae.layers.convolution import Conv2D, ConvolutionPrecision
 from tf_pivae.layers.initialization import Dense
 from tf_pivae.layers.spectral_norm import SpectralNorm
 
@@ -68,6 +68,7 @@ class _PlainTrunk(Composite):
 
     def __init__(self, widths: Sequence[int], conv: Callable[..., keras.layers.Layer], name: str = "trunk") -> None:
         super().__init__(name=name)
+        self.precision = ConvolutionPrecision()
         self.convs = []
         for i, width in enumerate(widths):
             self.convs.append(_conv(conv, width, 3, name=f"conv_{i}"))
@@ -75,9 +76,10 @@ class _PlainTrunk(Composite):
                 self.convs.append(_conv(conv, width, 4, strides=2, name=f"down_{i}"))
 
     def call(self, v: tf.Tensor) -> tf.Tensor:
+        h = self.precision.rounded(v)
         for conv in self.convs:
-            v = tf.nn.leaky_relu(conv(v), 0.2)
-        return tf.reshape(v, [tf.shape(v)[0], v.shape[1] * v.shape[2] * v.shape[3]])
+            h = tf.nn.leaky_relu(conv(h), 0.2)
+        return tf.reshape(tf.cast(h, tf.float32), [tf.shape(h)[0], h.shape[1] * h.shape[2] * h.shape[3]])
 
 
 class _ResidualTrunk(Composite):
@@ -92,6 +94,7 @@ class _ResidualTrunk(Composite):
         name: str = "trunk",
     ) -> None:
         super().__init__(name=name)
+        self.precision = ConvolutionPrecision()
         self.stem = _conv(conv, stem_width, 3, name="stem")
         self.blocks = [
             _ResidualBlock(width, downsample=i > 0 and j == 0, conv=conv, name=f"block_{i}_{j}")
@@ -100,10 +103,10 @@ class _ResidualTrunk(Composite):
         ]
 
     def call(self, v: tf.Tensor) -> tf.Tensor:
-        h = self.stem(v)
+        h = self.stem(self.precision.rounded(v))
         for block in self.blocks:
             h = block(h)
-        return tf.reduce_mean(tf.nn.relu(h), [1, 2])
+        return tf.reduce_mean(tf.cast(tf.nn.relu(h), tf.float32), [1, 2])
 
 
 class _ResidualBlock(Composite):
