@@ -47,7 +47,10 @@ def size(kind: str, factor: float, latents: int | None = None) -> Size:
 def case(
     task: str, kind: str = "iaf_res", factor: float = SMALL, batch: int = 16, side: int = 32, **others: Any
 ) -> dict:
-    """A case as a dict; `others`: `latents`, `scales`, `replicas`, `importance_samples` or `convolutions`."""
+    """A case as a dict.
+
+    `others`: `latents`, `scales`, `squeezed`, `replicas`, `importance_samples` or `convolutions`.
+    """
     return {"task": task, "kind": kind, "factor": factor, "batch": batch, "side": side, **others}
 
 

@@ -193,7 +193,8 @@ def _reconstruct(case):
 
 
 def _head(case):
-    head = RealNVP((case["side"], case["side"], 3), **cases.head_options(case))
+    options = dict(cases.head_options(case), squeezed_checkerboards=case.get("squeezed", False))
+    head = RealNVP((case["side"], case["side"], 3), **options)
     x = tf.constant(np.random.default_rng(0).normal(size=[case["batch"], case["side"], case["side"], 3]), tf.float32)
     head.bijector().forward(x[:1])
     return head, x

@@ -68,6 +68,7 @@ BINDS = {
         "residual_critic.dense": "@SpectralNormDense",
         "Trainer.regularizer": None,
     },
+    "squeezed_checkerboards": {"RealNVP.squeezed_checkerboards": True},
     "normal_edge_bins": {"PiVAE.dequantization": "@NormalEdgeBins"},
     "validation": {
         "train.validation": "@Validation",

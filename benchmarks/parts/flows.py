@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from benchmarks.process import Pool
     from benchmarks.run import Options
 
-NAMES = {
-    "flow": "head: density and gradient",
-    "flow_inverse": "head: inverse",
-    "iaf": "IAF: density and gradient",
+NAMES = {  # (task, whether our checkerboards are squeezed) -> its name
+    ("flow", False): "head: density and gradient",
+    ("flow_inverse", False): "head: inverse",
+    ("flow", True): "head, squeezed: density and gradient",
+    ("flow_inverse", True): "head, squeezed: inverse",
+    ("iaf", False): "IAF: density and gradient",
 }
 
 
@@ -28,24 +30,27 @@ def run(pool: Pool, options: Options) -> Section:
     notes = []
     for factor in options.factors:
         for batch in options.batches:
-            for task in NAMES:
+            for (task, squeezed), title in NAMES.items():
                 case = cases.case(task, factor=factor, batch=batch, side=options.side)
                 if task == "iaf":  # The latents of the second smallest map at full size; dense networks end there.
                     case |= {"side": 4, "latents": 32, "width": 64}
                 systems = ("ours", *options.peers_at(factor, batch), *libraries)
                 competitors = {name: Competitor(name, case) for name in systems}
+                competitors["ours"] = Competitor("ours", case | {"squeezed": squeezed})
                 results = compare(pool, competitors, options.rounds, options.budget)
                 ours = results["ours"]
                 median = "failed" if isinstance(ours, str) else milliseconds(ours.median)
                 work = [_work(pool, library) for library in libraries]
-                rows.append([NAMES[task], f"{factor:g}", str(batch), median, *against(results, "ours", peers), *work])
+                rows.append([title, f"{factor:g}", str(batch), median, *against(results, "ours", peers), *work])
                 notes += failures(results)
                 options.say(" | ".join(rows[-1]))
     text = (
         f"Three couplings with two residual blocks on {options.side}x{options.side} colour images. The couplings of "
         "normflows and nflows split the colours, since neither has checkerboards with a network on the whole image; "
         "their networks have the width, depth and batch normalisation of ours, but a 1x1 first convolution and no "
-        "weight normalisation. The IAF works on latents of 4x4x32: ours with masked convolutions of width 64, the "
+        "weight normalisation. A squeezed head is ours with `RealNVP.squeezed_checkerboards`: networks as wide as "
+        "before, which transform the same pixels given the same pixels, at half the resolution; the others are as they "
+        "were. The IAF works on latents of 4x4x32: ours with masked convolutions of width 64, the "
         "libraries' with the dense masked networks that they have, as wide as the latents. The head's inverse is "
         "ours as `PiVAE.sample` computes it: with one thread an operation, as many parts of the batch side by side as "
         "there are threads; the others give an operation all of them. `work` is a library's arithmetic over ours, that "

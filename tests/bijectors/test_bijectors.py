@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tf_pivae.bijectors import preprocessing
-from tf_pivae.bijectors.coupling import AffineCoupling, channel_mask, checkerboard_mask
+from tf_pivae.bijectors.coupling import AffineCoupling, channel_mask, checkerboard_mask, squeezed_checkerboard_mask
 from tf_pivae.bijectors.factor_out import FactorOut
 from tf_pivae.bijectors.inverse_autoregressive import InverseAutoregressiveFlow
 from tf_pivae.bijectors.normalization import ChannelAffine, ChannelNormalization
@@ -87,6 +87,9 @@ for norm, scales, channels, side, couplings in [
         [side, side, channels],
         partial(_real_nvp, (side, side, channels), norm=norm, num_scales=scales, num_couplings=couplings),
     )
+for name, shape in [("squeezed", (4, 8, 1)), ("squeezed_then_odd", (6, 2, 2))]:  # The latter's second scale is 3x1.
+    options = dict(norm="batch", num_scales=2, num_couplings=2, squeezed_checkerboards=True)
+    CASES[f"real_nvp_{name}"] = (list(shape), partial(_real_nvp, shape, **options))
 
 
 @pytest.fixture(scope="module", params=list(CASES))
@@ -169,6 +172,12 @@ def test_masks():
     np.testing.assert_array_equal(even[:, :, 0], [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0]])
     np.testing.assert_array_equal(channel_mask(1, 1, 4, 0)[0, 0], [1, 1, 0, 0])
     np.testing.assert_array_equal(channel_mask(1, 1, 4, 1)[0, 0], [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("parity", [0, 1])
+def test_a_squeezed_checkerboard_has_the_same_pixels(parity):
+    mask = checkerboard_mask(6, 4, 3, parity)
+    np.testing.assert_array_equal(squeezed_checkerboard_mask(3, 2, 12, parity), Squeeze().forward(mask[None])[0])
 
 
 @pytest.mark.parametrize("parity", [0, 1])

@@ -56,6 +56,24 @@ def test_each_resolution_may_have_a_width_of_its_own():
         RealNVP((8, 8, 1), num_scales=3, width=(3, 4))
 
 
+def test_squeezed_checkerboards_transform_every_second_pixel_given_the_others(randomize, jacobians):
+    flow = randomize(_flow((4, 6, 2), norm="none", num_couplings=1, squeezed_checkerboards=True))
+    x = _images([1, 4, 6, 2])
+    jacobian = np.reshape(jacobians(flow.bijector().forward, x), [48, 48])
+    rows, columns = np.divmod(np.arange(48) // 2, 6)
+    passes = (rows + columns) % 2 == 0
+    np.testing.assert_array_equal(jacobian[passes], np.eye(48)[passes])
+    changed = jacobian[~passes]
+    np.testing.assert_array_equal(changed[:, ~passes], np.diag(np.diag(changed[:, ~passes])))
+    assert (np.abs(changed[:, passes]).max(1) > 1e-4).all()
+
+
+def test_squeezed_checkerboards_are_networks_at_half_the_resolution():
+    flow = _flow((12, 12, 1), num_scales=3, num_couplings=1, squeezed_checkerboards=True)
+    inputs = [[stage.conditioners[0].input_conv.v.shape[2] for stage in stages] for stages in flow.scales]
+    assert inputs == [[9, 9], [17, 17], [9]]  # [x, -x, mask]; the last, 3x3 with 4 channels, has odd sides.
+
+
 @pytest.mark.parametrize("num_scales", [1, 2, 3, 4])
 def test_the_vae_gets_a_tensor_of_the_images_own_shape(num_scales, randomize):
     """Appendix A.4; whatever is factored out comes back to its place: each feature is nearest to its own pixel."""

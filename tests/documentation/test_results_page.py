@@ -143,7 +143,7 @@ def test_the_race_s_table_is_that_of_its_numbers():
 def test_what_was_tried_for_the_race():
     page = (DOCS / "fashion_mnist.md").read_text()
     folders = sorted((DOCS / "results/race/tried").iterdir())
-    assert len(folders) == 7
+    assert len(folders) == 11
     for folder in folders:
         training, scores = (read_json(folder / f"{name}.json") for name in ("training", "scores"))
         bits, error = scores["bits"]["K = 16"]

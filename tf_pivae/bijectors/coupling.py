@@ -20,6 +20,13 @@ def channel_mask(height: int, width: int, channels: int, parity: int) -> np.ndar
     return np.broadcast_to(first if parity == 0 else ~first, [height, width, channels]).astype(np.float32)
 
 
+def squeezed_checkerboard_mask(height: int, width: int, channels: int, parity: int) -> np.ndarray:
+    """float32 [height, width, channels] of 0/1: `Squeeze` of the checkerboard with `parity` and twice the sides."""
+    corner = np.arange(channels) * 4 // channels  # Which pixel of a 2x2 square, 2 di + dj.
+    even = np.isin(corner, (0, 3))
+    return np.broadcast_to(even if parity == 0 else ~even, [height, width, channels]).astype(np.float32)
+
+
 class AffineCoupling(ImageBijector):
     """Transforms the pixels outside the mask, given those inside it.
 

@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 
 from tf_pivae.arguments import divisible_sides
 from tf_pivae.bijectors.base import with_own_cache
-from tf_pivae.bijectors.coupling import AffineCoupling, channel_mask, checkerboard_mask
+from tf_pivae.bijectors.coupling import AffineCoupling, channel_mask, checkerboard_mask, squeezed_checkerboard_mask
 from tf_pivae.bijectors.factor_out import FactorOut
 from tf_pivae.bijectors.normalization import ChannelAffine, ChannelNormalization
 from tf_pivae.bijectors.squeeze import Squeeze
@@ -188,6 +188,8 @@ class RealNVP(Composite):
       norm: "batch", "act" or "none": the invertible normalisation between couplings; "batch" also puts batch
         normalisation inside the conditioners, as the reference implementation of Real-NVP does.
       call_block: `keep`, or `rematerialized`, which trades time for memory: how a conditioner is called.
+      squeezed_checkerboards: checkerboard couplings work on squeezed images, where their masks are channels, wherever
+        the sides are even: the same pixels are transformed given the same pixels, by a network at half the resolution.
 
     Examples:
       >>> head = RealNVP((4, 4, 1), num_scales=2, num_couplings=2, num_blocks=0, width=4, norm="none")
@@ -205,6 +207,7 @@ class RealNVP(Composite):
         width: Width | Widths = 32,
         norm: Literal["batch", "act", "none"] = "batch",
         call_block: Callable = keep,
+        squeezed_checkerboards: bool = False,
         name: str = "real_nvp",
     ) -> None:
         super().__init__(name=name)
@@ -217,11 +220,15 @@ class RealNVP(Composite):
         if len(widths) != num_scales:
             raise ValueError(f"`width` has {len(widths)} numbers for {num_scales} scales: give one, or one for each.")
         self.scales = []
+        self._squeezed = []  # Of each scale, whether its checkerboards are.
         shape = (height, image_width, channels)
         for i in range(num_scales):
-            stages = [_Couplings(checkerboard_mask, shape, width=widths[i], **options, name=f"scale_{i}_checkerboard")]
+            even = not (shape[0] % 2 or shape[1] % 2)
+            squeezed = (shape[0] // 2, shape[1] // 2, shape[2] * 4)
+            self._squeezed.append(squeezed_checkerboards and even)
+            checkerboards = (squeezed_checkerboard_mask, squeezed) if self._squeezed[i] else (checkerboard_mask, shape)
+            stages = [_Couplings(*checkerboards, width=widths[i], **options, name=f"scale_{i}_checkerboard")]
             if i < num_scales - 1:
-                squeezed = (shape[0] // 2, shape[1] // 2, shape[2] * 4)
                 stages.append(
                     _Couplings(channel_mask, squeezed, width=widths[i + 1], **options, name=f"scale_{i}_channels")
                 )
@@ -238,9 +245,14 @@ class RealNVP(Composite):
         return self._from_scale(0, training)
 
     def _from_scale(self, i, training):
-        steps = self.scales[i][0].bijectors(training)
-        if i < len(self.scales) - 1:
-            squeeze = Squeeze()
-            steps += [squeeze, *self.scales[i][1].bijectors(training)]
-            steps += [FactorOut(self._from_scale(i + 1, training)), with_own_cache(tfb.Invert(Squeeze()))]
+        checkerboards, *channels = [stage.bijectors(training) for stage in self.scales[i]]
+        inner = [*channels[0], FactorOut(self._from_scale(i + 1, training))] if channels else []
+        if self._squeezed[i]:
+            steps = _between_squeezes([*checkerboards, *inner])
+        else:
+            steps = [*checkerboards, *(_between_squeezes(inner) if inner else [])]
         return with_own_cache(tfb.Chain(steps[::-1], name=f"real_nvp_scale_{i}"))
+
+
+def _between_squeezes(steps):
+    return [Squeeze(), *steps, with_own_cache(tfb.Invert(Squeeze()))]
