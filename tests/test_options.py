@@ -68,6 +68,11 @@ BINDS = {
         "residual_critic.dense": "@SpectralNormDense",
         "Trainer.regularizer": None,
     },
+    "residual_input": {
+        "plain_vae.stem": "@ResidualInput",
+        "ResidualInput.width": 32,
+        "ResidualInput.num_blocks": 2,
+    },
     "squeezed_checkerboards": {"RealNVP.squeezed_checkerboards": True},
     "normal_edge_bins": {"PiVAE.dequantization": "@NormalEdgeBins"},
     "validation": {

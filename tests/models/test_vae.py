@@ -1,5 +1,7 @@
 """The hierarchical VAE and its parts, beside TFP's distributions and autodiff Jacobians."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,7 +9,7 @@ import tensorflow_probability as tfp
 
 from tf_pivae.layers.weight_norm import NearestConv2D
 from tf_pivae.models.blocks import Evidence
-from tf_pivae.models.hierarchical_vae import EluInput, plain_vae, residual_vae
+from tf_pivae.models.hierarchical_vae import EluInput, RawInput, ResidualInput, plain_vae, residual_vae
 from tf_pivae.models.latents import Gaussian, GaussianPosterior, IAFPosterior, TopDownBlock, gaussian
 from tf_pivae.noise import RowNoise
 
@@ -34,6 +36,13 @@ MAKERS = {
     ),
     "plain_nearest": lambda shape: plain_vae(
         shape, widths=(6, 8, 8), top_channels=3, latent_channels=2, upsampling=NearestConv2D
+    ),
+    "plain_residual_input": lambda shape: plain_vae(
+        shape,
+        widths=(6, 8),
+        top_channels=3,
+        latent_channels=2,
+        stem=functools.partial(ResidualInput, width=5, num_blocks=1),
     ),
     "plain_gan": lambda shape: plain_vae(shape, widths=(6, 8), top_channels=3, latent_channels=0),
     "residual_gan": lambda shape: residual_vae(shape, stem_width=4, widths=(6, 8), top_channels=3, latent_channels=0),
@@ -168,6 +177,38 @@ def test_with_elu_input_the_first_block_sees_elu_of_y(randomize):
     features = vae.encode(y)[0].numpy()
     np.testing.assert_allclose(features, raw.encode(np.where(y > 0.0, y, np.expm1(y)))[0], rtol=1e-4, atol=1e-5)
     assert np.abs(features - raw.encode(y)[0]).max() > 1e-2
+
+
+@pytest.mark.parametrize("num_blocks", [0, 1, 2])
+def test_a_residual_input_is_y_and_features_of_the_pixels_around(num_blocks, randomize):
+    stem = ResidualInput(width=6, num_blocks=num_blocks)
+    y = _normal([1, 13, 13, 2])
+    stem(y)
+    randomize(stem, scale=0.3)
+    moved = y.numpy()
+    moved[0, 6, 6, 1] += 1.0
+    before, after = (stem(tf.constant(image)).numpy()[0] for image in (y, moved))
+    assert before.shape == (13, 13, 2 + 6)
+    np.testing.assert_array_equal(after[..., :2], moved[0])
+    rows, columns = np.nonzero((before != after)[..., 2:].any(-1))
+    reach = 1 + 2 * num_blocks
+    assert {rows.min(), columns.min()} == {6 - reach}
+    assert {rows.max(), columns.max()} == {6 + reach}
+
+
+def test_statistics_at_the_images_resolution_are_linear_without_a_residual_input(randomize):
+    ends = [_normal([1, *SHAPE], seed) for seed in range(2)]
+
+    def bend(stem):
+        """How far the finest group's mean of an average of two y is from the average of the means."""
+        vae = plain_vae(SHAPE, widths=(6, 8), top_channels=3, latent_channels=2, stem=stem)
+        vae.encode(ends[0])
+        randomize(vae, scale=0.3)
+        of_ends, middle = ([vae.encode(y)[1][0].mean for y in ys] for ys in (ends, [(ends[0] + ends[1]) / 2]))
+        return np.abs(middle[0] - (of_ends[0] + of_ends[1]) / 2).max()
+
+    assert bend(RawInput) < 1e-5
+    assert bend(functools.partial(ResidualInput, width=5, num_blocks=1)) > 1e-2
 
 
 @pytest.mark.parametrize("residual", [True, False])

@@ -81,7 +81,13 @@ def _registered() -> Iterator[None]:
         ([TESTS / "tiny.gin"], []),
         (
             [TESTS / "tiny.gin", OPTIONS / "edge_bins.gin", OPTIONS / "gradient_balance.gin"],
-            [*PLAIN, "RealNVP.num_scales=2", "train.class_conditional=True", "PiVAE.dequantization=@NormalEdgeBins"],
+            [
+                *PLAIN,
+                "plain_vae.stem=@ResidualInput",
+                "RealNVP.num_scales=2",
+                "train.class_conditional=True",
+                "PiVAE.dequantization=@NormalEdgeBins",
+            ],
         ),
         ([TESTS / "tiny.gin", OPTIONS / "gradient_accumulation.gin", OPTIONS / "rematerialization.gin"], []),
     ],

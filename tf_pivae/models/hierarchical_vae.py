@@ -12,7 +12,7 @@ from tf_pivae.configurable import MAX_WIDTH, Depth, Index, Width, Widths, config
 from tf_pivae.layers.composite import Composite
 from tf_pivae.layers.rematerialization import keep
 from tf_pivae.layers.weight_norm import WeightNormConv2D, WeightNormConv2DTranspose
-from tf_pivae.models.blocks import BottomUpBlock, MapTop, VectorTop
+from tf_pivae.models.blocks import RESIDUAL_SCALE, BottomUpBlock, MapTop, VectorTop
 from tf_pivae.models.latents import GaussianPosterior, HierarchicalVAE, TopDownBlock
 from tf_pivae.values import Within
 
@@ -43,6 +43,34 @@ class EluInput(Composite):
 
 
 @configurable
+class ResidualInput(Composite):
+    """The first block sees y beside features of it: a 3x3 convolution, then residual blocks of two.
+
+    By itself the first block of the plain encoder is one convolution, so that q's statistics at the image's resolution
+    are a linear map of the nine pixels of y around a latent. The features are q's alone: no sample depends on them.
+
+    Args:
+      width: channels of the features.
+      num_blocks: residual blocks; the features at a pixel depend on pixels at most 1 + 2 num_blocks rows away.
+    """
+
+    def __init__(self, width: Width = 32, num_blocks: Index = 2, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.input_conv = WeightNormConv2D(width, name="input_conv")
+        self.blocks = [
+            [WeightNormConv2D(width, name=f"block_{i}_conv_{j}") for j in range(2)] for i in range(num_blocks)
+        ]
+
+    def call(self, y: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
+        """y float32 [B, H, W, C] -> [B, H, W, C + width]; `labels` are not used."""
+        y = tf.identity(y)  # One use of y for two here: TensorFlow adds up three gradients in no fixed order.
+        h = self.input_conv(y)
+        for conv_0, conv_1 in self.blocks:
+            h += RESIDUAL_SCALE * conv_1(tf.nn.elu(conv_0(tf.nn.elu(h))))
+        return tf.concat([y, tf.nn.elu(h)], -1)
+
+
+@configurable
 def plain_vae(
     image_shape: Sequence[int],
     widths: Widths = (64, 128, 256, 512),
@@ -62,7 +90,7 @@ def plain_vae(
       top_channels: dimension of the top noise vector.
       latent_channels: latent feature maps in every decoder block; 0 for the GAN, which reads only the top noise.
       posterior: `GaussianPosterior` or `IAFPosterior`.
-      stem: what the first block sees: `RawInput` or `EluInput`.
+      stem: what the first block sees: `RawInput`, `EluInput` or `ResidualInput`.
       upsampling: what doubles the resolution: `WeightNormConv2DTranspose`, the paper's, or `NearestConv2D`.
       num_classes: 0, or the number of classes of a class-conditional model.
       call_block: `keep`, or `rematerialized`, which trades time for memory.
