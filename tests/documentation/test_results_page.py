@@ -131,6 +131,16 @@ def test_the_page_of_fashion_mnist_has_the_numbers_of_its_evaluation():
     assert f"from {minutes:.0f} minutes of one core" in readme
 
 
+def test_the_page_of_fashion_mnist_has_the_numbers_of_the_training_that_goes_on():
+    page = (DOCS / "fashion_mnist.md").read_text()
+    evaluation = read_json(DOCS / "results/flagship_squeezed/evaluation.json")
+    rows = {row["metric"]: row for row in evaluation["rows"]}
+    step = evaluation["step"]
+    bits = (f"{rows[f'bits/dim, K={k}']['value']:.3f}" for k in (1, 16))
+    row = (f"{step:,}", f"{32e-6 * step:.2f}", *bits, f"{rows['FID']['value']:.2f}")
+    assert f"(`results/flagship_squeezed`) | {' | '.join(row)} |" in page
+
+
 def test_the_race_s_table_is_that_of_its_numbers():
     folder = DOCS / "results/race"
     text = race_page.render(race_page.results(folder), Settings(**read_json(folder / "race.json")))
