@@ -46,8 +46,9 @@ class EluInput(Composite):
 class ResidualInput(Composite):
     """The first block sees y beside features of it: a 3x3 convolution, then residual blocks of two.
 
-    By itself the first block of the plain encoder is one convolution, so that q's statistics at the image's resolution
-    are a linear map of the nine pixels of y around a latent. The features are q's alone: no sample depends on them.
+    By itself the first block of the plain encoder is one convolution, so that what it adds to q's statistics at the
+    image's resolution is linear in the nine pixels of y around a latent. The features are q's alone: no sample depends
+    on them.
 
     Args:
       width: channels of the features.
