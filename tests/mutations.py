@@ -454,8 +454,8 @@ MUTATIONS = [
     Mutation(
         "the KL's warm-up ends at 1, whatever its weight",
         "tf_pivae/training/trainer.py",
-        "return self.kl_weight * tf.minimum(1.0,",
-        "return tf.minimum(1.0,",
+        "return [weight * warmed for weight in self.kl_weights]",
+        "return [warmed for weight in self.kl_weights]",
         "tests/training/test_step.py",
     ),
     Mutation(
@@ -810,8 +810,8 @@ MUTATIONS = [
     Mutation(
         "q alone: the KL counts as little as it did for the model",
         "tf_pivae/training/trainer.py",
-        "kl_weight = 1.0 if stage.posterior_alone else self._kl_weight()",
-        "kl_weight = self._kl_weight()",
+        "kl_weights = None if stage.posterior_alone else self._kl_weights()",
+        "kl_weights = self._kl_weights()",
         "tests/training/test_stages.py",
     ),
     Mutation(

@@ -1,6 +1,7 @@
 """The tables of docs/results.md are what their commands print, from the finished parts that are kept beside them."""
 
 import json
+import math
 import os
 import re
 import shlex
@@ -141,6 +142,17 @@ def test_the_page_of_fashion_mnist_has_the_numbers_of_the_training_that_goes_on(
     assert f"(`results/flagship_squeezed`) | {' | '.join(row)} |" in page
 
 
+@pytest.mark.parametrize(("name", "weight"), [("0.85", "0.85"), ("finest_1", "0.85, 0.85, 1"), ("1", "1")])
+def test_the_page_of_fashion_mnist_has_what_the_kl_s_weight_does(name, weight):
+    page = (DOCS / "fashion_mnist.md").read_text()
+    evaluation = read_json(DOCS / f"results/flagship_squeezed/kl_weight_{name}/evaluation.json")
+    assert evaluation["step"] == 17280
+    rows = {row["metric"].strip(): row["value"] for row in evaluation["rows"]}
+    nats = (f"{784 * math.log(2.0) * rows[f'kl/top_down_{i}']:.0f}" for i in range(2))
+    bits = (f"{rows[f'bits/dim, K={k}']:.3f}" for k in (1, 16))
+    assert f"| {weight} | {', '.join(nats)} | {' | '.join(bits)} | {rows['FID']:.2f} |" in page
+
+
 def test_the_race_s_table_is_that_of_its_numbers():
     folder = DOCS / "results/race"
     text = race_page.render(race_page.results(folder), Settings(**read_json(folder / "race.json")))
@@ -153,7 +165,7 @@ def test_the_race_s_table_is_that_of_its_numbers():
 def test_what_was_tried_for_the_race():
     page = (DOCS / "fashion_mnist.md").read_text()
     folders = sorted((DOCS / "results/race/tried").iterdir())
-    assert len(folders) == 11
+    assert len(folders) == 12
     for folder in folders:
         training, scores = (read_json(folder / f"{name}.json") for name in ("training", "scores"))
         bits, error = scores["bits"]["K = 16"]

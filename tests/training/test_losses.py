@@ -49,15 +49,16 @@ def _bound():
 
 
 @pytest.mark.parametrize("free_nats", [0.0, 0.2, 0.8, 100.0])
-@pytest.mark.parametrize("kl_weight", [1.0, 0.25, 0.0])
-def test_coverage_loss_against_numpy(free_nats, kl_weight):
+@pytest.mark.parametrize("kl_weights", [None, (1.0, 1.0), (0.25, 0.25), (0.0, 0.0), (0.25, 0.75)])
+def test_coverage_loss_against_numpy(free_nats, kl_weights):
     bound, log_prob, kl = _bound()
     without_kl = -np.mean(log_prob + kl.sum(1))
     channels = kl.mean(0)
-    expected = without_kl + kl_weight * np.sum(np.where(channels > free_nats, channels, free_nats))
-    loss = losses.coverage_loss(bound, free_nats, kl_weight)
+    weights = np.repeat(kl_weights or (1.0, 1.0), [group.shape[1] for group in bound.kl])
+    expected = without_kl + np.sum(weights * np.where(channels > free_nats, channels, free_nats))
+    loss = losses.coverage_loss(bound, free_nats, kl_weights)
     np.testing.assert_allclose(loss, expected, rtol=2e-6)
-    if free_nats == 0.0 and kl_weight == 1.0:
+    if free_nats == 0.0 and np.all(weights == 1.0):
         np.testing.assert_allclose(loss, -np.mean(log_prob), rtol=1e-6)
 
 

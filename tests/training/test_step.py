@@ -115,10 +115,19 @@ def test_adversary_reaches_the_decoder_through_the_inverse(randomize):
 
 
 @pytest.mark.parametrize(
-    ("final", "warmup", "step", "weight"),
-    [(1.0, 0, 0, 1.0), (1.0, 4, 2, 0.75), (1.0, 4, 9, 1.0), (0.8, 0, 0, 0.8), (0.8, 4, 2, 0.6), (0.8, 4, 9, 0.8)],
+    ("final", "warmup", "step", "weights"),
+    [
+        (1.0, 0, 0, [1.0] * 3),
+        (1.0, 4, 2, [0.75] * 3),
+        (1.0, 4, 9, [1.0] * 3),
+        (0.8, 0, 0, [0.8] * 3),
+        (0.8, 4, 2, [0.6] * 3),
+        (0.8, 4, 9, [0.8] * 3),
+        ([0.8, 0.4, 1.0], 0, 0, [0.8, 0.4, 1.0]),
+        ([0.8, 0.4, 1.0], 4, 2, [0.6, 0.3, 0.75]),
+    ],
 )
-def test_likelihood_gradient_is_that_of_the_bound(randomize, final, warmup, step, weight):
+def test_likelihood_gradient_is_that_of_the_bound(randomize, final, warmup, step, weights):
     """With the KL's weight of that step; reported numbers count it in full."""
     trainer = small_trainer(randomize, critic=None, norm="act", kl_weight=final, kl_warmup_steps=warmup)
     trainer.step.assign(step)
@@ -126,15 +135,21 @@ def test_likelihood_gradient_is_that_of_the_bound(randomize, final, warmup, step
     variables = trainer.pivae.trainable_variables
     with tf.GradientTape(persistent=True) as tape:
         bound = trainer.pivae.bound(small_images(), noise, training=True)
-        kl = tf.reduce_mean(tf.add_n([tf.reduce_sum(group, 1) for group in bound.kl]))
-        rest = -tf.reduce_mean(bound.log_prob) - kl
-    parts = [gradients_of(tape, part, variables) for part in (rest, kl)]
-    expected = [a + weight * b for a, b in zip(*parts, strict=True)]
+        kl = [tf.reduce_mean(tf.reduce_sum(group, 1)) for group in bound.kl]
+        rest = -tf.reduce_mean(bound.log_prob) - sum(kl)
+    parts = [gradients_of(tape, part, variables) for part in (rest, *kl)]
+    weighted = [[weight * g for g in part] for weight, part in zip([1.0, *weights], parts, strict=True)]
+    expected = [sum(gradients) for gradients in zip(*weighted, strict=True)]
     metrics = take_step(trainer, small_images())
     moments = moments_of(trainer.generator_optimizer, variables)[: len(variables)]
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in expected))
     assert_same(moments, [0.1 * g for g in expected], atol=1e-6 * norm)
     np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-4)
-    np.testing.assert_allclose(metrics["bits_per_dim"], (rest + kl) / (16.0 * np.log(2.0)), rtol=1e-5)
-    kl_norm = np.sqrt(sum(np.sum(np.square(g)) for g in parts[1]))
-    assert kl_norm > 1e-3 * norm  # Another weight would have shown.
+    np.testing.assert_allclose(metrics["bits_per_dim"], (rest + sum(kl)) / (16.0 * np.log(2.0)), rtol=1e-5)
+    for part in parts[1:]:
+        assert np.sqrt(sum(np.sum(np.square(g)) for g in part)) > 1e-3 * norm  # Another weight would have shown.
+
+
+def test_weights_of_the_kl_are_one_for_each_group(randomize):
+    with pytest.raises(ValueError, match=r"`kl_weight` has 2 numbers for 3 latent groups \(top, top_down_0, top_d"):
+        small_trainer(randomize, critic=None, kl_weight=[1.0, 0.9])

@@ -11,7 +11,7 @@ from tf_pivae.models.pivae import Bound
 def coverage_loss(
     bound: Bound,
     free_nats: float = 0.0,
-    kl_weight: float | tf.Tensor = 1.0,
+    kl_weights: Sequence[float | tf.Tensor] | None = None,
     reduce: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
 ) -> tf.Tensor:
     """L_C, equation (6): minus the bound, averaged over the batch, nats per image.
@@ -20,14 +20,14 @@ def coverage_loss(
       bound: `tf_pivae.models.pivae.Bound` of B images.
       free_nats: float; each latent channel's KL, averaged over the batch and summed over space, counts at least this
         much (Kingma et al. 2016, section C.8). 0 leaves the bound as it is.
-      kl_weight: float or scalar tensor, the factor on the KL; 1 is the bound.
+      kl_weights: the factors on the KL of each latent group, floats or scalar tensors; None, all 1, is the bound.
       reduce: a function that averages a tensor over replicas: a channel's KL is floored over the global batch.
 
     Returns:
       Scalar.
     """
     loss = -tf.reduce_mean(bound.log_prob)
-    for group in bound.kl:
+    for group, kl_weight in zip(bound.kl, kl_weights or [1.0] * len(bound.kl), strict=True):
         per_channel = tf.reduce_mean(group, 0)
         floored = per_channel
         if free_nats > 0.0:

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import keras
@@ -70,6 +70,7 @@ class Trainer(KerasMethods):
         dimension of a GAN (section 5.1).
       free_nats: float, see `losses.coverage_loss`; 0 is off.
       kl_weight: float, the KL's weight in the training loss; 1 is the bound. Below it, latents keep more of an image.
+        Or a list, one for each group of `vae.group_names`.
       kl_warmup_steps: int, steps over which the KL's weight grows linearly to `kl_weight`; 0 is off.
       learning_rate, beta_1, beta_2: of the `Adamax` that either has by default.
       generator_optimizer, critic_optimizer: None, or a function that returns another one of
@@ -95,7 +96,7 @@ class Trainer(KerasMethods):
         critic_steps: Depth = 1,
         inference_only: bool = False,
         free_nats: NonNegative = 0.0,
-        kl_weight: NonNegative = 1.0,
+        kl_weight: NonNegative | tuple[NonNegative, ...] = 1.0,
         kl_warmup_steps: Index = 0,
         learning_rate: NonNegative = 0.002,
         beta_1: Decay = 0.9,
@@ -113,6 +114,13 @@ class Trainer(KerasMethods):
             raise ValueError("nothing to train: give a `critic`, or a `likelihood_weight` above 0.")
         if likelihood_weight == 0.0 and (adversarial_start or balance is not None or posterior_start is not None):
             raise ValueError("`adversarial_start`, `balance` and `posterior_start` need a `likelihood_weight` above 0.")
+        groups = pivae.vae.group_names
+        self.kl_weights = list(kl_weight) if isinstance(kl_weight, Sequence) else [kl_weight] * len(groups)
+        if len(self.kl_weights) != len(groups):
+            raise ValueError(
+                f"`kl_weight` has {len(self.kl_weights)} numbers for {len(groups)} latent groups "
+                f"({', '.join(groups)}): give one, or one for each."
+            )
         self.pivae = pivae
         self.critic = critic
         self.moving_average = moving_average
@@ -128,7 +136,6 @@ class Trainer(KerasMethods):
         self.regularizer_interval = regularizer_interval
         self.augment = None if augment is None else augment()
         self.free_nats = free_nats
-        self.kl_weight = kl_weight
         self.kl_warmup_steps = kl_warmup_steps
         self.moving_average_decay = moving_average_decay
         self.seed = seed
@@ -358,8 +365,8 @@ class Trainer(KerasMethods):
     def _coverage_loss(
         self, bound: Bound, stage: Stage, reduce: Callable[[tf.Tensor], tf.Tensor] = replica_mean
     ) -> tf.Tensor:
-        kl_weight = 1.0 if stage.posterior_alone else self._kl_weight()
-        return self.likelihood_weight * losses.coverage_loss(bound, self._free_nats(stage), kl_weight, reduce)
+        kl_weights = None if stage.posterior_alone else self._kl_weights()
+        return self.likelihood_weight * losses.coverage_loss(bound, self._free_nats(stage), kl_weights, reduce)
 
     def _bound_metrics(self, bound: Bound) -> dict[str, tf.Tensor]:
         metrics = losses.bound_metrics(bound, self.pivae.dimensions, self.pivae.vae.group_names)
@@ -374,10 +381,11 @@ class Trainer(KerasMethods):
             return 1.0
         return tf.clip_by_value((self._step_number() - self.adversarial_start) / self.adversarial_ramp_steps, 0.0, 1.0)
 
-    def _kl_weight(self) -> float | tf.Tensor:
+    def _kl_weights(self) -> list[float | tf.Tensor]:
         if not self.kl_warmup_steps:
-            return self.kl_weight
-        return self.kl_weight * tf.minimum(1.0, self._step_number() / self.kl_warmup_steps)
+            return self.kl_weights
+        warmed = tf.minimum(1.0, self._step_number() / self.kl_warmup_steps)
+        return [weight * warmed for weight in self.kl_weights]
 
     def _step_number(self) -> tf.Tensor:
         """The step that is being taken, from 1 on: a scalar float32."""
