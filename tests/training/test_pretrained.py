@@ -182,6 +182,14 @@ def test_shipped_model_computes_in_float32(name):
 
 
 @pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_configuration_follows_the_common_knobs(name):
+    """The guide's `finetune.gin` sets `num_steps` behind it."""
+    config = (pretrained.FOLDER / name / "config.gin").read_text()
+    for knob in ("num_steps", "batch_size", "seed"):
+        assert f"train.{knob} = %{knob}\n" in config
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_card_has_the_numbers_of_its_evaluation(name):
     folder = pretrained.FOLDER / name
     card = (folder / "model_card.md").read_text()
