@@ -114,10 +114,9 @@ def _seed_of_module() -> None:
 
 @pytest.fixture
 def graph_optimizer() -> Iterator[None]:
-    """TensorFlow's optimiser of graphs is on, as in commands of users."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
-    yield
-    tf.config.optimizer.set_experimental_options(forking.OPTIMIZER)
+    """See `forking.optimized_graphs`."""
+    with forking.optimized_graphs():
+        yield
 
 
 _first_numbers = itertools.count(1_000_000, 1_000_000)

@@ -27,6 +27,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,18 @@ _IMPORTED = ("training.loop", "evaluate.measuring", "report.page", "export.write
 OPTIMIZER = {"disable_meta_optimizer": True}
 _PARENT = "TF_PIVAE_PARENT"  # See tf_pivae/system/children.py.
 _statuses: list[int] = []  # The exit status of the command that this process has become, once it is known.
+
+
+@contextlib.contextmanager
+def optimized_graphs() -> Iterator[None]:
+    """TensorFlow's optimiser of graphs is on, as in commands of users: big networks take much less memory with it."""
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options(OPTIMIZER)
 
 
 class Popen(subprocess.Popen):

@@ -4,6 +4,7 @@ import importlib.util
 
 import numpy as np
 import pages
+import pytest
 from PIL import Image
 
 import tf_pivae
@@ -12,6 +13,7 @@ from tf_pivae.data import bundled
 SPECIFICATION = importlib.util.spec_from_file_location("pictures", pages.ROOT / "docs/pictures.py")
 pictures = importlib.util.module_from_spec(SPECIFICATION)
 SPECIFICATION.loader.exec_module(pictures)
+pytestmark = pytest.mark.usefixtures("graph_optimizer")
 
 
 def test_overview_is_drawn_by_the_shipped_model():

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 
+import forking
 import numpy as np
 import pytest
 from PIL import Image
@@ -34,7 +35,14 @@ def published(tmp_path_factory):
     config = folder / "config.gin"
     config.write_text(re.sub(r"'/[^']*/", "'/nowhere/", config.read_text()))
     (run,) = read_runs([folder])
-    return run, views.gather(run, num_examples=8, seed=0)
+    with forking.optimized_graphs():
+        return run, views.gather(run, num_examples=8, seed=0)
+
+
+@pytest.fixture(scope="module")
+def model(published):
+    run, _ = published
+    return tf_pivae.load(str(run.path))
 
 
 @pytest.fixture(scope="module")
@@ -42,26 +50,29 @@ def without_data(published):
     """The views where nobody has the images: what the evaluation said is what there is."""
     run, _ = published
     facts = {**run.facts, "name": "something else"}
-    return views.gather(dataclasses.replace(run, facts=facts), num_examples=8, seed=0)
+    with forking.optimized_graphs():
+        return views.gather(dataclasses.replace(run, facts=facts), num_examples=8, seed=0)
 
 
 def _pixels(png):
     return np.asarray(Image.open(io.BytesIO(png)))
 
 
-def test_a_published_model_is_shown_as_what_it_is(published):
+@pytest.mark.usefixtures("graph_optimizer")
+def test_a_published_model_is_shown_as_what_it_is(published, model):
     run, actual = published
     assert (run.metrics, list(run.path.glob("*.png"))) == ([], [])
     assert run.state(actual.step) == f"finished, {run.num_steps:,} steps"
     step, png = actual.samples
     assert step == actual.step == run.num_steps
-    expected = figures.image_grid(tf_pivae.load(str(run.path)).sample(36), 6)
+    expected = figures.image_grid(model.sample(36), 6)
     np.testing.assert_array_equal(_pixels(png), np.asarray(expected))
     assert len(actual.reconstructions) == 2
     assert "among 8,000 training images" in actual.neighbours[0].caption, "those that come with the package"
 
 
-def test_latent_groups_without_information_are_apart(published, without_data):
+@pytest.mark.usefixtures("graph_optimizer")
+def test_latent_groups_without_information_are_apart(published, without_data, model):
     """Those that the published evaluation finds empty, less than a bit of an image; their rows are as elsewhere."""
     run, _ = published
     kl = {row["metric"].strip(): DIMENSIONS * row["value"] for row in run.evaluation["rows"] if "kl/" in row["metric"]}
@@ -72,7 +83,7 @@ def test_latent_groups_without_information_are_apart(published, without_data):
     assert f"({', '.join(unused)})" in picture.caption
     assert not any(name in groups.caption for name in unused)
     assert f"{len(kl) - len(unused)} of {len(kl)} latent groups" in sentence
-    together, others = drawn.through_groups(tf_pivae.load(str(run.path)), 0, ())
+    together, others = drawn.through_groups(model, 0, ())
     assert others is None
     rows = dict(zip(kl, _rows(together.png, len(kl)), strict=True))
     for name, row in zip(unused, _rows(picture.png, len(unused)), strict=True):
