@@ -146,24 +146,34 @@ def _rates(path):
 
 @pytest.mark.parametrize("step", [17280, 22170, 24000, 35000])
 def test_the_page_of_fashion_mnist_has_what_the_moving_average_does(step):
-    name = {17280: "kl_weight_1", 35000: "fast"}.get(step, f"step_{step}")
-    evaluation = read_json(DOCS / f"results/flagship_squeezed/{name}/evaluation.json")
-    assert evaluation["step"] == step
-    rows = {row["metric"].strip(): row["value"] for row in evaluation["rows"]}
-    numbers = [*(f"{rows[f'bits/dim, K={k}']:.3f}" for k in (1, 16)), f"{rows['FID']:.2f}"]
+    _, numbers = _stage({17280: "kl_weight_1"}.get(step, f"step_{step}"), step)
     page = (DOCS / "fashion_mnist.md").read_text()
-    assert re.search(rf"^\| {step:,} \| [^|]* \| {re.escape(' | '.join(numbers))} \|$", page, re.MULTILINE)
+    assert re.search(rf"^\| {step:,} \| [^|]* \| {re.escape(numbers)} \|$", page, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("step", "weight"), [(35000, 50), (37000, 15), (45000, 15)])
+def test_the_page_of_fashion_mnist_has_what_the_adversary_s_weight_does(step, weight):
+    _, numbers = _stage(f"step_{step}", step)
+    lines = map(json.loads, (DOCS / "results/flagship_squeezed/metrics.jsonl").read_text().splitlines())
+    (log_sigma,) = (line["log_sigma"] for line in lines if line["step"] == step and "log_sigma" in line)
+    page = (DOCS / "fashion_mnist.md").read_text()
+    cells = rf"^\| {step:,} \| {weight} \| [^|]* \| {log_sigma:.2f} \| {re.escape(numbers)} \|$"
+    assert re.search(cells, page, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("name", "weight"), [("0.85", "0.85"), ("finest_1", "0.85, 0.85, 1"), ("1", "1")])
 def test_the_page_of_fashion_mnist_has_what_the_kl_s_weight_does(name, weight):
-    page = (DOCS / "fashion_mnist.md").read_text()
-    evaluation = read_json(DOCS / f"results/flagship_squeezed/kl_weight_{name}/evaluation.json")
-    assert evaluation["step"] == 17280
-    rows = {row["metric"].strip(): row["value"] for row in evaluation["rows"]}
+    rows, numbers = _stage(f"kl_weight_{name}", 17280)
     nats = (f"{784 * math.log(2.0) * rows[f'kl/top_down_{i}']:.0f}" for i in range(2))
-    bits = (f"{rows[f'bits/dim, K={k}']:.3f}" for k in (1, 16))
-    assert f"| {weight} | {', '.join(nats)} | {' | '.join(bits)} | {rows['FID']:.2f} |" in page
+    assert f"| {weight} | {', '.join(nats)} | {numbers} |" in (DOCS / "fashion_mnist.md").read_text()
+
+
+def _stage(name, step):
+    """What an evaluation of the flagship on its way found, and three cells of it: K = 1, K = 16, FID."""
+    evaluation = read_json(DOCS / f"results/flagship_squeezed/{name}/evaluation.json")
+    assert evaluation["step"] == step
+    rows = {row["metric"].strip(): row["value"] for row in evaluation["rows"]}
+    return rows, " | ".join([*(f"{rows[f'bits/dim, K={k}']:.3f}" for k in (1, 16)), f"{rows['FID']:.2f}"])
 
 
 def test_the_race_s_table_is_that_of_its_numbers():
