@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import forking
 import pytest
 from shipped import RUN
 
@@ -17,7 +18,7 @@ _load_with_step = functools.cache(loading.load_with_step)
 @pytest.fixture(scope="module", autouse=True)
 def _loaded_once() -> Iterator[None]:
     """Each function loads its model; its compilation takes longer than anything that it then does."""
-    with pytest.MonkeyPatch.context() as patch:
+    with forking.optimized_graphs(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "load_with_step", _load_with_step)
         yield
 
