@@ -17,7 +17,7 @@ from tf_pivae.system import children
 _PACE_STEPS = 48  # in which the rate is measured
 _PACE_REPORT = 8  # Steps. The first report's seconds have the tracing in them.
 _CHECKPOINT_SECONDS = 180.0
-_WARM_UP = 2500 / 9000  # The share that it had in the run of 9,000 steps of docs/fashion_mnist.md.
+_WARM_UP = 2500 / 9000  # The share that it had in the run of 9,000 steps of docs/fashion_mnist_before.md.
 
 
 class PiVAE:
