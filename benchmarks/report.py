@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from benchmarks.options import Options
 from benchmarks.process import ratio
 
 FINDINGS = Path(__file__).parent / "findings.md"  # Written by hand: what holds back where a target is missed.
@@ -101,11 +102,11 @@ def load_sections(path: Path) -> dict[str, Section]:
     }
 
 
-def how_measured(options: Any, load_before: float | None) -> str:
+def how_measured(options: Options, load_before: float | None) -> str:
     """A line under a section.
 
     Args:
-      options: `benchmarks.run.Options`.
+      options: those of the command.
       load_before: load average before the first measurement, None where the system does not tell.
     """
     threads = f"{options.threads} core{'s' if options.threads > 1 else ''}, as many threads"
@@ -117,12 +118,12 @@ def how_measured(options: Any, load_before: float | None) -> str:
     return f"{line}, load before the start {load_before:.2f}.{busy}"
 
 
-def render(sections: Sequence[Section], options: Any) -> str:
+def render(sections: Sequence[Section], options: Options) -> str:
     """The whole report.
 
     Args:
-      sections: list of `Section`.
-      options: `benchmarks.run.Options`.
+      sections: in the order of the page.
+      options: those of the command.
     """
     versions = (f"{name} {_version(name)}" for name in ("tensorflow", "keras", "torch", "normflows", "nflows"))
     lines = [

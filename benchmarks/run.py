@@ -10,9 +10,9 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from benchmarks import cases
+from benchmarks.options import PEERS, Options
 from benchmarks.parts import flows, growth, model, operations, overheads, profile, roofline, runtimes
 from benchmarks.process import ROOT, Pool, WorkerFailed
 from benchmarks.report import Section, how_measured, load_average, load_sections, render, save_sections
@@ -34,33 +34,6 @@ PARTS: dict[str, Callable[..., Section]] = {
     "start": overheads.start,
 }
 _WITH_PEERS = {"table1", "iaf_res", "table1_alone", "flows", "operations", "runtimes", "bfloat16"}
-PEERS = ("eager", "compile")
-
-
-class Options(NamedTuple):
-    """What the parts need to know."""
-
-    arguments: str
-    quick: bool
-    threads: int
-    rounds: int
-    budget: float  # seconds of a comparison, after which three rounds are enough; 0: one call a turn
-    kinds: tuple
-    factors: tuple
-    batches: tuple
-    side: int
-    tasks: tuple
-    peers: tuple
-    compile_batches: tuple
-
-    def peers_at(self, factor: float, batch: int) -> list[str]:
-        """The peers of a case: torch.compile, which takes a minute for each, is for the narrowest models."""
-        compiles = factor == min(self.factors) and batch in self.compile_batches
-        return [peer for peer in self.peers if peer != "compile" or compiles]
-
-    @staticmethod
-    def say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -15,9 +15,9 @@ from xml.etree import ElementTree
 from benchmarks import cases
 from benchmarks.gpu import steps
 from benchmarks.gpu.hours import training_hours
+from benchmarks.options import PEERS, Options
 from benchmarks.process import ROOT, Pool
 from benchmarks.report import Section, section_lines
-from benchmarks.run import PEERS, Options
 from tf_pivae.files import write_atomically
 from tf_pivae.system import children
 

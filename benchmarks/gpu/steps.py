@@ -1,16 +1,11 @@
 """A training step on a GPU beside the twin's there; of our own step what XLA, bfloat16 and further GPUs make."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from benchmarks import cases
-from benchmarks.process import Competitor, Timing, compare
+from benchmarks.options import Options
+from benchmarks.process import Competitor, Pool, Timing, compare
 from benchmarks.report import Section, against, failures, milliseconds
-
-if TYPE_CHECKING:
-    from benchmarks.process import Pool
-    from benchmarks.run import Options
 
 TITLE = "Step times beside the twin"
 _PEERS = {"plain": "without XLA", "bfloat16": "bfloat16", "eager": "eager PyTorch", "compile": "torch.compile"}

@@ -1,17 +1,11 @@
 """The flow head and the IAF by themselves, beside the twin's and beside normflows and nflows."""
 
-from __future__ import annotations
-
 import importlib.util
-from typing import TYPE_CHECKING
 
 from benchmarks import cases
-from benchmarks.process import Competitor, WorkerFailed, compare
+from benchmarks.options import Options
+from benchmarks.process import Competitor, Pool, WorkerFailed, compare
 from benchmarks.report import Section, against, failures, milliseconds
-
-if TYPE_CHECKING:
-    from benchmarks.process import Pool
-    from benchmarks.run import Options
 
 NAMES = {  # (task, whether our checkerboards are squeezed) -> its name
     ("flow", False): "head: density and gradient",

@@ -1,17 +1,11 @@
 """How the cost grows: one factor is varied at a time."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
 
 from benchmarks import cases
-from benchmarks.process import Competitor, compare_all, ratio
+from benchmarks.options import Options
+from benchmarks.process import Competitor, Pool, compare_all, ratio
 from benchmarks.report import Section, milliseconds
-
-if TYPE_CHECKING:
-    from benchmarks.process import Pool
-    from benchmarks.run import Options
 
 # A factor -> the values of it; the arithmetic says where growth is expected to be worse than linear.
 VARIED: dict[str, tuple[str, list]] = {

@@ -1,16 +1,9 @@
 """The whole model beside its twin: training step, log_prob, sample, reconstruct."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from benchmarks import cases
-from benchmarks.process import Competitor, compare, ratio
+from benchmarks.options import Options
+from benchmarks.process import Competitor, Pool, compare, ratio
 from benchmarks.report import Section, against, failures, milliseconds, worst_of
-
-if TYPE_CHECKING:
-    from benchmarks.process import Pool
-    from benchmarks.run import Options
 
 NAMES = {
     "train": "training step",

@@ -1,16 +1,9 @@
 """Single operations of both libraries: what is in no model's hands."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from benchmarks import cases
-from benchmarks.process import Competitor, compare_all, ratio
+from benchmarks.options import Options
+from benchmarks.process import Competitor, Pool, compare_all, ratio
 from benchmarks.report import Section, milliseconds
-
-if TYPE_CHECKING:
-    from benchmarks.process import Pool
-    from benchmarks.run import Options
 
 OPERATIONS = ("convolution", "addition", "exponential", "logarithm", "tanh", "elu", "split", "normal")
 NAMES = {

@@ -1,7 +1,5 @@
 """What should cost nothing: a second replica, the input pipeline, the start; what XLA and bfloat16 make of a step."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools
@@ -10,15 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING
 
 from benchmarks import cases
-from benchmarks.process import ROOT, Competitor, compare_all, ratio
+from benchmarks.options import Options
+from benchmarks.process import ROOT, Competitor, Pool, compare_all, ratio
 from benchmarks.report import Section, milliseconds, worst_of
-
-if TYPE_CHECKING:
-    from benchmarks.process import Pool
-    from benchmarks.run import Options
 
 
 def replicas(pool: Pool, options: Options) -> Section:

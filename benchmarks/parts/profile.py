@@ -1,17 +1,11 @@
 """Where the time goes: the kernels' seconds by TensorFlow's profiler, in kinds."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
 
 from benchmarks import cases
-from benchmarks.process import Competitor, compare_all
+from benchmarks.options import Options
+from benchmarks.process import Competitor, Pool, compare_all
 from benchmarks.report import Section, milliseconds
-
-if TYPE_CHECKING:
-    from benchmarks.process import Pool
-    from benchmarks.run import Options
 
 # The first kind whose pattern is in an operation's type.
 KINDS = {

@@ -1,16 +1,9 @@
 """The arithmetic of a training step over its time, as a fraction of what convolutions reach on this machine."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from benchmarks import cases
-from benchmarks.process import Competitor, compare_all
+from benchmarks.options import Options
+from benchmarks.process import Competitor, Pool, compare_all
 from benchmarks.report import Section, worst_of
-
-if TYPE_CHECKING:
-    from benchmarks.process import Pool
-    from benchmarks.run import Options
 
 # (batch, side, channels) of convolutions such as the model has: the fastest one is the roof.
 CONVOLUTIONS = ((64, 32, 64), (64, 16, 128), (64, 8, 256))

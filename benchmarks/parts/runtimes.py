@@ -1,22 +1,16 @@
 """An exported model as users may run it: TensorFlow, OpenVINO in float32 and bfloat16, and the PyTorch twin."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
 import tempfile
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks import cases
-from benchmarks.process import ROOT, Competitor, Timing, compare, ratio
+from benchmarks.options import Options
+from benchmarks.process import ROOT, Competitor, Pool, Timing, compare, ratio
 from benchmarks.report import Section, failures, milliseconds, worst_of
-
-if TYPE_CHECKING:
-    from benchmarks.process import Pool
-    from benchmarks.run import Options
 
 SYSTEMS = {
     "tensorflow": "TensorFlow",

@@ -4,22 +4,36 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from tf_pivae.files import replacing, write_atomically
 
-if TYPE_CHECKING:
-    from benchmarks.race.contestant import TorchContestant
-
 CHECKPOINT = "checkpoint.pt"
 _CHECKPOINT_SECONDS = 120.0  # of training
 _REPORTS = 100  # lines of `losses.jsonl`
 
 
-def train(contestant: "TorchContestant", images: np.ndarray, folder: Path, seconds: float) -> dict:
+class Trainee(Protocol):
+    """What can be trained so: `benchmarks.race.contestant.TorchContestant`, whose docstrings say what is what."""
+
+    batch_size: int
+    optimizers: list[torch.optim.Optimizer]
+
+    def train(self) -> Any: ...
+
+    def train_step(self, images: torch.Tensor, fraction: float) -> torch.Tensor: ...
+
+    def rate(self, fraction: float) -> float: ...
+
+    def state(self) -> dict: ...
+
+    def load_state(self, state: dict) -> None: ...
+
+
+def train(contestant: Trainee, images: np.ndarray, folder: Path, seconds: float) -> dict:
     """Trains, or goes on from the last checkpoint, until so many seconds have been spent on steps.
 
     Args:

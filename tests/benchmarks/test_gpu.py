@@ -16,8 +16,8 @@ from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import hours, parts, steps
 from benchmarks.gpu.page import render
 from benchmarks.gpu.parts import Failed, Result
+from benchmarks.options import PEERS, Options
 from benchmarks.process import Pool
-from benchmarks.run import PEERS, Options
 from tf_pivae.paper.numbers import TABLES
 
 ROOT = Path(__file__).resolve().parents[2]
