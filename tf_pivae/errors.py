@@ -29,9 +29,17 @@ def has_no_reader(error: OSError) -> bool:
     return isinstance(error, BrokenPipeError) or error.errno == errno.EIO
 
 
+_BOLD_END = "\x1b[0m"
+_KERAS_CALL = re.compile(r"^Exception encountered when calling .*\n+\x1b\[1m")
+
+
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, or the name of its type where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of an exception's message, or the name of its type where it has none.
+
+    Keras says in front of what a layer raises in which layer that was, and in bold what it raised: that is the line.
+    """
+    text = _KERAS_CALL.sub("", str(error).strip())
+    return (text.splitlines() or [type(error).__name__])[0].removesuffix(_BOLD_END)
 
 
 def last_line(error: BaseException) -> str:

@@ -32,6 +32,17 @@ def test_any_exception_becomes_one_line():
         raise KeyboardInterrupt
 
 
+class _Refusing(keras.layers.Layer):
+    def call(self, x):
+        raise ValueError("sides must be even: pad the images.\nMore of it.")
+
+
+def test_what_a_layer_raises_is_the_line():
+    """Keras writes in front of it which layer's call that was, and behind it the arguments."""
+    with pytest.raises(UserError, match=r"^a model: sides must be even: pad the images\.$"), explained("a model"):
+        _Refusing()(tf.zeros([1, 2]))
+
+
 def test_the_exception_itself_on_request(monkeypatch):
     monkeypatch.setenv("TF_PIVAE_DEBUG", "1")
     with pytest.raises(KeyError), explained("a model"):
