@@ -4,8 +4,8 @@ import importlib.util
 
 from benchmarks import cases
 from benchmarks.options import Options
-from benchmarks.process import Competitor, Pool, WorkerFailed, compare
-from benchmarks.report import Section, against, failures, milliseconds
+from benchmarks.process import Competitor, Pool, WorkerFailed, compare, ratio
+from benchmarks.report import Section, against, failures, milliseconds, worst_of
 
 NAMES = {  # (task, whether our checkerboards are squeezed) -> its name
     ("flow", False): "head: density and gradient",
@@ -13,6 +13,10 @@ NAMES = {  # (task, whether our checkerboards are squeezed) -> its name
     ("flow", True): "head, squeezed: density and gradient",
     ("flow_inverse", True): "head, squeezed: inverse",
     ("iaf", False): "IAF: density and gradient",
+}
+HEADS = {  # A target's subject -> names of its tasks
+    "head": ("head: density and gradient", "head: inverse"),
+    "squeezed head": ("head, squeezed: density and gradient", "head, squeezed: inverse"),
 }
 
 
@@ -22,6 +26,7 @@ def run(pool: Pool, options: Options) -> Section:
     peers = [*options.peers, *libraries]
     rows = []
     notes = []
+    ratios: dict[str, list] = {title: [] for title in NAMES.values()}
     for factor in options.factors:
         for batch in options.batches:
             for (task, squeezed), title in NAMES.items():
@@ -37,6 +42,7 @@ def run(pool: Pool, options: Options) -> Section:
                 work = [_work(pool, library) for library in libraries]
                 rows.append([title, f"{factor:g}", str(batch), median, *against(results, "ours", peers), *work])
                 notes += failures(results)
+                ratios[title] += _ratios(results, f"{title}, width {factor:g}, batch {batch}")
                 options.say(" | ".join(rows[-1]))
     text = (
         f"Three couplings with two residual blocks on {options.side}x{options.side} colour images. The couplings of "
@@ -54,7 +60,18 @@ def run(pool: Pool, options: Options) -> Section:
         notes.append("Not installed, hence left out: " + ", ".join({"normflows", "nflows"} - set(libraries)) + ".")
     header = ["task", "width", "batch", "ours", *[f"{peer} / ours" for peer in peers]]
     header += [f"{library}, work" for library in libraries]
-    return Section("The flows by themselves", text, header, rows, tuple(dict.fromkeys(notes)))
+    targets: list = []
+    for head, titles in HEADS.items():
+        measured = [pair for title in titles for pair in ratios[title]]
+        targets += worst_of(f"{head}: every peer / ours at least 1", 1.0, measured)
+    return Section("The flows by themselves", text, header, rows, tuple(dict.fromkeys(notes)), tuple(targets))
+
+
+def _ratios(results, place):
+    """Pairs of a peer's time over ours and where it was measured, of those that ran."""
+    timings = {name: result for name, result in results.items() if not isinstance(result, str)}
+    ours = timings.pop("ours", None)
+    return [(ratio(timing, ours).median, f"{place}, {name}") for name, timing in timings.items()] if ours else []
 
 
 def _work(pool, library):

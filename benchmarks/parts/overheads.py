@@ -14,6 +14,8 @@ from benchmarks.options import Options
 from benchmarks.process import ROOT, Competitor, Pool, compare_all, ratio
 from benchmarks.report import Section, milliseconds, worst_of
 
+BFLOAT16_GAINS = {0.25: 1.4, 1.0: 2.0}  # By width: how many times as fast a step in bfloat16 is to be.
+
 
 def replicas(pool: Pool, options: Options) -> Section:
     """Two logical replicas beside one at the same global batch, and beside two steps of half of the batch."""
@@ -69,6 +71,8 @@ def xla(pool: Pool, options: Options) -> Section:
 def mixed_precision(pool: Pool, options: Options) -> Section:
     """A training step in float32 and with bfloat16 convolutions, ours and the twin's under `torch.autocast`."""
     rows = []
+    gains: dict[float, list] = {factor: [] for factor in BFLOAT16_GAINS}
+    ahead = []
     for factor, batch in itertools.product(options.factors, options.batches):
         pool.close()
         case = cases.case("train", "table1", factor, batch, options.side)
@@ -78,12 +82,14 @@ def mixed_precision(pool: Pool, options: Options) -> Section:
             competitors |= {"twin": Competitor("eager", case), "twin, rounded": Competitor("eager", rounded, copy=1)}
         results = compare_all(pool, competitors, options.rounds, options.budget)
         ours = results["ours, rounded"]
-        rows.append([f"{factor:g}", str(batch), milliseconds(ours.median), str(ratio(results["ours"], ours))])
+        gain = ratio(results["ours"], ours)
+        place = f"width {factor:g}, batch {batch}"
+        gains.get(factor, []).append((gain.median, place))
+        rows.append([f"{factor:g}", str(batch), milliseconds(ours.median), str(gain)])
         if "eager" in options.peers:
-            rows[-1] += [
-                str(ratio(results["twin"], results["twin, rounded"])),
-                str(ratio(results["twin, rounded"], ours)),
-            ]
+            twin = ratio(results["twin, rounded"], ours)
+            ahead.append((twin.median, place))
+            rows[-1] += [str(ratio(results["twin"], results["twin, rounded"])), str(twin)]
         options.say(" | ".join(rows[-1]))
     text = (
         "A training step of `table1` with bfloat16 convolutions (`options/mixed_precision.gin`) beside one in float32, "
@@ -93,7 +99,13 @@ def mixed_precision(pool: Pool, options: Options) -> Section:
     header = ["width", "batch", "step", "float32 / bfloat16"]
     if "eager" in options.peers:
         header += ["the twin's float32 / autocast", "the twin's autocast / bfloat16"]
-    return Section("bfloat16", text, header, rows)
+    targets = [
+        target
+        for factor, aim in BFLOAT16_GAINS.items()
+        for target in worst_of(f"bfloat16, width {factor:g}: float32 / bfloat16 at least {aim:g}", aim, gains[factor])
+    ]
+    targets += worst_of("bfloat16: the twin's autocast / ours at least 1", 1.0, ahead)
+    return Section("bfloat16", text, header, rows, targets=tuple(targets))
 
 
 def input_pipeline(pool: Pool, options: Options) -> Section:
