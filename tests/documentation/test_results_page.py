@@ -170,6 +170,22 @@ def test_the_page_of_fashion_mnist_has_what_the_adversary_s_weight_does(step, we
     assert re.search(cells, page, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "name", "step"),
+    [
+        ("none: step 45,000", "", "", 45000),
+        ("Adamax", "0.002", "adamax_0.002", 900),
+        ("Adamax", "0.006", "adamax_0.006", 900),
+        ("Adam", "0.0005", "adam_0.0005", 900),
+    ],
+)
+def test_the_page_of_fashion_mnist_has_what_other_steps_do(optimizer, rate, name, step):
+    lines = read_records(DOCS / "results/flagship_squeezed" / name / "metrics.jsonl")
+    (row,) = (line for line in lines if line["step"] == step and "held_out_bits_per_dim/K=1" in line)
+    numbers = " | ".join(f"{row[f'held_out_bits_per_dim/K={k}']:.3f}" for k in (1, 16))
+    assert f"| {optimizer} | {rate} | {numbers} |" in (DOCS / "fashion_mnist.md").read_text()
+
+
 @pytest.mark.parametrize(("name", "weight"), [("0.85", "0.85"), ("finest_1", "0.85, 0.85, 1"), ("1", "1")])
 def test_the_page_of_fashion_mnist_has_what_the_kl_s_weight_does(name, weight):
     rows, numbers = _stage(f"kl_weight_{name}", 17280)
