@@ -208,7 +208,11 @@ def test_quick_run_writes_a_report(tmp_path):
     result = forking.run(*command, cwd=ROOT)
     assert result.returncode == 0, result.stderr
     tables = _tables(output.read_text().replace(FINDINGS.read_text(), ""))  # Whose tables are not of this run.
-    assert [len(table) for table in tables] == [10, 2, 1, 5, 8, 4]
+    assert [len(table) for table in tables] == [12, 2, 1, 5, 8, 4]
+    worst = {row["target"]: row["worst case"] for row in tables[0]}
+    for head, title in (("head", "head"), ("squeezed head", "head, squeezed")):
+        where = worst[f"{head}: every peer / ours at least 1"]
+        assert re.fullmatch(rf"\S+ \({title}: [^,]+, width [^,]+, batch \d+, \w+\)", where)
     assert {row["met"] for row in tables[0]} <= {"yes", "no", "withdrawn"}
     assert [row["task"] for row in tables[2]] == ["sample"]
     for row in [*tables[1], *tables[2]]:
