@@ -373,6 +373,20 @@ MUTATIONS = [
         "tests/test_rows.py",
     ),
     Mutation(
+        "a refined q: its density counts the other way",
+        "tf_pivae/models/pivae.py",
+        "features.discretisation - noise.log_density_ratio()",
+        "features.discretisation + noise.log_density_ratio()",
+        "tests/models/test_refinement.py",
+    ),
+    Mutation(
+        "a refined q: every step is taken",
+        "tf_pivae/models/refinement.py",
+        "tf.where(is_better[:, None, None, None], moved, means)",
+        "moved",
+        "tests/models/test_refinement.py",
+    ),
+    Mutation(
         "log-det of the head in the bound: sign",
         "tf_pivae/models/pivae.py",
         "- kl + flow_log_det",

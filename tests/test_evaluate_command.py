@@ -17,6 +17,7 @@ import tensorflow as tf
 from PIL import Image
 
 import tf_pivae
+from tf_pivae import loading
 from tf_pivae.data import bundled, reduced_levels
 from tf_pivae.errors import UserError
 from tf_pivae.evaluate import image_metrics, measuring, results
@@ -33,6 +34,26 @@ def network(tmp_path_factory):
     path = tmp_path_factory.mktemp("network") / "tiny_net.keras"
     model.save(path)
     return path
+
+
+def test_the_refined_bound_stands_beside_the_bound(finished_copy, evaluate):
+    """The same images, a tighter q of each; the other metrics of the step stay."""
+    result = evaluate(f"--run_dir={finished_copy}", "--metrics=bits_per_dim", "--importance_samples=4")
+    assert result.returncode == 0
+    arguments = "--metrics=refined_bits_per_dim", "--importance_samples=4", "--refinement_steps=1"
+    result = evaluate(f"--run_dir={finished_copy}", *arguments)
+    assert result.returncode == 0
+    rows = {row["metric"]: row for row in json.loads((finished_copy / "evaluation.json").read_text())["rows"]}
+    assert rows["refined bits/dim, K=4"]["value"] < rows["refined bits/dim, K=1"]["value"]
+    assert "64 test images" in rows["refined bits/dim, K=1"]["protocol"]
+    assert "steps: 1" in rows["refined bits/dim, K=1"]["protocol"]
+    model = tf_pivae.load(finished_copy)
+    images = loading.load_dataset(finished_copy).test.images
+    refinement = model.refine(images, 1)
+    for k in (1, 4):
+        expected = model.bits_per_dim(images, k, refinement=refinement).mean()
+        assert rows[f"refined bits/dim, K={k}"]["value"] == pytest.approx(expected, rel=1e-5)
+        assert rows[f"refined bits/dim, K={k}"]["value"] != rows[f"bits/dim, K={k}"]["value"]
 
 
 def test_a_table_a_json_and_a_protocol(finished_copy, network, evaluate):

@@ -90,8 +90,11 @@ RUN = {
     "python -m tf_pivae.sample --run_dir=runs/adam --step=best --output=best.png": Run(needs=(ADAM,), slow=True),
     FASHION: Run(f"{NARROW} --gin_param=LinearSchedule.decay_start=0", slow=True),
     "python -m tf_pivae.evaluate --run_dir=runs/fashion_mnist "
-    "--metrics=bits_per_dim,fid,precision,recall,density,coverage": Run(
+    "--metrics=bits_per_dim,refined_bits_per_dim,fid,precision,recall,density,coverage": Run(
         "--metrics=bits_per_dim --num_examples=4 --importance_samples=2", (FASHION,), slow=True
+    ),
+    "python -m tf_pivae.evaluate --run_dir=runs/fashion_mnist --metrics=bits_per_dim,refined_bits_per_dim": Run(
+        "--num_examples=4 --importance_samples=2", (FASHION,), slow=True
     ),
     PEOPLE: Run(f"{NARROW} --gin_param=LinearSchedule.decay_start=0", slow=True),
     "python -m tf_pivae.evaluate --run_dir=runs/people --metrics=bits_per_dim,fid,precision,recall --num_samples=5000 "

@@ -109,12 +109,17 @@ def test_the_page_of_fashion_mnist_has_the_numbers_of_its_evaluation():
     folder = DOCS / "results/flagship_squeezed"
     evaluation = read_json(folder / "evaluation.json")
     rows = {row["metric"].strip(): row for row in evaluation["rows"]}
-    for metric in ("bits/dim, K=1", "bits/dim, K=16"):
-        assert f"| {metric} | {rows[metric]['value']:.3f} ± {rows[metric]['spread']:.3f} |" in page
+    probabilities = (DOCS / "probabilities.md").read_text()
+    for kind, label in (("", "q as it was trained"), ("refined ", "refined by two steps")):
+        cells = []
+        for metric in (f"{kind}bits/dim, K=1", f"{kind}bits/dim, K=16"):
+            cells.append(f"{rows[metric]['value']:.3f} ± {rows[metric]['spread']:.3f}")
+            assert f"| {metric} | {cells[-1]} |" in page
+        assert f"| {label} | {' | '.join(cells)} |" in probabilities
     assert f"| FID | {rows['FID']['value']:.2f} |" in page
     for metric in ("Precision", "Recall", "Density", "Coverage"):
         assert f"| {metric} | {rows[metric]['value']:.3f} |" in page
-    likelihood = rows["bits/dim, K=16"]["value"]
+    likelihood = rows["refined bits/dim, K=16"]["value"]
     distance = rows["FID"]["value"]
     readme = " ".join((pages.ROOT / "README.md").read_text().split())
     assert f"{likelihood:.2f} bits per dimension of Fashion-MNIST at 28x28 and an FID of {distance:.1f}" in readme
@@ -125,6 +130,28 @@ def test_the_page_of_fashion_mnist_has_the_numbers_of_its_evaluation():
     assert f"{minutes:.0f} minutes of two cores" in text
     assert f"{sum(rates) / len(rates):.0f} images/s in the mean" in text
     assert f"from {minutes:.0f} minutes of two cores" in readme
+
+
+def test_the_page_of_fashion_mnist_has_what_the_likelihood_first_does():
+    folder = DOCS / "results/flagship_squeezed/likelihood_first"
+    rows = {row["metric"]: row for row in read_json(folder / "evaluation.json")["rows"]}
+    lines = read_records(folder / "metrics.jsonl")
+    (held_out,) = (line for line in lines if "held_out_bits_per_dim/K=1" in line)
+    (own,) = (line for line in lines if line["step"] == 10600 and "log_sigma" in line)
+    page = (DOCS / "fashion_mnist.md").read_text()
+    bits = [f"{held_out[f'held_out_bits_per_dim/K={k}']:.3f}" for k in (1, 16)]
+    refined = f"{rows['refined bits/dim, K=16']['value']:.3f} ± {rows['refined bits/dim, K=16']['spread']:.3f}"
+    cells = f"{own['log_sigma']:.2f}", *bits, refined, f"{rows['FID']['value']:.2f}"
+    assert f"| 6,890 steps without, 3,710 with the adversary | {' | '.join(cells)} |" in page
+    packaged = {row["metric"]: row for row in read_json(folder.parent / "evaluation.json")["rows"]}
+    (before,) = (
+        line for line in read_records(folder.parent / "metrics.jsonl")
+        if line["step"] == 45000 and "held_out_bits_per_dim/K=1" in line
+    )  # fmt: skip
+    bits = [f"{before[f'held_out_bits_per_dim/K={k}']:.3f}" for k in (1, 16)]
+    row = packaged["refined bits/dim, K=16"]
+    cells = "-3.09", *bits, f"{row['value']:.3f} ± {row['spread']:.3f}", f"{packaged['FID']['value']:.2f}"
+    assert f"| none: step 45,000 | {' | '.join(cells)} |" in page
 
 
 def test_the_page_of_the_model_before_has_its_minutes():

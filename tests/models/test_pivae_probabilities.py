@@ -164,6 +164,27 @@ def test_probabilities_sum_to_one(case):
     assert abs(total - 1.0) < 4.0 * error
 
 
+def test_a_refined_q_does_not_change_them(case):
+    """Wherever q(v|x) is moved to: around where `refine` finds the bound to be higher."""
+    images = case.space.images
+    repeats = 4096 // len(images)
+    refinement = case.model.refine(images, labels=_labels(case.model, len(images)), batch_size=256)
+    assert np.abs(refinement).max() > 0.01
+    refinement += 0.5 * np.random.default_rng(0).normal(size=images.shape)
+    many = [np.tile(x, (repeats, 1, 1, 1)) for x in (images, refinement)]
+    labels = _labels(case.model, len(many[0]))
+    log_prob = case.model.log_prob(many[0], 8, 0, labels, batch_size=1024, refinement=many[1])
+    probabilities = np.exp(log_prob.astype(np.float64)).reshape(repeats, -1)
+    total, error = _mean_and_error(probabilities.sum(1))
+    assert error < 0.03, "too few samples for a sharp test"
+    assert abs(total - 1.0) < 4.0 * error
+    some = np.random.default_rng(1).random(len(images)) < 0.5
+    (expected, first), (actual, second) = (
+        _mean_and_error(p[:, some].sum(1)) for p in (case.probabilities, probabilities)
+    )
+    assert abs(actual - expected) < 4.0 * math.hypot(first, second)
+
+
 def test_samples_are_draws_from_the_probabilities(case):
     assert _p_value(case.counts, case.probabilities) > 1e-4
 

@@ -32,6 +32,9 @@ _REFERENCE_SPLIT = flags.DEFINE_enum(
 _IMPORTANCE_SAMPLES = flags.DEFINE_integer(
     "importance_samples", Settings.importance_samples, "K of the tighter bound.", lower_bound=1
 )
+_REFINEMENT_STEPS = flags.DEFINE_integer(
+    "refinement_steps", Settings.refinement_steps, "Steps that refine q for refined_bits_per_dim.", lower_bound=1
+)
 _NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "Images for the bits per dimension; default all.", 1)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "How many samples; default as many as the reference.", 2)
 _SEED = flags.DEFINE_integer("seed", Settings.seed, "Seed of all noise.")
@@ -68,6 +71,7 @@ def main() -> None:
         split=_SPLIT.value,
         reference_split=_REFERENCE_SPLIT.value,
         importance_samples=_IMPORTANCE_SAMPLES.value,
+        refinement_steps=_REFINEMENT_STEPS.value,
         num_examples=_NUM_EXAMPLES.value,
         num_samples=_NUM_SAMPLES.value,
         seed=_SEED.value,

@@ -16,7 +16,7 @@ from tf_pivae.evaluate.results import Row
 
 IMAGE_METRICS = ("fid", "kid", "inception_score", "precision", "recall", "density", "coverage")
 CLASSIFIER_METRICS = ("gan_train", "gan_test")
-METRICS = ("bits_per_dim", *IMAGE_METRICS, *CLASSIFIER_METRICS)
+METRICS = ("bits_per_dim", "refined_bits_per_dim", *IMAGE_METRICS, *CLASSIFIER_METRICS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Settings:
     split: str = "test"  # of the bits per dimension
     reference_split: str = "test"  # that samples are compared with: held-out data, the paper's protocol
     importance_samples: int = 16
+    refinement_steps: int = 2  # of the refined bits per dimension
     num_examples: int | None = None  # held-out images for the bits per dimension; None is all
     num_samples: int | None = None  # None is as many as the reference has
     seed: int = 0

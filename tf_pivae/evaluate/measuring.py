@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from tf_pivae.evaluate.image_metrics import (
     score_row,
 )
 from tf_pivae.evaluate.results import Evaluation, Row
-from tf_pivae.metrics.bits_per_dim import bits_per_dim
+from tf_pivae.metrics.bits_per_dim import BitsPerDim, bits_per_dim
 from tf_pivae.metrics.scores import KEEP_FEATURES, NEIGHBOURS, WITH_FEATURES, WITH_REFERENCE
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.runs import records
@@ -67,6 +67,7 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None
     subject = _Subject(model, data, records.load_facts(run_dir), settings, work, step, network)
     parts = [
         (_bits_per_dim_rows, ["bits_per_dim"]),
+        (_refined_rows, ["refined_bits_per_dim"]),
         (_image_rows, IMAGE_METRICS),
         (_classifier_rows, CLASSIFIER_METRICS),
     ]
@@ -98,39 +99,59 @@ def _split(data: ImageDataset, name: str) -> ImageSplit:
 
 def _bits_per_dim_rows(subject: _Subject, requested: list[str], rows: list[Row], refused: list[str]) -> None:
     model = subject.model
-    data = subject.data
-    settings = subject.settings
-    if not subject.facts["likelihood"]:
-        raise UserError(
-            "this run was trained without likelihood, so it has no bound yet: train an inference network around it "
-            "with --gin_file=gan_bits_per_dim.gin --gin_param=initial_run=RUN, then evaluate that run."
-        )
-    split = _split(data, settings.split).take(settings.num_examples)
-    labels = split.labels if model.num_classes else None
-
-    def batch_labels(images: np.ndarray, first_row: int) -> np.ndarray | None:
-        return None if labels is None else labels[first_row : first_row + len(images)]
-
-    result = bits_per_dim(
-        split.images,
-        terms=lambda images, k, row: model.bound_terms(images, settings.seed, batch_labels(images, row), row, k),
-        num_importance_samples=settings.importance_samples,
-        progress=settings.progress,
-        classes=labels,
-        state_path=subject.work / "bits_per_dim.npz",
-        key=f"step {subject.step} seed {settings.seed} split {settings.split}",
-    )
-    detail = f"{result.count} {settings.split} images, seed {settings.seed}; standard error over images"
+    result, detail, classes = _bits_per_dim(subject, 0)
     approximate = subject.facts["inference_only"]
     rows.append(Row("bits/dim, K=1", *result.one_sample, detail, approximate))
     name = f"bits/dim, K={result.num_importance_samples}"
     rows.append(Row(name, *result.importance_weighted, detail, approximate))
     rows += [Row(f"  {name}", *value, "bits/dim, part of K=1") for name, value in result.terms.items()]
     if not model.dequantization.partition:
-        rows += _mass_rows(model, settings.seed)
+        rows += _mass_rows(model, subject.settings.seed)
     for label, (value, count) in result.by_class.items():
-        name = data.class_names[label] if data.class_names else label
+        name = classes[label] if classes else label
         rows.append(Row(f"bits/dim, K=1, class {name}", *value, f"{count} images of class {label}", approximate))
+
+
+def _refined_rows(subject: _Subject, requested: list[str], rows: list[Row], refused: list[str]) -> None:
+    num_steps = subject.settings.refinement_steps
+    result, detail, _ = _bits_per_dim(subject, num_steps)
+    detail += f"; the dequantisation refined for each image, steps: {num_steps}"
+    for k, value in ((1, result.one_sample), (result.num_importance_samples, result.importance_weighted)):
+        rows.append(Row(f"refined bits/dim, K={k}", *value, detail, subject.facts["inference_only"]))
+
+
+def _bits_per_dim(subject: _Subject, refinement_steps: int) -> tuple[BitsPerDim, str, Sequence[str] | None]:
+    """Bits per dimension, by so many steps of refinement; their protocol; the names of the classes."""
+    model = subject.model
+    settings = subject.settings
+    if not subject.facts["likelihood"]:
+        raise UserError(
+            "this run was trained without likelihood, so it has no bound yet: train an inference network around it "
+            "with --gin_file=gan_bits_per_dim.gin --gin_param=initial_run=RUN, then evaluate that run."
+        )
+    split = _split(subject.data, settings.split).take(settings.num_examples)
+    labels = split.labels if model.num_classes else None
+    refinement: dict[int, np.ndarray] = {}  # Of the batch that begins at a row: its importance samples share it.
+
+    def terms(images: np.ndarray, k: int, row: int) -> dict[str, np.ndarray]:
+        batch_labels = None if labels is None else labels[row : row + len(images)]
+        if refinement_steps and row not in refinement:
+            refinement.clear()
+            refinement[row] = model.refine(images, refinement_steps, batch_labels)
+        return model.bound_terms(images, settings.seed, batch_labels, row, k, refinement.get(row))
+
+    result = bits_per_dim(
+        split.images,
+        terms,
+        num_importance_samples=settings.importance_samples,
+        progress=settings.progress,
+        classes=labels,
+        state_path=subject.work / f"{'refined_' * bool(refinement_steps)}bits_per_dim.npz",
+        key=f"step {subject.step} seed {settings.seed} split {settings.split}"
+        + f" refined {refinement_steps}" * bool(refinement_steps),
+    )
+    detail = f"{result.count} {settings.split} images, seed {settings.seed}; standard error over images"
+    return result, detail, subject.data.class_names
 
 
 def _mass_rows(model: PiVAE, seed: int) -> list[Row]:

@@ -17,6 +17,7 @@ from tf_pivae.models.dequantization import UniformDequantization, uniform
 from tf_pivae.models.hierarchical_vae import residual_vae
 from tf_pivae.models.image_methods import ImageMethods
 from tf_pivae.models.latents import HierarchicalVAE, LatentSample
+from tf_pivae.models.refinement import MovedNoise, refined_means
 from tf_pivae.noise import Noise, NoiseStreams, NormalNoise, RowNoise
 from tf_pivae.values import Within
 
@@ -119,6 +120,31 @@ class PiVAE(ImageMethods, keras.Model):
         log_prob = log_density + discretisation  # log p(v) - log q(v|x)
         return Bound(log_prob, vae.reconstruction, vae.kl, flow_log_det, preprocessing_log_det, discretisation)
 
+    def refined_means(
+        self, images: tf.Tensor, num_steps: int | tf.Tensor, labels: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Where `refinement` moves the noise of each image's q(v|x) to: float32 [B, H, W, C]."""
+        shape = [tf.shape(images)[0], *self.image_shape]
+        return refined_means(lambda noise: self._moved_bound(images, noise, labels).log_prob, shape, num_steps)
+
+    def refined_bound(
+        self, images: tf.Tensor, noise: Noise, means: tf.Tensor | None, labels: tf.Tensor | None = None
+    ) -> Bound:
+        """`bound` with a q(v|x) that was refined.
+
+        Args:
+          images, noise, labels: as for `bound`.
+          means: float32 [B, H, W, C], such as `refined_means` returns: any is a bound. None is `bound` itself.
+        """
+        if means is None:
+            return self.bound(images, noise, labels=labels)
+        return self._moved_bound(images, MovedNoise(noise, means), labels)
+
+    def _moved_bound(self, images, noise, labels):
+        features = self.features(images, noise)
+        discretisation = features.discretisation - noise.log_density_ratio()
+        return self.bound_of_features(features._replace(discretisation=discretisation), noise, labels)
+
     def dequantize(self, images: tf.Tensor, noise: Noise) -> tf.Tensor:
         """Images as the critic sees them, whatever the dequantisation: (x + u) / num_bins, float32 [B, H, W, C]."""
         return uniform(images, noise, self.num_bins)
@@ -135,6 +161,7 @@ class PiVAE(ImageMethods, keras.Model):
         num_importance_samples: int | tf.Tensor,
         noise: NoiseStreams,
         labels: tf.Tensor | None = None,
+        means: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """log 1/K sum_k w_k over K samples of (u, z), float32 [B], nats: at least as tight as one sample's bound.
 
@@ -145,6 +172,7 @@ class PiVAE(ImageMethods, keras.Model):
           images, labels: as for `bound`.
           noise: a `NoiseStreams` of B rows.
           num_importance_samples: K, an int or a scalar tensor.
+          means: as for `refined_bound`.
         """
         count = tf.convert_to_tensor(num_importance_samples)
         rows = tf.shape(images)[0]
@@ -155,7 +183,8 @@ class PiVAE(ImageMethods, keras.Model):
             samples = block * side_by_side + tf.range(side_by_side)
             tiled = tf.tile(images, [side_by_side, 1, 1, 1])
             tiled_labels = None if labels is None else tf.tile(labels, [side_by_side])
-            bound = self.bound(tiled, noise.samples(samples), labels=tiled_labels)
+            tiled_means = None if means is None else tf.tile(means, [side_by_side, 1, 1, 1])
+            bound = self.refined_bound(tiled, noise.samples(samples), tiled_means, tiled_labels)
             weights = tf.reshape(bound.log_prob, [side_by_side, rows])
             weights = tf.where(samples[:, None] < count, weights, -math.inf)
             return block + 1, tf.reduce_logsumexp(tf.concat([weights, total[None]], 0), 0)
