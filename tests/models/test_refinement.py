@@ -117,7 +117,7 @@ def test_an_image_is_refined_by_itself(packaged, images):
 
 
 def test_what_no_training_image_is_like_is_left_alone(packaged):
-    """White images: a step along the gradient would leave 30,000 nats of them."""
+    """White images: a step along the gradient would cost more than 30,000 nats."""
     white = np.full([2, 28, 28, 1], 255, np.uint8)
     np.testing.assert_array_equal(packaged.refine(white), 0.0)
 

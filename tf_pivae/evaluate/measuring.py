@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,15 +98,15 @@ def _split(data: ImageDataset, name: str) -> ImageSplit:
 
 
 def _bits_per_dim_rows(subject: _Subject, requested: list[str], rows: list[Row], refused: list[str]) -> None:
-    model = subject.model
-    result, detail, classes = _bits_per_dim(subject, 0)
+    classes = subject.data.class_names
+    result, detail = _bits_per_dim(subject, 0)
     approximate = subject.facts["inference_only"]
     rows.append(Row("bits/dim, K=1", *result.one_sample, detail, approximate))
     name = f"bits/dim, K={result.num_importance_samples}"
     rows.append(Row(name, *result.importance_weighted, detail, approximate))
     rows += [Row(f"  {name}", *value, "bits/dim, part of K=1") for name, value in result.terms.items()]
-    if not model.dequantization.partition:
-        rows += _mass_rows(model, subject.settings.seed)
+    if not subject.model.dequantization.partition:
+        rows += _mass_rows(subject.model, subject.settings.seed)
     for label, (value, count) in result.by_class.items():
         name = classes[label] if classes else label
         rows.append(Row(f"bits/dim, K=1, class {name}", *value, f"{count} images of class {label}", approximate))
@@ -114,14 +114,14 @@ def _bits_per_dim_rows(subject: _Subject, requested: list[str], rows: list[Row],
 
 def _refined_rows(subject: _Subject, requested: list[str], rows: list[Row], refused: list[str]) -> None:
     num_steps = subject.settings.refinement_steps
-    result, detail, _ = _bits_per_dim(subject, num_steps)
+    result, detail = _bits_per_dim(subject, num_steps)
     detail += f"; the dequantisation refined for each image, steps: {num_steps}"
     for k, value in ((1, result.one_sample), (result.num_importance_samples, result.importance_weighted)):
         rows.append(Row(f"refined bits/dim, K={k}", *value, detail, subject.facts["inference_only"]))
 
 
-def _bits_per_dim(subject: _Subject, refinement_steps: int) -> tuple[BitsPerDim, str, Sequence[str] | None]:
-    """Bits per dimension, by so many steps of refinement; their protocol; the names of the classes."""
+def _bits_per_dim(subject: _Subject, refinement_steps: int) -> tuple[BitsPerDim, str]:
+    """Bits per dimension, by so many steps of refinement, and their protocol."""
     model = subject.model
     settings = subject.settings
     if not subject.facts["likelihood"]:
@@ -151,7 +151,7 @@ def _bits_per_dim(subject: _Subject, refinement_steps: int) -> tuple[BitsPerDim,
         + f" refined {refinement_steps}" * bool(refinement_steps),
     )
     detail = f"{result.count} {settings.split} images, seed {settings.seed}; standard error over images"
-    return result, detail, subject.data.class_names
+    return result, detail
 
 
 def _mass_rows(model: PiVAE, seed: int) -> list[Row]:

@@ -20,7 +20,7 @@ _LARGEST_UNIFORM = 1.0 - 2.0**-23  # Of those that a generator draws.
 
 
 class MovedNoise:
-    """Noise whose uniform numbers are Phi(m + e), e normal: a `Noise`.
+    """Noise whose uniform numbers are Phi(e), e ~ N(m, I): a `Noise`.
 
     Args:
       noise: what normal numbers are drawn with.
@@ -36,7 +36,7 @@ class MovedNoise:
         return self._noise.normal(tag, shape)
 
     def uniform(self, tag: str, shape: Sequence[int]) -> tf.Tensor:
-        """Phi(m + e) in [0, 1), float32 [B, H, W, C]."""
+        """Phi(e) in [0, 1), float32 [B, H, W, C]."""
         scores = self._means + self._noise.normal(tag, shape)
         return tf.minimum(0.5 + 0.5 * tf.math.erf(scores / 2.0**0.5), _LARGEST_UNIFORM)
 
