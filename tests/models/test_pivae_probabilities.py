@@ -5,6 +5,7 @@ the paper's uniform dequantisation they miss what the density has outside of the
 """
 
 import functools
+import gc
 import itertools
 import math
 from typing import NamedTuple
@@ -107,6 +108,7 @@ class Case(NamedTuple):
 
 @pytest.fixture(scope="module", params=SPACES)
 def case(request, randomize):
+    gc.collect()  # The graphs of the case before, of which each test leaves some 200 MB.
     keras.utils.set_random_seed(1)
     space = SPACES[request.param]
     model = PiVAE(space.shape, num_bins=space.levels, **{"dequantization": EdgeBins} | space.parts)
