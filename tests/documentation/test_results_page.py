@@ -135,7 +135,7 @@ def test_the_page_of_fashion_mnist_has_the_numbers_of_its_evaluation():
 @pytest.mark.parametrize(
     ("folder", "step", "evaluation", "what"),
     [
-        ("", 45000, "evaluation", "none: step 45,000"),
+        ("", 45000, "evaluation_45000", "none: step 45,000"),
         ("likelihood_first", 10600, "evaluation", "6,890 steps without, 3,710 with the adversary"),
         ("likelihood_first", 18400, "evaluation_18400", "7,800 more with it"),
     ],
@@ -158,8 +158,9 @@ def test_the_page_of_fashion_mnist_has_what_the_likelihood_first_does(folder, st
 @pytest.mark.parametrize(
     ("evaluation", "words"),
     [
-        ("evaluation", "held {:.0f} nats of a held-out image at step 45,000"),
+        ("evaluation_45000", "held {:.0f} nats of a held-out image at step 45,000"),
         ("likelihood_first/evaluation_18400", "hold {:.0f} in the last model"),
+        ("evaluation", "the latents below the top hold {:.0f} nats of a held-out image"),
     ],
 )
 def test_the_page_of_fashion_mnist_has_what_the_latents_hold(evaluation, words):
@@ -168,6 +169,40 @@ def test_the_page_of_fashion_mnist_has_what_the_latents_hold(evaluation, words):
     }
     nats = 784 * math.log(2.0) * sum(rows[f"kl/top_down_{i}"]["value"] for i in range(2))
     assert words.format(nats) in " ".join((DOCS / "fashion_mnist.md").read_text().split())
+
+
+@pytest.mark.parametrize(
+    ("step", "evaluation", "label"),
+    [(45000, "evaluation_45000", "45,000 (`evaluation_45000.json`)"), (52000, "evaluation", "52,000")],
+)
+def test_the_page_of_fashion_mnist_has_what_keeps_the_latents(step, evaluation, label):
+    folder = DOCS / "results/flagship_squeezed"
+    results = read_json(folder / f"{evaluation}.json")
+    assert results["step"] == step
+    rows = {row["metric"].strip(): row for row in results["rows"]}
+    lines = [line for line in read_records(folder / "metrics.jsonl") if line["step"] == step]
+    (held_out,) = (line for line in lines if "held_out_bits_per_dim/K=1" in line)
+    (own,) = (line for line in lines if "log_sigma" in line)
+    nats = 784 * math.log(2.0) * sum(rows[f"kl/top_down_{i}"]["value"] for i in range(2))
+    bits = [f"{held_out[f'held_out_bits_per_dim/K={k}']:.3f}" for k in (1, 16)]
+    refined = rows["refined bits/dim, K=16"]
+    cells = label, f"{nats:.0f}", f"{own['log_sigma']:.2f}", *bits, f"{refined['value']:.3f} ± {refined['spread']:.3f}"
+    page = (DOCS / "fashion_mnist.md").read_text()
+    assert f"| {' | '.join(cells)} | {rows['FID']['value']:.2f} |" in page
+
+
+def test_the_page_of_fashion_mnist_has_what_the_latents_of_training_batches_hold():
+    lines = read_records(DOCS / "results/flagship_squeezed/metrics.jsonl")
+
+    def nats(end):
+        last = [line for line in lines if "log_sigma" in line and end - 500 < line["step"] <= end]
+        assert len(last) == 5
+        return f"{sum(line[f'kl/top_down_{i}'] for line in last for i in range(2)) / 5:.0f}"
+
+    words = f"rose from {nats(45500)} to {nats(46500)} nats"
+    text = " ".join((DOCS / "fashion_mnist.md").read_text().split())
+    assert words in text
+    assert f"came down to {nats(52000)}" in text
 
 
 def test_the_page_of_the_model_before_has_its_minutes():
