@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from statistics import fmean
 
 import forking
 import pages
@@ -275,20 +276,22 @@ def _stage(name, step):
     return rows, " | ".join([*(f"{rows[f'bits/dim, K={k}']:.3f}" for k in (1, 16)), f"{rows['FID']:.2f}"])
 
 
-def test_the_race_s_table_is_that_of_its_numbers():
-    folder = DOCS / "results/race"
+@pytest.mark.parametrize(("name", "contestants"), [("race", 5), ("race_hour", 2)])
+def test_the_race_s_table_is_that_of_its_numbers(name, contestants):
+    folder = DOCS / "results" / name
     text = race_page.render(race_page.results(folder), Settings(**read_json(folder / "race.json")))
     table = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(table) == 2 + 5
+    assert len(table) == 2 + contestants
     for path in (folder / "race.md", DOCS / "race.md"):
         assert "\n".join(table) in path.read_text()
 
 
 def test_what_was_tried_for_the_race():
     page = (DOCS / "race.md").read_text()
-    folders = sorted((DOCS / "results/race/tried").iterdir())
+    folders = {folder.name: folder for folder in (DOCS / "results/race/tried").iterdir()}
     assert len(folders) == 12
-    for folder in folders:
+    folders["results/race_hour/pivae"] = DOCS / "results/race_hour/pivae"
+    for name, folder in folders.items():
         training, scores = (read_json(folder / f"{name}.json") for name in ("training", "scores"))
         bits, error = scores["bits"]["K = 16"]
         cells = [
@@ -300,4 +303,21 @@ def test_what_was_tried_for_the_race():
             f"{scores['precision']:.3f}",
             f"{scores['recall']:.3f}",
         ]
-        assert f"(`{folder.name}`) | {' | '.join(cells)} |" in page
+        assert f"(`{name}`) | {' | '.join(cells)} |" in page
+
+
+def test_the_latents_of_the_race_s_hours():
+    page = " ".join((DOCS / "race.md").read_text().split())
+    before, now = (
+        _last_tenth(DOCS / "results" / name) for name in ("race/tried/an_hour_residual_input", "race_hour/pivae")
+    )
+    assert f"the finest latents held {before['kl/top_down_1']:,.0f} nats of an image in the last tenth" in page
+    assert f"they hold {now['kl/top_down_1']:.0f}." in page
+    assert f"hold {now['kl/top']:.0f} and {now['kl/top_down_0']:.0f} nats" in page
+
+
+def _last_tenth(run: Path) -> dict[str, float]:
+    """Means of the reports of the training's last tenth."""
+    reports = [line for line in read_records(run / "metrics.jsonl") if "kl/top" in line]
+    last = [line for line in reports if line["step"] > 0.9 * reports[-1]["step"]]
+    return {key: fmean(line[key] for line in last) for key in ("kl/top", "kl/top_down_0", "kl/top_down_1")}
