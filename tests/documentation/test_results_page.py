@@ -292,7 +292,7 @@ def test_what_was_tried_for_the_race():
     assert len(folders) == 12
     folders["results/race_hour/pivae"] = DOCS / "results/race_hour/pivae"
     for name, folder in folders.items():
-        training, scores = (read_json(folder / f"{name}.json") for name in ("training", "scores"))
+        training, scores = (read_json(folder / f"{part}.json") for part in ("training", "scores"))
         bits, error = scores["bits"]["K = 16"]
         cells = [
             f"{training['steps']:,}",
@@ -316,7 +316,7 @@ def test_the_latents_of_the_race_s_hours():
     assert f"hold {now['kl/top']:.0f} and {now['kl/top_down_0']:.0f} nats" in page
 
 
-def _last_tenth(run: Path) -> dict[str, float]:
+def _last_tenth(run):
     """Means of the reports of the training's last tenth."""
     reports = [line for line in read_records(run / "metrics.jsonl") if "kl/top" in line]
     last = [line for line in reports if line["step"] > 0.9 * reports[-1]["step"]]
