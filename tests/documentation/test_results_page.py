@@ -277,6 +277,77 @@ def _stage(name, step):
     return rows, " | ".join([*(f"{rows[f'bits/dim, K={k}']:.3f}" for k in (1, 16)), f"{rows['FID']:.2f}"])
 
 
+# What a row of "What holds samples back" changes in its run's config.gin, beside the row with nothing changed.
+CHANGES = {
+    "gan_paper": set(),
+    "gan_penalty": {"GradientPenalty.weight"},
+    "gan_nearest": {
+        "WeightNormConv2DTranspose.kernel_size",
+        "WeightNormConv2DTranspose.strides",
+        "plain_vae.upsampling",
+    },
+    "gan_average": {"train.moving_average"},
+    "gan_edge": {"PiVAE.dequantization", "EdgeBins.tails"},
+    "gan_spectral": {
+        "GradientPenalty.weight",
+        "SpectralNormDense.use_bias",
+        "Trainer.critic_loss",
+        "Trainer.regularizer",
+        "plain_critic.conv",
+        "plain_critic.dense",
+    },
+    "cqfg_edge": set(),
+    "cqfg_warmup": {"Trainer.kl_warmup_steps"},
+    "cqfg_penalty": {"GradientPenalty.weight"},
+    "cqfg_weight": {"adversarial_weight"},
+}
+
+
+@pytest.mark.parametrize("folder", sorted((DOCS / "results/causes").glob("*_*/")), ids=lambda folder: folder.name)
+def test_what_one_change_does(folder):
+    evaluations = [read_json(folder / seed / "evaluation.json") for seed in ("0", "1")]
+    assert all(evaluation["step"] == 1500 for evaluation in evaluations)
+    rows = [{row["metric"].strip(): row["value"] for row in evaluation["rows"]} for evaluation in evaluations]
+    fids = [row["FID"] for row in rows]
+    cells = [f"{fid:.1f}" for fid in fids]
+    page = (DOCS / "results.md").read_text()
+    if folder.name == "gan_8000":
+        assert f"FID {' and '.join(cells)} (two seeds" in page
+    else:
+        cells += [f"{fmean(fids):.1f}", *(f"{row['bits/dim, K=1']:.3f}" for row in rows if "bits/dim, K=1" in row)]
+        assert f"(`{folder.name}`) | {' | '.join(cells)} |" in page
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_one_thing_changes(name):
+    base = {"gan": "gan_paper", "cqfg": "cqfg_edge"}[name.split("_")[0]]
+    before, after, again = (
+        _bindings(DOCS / "results/causes" / run / "config.gin") for run in (f"{base}/0", f"{name}/0", f"{name}/1")
+    )
+    assert {key for key in before | after if before.get(key) != after.get(key)} == CHANGES[name]
+    assert {key for key in after | again if after.get(key) != again.get(key)} == {"seed"}
+
+
+def _bindings(config):
+    return dict(line.split(" = ", 1) for line in config.read_text().splitlines() if " = " in line)
+
+
+def test_a_plain_gan_in_five_minutes():
+    folder = DOCS / "results/five_minutes"
+    rates = _rates(folder / "gan/metrics.jsonl")
+    seconds = sum(6400 / rate for rate in rates)  # A line every 100 steps of 64 images.
+    evaluation = read_json(folder / "gan/evaluation.json")
+    ours = {row["metric"].strip().lower(): row["value"] for row in evaluation["rows"]}
+    training, theirs = (read_json(folder / f"sngan/gan/{part}.json") for part in ("training", "scores"))
+    page = (DOCS / "results.md").read_text()
+    for title, steps, rate, minutes, weights, scores in (
+        ("ours", evaluation["step"], 6400 * len(rates) / seconds, seconds / 60.0, 305_890, ours),
+        ("SNGAN", training["steps"], training["images_per_second"], training["seconds"] / 60.0, 2_262_465, theirs),
+    ):
+        numbers = f"{minutes:.1f} | {steps:,} | {rate:.0f} | {weights:,} | {scores['fid']:.2f}"
+        assert f"| {title} | {numbers} | {scores['precision']:.3f} | {scores['recall']:.3f} |" in page
+
+
 @pytest.mark.parametrize("name", ["race", "race_hour"])
 def test_the_race_s_table_is_that_of_its_numbers(name):
     folder = DOCS / "results" / name
