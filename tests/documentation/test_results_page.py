@@ -300,13 +300,17 @@ CHANGES = {
     "cqfg_warmup": {"Trainer.kl_warmup_steps"},
     "cqfg_penalty": {"GradientPenalty.weight"},
     "cqfg_weight": {"adversarial_weight"},
+    "cqfg_noise": {"PiVAE.observation_noise"},
+    "res_edge": set(),
+    "res_blocks": {"residual_vae.blocks_per_width"},
 }
 
 
 @pytest.mark.parametrize("folder", sorted((DOCS / "results/causes").glob("*_*/")), ids=lambda folder: folder.name)
 def test_what_one_change_does(folder):
     evaluations = [read_json(folder / seed / "evaluation.json") for seed in ("0", "1")]
-    assert all(evaluation["step"] == 1500 for evaluation in evaluations)
+    steps = 750 if folder.name.startswith("res_") else 1500
+    assert all(evaluation["step"] == steps for evaluation in evaluations)
     rows = [{row["metric"].strip(): row["value"] for row in evaluation["rows"]} for evaluation in evaluations]
     fids = [row["FID"] for row in rows]
     cells = [f"{fid:.1f}" for fid in fids]
@@ -320,7 +324,7 @@ def test_what_one_change_does(folder):
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_one_thing_changes(name):
-    base = {"gan": "gan_paper", "cqfg": "cqfg_edge"}[name.split("_")[0]]
+    base = {"gan": "gan_paper", "cqfg": "cqfg_edge", "res": "res_edge"}[name.split("_")[0]]
     before, after, again = (
         _bindings(DOCS / "results/causes" / run / "config.gin") for run in (f"{base}/0", f"{name}/0", f"{name}/1")
     )
