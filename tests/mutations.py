@@ -574,8 +574,8 @@ MUTATIONS = [
     Mutation(
         "moving average: the wrong way round",
         "tf_pivae/training/averaging.py",
-        "multiply_no_nan(v - a, rate)",
-        "multiply_no_nan(v - a, 1.0 - rate)",
+        "multiply_no_nan(variable.value - average.value, rate)",
+        "multiply_no_nan(variable.value - average.value, 1.0 - rate)",
         "tests/training/test_replicas.py",
     ),
     Mutation(

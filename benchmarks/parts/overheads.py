@@ -3,13 +3,14 @@
 import contextlib
 import functools
 import itertools
+import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-from benchmarks import cases
+from benchmarks import cases, starting
 from benchmarks.options import Options
 from benchmarks.process import ROOT, Competitor, Pool, compare_all, ratio
 from benchmarks.report import Section, milliseconds, worst_of
@@ -146,7 +147,7 @@ def input_pipeline(pool: Pool, options: Options) -> Section:
 
 
 def start(pool: Pool, options: Options) -> Section:
-    """Commands from their start to what they are there for."""
+    """Commands from their start to what they are there for, and where the start of a training goes."""
     pool.close()  # Each has the machine for itself.
     train = ["tf_pivae.train", "--gin_file=demo.gin"]
     with tempfile.TemporaryDirectory() as folder:
@@ -170,9 +171,18 @@ def start(pool: Pool, options: Options) -> Section:
             rows.append([what, f"{median:.3g}", f"{min(seconds):.3g} to {max(seconds):.3g}", f"{aim:g}"])
             options.say(" | ".join(rows[-1]))
             targets += worst_of(f"start, {what}: at most {aim:g} s", aim, [(median, "median")], False, " s")
+    parts = [_parts_of_a_start(options.threads) for _ in seconds]
+    num_operations = {part.pop("operations") for part in parts}
+    for part, what in starting.PARTS.items():
+        own = [measured[part] for measured in parts]
+        rows.append([f"the first again: {what}", f"{statistics.median(own):.3g}"])
+        rows[-1] += [f"{min(own):.3g} to {max(own):.3g}", ""]
+        options.say(" | ".join(rows[-1]))
     text = (
         "From the start of the process to the end of the first step, or of the command: the median of "
-        f"{len(seconds)}, the lowest and the highest. Each run of the first row has a new folder."
+        f"{len(seconds)}, the lowest and the highest. Each run of the first row has a new folder. The last rows "
+        "are the parts of such a start, of processes of their own (`benchmarks/starting.py`); the step is a graph of "
+        f"{', '.join(f'{number:,}' for number in sorted(num_operations))} operations when it has been traced."
     )
     header = ["command", "s", "lowest and highest", "aim, s"]
     return Section("Start", text, header, rows, targets=tuple(targets))
@@ -196,6 +206,19 @@ def _seconds_to_first_step(command, threads):
                     raise RuntimeError("the demo ended before its first step.")
                 time.sleep(0.02)
             return time.perf_counter() - started
+
+
+def _parts_of_a_start(threads):
+    """What `benchmarks.starting` prints."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.run(
+            [sys.executable, "-m", "benchmarks.starting", f"{folder}/run"],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+            preexec_fn=lambda: _stay_on(threads),
+        )
+    return json.loads(process.stdout)
 
 
 @contextlib.contextmanager

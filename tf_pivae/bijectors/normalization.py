@@ -5,6 +5,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tf_pivae.bijectors.base import ImageBijector
+from tf_pivae.layers.moments import of_each_pixel
 
 
 class ChannelNormalization(ImageBijector):
@@ -49,11 +50,13 @@ class ChannelNormalization(ImageBijector):
 
     def _forward_pair(self, x):
         mean, variance = self._forward_moments(x)
-        return (x - mean) * tf.math.rsqrt(variance + self._epsilon), -self._log_det(x, variance)
+        scale = tf.math.rsqrt(variance + self._epsilon)
+        return (x - of_each_pixel(mean, x)) * of_each_pixel(scale, x), -self._log_det(x, variance)
 
     def _inverse_pair(self, y):
         mean, variance = self._inverse_moments()
-        return mean + y * tf.sqrt(variance + self._epsilon), self._log_det(y, variance)
+        scale = tf.sqrt(variance + self._epsilon)
+        return of_each_pixel(mean, y) + y * of_each_pixel(scale, y), self._log_det(y, variance)
 
 
 class ChannelAffine(ImageBijector):
@@ -83,7 +86,7 @@ class ChannelAffine(ImageBijector):
         return tf.fill([tf.shape(x)[0]], tf.reduce_sum(self._log_scale) * (x.shape[1] * x.shape[2]))
 
     def _forward_pair(self, x):
-        return (x + self._shift) * tf.exp(self._log_scale), self._log_det(x)
+        return (x + of_each_pixel(self._shift, x)) * of_each_pixel(tf.exp(self._log_scale), x), self._log_det(x)
 
     def _inverse_pair(self, y):
-        return y * tf.exp(-self._log_scale) - self._shift, -self._log_det(y)
+        return y * of_each_pixel(tf.exp(-self._log_scale), y) - of_each_pixel(self._shift, y), -self._log_det(y)

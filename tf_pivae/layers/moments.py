@@ -48,6 +48,15 @@ def _values_of_a_channel(x):
     return tf.cast(tf.size(x) // x.shape[-1], x.dtype) if size is None else float(size // x.shape[-1])
 
 
+def of_each_pixel(channels: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """A number a channel, [C], as a row of pixels [W, C] that combines with x [B, H, W, C] like [C].
+
+    TensorFlow takes a tensor of few channels with a row of pixels about ten times as fast as with [C], whose few
+    numbers it goes through once for every pixel.
+    """
+    return tf.broadcast_to(channels, x.shape[-2:])
+
+
 @tf.custom_gradient
 def moments(x: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[..., tf.Tensor]]:
     """Mean and variance of each channel over the global batch of all replicas, [C] each, of x float32 [B, ..., C].
@@ -58,13 +67,14 @@ def moments(x: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[..., tf
     """
     axes = list(range(len(x.shape) - 1))
     own_mean = tf.reduce_mean(x, axes)
-    mean, variance = _global_moments(own_mean, tf.reduce_mean(tf.math.squared_difference(x, own_mean), axes))
+    squares = tf.math.squared_difference(x, of_each_pixel(own_mean, x))
+    mean, variance = _global_moments(own_mean, tf.reduce_mean(squares, axes))
 
     def gradient(of_mean, of_variance):
         of_mean, of_variance = _replica_means(of_mean, of_variance)
         count = _values_of_a_channel(x)
         slope = 2.0 * of_variance / count
-        of_x = x * slope + (of_mean / count - mean * slope)
+        of_x = x * of_each_pixel(slope, x) + of_each_pixel(of_mean / count - mean * slope, x)
         return tf.raw_ops.PreventGradient(input=of_x, message="`moments` can be differentiated once.")
 
     return (mean, variance), gradient
@@ -103,9 +113,9 @@ class RunningMoments(keras.layers.Layer):
     def update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
         """Moves the running averages towards the moments of a global batch, [C] each."""
         rate = 1.0 if initializing() else self.update_rate
+        finite = tf.reduce_all(tf.math.is_finite(mean + variance))
         for average, value in ((self.mean, mean), (self.variance, variance)):
             old = tf.convert_to_tensor(average)
-            finite = tf.reduce_all(tf.math.is_finite(value))
             average.assign(tf.where(finite, old + rate * (value - old), old))
 
 
@@ -133,7 +143,7 @@ class BatchNorm(keras.layers.Layer):
             return self._fused(x, training)
         exact = tf.cast(x, tf.float32)
         scale, offset = self._affine(*self.moments(exact, training=training))
-        return tf.cast(exact * scale + offset, x.dtype)
+        return tf.cast(exact * of_each_pixel(scale, x) + of_each_pixel(offset, x), x.dtype)
 
     def affine(self) -> tuple[tf.Tensor, tf.Tensor]:
         """(scale, offset), float32 [C] each: what this layer is outside training."""

@@ -88,8 +88,8 @@ class WeightNormalized(keras.layers.Layer):
     def _kernel(self, gain=1.0, channels=None):
         """`gain / ||v|| * v`, with the norm over the weights of one output channel; `gain` float32 [filters]."""
         v = _select(self._unnormalized(), channels, self._output_axis)
-        norm = tf.sqrt(tf.reduce_sum(tf.square(v), self._norm_axes) + 1e-12)
-        return v * self._of_output_channels(gain / norm)
+        inverse_norm = tf.math.rsqrt(tf.reduce_sum(tf.square(v), self._norm_axes) + 1e-12)
+        return v * self._of_output_channels(gain * inverse_norm)
 
     def _unnormalized(self):
         """`v`, with a mask applied in subclasses that have one."""

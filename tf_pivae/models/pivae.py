@@ -255,11 +255,9 @@ class PiVAE(ImageMethods, keras.Model):
     # Variables.
 
     def _create_variables(self):
-        """Runs both directions once, so that every layer has built its variables."""
+        """Runs the bound once, so that every layer has built its variables: samples need some of these layers alone."""
         labels = tf.zeros([1], tf.int64) if self.num_classes else None
-        noise = RowNoise(0, 1)
-        self.bound(tf.zeros([1, *self.image_shape]), noise, labels=labels)
-        self.sample_continuous(noise, labels=labels)
+        self.bound(tf.zeros([1, *self.image_shape]), RowNoise(0, 1), labels=labels)
         for part in (self, self.vae, self.flow):
             if part is not None:
                 part.built = True

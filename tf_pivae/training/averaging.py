@@ -25,13 +25,6 @@ def move(
     updates = tf.cast(updates, tf.float32)
     rate = 1.0 - tf.minimum(decay, (1.0 + updates) / (10.0 + updates))
     rate = tf.where(skipped > 0.0, 0.0, rate)  # By 0, nothing moves, not even towards NaN.
-    pairs = [(a.value, v.value) for a, v in zip(averages, variables, strict=True)]
-
-    def update(strategy, rate):
-        for average, variable in pairs:
-            strategy.extended.update(average, approach, args=(variable, rate), group=False)
-
-    def approach(a, v, rate):
-        a.assign_add(tf.math.multiply_no_nan(v - a, rate), read_value=False)
-
-    tf.distribute.get_replica_context().merge_call(update, args=(rate,))
+    for average, variable in zip(averages, variables, strict=True):
+        change = tf.math.multiply_no_nan(variable.value - average.value, rate)
+        tf.raw_ops.AssignAddVariableOp(resource=average.value.handle, value=change)  # Of this replica's copy.

@@ -98,21 +98,12 @@ class Adamax(WholeSteps, keras.optimizers.Adamax):
         beta_1_power = tf.pow(float(self.beta_1), tf.cast(self.updates + 1, tf.float32))
         epsilon = tf.constant(self.epsilon, tf.float32)
         scalars = dict(lr=learning_rate, beta1=beta_1, beta2=beta_2, beta1_power=beta_1_power, epsilon=epsilon)
-        indices = [self._get_variable_index(variable) for variable in variables]
-        slots = [
-            (variable.value, self._m[i].value, self._u[i].value) for i, variable in zip(indices, variables, strict=True)
-        ]
-
-        def update_one(weight, momentum, norm, gradient, scalars):
-            tf.raw_ops.ResourceApplyAdaMax(
-                var=weight.handle, m=momentum.handle, v=norm.handle, grad=gradient, **scalars
+        for variable, gradient in zip(variables, gradients, strict=True):
+            slot = self._get_variable_index(variable)
+            momentum, infinity_norm = (slots[slot].value.handle for slots in (self._m, self._u))
+            tf.raw_ops.ResourceApplyAdaMax(  # On this replica's copy: the gradients are those of all.
+                var=variable.value.handle, m=momentum, v=infinity_norm, grad=gradient, **scalars
             )
-
-        def update_all(strategy, gradients, scalars):
-            for (weight, *moments), gradient in zip(slots, gradients, strict=True):
-                strategy.extended.update(weight, update_one, args=(*moments, gradient, scalars), group=False)
-
-        tf.distribute.get_replica_context().merge_call(update_all, args=(gradients, scalars))
         self.steps.assign_add(1)
         self.updates.assign_add(tf.cast(finite, tf.int64))
         return norm
