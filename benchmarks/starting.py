@@ -66,8 +66,9 @@ def measured(run_dir: str) -> dict[str, float]:
     first_step: list[float] = []
     bindings = ["num_steps=1", "train.log_every=1", "train.eval_examples=0"]
     train(run_dir, "demo.gin", bindings, callback=lambda *_: first_step.append(time.time()))
-    (model, average), ((built_from, built),) = spans["build_model"], spans["build"]
-    ((traced_from, traced),) = spans["train_step"]
+    model, average = spans["build_model"]
+    built_from, built = spans["build"][0]
+    traced_from, traced = spans["train_step"][0]
     seconds = {
         "imports": built_from - started,
         "model": model[1] - model[0],
