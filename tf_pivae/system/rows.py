@@ -33,6 +33,7 @@ class RowFunction:
             autograph=False,
             reduce_retracing=True,
         )
+        self._graphs: dict[tuple, Callable] = {}
         self._calls = threads.calls_side_by_side() if self._replicas == 1 else 1
         self._map = ThreadPoolExecutor(self._calls).map if self._calls > 1 else map
 
@@ -63,35 +64,47 @@ class RowFunction:
         for start in range(0, max(num_rows, 1), batch_size):
             stop = min(start + batch_size, num_rows)
             parts += _cut(start, stop, max(1, min(self._calls, stop - start)))
-        compute = functools.partial(self._batch, first_row=first_row, per_row=per_row, shared=shared)
-        # The first call alone: it is traced in the caller's thread, whose contexts count.
-        results = [compute(parts.pop(0))] if not self.num_traces or len(parts) == 1 else []
-        results += self._map(compute, parts)
+        graph = self._graph(per_row, shared)  # Traced in the caller's thread, whose contexts count.
+        compute = functools.partial(self._batch, graph=graph, first_row=first_row, per_row=per_row, shared=shared)
+        results = [compute(parts[0])] if len(parts) == 1 else self._map(compute, parts)
         return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *itertools.chain(*results))
 
-    def _batch(self, rows, first_row, per_row, shared):
+    def _graph(self, per_row, shared):
+        """The graph for arguments of these types, and any number of rows.
+
+        `tf.function` would find it, too, but takes longer for that in each call than for the call itself.
+        """
+        types = [None if array is None else (array.dtype, array.shape[1:]) for array in per_row]
+        key = (*types, *((value.dtype, tuple(value.shape)) for value in shared))
+        if key not in self._graphs:
+            arguments = self._arguments([(0, 1)] * self._replicas, 0, per_row)
+            traced = [*arguments[:2], *map(self._with_any_rows, arguments[2:])]
+            self._graphs[key] = self._compiled.get_concrete_function(traced, shared)
+        return self._graphs[key]
+
+    def _batch(self, rows, graph, first_row, per_row, shared):
         """The results of some of the rows, a pair (start, stop): a list of one nest for each replica."""
         ranges = list(_cut(*rows, self._replicas))
+        outputs = graph(self._arguments(ranges, first_row, per_row), shared)
+        values = [self._strategy.experimental_local_results(value) for value in tf.nest.flatten(outputs)]
+        return [
+            tf.nest.pack_sequence_as(outputs, [value[i].numpy()[: stop - start] for value in values])
+            for i, (start, stop) in enumerate(ranges)
+        ]
+
+    def _arguments(self, ranges, first_row, per_row):
+        """What the replicas get for their ranges of rows, pairs (start, stop)."""
         counts = [stop - start for start, stop in ranges]
 
         def rows_of(array, i):
             # oneDNN's fused operations refuse tensors without rows: a replica that is left with none computes one.
             part = np.asarray(array[slice(*ranges[i])])
-            return tf.constant(part if counts[i] else np.zeros([1, *part.shape[1:]], part.dtype))
+            return tf.constant(part if len(part) else np.zeros([1, *part.shape[1:]], part.dtype))
 
-        arguments = [
+        return [
             self._spread(lambda i: tf.constant(first_row + ranges[i][0], tf.int64)),
             self._spread(lambda i: tf.constant(max(counts[i], 1), tf.int32)),
             *(None if array is None else self._spread(functools.partial(rows_of, array)) for array in per_row),
-        ]
-        if not self.num_traces:
-            traced = [*arguments[:2], *map(self._with_any_rows, arguments[2:])]
-            self._compiled.get_concrete_function(traced, shared)
-        outputs = self._compiled(arguments, shared)
-        values = [self._strategy.experimental_local_results(value) for value in tf.nest.flatten(outputs)]
-        return [
-            tf.nest.pack_sequence_as(outputs, [value[i].numpy()[: counts[i]] for value in values])
-            for i in range(self._replicas)
         ]
 
     def _with_any_rows(self, argument):
