@@ -326,15 +326,15 @@ MUTATIONS = [
     Mutation(
         "log-det of batch normalisation: sign",
         "tf_pivae/bijectors/normalization.py",
-        "self._epsilon), -self._log_det(x, variance)",
-        "self._epsilon), self._log_det(x, variance)",
+        "of_each_pixel(scale, x), -self._log_det(x, variance)",
+        "of_each_pixel(scale, x), self._log_det(x, variance)",
         "tests/bijectors/test_bijectors.py",
     ),
     Mutation(
         "log-det of actnorm: sign",
         "tf_pivae/bijectors/normalization.py",
-        "tf.exp(self._log_scale), self._log_det(x)",
-        "tf.exp(self._log_scale), -self._log_det(x)",
+        "of_each_pixel(tf.exp(self._log_scale), x), self._log_det(x)",
+        "of_each_pixel(tf.exp(self._log_scale), x), -self._log_det(x)",
         "tests/bijectors/test_bijectors.py",
     ),
     Mutation(

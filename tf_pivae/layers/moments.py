@@ -51,8 +51,8 @@ def _values_of_a_channel(x):
 def of_each_pixel(channels: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     """A number a channel, [C], as a row of pixels [W, C] that combines with x [B, H, W, C] like [C].
 
-    TensorFlow takes a tensor of few channels with a row of pixels about ten times as fast as with [C], whose few
-    numbers it goes through once for every pixel.
+    TensorFlow takes a tensor of few channels faster with a row of pixels than with [C], whose few numbers it goes
+    through once for every pixel.
     """
     return tf.broadcast_to(channels, x.shape[-2:])
 
