@@ -18,7 +18,7 @@ import pytest
 import usage
 from _pytest.runner import runtestprotocol
 
-RENEW_BYTES = 1.0e9
+RENEW_BYTES = 0.85e9
 _running: list[tuple[int, Connection]] = []  # The process that runs tests now and the line to it, if there is one.
 
 
