@@ -94,10 +94,10 @@ class RunningMoments(keras.layers.Layer):
         self.update_rate = update_rate
 
     def build(self, input_shape: Sequence[int | None]) -> None:
+        # No aggregation: the moments are those of all replicas, and each replica updates its own copy.
         shape = [input_shape[-1]]
-        options = {"trainable": False, "aggregation": "mean"}
-        self.mean = self.add_weight(shape=shape, initializer="zeros", name="mean", **options)
-        self.variance = self.add_weight(shape=shape, initializer="ones", name="variance", **options)
+        self.mean = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="mean")
+        self.variance = self.add_weight(shape=shape, initializer="ones", trainable=False, name="variance")
 
     def call(self, x: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         if not training:

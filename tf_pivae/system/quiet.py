@@ -20,6 +20,7 @@ def import_tensorflow() -> None:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()
     with tempfile.TemporaryFile() as errors, _redirected(2, errors.fileno()):
+        import tensorflow_probability  # noqa: F401  # Before TensorFlow it does not load its parts at once.
         import tensorflow as tf
 
         tf.config.list_physical_devices()
