@@ -1,6 +1,7 @@
 """Importing TensorFlow without its start-up messages."""
 
 import contextlib
+import importlib
 import logging
 import os
 import sys
@@ -20,7 +21,7 @@ def import_tensorflow() -> None:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()
     with tempfile.TemporaryFile() as errors, _redirected(2, errors.fileno()):
-        import tensorflow_probability  # noqa: F401  # Before TensorFlow it does not load its parts at once.
+        importlib.import_module("tensorflow_probability")  # After TensorFlow, it would load `experimental` at once.
         import tensorflow as tf
 
         tf.config.list_physical_devices()
