@@ -5,6 +5,7 @@ TensorFlow Serving, tf.saved_model.load, the C API, OpenVINO. See docs/serving.m
 """
 
 import itertools
+from pathlib import Path
 
 from absl import flags
 
@@ -39,7 +40,7 @@ def main() -> None:
 
         version, step = export_run(_RUN_DIR.value, _EXPORT_DIR.value, options, _STEP.value, progress)
         bar.update()
-    print(f"{_RUN_DIR.value} at step {step}: {_EXPORT_DIR.value}/{version}")
+    print(f"{_RUN_DIR.value} at step {step}: {Path(_EXPORT_DIR.value, str(version))}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from tf_pivae.files import place_folder
 
 # In a version's folder.
 SAVED_MODEL = "saved_model.pb"
+VARIABLES = "variables/variables.index"
 MODEL_CARD = "assets.extra/model_card.json"
 WARMUP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
 _LARGEST = 2**63 - 1  # TensorFlow Serving's versions are int64; it ignores what is beyond.

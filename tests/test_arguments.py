@@ -8,6 +8,7 @@ import pytest
 
 import tf_pivae
 from tf_pivae import arguments
+from tf_pivae.errors import NotFinite, UserError, nan_is_an_error
 from tf_pivae.runs.pretrained import resolve
 
 
@@ -61,6 +62,8 @@ def test_likelihoods(model, images, values, message):
         ({"num_samples": -1}, "`num_samples` must be at least 0; got -1."),
         ({"num_samples": 1, "temperature": "1"}, "`temperature` must be finite and at least 0; got '1'."),
         ({"num_samples": 1, "sample_noise": math.nan}, "`sample_noise` must be finite and at least 0; got nan."),
+        ({"num_samples": 1, "temperature": 3.5e38}, "`temperature` must be finite and at least 0; got 3.5e+38."),
+        ({"num_samples": 1, "sample_noise": 10**309}, f"`sample_noise` must be finite and at least 0; got {10**309}."),
     ],
 )
 def test_samples(model, values, message):
@@ -74,6 +77,25 @@ def test_numpy_s_numbers_are_numbers(model):
     np.testing.assert_array_equal(one, model.sample(1, seed=7, temperature=0.5, first_row=2))
     for seed in arguments.SEEDS:
         assert model.sample(1, seed=seed).shape == one.shape
+
+
+@pytest.mark.parametrize("step", [np.int64(4), np.uint8(4)])
+def test_a_step_of_numpy_is_that_step(finished, step):
+    assert tf_pivae.loading.load_with_step(finished[0], step)[1] == 4
+
+
+@pytest.mark.parametrize("step", [4.0, np.float64(4.0), True, -1])
+def test_a_step_is_a_whole_number(finished, step):
+    with pytest.raises(ValueError, match="`step` must be"):
+        tf_pivae.load(finished[0], step=step)
+
+
+def test_samples_that_are_nan_are_warned_of(model):
+    too_large = dict(temperature=1e38, sample_noise=1e38)
+    with pytest.warns(NotFinite, match="3 of 3 images have pixels that are NaN: the weights have diverged, or"):
+        model.sample(3, **too_large)
+    with pytest.raises(UserError, match="have pixels that are NaN"), nan_is_an_error():
+        model.sample(3, **too_large)
 
 
 @pytest.mark.parametrize("wrong", [None, 3, b"x", ["runs"]])

@@ -30,6 +30,7 @@ def os_error(number, *filename):
             tf.errors.ResourceExhaustedError(None, None, "{{node Save}} /a/b; No space left on device\n\tmore"),
             "cannot use /a/b: No space left on device; make room, then run the same command again.",
         ),
+        (os_error(errno.ENAMETOOLONG, "a/b"), "cannot use a/b: File name too long; choose a shorter name."),
         (os_error(errno.ENOENT, "a/b"), None),  # A mistake of the program's, for all that is known here.
         (os_error(errno.EACCES), None),  # Of a port, not of a file.
         (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"), None),
@@ -54,6 +55,14 @@ def test_what_is_no_place_for_a_file_is_refused(path, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"^cannot write '.*': choose a file in a folder"):
         check_output(path)
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("elsewhere")
+    for path in ("/dev/null", tmp_path / "pipe", tmp_path / "link"):
+        with pytest.raises(UserError, match="it is a link, a device or a pipe; choose a file"):
+            check_output(path)
 
 
 def test_a_new_file_and_an_old_one_can_be_written(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import re
 import shutil
 import signal
@@ -338,6 +339,12 @@ def test_gan_train_and_test_want_classes(finished):
     settings = image_metrics.Settings(metrics=("gan_train",), progress=False)
     (reason,) = measuring.evaluate_run(finished[0], settings).refused
     assert "class-conditional" in reason
+
+
+@pytest.mark.parametrize(("value", "spread"), [(math.inf, 0.1), (math.nan, None), (1.0, math.nan)])
+def test_numbers_that_are_not_finite_are_not_written(value, spread):
+    with pytest.raises(UserError, match=r"bits/dim, K=1 is .* at step 3: the model has diverged\. Evaluate an earlier"):
+        results.as_json(results.Evaluation(3, [results.Row("bits/dim, K=1", value, spread, "")], []))
 
 
 def test_rows_of_other_metrics_of_the_same_step_stay():

@@ -26,6 +26,11 @@ def test_one_to_four_channels(channels):
     assert figures.to_display(images).shape == (1, 4, 4, 3)
 
 
+def test_there_are_no_more_columns_than_images():
+    images = np.zeros([3, 4, 4, 1], np.uint8)
+    assert figures.image_grid(images, columns=10**9).size == figures.image_grid(images, columns=3).size
+
+
 def test_few_levels_span_black_to_white():
     display = figures.to_display(np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1), num_bins=4)
     assert display[:, 0, 0, 0].tolist() == [0, 85, 170, 255]

@@ -191,6 +191,13 @@ def test_losses_that_are_not_finite_end_the_run_and_are_not_saved(tmp_path):
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
+def test_a_bound_that_is_not_finite_ends_in_an_error(tmp_path, plain):
+    """Fewer steps than end a run are skipped, and the weights stay finite: the bound alone tells."""
+    result = train(tmp_path / "run", "Trainer.learning_rate=1e30", gin_file=plain)
+    assert "the held-out bits/dim are" in error_line(result)
+    assert list((tmp_path / "run").glob("checkpoints/*")), "what was trained is there to be looked at"
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(finished, tmp_path):
     reference, _ = finished
     run_dir = tmp_path / "damaged"

@@ -7,6 +7,7 @@ from numbers import Integral, Real
 
 SEEDS = -(1 << 63), (1 << 63) - 1  # Integers of 64 bits.
 ROWS = 0, (1 << 63) - 1
+LARGEST_FLOAT = (2 - 2**-23) * 2.0**127  # float32's; what is larger becomes infinity.
 
 
 def whole_numbers(low: int, high: int | None = None, **values: object) -> None:
@@ -54,10 +55,17 @@ def rows(first_row: object, batch_size: object) -> None:
 
 
 def scales(**values: object) -> None:
-    """Raises ValueError unless each of `values` is a finite number from 0."""
+    """Raises ValueError unless each of `values` is a number from 0 that is finite in float32."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= _as_float(value) <= LARGEST_FLOAT:
             raise ValueError(f"`{name}` must be finite and at least 0; got {value!r}.")
+
+
+def _as_float(value: Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # Of a whole number.
+        return math.inf
 
 
 def paths(**values: object) -> None:

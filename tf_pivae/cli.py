@@ -10,7 +10,6 @@ import gc
 import importlib
 import inspect
 import logging
-import math
 import os
 import re
 import sys
@@ -20,7 +19,7 @@ from typing import Any, NoReturn
 from absl import app, flags
 from absl import logging as absl_logging
 
-from tf_pivae.arguments import SEEDS
+from tf_pivae.arguments import LARGEST_FLOAT, SEEDS
 from tf_pivae.errors import (
     UNREAD,
     UserError,
@@ -192,8 +191,10 @@ def _parse_flags(argv: list[str]) -> list[str]:
         arguments = flags.FLAGS(argv)
         for name in flags.FLAGS:
             value = flags.FLAGS[name].value
-            if isinstance(value, float) and not math.isfinite(value):  # NaN passes a lower bound.
+            if isinstance(value, float) and not abs(value) <= LARGEST_FLOAT:  # NaN passes a lower bound.
                 raise flags.Error(f"flag --{name}={value}: expected a finite number")
+            if value == "" and flags.FLAGS[name].default != "":  # As by a shell's variable that is not set.
+                raise flags.Error(f"flag --{name}=: expected a value")
         return arguments
     except flags.Error as error:
         _fail(f"{_flag_message(error)} See --help.")

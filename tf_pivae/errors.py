@@ -1,9 +1,13 @@
 """The exceptions that commands turn into one line, what they say of a disk, and how a closed output is recognised."""
 
+import contextlib
 import errno
 import os
 import re
 import signal
+import stat
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 UNREAD = 128 + signal.SIGPIPE  # Exit status, as of programs that the signal ends; Python ignores it.
@@ -22,6 +26,18 @@ class WorkerLost(UserError):
     """Another worker of a training on several machines is gone: nothing is wrong with the command, start it again."""
 
     exit_status = 75  # EX_TEMPFAIL of sysexits.h: a scheduler may tell it from a mistake and restart.
+
+
+class NotFinite(UserError, RuntimeWarning):
+    """Images that came out as NaN: what a model's methods warn of, and what commands end with."""
+
+
+@contextlib.contextmanager
+def nan_is_an_error() -> Iterator[None]:
+    """Within it, images that come out as NaN are raised as `NotFinite`, not warned of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NotFinite)
+        yield
 
 
 def has_no_reader(error: OSError) -> bool:
@@ -61,6 +77,7 @@ _HINTS = {
     errno.EROFS: _WRITABLE,
     errno.EACCES: _WRITABLE,
     errno.EPERM: _WRITABLE,
+    errno.ENAMETOOLONG: "choose a shorter name",
     errno.EIO: "the disk does not answer as it should",
 }
 _HINTS_ON_WRITING = dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR), "choose a file in a folder that exists")
@@ -100,6 +117,8 @@ def check_output(path: str | Path) -> None:
     folder = Path(path).absolute().parent
     if not Path(path).name or Path(path).is_dir() or not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
         raise UserError(f"cannot write {str(path)!r}: choose a file in a folder that exists and can be written.")
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):  # It would be replaced, not written to.
+        raise UserError(f"cannot write {str(path)!r}: it is a link, a device or a pipe; choose a file.")
 
 
 def disk_message(error: BaseException) -> str | None:

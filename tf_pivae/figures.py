@@ -41,7 +41,7 @@ def image_grid(
 
     Args:
       images: uint8 [N, H, W, C].
-      columns: int; None makes the grid about square.
+      columns: int; None makes the grid about square. There are at most as many as images.
       cell: int, side of a tile in pixels, up to which images are enlarged by whole factors; None is 64.
       gap: int, pixels between tiles.
       num_bins: number of levels.
@@ -51,7 +51,7 @@ def image_grid(
     """
     pixels = to_display(images, num_bins)
     count, height, width, _ = pixels.shape
-    columns = columns or max(1, math.ceil(math.sqrt(count)))
+    columns = min(columns or math.ceil(math.sqrt(count)), max(1, count))
     rows = -(-count // columns)
     factor = max(1, (cell or 64) // max(height, width))
     pixels = pixels.repeat(factor, axis=1).repeat(factor, axis=2)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
 from tf_pivae.export.client.metadata import signatures_of
-from tf_pivae.export.client.model_client import ModelClient
+from tf_pivae.export.client.model_client import ModelClient, bearer
 from tf_pivae.export.client.retries import ServingError, with_retries
 from tf_pivae.export.requests import DEFAULT_MODEL, Signature, TensorSpec
 
@@ -34,7 +34,7 @@ class GrpcClient(ModelClient):
 
     Raises:
       ServingError: no server, or not this model.
-      ValueError: a token without encryption.
+      ValueError: a token without encryption, or one that a header cannot hold.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class GrpcClient(ModelClient):
         if token is not None:
             if credentials is None:
                 raise ValueError("a `token` must not be sent unencrypted: give `credentials`.")
-            bearer = grpc.access_token_call_credentials(token)
-            credentials = grpc.composite_channel_credentials(credentials, bearer)
+            call_credentials = grpc.access_token_call_credentials(bearer(token))
+            credentials = grpc.composite_channel_credentials(credentials, call_credentials)
         self._credentials = credentials
         self._open()
         super().__init__(batch_size)

@@ -140,3 +140,12 @@ def _converted(name: str, array: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
 def _described(spec: TensorSpec) -> str:
     return "a list of bytes" if spec.dtype == "string" else str(spec)
+
+
+def bearer(token: str) -> str:
+    """`token` itself. Raises ValueError unless a header can hold it; the message does not repeat it."""
+    if not (token.isascii() and token.isprintable()) or " " in token or not token:
+        raise ValueError(
+            "`token` must be visible ASCII characters alone: leave out spaces and the end of the line it was read from."
+        )
+    return token

@@ -5,12 +5,13 @@ import http.client
 import json
 import ssl
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import Any
 
 import numpy as np
 
-from tf_pivae.export.client.model_client import ModelClient
+from tf_pivae.export.client.model_client import ModelClient, bearer
 from tf_pivae.export.client.retries import ServingError, with_retries
 from tf_pivae.export.requests import DEFAULT_MODEL, Signature, TensorSpec
 
@@ -50,7 +51,7 @@ class RestClient(ModelClient):
 
     Raises:
       ServingError: no server, or not this model.
-      ValueError: a token without encryption.
+      ValueError: an address of another kind, a token without encryption, or one that a header cannot hold.
     """
 
     def __init__(
@@ -63,16 +64,18 @@ class RestClient(ModelClient):
         context: ssl.SSLContext | None = None,
         token: str | None = None,
     ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"`url` must start with http:// or https://; got {url!r}.")
         if token is not None and not url.startswith("https://"):
             raise ValueError("a `token` must not be sent unencrypted: give an https:// address.")
         self.url = url.rstrip("/")
         self.timeout = timeout
         self.max_attempts = max_attempts
-        self._model_url = f"{self.url}/v1/models/{model_name}"
+        self._model_url = f"{self.url}/v1/models/{urllib.parse.quote(model_name, safe='')}"
         self._context = context
         self._headers = {"Content-Type": "application/json"}
         if token is not None:
-            self._headers["Authorization"] = f"Bearer {token}"
+            self._headers["Authorization"] = f"Bearer {bearer(token)}"
         super().__init__(batch_size)
 
     def close(self) -> None:
@@ -101,7 +104,7 @@ class RestClient(ModelClient):
             request = urllib.request.Request(url, body, self._headers)
             try:
                 with urllib.request.urlopen(request, timeout=seconds, context=self._context) as response:
-                    return json.load(response)
+                    answer = response.read()
             except urllib.error.HTTPError as error:
                 code = _CODES.get(error.code, f"HTTP {error.code}")
                 with error:
@@ -110,6 +113,8 @@ class RestClient(ModelClient):
                 reason = getattr(error, "reason", error)
                 code = "DEADLINE_EXCEEDED" if isinstance(reason, TimeoutError) else "UNAVAILABLE"
                 raise ServingError(code, self.url, str(reason)) from error
+            try:
+                return json.loads(answer)
             except ValueError as error:
                 raise ServingError("INTERNAL", self.url, f"the answer is not JSON ({error}).") from error
 

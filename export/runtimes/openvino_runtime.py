@@ -27,7 +27,7 @@ from tf_pivae.export.requests import (
     TensorSpec,
     invalid,
 )
-from tf_pivae.export.versions import SAVED_MODEL
+from tf_pivae.export.versions import SAVED_MODEL, VARIABLES
 
 _ROWS = 8
 _DTYPES = {1: "float32", 3: "int32", 4: "uint8", 7: "string", 9: "int64"}  # tensorflow/core/framework/types.proto
@@ -69,7 +69,7 @@ class OpenVINORuntime:
     """
 
     def __init__(self, folder: Path, precision: str = "f32") -> None:
-        self._folder = folder
+        self._folder = folder.absolute()  # Signatures are read later, perhaps from another current folder.
         self._precision = precision
         self._saved = _read(folder)
         entries = self._saved.graphs[0].signatures
@@ -83,7 +83,8 @@ class OpenVINORuntime:
         """Runs a signature.
 
         Raises:
-          RequestError: INVALID_ARGUMENT, no rows; UNIMPLEMENTED, OpenVINO cannot run it; INTERNAL, it failed.
+          RequestError: INVALID_ARGUMENT, no rows; UNIMPLEMENTED, OpenVINO cannot run it; INTERNAL, it failed, or
+            the version was removed before this signature was first run.
         """
         requests = self._requests.__dict__
         if name not in requests:
@@ -129,6 +130,10 @@ class OpenVINORuntime:
                     model = self._read_model(name)
                     self._compiled[name] = {rows: self._for_rows(model, rows) for rows in (1, _ROWS)}
                 except RuntimeError as error:
+                    if not all((self._folder / file).exists() for file in (SAVED_MODEL, VARIABLES)):
+                        raise RequestError(
+                            "INTERNAL", f"{self._folder} was removed: put it back, or load another version."
+                        ) from error
                     operations = re.search("operations:(.*)", str(error))
                     reason = operations[1].strip() if operations else last_line(error)
                     self._compiled[name] = RequestError(
@@ -154,7 +159,7 @@ class OpenVINORuntime:
         values[DEFAULT_SIGNATURE].value.CopyFrom(values[name].value)
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / SAVED_MODEL).write_bytes(changed.SerializeToString())
-            (Path(folder) / "variables").symlink_to((self._folder / "variables").absolute())
+            (Path(folder) / "variables").symlink_to(self._folder / "variables")
             return self._core.read_model(folder)
 
 

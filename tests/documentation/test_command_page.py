@@ -87,6 +87,8 @@ def test_a_misspelt_flag_is_a_mistake():
         (["report"], "give --run_dir: Folder of a run, or a pretrained model; repeat for others."),
         (["sample", "--run_dir=x", "--columns=0"], "flag --columns=0: 0 is not a positive integer."),
         (["sample", "--run_dir=x", "--temperature=nan"], "flag --temperature=nan: expected a finite number."),
+        (["sample", "--run_dir=x", "--temperature=3.5e38"], "flag --temperature=3.5e+38: expected a finite number."),
+        (["export", "--run_dir=x", "--export_dir="], "flag --export_dir=: expected a value."),
     ],
 )
 def test_what_is_wrong_with_a_flag(arguments, line):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 
 import grpc
 import numpy as np
@@ -185,6 +186,18 @@ def test_a_token_does_not_travel_in_the_clear():
             client(address, token="secret")
 
 
+@pytest.mark.parametrize("token", ["secret\n", "a secret", "secr\u00e9t", "secret\u2013", ""])
+def test_a_token_that_no_header_holds_is_not_repeated(token):
+    clients = (
+        lambda: GrpcClient("127.0.0.1:9", credentials=grpc.ssl_channel_credentials(), token=token),
+        lambda: RestClient("https://127.0.0.1:9", token=token),
+    )
+    for client in clients:
+        with pytest.raises(ValueError, match="visible ASCII") as error:
+            client()
+        assert "secr" not in str(error.value)
+
+
 # REST.
 
 
@@ -193,6 +206,7 @@ class Statuses(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         status, text = self.server.answer
+        self.server.path = self.path
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
@@ -244,6 +258,20 @@ def test_an_answer_that_is_no_json(statuses):
     statuses.answer = 200, "<html>"
     with pytest.raises(ServingError, match="not JSON"):
         RestClient(f"http://127.0.0.1:{statuses.server_port}")
+
+
+@pytest.mark.parametrize("name", ["mod\u00e8le", "a b", "a/b", "a\nb"])
+def test_any_name_of_a_model_reaches_the_server(statuses, name):
+    statuses.answer = 404, '{"error": "as told"}'
+    with pytest.raises(ServingError, match=r"NOT_FOUND: as told .*is `model_name` right"):
+        RestClient(f"http://127.0.0.1:{statuses.server_port}", name)
+    assert urllib.parse.unquote(statuses.path) == f"/v1/models/{name}/metadata"
+
+
+@pytest.mark.parametrize("url", ["localhost:8501", "", "ftp://localhost:8501"])
+def test_an_address_of_another_kind(url):
+    with pytest.raises(ValueError, match=f"`url` must start with http:// or https://; got '{url}'"):
+        RestClient(url)
 
 
 def test_rest_needs_neither_tensorflow_nor_the_extra():

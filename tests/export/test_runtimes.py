@@ -1,6 +1,7 @@
 """Exported models in a process: TensorFlow and OpenVINO give the model's own numbers, and say what they cannot do."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,21 @@ def test_what_openvino_cannot_run_is_said(grey):
     with pytest.raises(ServingError, match="UNIMPLEMENTED"):
         model.log_prob_of_files([talking.PNG])
     assert load(grey.folder).sample([1]).shape == (1, 8, 8, 1)
+
+
+def test_openvino_reads_a_version_from_wherever_its_reader_has_gone(grey, tmp_path, monkeypatch):
+    """Signatures are compiled when they are first run; until then their files must be there."""
+    folder = tmp_path / "versions" / "1"
+    shutil.copytree(grey.folder, folder)
+    monkeypatch.chdir(tmp_path)
+    model = load("versions", "openvino")
+    monkeypatch.chdir("/")
+    np.testing.assert_allclose(model.log_prob(grey.images[:1]).log_prob, _own(grey, 1), rtol=1e-5)
+    folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(ServingError, match=f"INTERNAL: {folder} was removed: put it back"):
+        model.encode(grey.images[:1])
+    (tmp_path / "elsewhere").rename(folder)
+    assert model.encode(grey.images[:1])
 
 
 def test_openvino_starts_without_tensorflow(grey):

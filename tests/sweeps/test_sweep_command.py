@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -22,6 +23,12 @@ from tf_pivae.sweep.space import parse_axis
 def rows(sweep_dir):
     with open(sweep_dir / "results.csv", newline="") as file:
         return {row["trial"]: row for row in csv.DictReader(file)}
+
+
+def test_a_mistake_is_all_that_is_said(tmp_path, run_command, plain):
+    result = run_command("sweep", f"--gin_file={plain}", f"--sweep_dir={tmp_path / 'sweep'}", "--sweep=nosuch=1")
+    assert result.returncode == 2
+    assert re.fullmatch(r"error: [^\n]+\n", result.stderr)
 
 
 @pytest.fixture(scope="module")

@@ -91,6 +91,10 @@ def test_only_runs_are_deleted_and_all_or_none(tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="a process is training"):
             listing.delete([gone, keep])
+    shutil.copytree(keep, gone / "deep/inner")
+    with pytest.raises(UserError, match=f"{gone} has another run in it, {gone}/deep/inner: delete or move that first"):
+        listing.delete([gone])
+    shutil.rmtree(gone / "deep")
     assert gone.exists()
     assert [run.path for run in listing.delete([gone])] == [gone]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["keep", "link", "other"]

@@ -185,6 +185,18 @@ def test_a_mistake_is_one_line(tmp_path, small_run, run_command):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("values", [{"num_samples": -1}, {"num_samples": 0}, {"seed": 1.5}, {"columns": 0}])
+def test_numbers_out_of_range_are_refused_before_anything_is_written(tmp_path, small_run, values):
+    for output in ("x.png", "x.npz"):
+        with pytest.raises(ValueError, match=f"`{next(iter(values))}` must be"):
+            sample(small_run, tmp_path / output, **values)
+    with pytest.raises(UserError, match="4,097 images are too many for one picture"):
+        sample(small_run, tmp_path / "x.png", num_samples=4097)
+    with pytest.raises(UserError, match="64 of 64 images have pixels that are NaN"):
+        sample(small_run, tmp_path / "x.png", temperature=1e38, sample_noise=1e38)
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_at_once_do_not_mix(tmp_path):
     with (
         image_outputs.open_sink(f"{tmp_path}/out/", {}, 1, (4, 4, 1), 256),

@@ -170,6 +170,25 @@ def test_against_others(folder, tmp_path, test_images, scored, options):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["noise.npz", "scores.auroc.csv", "scores.csv", "scores.png"]
 
 
+def test_a_set_without_images_leaves_the_reasons_and_can_be_mended(folder, tmp_path, test_images, options):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.png").write_bytes(b"")
+    output = tmp_path / "scores.csv"
+    with pytest.raises(UserError, match=f"one of the two sets has no usable image: see the reasons in {output}"):
+        score(RUN, folder, output, other, **options)
+    assert rows(output)[-1]["problem"]
+    Image.fromarray(test_images[0, ..., 0]).save(other / "a.png")
+    assert score(RUN, folder, output, other, **options).scored == COUNT + 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "scores.auroc.csv", "scores.csv", "scores.png"]
+
+
+@pytest.mark.parametrize("name", ["num_held_out", "batch_size", "importance_samples"])
+def test_counts_are_whole_numbers(folder, tmp_path, name):
+    with pytest.raises(ValueError, match=f"`{name}` must be at least 1; got 0"):
+        score(RUN, folder, tmp_path / "scores.csv", **{name: 0})
+
+
 def test_samples_are_scored_as_they_were_drawn(tmp_path, packaged, options):
     sample(RUN, f"{tmp_path}/samples/", num_samples=3, seed=2)
     score(RUN, tmp_path / "samples", tmp_path / "scores.csv", **options)
@@ -186,7 +205,8 @@ def test_samples_are_scored_as_they_were_drawn(tmp_path, packaged, options):
         ({"output": "absent/scores.csv"}, "choose a file in a folder that exists"),
         ({"output": "scores.txt"}, "call it scores.csv"),
         ({"label": 3}, "--label=3: this model is not class-conditional"),
-        ({"held_out": "notes"}, "notes has no usable image to compare with"),
+        ({"held_out": "notes"}, "notes has no image of finite log_prob to compare with"),
+        ({"against": "notes", "output": "notes/a.csv"}, r"a\.png would lie among the images; choose another folder"),
     ],
 )
 def test_mistakes_leave_nothing_behind(tmp_path, monkeypatch, folder, arguments, message):
@@ -216,8 +236,8 @@ def test_a_folder_that_has_changed_meanwhile_is_refused(folder, tmp_path, monkey
     monkeypatch.setattr(scoring, "_rows", cut_off)
     with pytest.raises(InterruptedError):
         score(RUN, own, tmp_path / "scores.csv", batch_size=2, **options)
-    (own / "0.png").unlink()
-    with pytest.raises(UserError, match=r"has changed since the scoring began: remove .*\.scores\.csv\.partial"):
+    Image.fromarray(test_images[9, ..., 0]).save(own / "0.png")
+    with pytest.raises(UserError, match=r"was started with contents of the images = .*choose another --output"):
         score(RUN, own, tmp_path / "scores.csv", batch_size=2, **options)
 
 

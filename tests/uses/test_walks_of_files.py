@@ -1,5 +1,7 @@
 """Reconstructions of one's own files, and walks between them: those of the model's methods."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -61,6 +63,16 @@ def test_images_have_the_noise_of_their_place(tmp_path, folder, small_run, funct
     monkeypatch.setattr(walks, "_BATCH", 2)
     function(small_run, folder, tmp_path / "parts.npz")
     close(np.load(tmp_path / "parts.npz")["images"], np.load(tmp_path / "whole.npz")["images"])
+
+
+@pytest.mark.parametrize("function", [reconstruct, interpolate])
+def test_other_images_of_the_same_names_are_other_images(tmp_path, folder, images, small_run, function):
+    function(small_run, folder, f"{tmp_path}/out/", seed=np.int64(4))
+    function(small_run, folder, f"{tmp_path}/out/", seed=4)  # There already.
+    Image.fromarray(images[3, ..., 0]).save(folder / "a 1.png")
+    os.utime(folder / "a 1.png", ns=(0, 0))  # However coarse the disk's clock.
+    with pytest.raises(UserError, match=r"was started with contents of the images = .*choose another --output"):
+        function(small_run, folder, f"{tmp_path}/out/", seed=4)
 
 
 def test_mistakes(tmp_path, folder, small_run):

@@ -98,6 +98,8 @@ def image_folder(
         )
     if test_path is None and not 0 < test_fraction < 1:
         raise UserError(f"image_folder.test_fraction must lie between 0 and 1, got {test_fraction!r}.")
+    if "" in (path, test_path):
+        raise UserError("image_folder.path and test_path must not be empty: give a folder of images.")
     folders = [os.path.abspath(os.path.expanduser(p)) for p in (path, test_path) if p is not None]
     name = name or printable(os.path.basename(folders[0])) or "images"
     if channels is not None and not class_folders and shape is not None:

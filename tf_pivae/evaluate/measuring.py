@@ -13,7 +13,7 @@ import numpy as np
 
 from tf_pivae import figures, loading, metrics
 from tf_pivae.data.arrays import ImageDataset, ImageSplit
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, nan_is_an_error
 from tf_pivae.evaluate.image_metrics import (
     CLASSIFIER_METRICS,
     IMAGE_METRICS,
@@ -103,7 +103,8 @@ def _bits_per_dim_rows(subject: _Subject, requested: list[str], rows: list[Row],
     approximate = subject.facts["inference_only"]
     rows.append(Row("bits/dim, K=1", *result.one_sample, detail, approximate))
     name = f"bits/dim, K={result.num_importance_samples}"
-    rows.append(Row(name, *result.importance_weighted, detail, approximate))
+    if result.num_importance_samples > 1:
+        rows.append(Row(name, *result.importance_weighted, detail, approximate))
     rows += [Row(f"  {name}", *value, "bits/dim, part of K=1") for name, value in result.terms.items()]
     if not subject.model.dequantization.partition:
         rows += _mass_rows(subject.model, subject.settings.seed)
@@ -116,7 +117,7 @@ def _refined_rows(subject: _Subject, requested: list[str], rows: list[Row], refu
     num_steps = subject.settings.refinement_steps
     result, detail = _bits_per_dim(subject, num_steps)
     detail += f"; the dequantisation refined for each image, steps: {num_steps}"
-    for k, value in ((1, result.one_sample), (result.num_importance_samples, result.importance_weighted)):
+    for k, value in {1: result.one_sample, result.num_importance_samples: result.importance_weighted}.items():
         rows.append(Row(f"refined bits/dim, K={k}", *value, detail, subject.facts["inference_only"]))
 
 
@@ -260,7 +261,8 @@ def sampler(model: PiVAE, count: int, seed: int, labels: np.ndarray | None) -> C
         for first in range(start, count, _BATCH):
             size = min(_BATCH, count - first)
             batch_labels = None if labels is None else labels[first : first + size]
-            images = model.sample(size, seed, labels=batch_labels, batch_size=_BATCH, first_row=first)
+            with nan_is_an_error():
+                images = model.sample(size, seed, labels=batch_labels, batch_size=_BATCH, first_row=first)
             yield figures.full_scale(images, model.num_bins)
 
     return batches

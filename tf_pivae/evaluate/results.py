@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from tf_pivae.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +63,12 @@ def _family(metric: str) -> str:
 
 
 def as_json(evaluation: Evaluation) -> str:
-    """An `Evaluation` as one JSON object."""
+    """An `Evaluation` as one JSON object. Raises UserError where a number is NaN or infinite."""
+    for row in evaluation.rows:
+        if not all(math.isfinite(number) for number in (row.value, row.spread) if number is not None):
+            raise UserError(
+                f"{row.metric.strip()} is {row.number} at step {evaluation.step}: the model has diverged. Evaluate an "
+                "earlier checkpoint by --step, or train again with a smaller learning rate."
+            )
     rows = [dataclasses.asdict(row) for row in evaluation.rows]
     return json.dumps({"step": evaluation.step, "rows": rows, "refused": evaluation.refused}, allow_nan=False)

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pivae import arguments
-from tf_pivae.models.latent_methods import LatentMethods
+from tf_pivae.models.latent_methods import LatentMethods, without_nan
 from tf_pivae.noise import RowNoise, SeededRowNoise, seed_tensor
 from tf_pivae.system.rows import RowFunction
 
@@ -212,7 +212,7 @@ class ImageMethods(LatentMethods):
         arguments.rows(first_row, batch_size)
         labels = self._checked_labels(labels, num_samples)
         shared = seed_tensor(seed), tf.constant(temperature, tf.float32), tf.constant(sample_noise, tf.float32)
-        return self._sample_rows(num_samples, first_row, batch_size, (labels,), shared)
+        return without_nan(*self._sample_rows(num_samples, first_row, batch_size, (labels,), shared))
 
     def mass_outside(
         self, num_samples: int = 2000, seed: int = 0, labels: np.ndarray | None = None, batch_size: int = 64
@@ -261,7 +261,7 @@ class ImageMethods(LatentMethods):
 
     def _sample_batch(self, first_row, count, labels, seed, temperature, sample_noise):
         noise = RowNoise(seed, count, first_row)
-        return self.to_uint8(self.sample_continuous(noise, temperature, sample_noise, labels))
+        return self.to_images(self.sample_continuous(noise, temperature, sample_noise, labels))
 
     def _outside_batch(self, first_row, count, labels, seed):
         v = self.sample_continuous(RowNoise(seed, count, first_row), labels=labels)

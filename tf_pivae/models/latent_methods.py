@@ -1,16 +1,29 @@
 """A model's public methods for latents: encode, decode, reconstruct and interpolate."""
 
 import functools
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tf_pivae import arguments
+from tf_pivae.errors import NotFinite
 from tf_pivae.noise import RowNoise, seed_tensor
 from tf_pivae.system.rows import RowFunction
 
 RECONSTRUCTION = "reconstruction"  # The stream of noise for reconstructions, different from that for samples.
+
+
+def without_nan(images: np.ndarray, is_nan: np.ndarray) -> np.ndarray:
+    """The images themselves; warns of those of which `is_nan`, bool [B], says that black pixels stand for NaN."""
+    if is_nan.any():
+        message = (
+            f"{is_nan.sum()} of {len(images)} images have pixels that are NaN: the weights have diverged, or "
+            "`temperature` or `sample_noise` is too large."
+        )
+        warnings.warn(NotFinite(message), stacklevel=3)
+    return images
 
 
 class LatentMethods:
@@ -28,7 +41,7 @@ class LatentMethods:
         vae: Any
         infer: Any
         to_image_space: Any
-        to_uint8: Any
+        to_images: Any
         _checked: Any
         _checked_labels: Any
 
@@ -60,7 +73,8 @@ class LatentMethods:
         """
         images, labels = self._checked(images, labels)
         arguments.rows(first_row, batch_size)
-        return self._reconstruct_rows(len(images), first_row, batch_size, (images, labels), (seed_tensor(seed),))
+        rows = len(images), first_row, batch_size, (images, labels), (seed_tensor(seed),)
+        return without_nan(*self._reconstruct_rows(*rows))
 
     def encode(
         self,
@@ -115,7 +129,7 @@ class LatentMethods:
                 raise ValueError(f"`{name}` must be finite; got NaN or infinity.")
         arguments.rows(0, batch_size)
         count = len(arrays[0])
-        return self._decode_rows(count, 0, batch_size, (self._checked_labels(labels, count), *arrays))
+        return without_nan(*self._decode_rows(count, 0, batch_size, (self._checked_labels(labels, count), *arrays)))
 
     @functools.cached_property
     def latent_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -171,8 +185,8 @@ class LatentMethods:
         return [group.z for group in self.infer(images, noise, labels)[0]]
 
     def _decode_batch(self, first_row, count, labels, *latents):
-        return self.to_uint8(self.to_image_space(self.vae.decode(latents, labels)))
+        return self.to_images(self.to_image_space(self.vae.decode(latents, labels)))
 
     def _reconstruct_batch(self, first_row, count, images, labels, seed):
         noise = RowNoise(seed, count, first_row).fold_in(RECONSTRUCTION)
-        return self.to_uint8(self.to_image_space(self.infer(images, noise, labels)[1]))
+        return self.to_images(self.to_image_space(self.infer(images, noise, labels)[1]))

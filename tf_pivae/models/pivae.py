@@ -252,6 +252,10 @@ class PiVAE(ImageMethods, keras.Model):
         """The discrete image of v: clip(floor(num_bins v)), uint8."""
         return tf.cast(tf.clip_by_value(tf.floor(v * self.num_bins), 0.0, self.num_bins - 1.0), tf.uint8)
 
+    def to_images(self, v: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """`to_uint8`, and bool [B]: whether v has NaN, which becomes black."""
+        return self.to_uint8(v), tf.reduce_any(tf.math.is_nan(v), [1, 2, 3])
+
     # Variables.
 
     def _create_variables(self):

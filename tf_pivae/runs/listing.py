@@ -123,7 +123,7 @@ def delete(paths: Sequence[str | Path]) -> list[Entry]:
     """Deletes runs, all of which are looked at before the first goes; returns what they were.
 
     Raises:
-      UserError: one is not a run, is a link, or is being trained; or a file cannot be removed.
+      UserError: one is not a run, is a link, is being trained, or has another run in it; or a file cannot be removed.
     """
     entries = []
     for path in map(Path, paths):
@@ -132,6 +132,9 @@ def delete(paths: Sequence[str | Path]) -> list[Entry]:
         entries.append(entry(path))
         if entries[-1].state == "running":
             raise UserError(f"a process is training in {path}: nothing was deleted.")
+        for folder, _, files in os.walk(path):
+            if Path(folder) != path and ("config.gin" in files or is_locked(Path(folder))):
+                raise UserError(f"{path} has another run in it, {folder}: delete or move that first.")
     for run in entries:
         try:
             shutil.rmtree(run.path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tf_pivae import arguments
 from tf_pivae.errors import UserError
 from tf_pivae.runs.checkpoints import BEST, of_run
 from tf_pivae.runs.pretrained import resolve
@@ -27,6 +28,7 @@ def restore_model(run_dir: str | Path, model: PiVAE, step: int | str | None = No
 
     Raises:
       UserError: no whole checkpoint, or one of another architecture.
+      ValueError: a step that is no whole number.
     """
     facts = load_facts(run_dir)
     for name, theirs, ours in (
@@ -41,6 +43,9 @@ def restore_model(run_dir: str | Path, model: PiVAE, step: int | str | None = No
             )
     if isinstance(step, str) and step != BEST:
         raise UserError(f"no checkpoint {step!r}: give a step, or {BEST!r}.")
+    if step is not None and step != BEST:
+        arguments.whole_numbers(0, step=step)
+        step = int(step)
     checkpoints = of_run(resolve(run_dir), step)
     group = "moving_average" if moving_average and facts["moving_average"] else "pivae"
     restored = checkpoints.restore({group: model.variables}, step if isinstance(step, int) else None)

@@ -46,6 +46,7 @@ _RAY_ADDRESS = flags.DEFINE_string("ray_address", None, "A running Ray cluster (
 
 
 def main() -> None:
+    cli.import_tensorflow_quietly()
     from tf_pivae.sweep import command
 
     status = command.sweep(

@@ -123,6 +123,11 @@ def _train(
                 test = data.test.take(recipe.eval_examples)
                 estimate = record.evaluate(step, model, test, recipe.eval_importance_samples)
             record.draw_final_pictures(model, data.test, recipe.shown_temperature)
+            if estimate[0] is not None and not np.isfinite(estimate[0]):
+                raise UserError(
+                    f"the held-out bits/dim are {estimate[0]}: the model has diverged. Train again with a smaller "
+                    "learning rate; the run keeps its last checkpoint."
+                )
             return Outcome(step, None, *estimate)
     name = signal.Signals(stopping.signal).name
     record.say(f"stopped by {name} after the last step: the same command again evaluates it and draws pictures.")

@@ -26,7 +26,7 @@ def claimed(folder: Path, settings: dict[str, Any], output: str | Path) -> Itera
 
     Args:
       folder: its parent exists.
-      settings: everything that decides the output, as plain JSON values.
+      settings: everything that decides the output, as plain JSON values and NumPy's numbers.
       output: what the user called it.
 
     Raises:
@@ -49,7 +49,7 @@ def claimed(folder: Path, settings: dict[str, Any], output: str | Path) -> Itera
             raise UserError(f"{output} holds other files: choose a new or an empty folder.")
         else:
             fresh = True
-            write_atomically(path, json.dumps(settings, indent=1) + "\n")
+            write_atomically(path, json.dumps(settings, indent=1, default=lambda number: number.item()) + "\n")
         yield folder
         fresh = False
     except BlockingIOError:

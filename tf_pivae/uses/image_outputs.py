@@ -23,6 +23,7 @@ from tf_pivae.errors import UserError, check_output
 from tf_pivae.files import place_file
 from tf_pivae.uses.claims import SETTINGS, claimed, unfinished
 
+_MOST_IN_GRID = 4096  # Tiles of one picture.
 _NO_PNG = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 _NAME_LENGTH = 80  # Of what a file's name says of its image.
 
@@ -61,6 +62,12 @@ def check(output: str | Path) -> None:
         raise UserError(
             f"--output={output}: images are written as PNG; call it {path.stem}.png, {path.stem}/ or {path.stem}.npz."
         )
+
+
+def check_count(output: str | Path, count: int) -> None:
+    """Raises UserError where `output` is one picture, and so many images are too many for it."""
+    if is_grid(output) and count > _MOST_IN_GRID:
+        raise UserError(f"{count:,} images are too many for one picture: give --output=FOLDER/ or --output=NAME.npz.")
 
 
 def file_name(index: int, about: str = "") -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_pivae import figures
-from tf_pivae.errors import UserError
+from tf_pivae import arguments, figures
+from tf_pivae.errors import UserError, nan_is_an_error
 from tf_pivae.system.progress import progress_bar
 from tf_pivae.uses import image_outputs
 
@@ -44,13 +44,19 @@ def sample(
       The step of the checkpoint.
 
     Raises:
-      UserError: no such run, step or class; a place that cannot be written, or that was started with other settings.
+      UserError: no such run, step or class; a place that cannot be written, or that was started with other settings;
+        more samples than a grid holds; samples that are NaN.
+      ValueError: a number out of range.
     """
     from tf_pivae.loading import load_with_step
     from tf_pivae.runs.pretrained import resolve
     from tf_pivae.uses.claims import identity
 
     image_outputs.check(output)
+    arguments.whole_numbers(1, num_samples=num_samples, **({} if columns is None else {"columns": columns}))
+    arguments.seeds(seed)
+    arguments.scales(temperature=temperature, sample_noise=sample_noise)
+    image_outputs.check_count(output, num_samples)
     model, loaded = load_with_step(run_dir, step)
     classes = _classes(labels, model.num_classes)
     settings = {
@@ -79,7 +85,9 @@ def sample(
             about = [""] * size if part is None else [f"class{label}" for label in part]
             names = [image_outputs.file_name(first + i, text) for i, text in enumerate(about)]
             if not sink.has(first, names):
-                images = model.sample(size, seed, temperature, sample_noise, part, batch_size=_BATCH, first_row=first)
+                scales = temperature, sample_noise
+                with nan_is_an_error():
+                    images = model.sample(size, seed, *scales, part, batch_size=_BATCH, first_row=first)
                 sink.add(first, names, images)
             bar.update(size)
     return loaded

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tf_pivae import figures
+from tf_pivae import arguments, figures
 from tf_pivae.errors import UserError, check_output
 from tf_pivae.files import csv_cell, place_file, replacing, write_atomically
 from tf_pivae.system.progress import progress_bar
@@ -69,12 +69,22 @@ def score(
       batch_size: images computed at a time.
 
     Raises:
-      UserError: no such model, no such images, no held-out ones, a place that cannot be written.
+      UserError: no such model, no such images, no held-out ones, a place that cannot be written, or where a picture
+        would lie among the images.
+      ValueError: a number out of range.
     """
     check_output(output)
     if Path(output).suffix.lower() != ".csv":
         raise UserError(f"--output={output}: scores are written as a table; call it {Path(output).stem}.csv.")
+    arguments.whole_numbers(1, num_held_out=num_held_out, batch_size=batch_size)
+    arguments.seeds(seed)
+    if importance_samples is not None:
+        arguments.whole_numbers(1, importance_samples=importance_samples)
     paths = [str(path) for path in (images, against) if path is not None]
+    for path in _beside(Path(output)) if against is not None else ():
+        check_output(path)
+        if any(path.resolve().is_relative_to(Path(source).resolve()) for source in paths):
+            raise UserError(f"--output={output}: {path.name} would lie among the images; choose another folder.")
     counts = [own_images.count(path) for path in paths]
     model = density(run_dir, importance_samples, seed, step, batch_size)
     for path in paths if held_out is None else [*paths, held_out]:
@@ -82,7 +92,9 @@ def score(
     settings = {
         **model.identity,
         "images": paths,
+        "contents of the images": [own_images.digest(path) for path in paths],
         "held_out": str(held_out),
+        "contents of the held-out images": held_out and own_images.digest(held_out),
         "num_held_out": num_held_out,
         "label": label,
     }
@@ -91,8 +103,10 @@ def score(
         rows = folder / "rows.csv"
         _write_rows(rows, model, usual, paths, sum(counts), label, batch_size)
         table, skipped = _read_rows(rows)
-        separations = _separate(folder, Path(output), table) if against is not None else {}
+        separations = _separate(Path(output), table) if against is not None else {}
         place_file(rows, output)
+    if against is not None and not separations:
+        raise UserError(f"one of the two sets has no usable image: see the reasons in {output}.")
     return Scores(len(table["set"]), skipped, separations)
 
 
@@ -112,7 +126,8 @@ def _reference(
     values = np.concatenate(bits)
     values = values[np.isfinite(values)]
     if not len(values):
-        raise UserError(f"{held_out} has no usable image to compare with: give others as --held_out.")
+        source = "the run's test split" if held_out is None else held_out
+        raise UserError(f"{source} has no image of finite log_prob to compare with: give others as --held_out.")
     with replacing(path) as partial, open(partial, "wb") as file:
         np.save(file, values)
     return reference(values)
@@ -141,7 +156,7 @@ def _write_rows(
     path: Path, model: Density, held_out: Reference, paths: list[str], total: int, label: int | None, batch_size: int
 ) -> None:
     """Appends the rows that are not there yet."""
-    num_lines, last = _whole_lines(path)
+    num_lines = _whole_lines(path)
     with (
         open(path, "a", encoding="utf-8", newline="") as file,
         progress_bar(total=total, initial=max(0, num_lines - 1), desc="scores", unit="img", leave=False) as bar,
@@ -151,20 +166,11 @@ def _write_rows(
         skip = max(0, num_lines - 1)
         for name, source in zip(_SETS, paths, strict=False):
             entries = own_images.entries(source, model.prepare)
-            for entry in itertools.islice(entries, skip):
-                skip -= 1
-                if not skip and last != [name, csv_cell(entry.name)]:
-                    raise _changed(source, path)
+            skip -= sum(1 for _ in itertools.islice(entries, skip))
             for batch in _batches(model, entries, label, batch_size):
                 file.write(_lines(_rows(name, batch, model, held_out)))
                 file.flush()
                 bar.update(len(batch.names))
-        if skip:
-            raise _changed(paths[-1], path)
-
-
-def _changed(source: str, path: Path) -> UserError:
-    return UserError(f"{source} has changed since the scoring began: remove {path.parent}, then start again.")
 
 
 def _rows(name: str, batch: own_images.Batch, model: Density, held_out: Reference) -> Iterator[list[object]]:
@@ -190,21 +196,19 @@ def _lines(rows: Iterable[Sequence]) -> str:
     return text.getvalue()
 
 
-def _whole_lines(path: Path) -> tuple[int, list[str]]:
-    """How many whole lines a file has, and the first two cells of the last; what follows the last one is cut off."""
+def _whole_lines(path: Path) -> int:
+    """How many whole lines a file has; what follows the last one is cut off."""
     if not path.exists():
-        return 0, []
+        return 0
     number = 0
     end = 0
-    last = b""
     with open(path, "r+b") as file:
         for line in file:
             if line.endswith(b"\n"):
                 number += 1
                 end += len(line)
-                last = line
         file.truncate(end)
-    return number, next(csv.reader([last.decode()]), [])[:2]
+    return number
 
 
 def _read_rows(path: Path) -> tuple[dict[str, np.ndarray], int]:
@@ -222,11 +226,11 @@ def _read_rows(path: Path) -> tuple[dict[str, np.ndarray], int]:
     return {name: np.asarray(column, bool if name == "set" else np.float64) for name, column in values.items()}, skipped
 
 
-def _separate(folder: Path, output: Path, table: dict[str, np.ndarray]) -> dict[str, Separation]:
-    """The areas under the curves and the histograms, beside the output."""
+def _separate(output: Path, table: dict[str, np.ndarray]) -> dict[str, Separation]:
+    """The areas under the curves and the histograms, beside the output; none where a set has no image."""
     other = table["set"]
     if other.all() or not other.any():
-        raise UserError(f"one of the two sets has no usable image: see the reasons in {folder / 'rows.csv'}.")
+        return {}
     names = [name for name in UNUSUAL if np.isfinite(table[name]).all()]
     separations = {}
     for name in progress_bar(names, desc="areas under the curves", leave=False):
@@ -235,9 +239,15 @@ def _separate(folder: Path, output: Path, table: dict[str, np.ndarray]) -> dict[
     header = ["column", *(f"{area}{end}" for area in ("auroc", "aupr") for end in ("", "_low", "_high"))]
     cells = [[name, *(f"{value:.4f}" for area in areas for value in area)] for name, areas in separations.items()]
     charts = [_histograms(name, table[name][~other], table[name][other]) for name in names]
-    figures.save_png(figures.stacked(charts), output.with_suffix(".png"))
-    write_atomically(output.with_suffix(".auroc.csv"), _lines([header, *cells]))
+    picture, areas_table = _beside(output)
+    figures.save_png(figures.stacked(charts), picture)
+    write_atomically(areas_table, _lines([header, *cells]))
     return separations
+
+
+def _beside(output: Path) -> tuple[Path, Path]:
+    """Where the histograms and the areas go."""
+    return output.with_suffix(".png"), output.with_suffix(".auroc.csv")
 
 
 def _histograms(name: str, usual: np.ndarray, unusual: np.ndarray) -> Image.Image:

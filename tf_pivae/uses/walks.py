@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tf_pivae import configuration
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, nan_is_an_error
 from tf_pivae.system.progress import progress_bar
 from tf_pivae.uses import image_outputs, own_images
 from tf_pivae.uses.preparation import preparation
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tf_pivae.models.pivae import PiVAE
 
 _BATCH = 64  # Images at a time.
-_MOST_IN_GRID = 4096  # Tiles of one picture.
 # (model, images uint8 [B, H, W, C], labels int64 [B] or None, the first's place) -> uint8 [N, H, W, C]
 _Make = Callable[["PiVAE", np.ndarray, np.ndarray | None, int], np.ndarray]
 
@@ -119,14 +118,19 @@ def _write(
         raise UserError(f"{images} has {count} images, but pairs are needed: give an even number.")
     total = count // group * per_group
     folder = resolve(run_dir)
-    if image_outputs.is_grid(output) and total > _MOST_IN_GRID:
-        raise UserError(f"{total:,} images are too many for one picture: give --output=FOLDER/ or --output=NAME.npz.")
+    image_outputs.check_count(output, total)
     num_classes = load_facts(run_dir)["num_classes"]
     own_images.check_classes(images, num_classes, label)
     model, loaded = load_with_step(run_dir, step)
     prepare = preparation(model.image_shape, model.num_bins, configuration.of_run(folder / "config.gin"))
     model_is = {"step": loaded, "model": identity(folder, step, loaded)}
-    settings = {"images": str(images), **model_is, **settings, "label": label}
+    settings = {
+        "images": str(images),
+        "contents of the images": own_images.digest(images),
+        **model_is,
+        **settings,
+        "label": label,
+    }
     entries = own_images.entries(images, prepare)
     bar = progress_bar(total=count, unit="img", leave=False)
     with image_outputs.open_sink(output, settings, total, model.image_shape, model.num_bins, columns) as sink, bar:
@@ -138,7 +142,9 @@ def _write(
                 for name, problem in zip(batch.names, batch.problems, strict=True):
                     if problem:
                         raise UserError(f"{name} cannot be used ({problem}): repair or remove it.")
-                sink.add(first // group * per_group, names, make(model, batch.images, batch.labels, first))
+                with nan_is_an_error():
+                    made = make(model, batch.images, batch.labels, first)
+                sink.add(first // group * per_group, names, made)
             bar.update(len(some))
     return loaded
 
