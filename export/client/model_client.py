@@ -144,7 +144,7 @@ def _described(spec: TensorSpec) -> str:
 
 def bearer(token: str) -> str:
     """`token` itself. Raises ValueError unless a header can hold it; the message does not repeat it."""
-    if not (token.isascii() and token.isprintable()) or " " in token or not token:
+    if not (token.isascii() and token.isprintable()) or " " in token:
         raise ValueError(
             "`token` must be visible ASCII characters alone: leave out spaces and the end of the line it was read from."
         )

@@ -220,7 +220,7 @@ def test_nothing_usable_is_an_error_that_names(tmp_path):
     with pytest.raises(UserError, match=r"no usable image in the train split; skipped 2: .*8x8 is smaller than 16x16"):
         image_folder(folder, **arguments)
     with pytest.raises(UserError, match="must not be empty"):
-        image_folder("")
+        image_folder("", **arguments)
     with pytest.raises(UserError, match="there is no folder"):
         image_folder(tmp_path / "missing", **arguments)
     for wrong in ({"crop": "left"}, {"test_fraction": 1.5}, {"downscale": 0}, {"crop": "random_tiles"}):

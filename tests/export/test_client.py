@@ -186,7 +186,7 @@ def test_a_token_does_not_travel_in_the_clear():
             client(address, token="secret")
 
 
-@pytest.mark.parametrize("token", ["secret\n", "a secret", "secr\u00e9t", "secret\u2013", ""])
+@pytest.mark.parametrize("token", ["secret\n", "a secret", "secr\u00e9t", "secret\u2013"])
 def test_a_token_that_no_header_holds_is_not_repeated(token):
     clients = (
         lambda: GrpcClient("127.0.0.1:9", credentials=grpc.ssl_channel_credentials(), token=token),
