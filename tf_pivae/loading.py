@@ -115,6 +115,7 @@ def load(run_dir: str | Path, step: int | str | None = None, moving_average: boo
 
     Raises:
       UserError: no run, or no whole checkpoint there; names the file that is wrong.
+      ValueError: a step that is no whole number, or negative.
     """
     return load_with_step(run_dir, step, moving_average)[0]
 
@@ -146,6 +147,9 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        problem, advice, _ = str(error).partition(": add --gin_param=")  # For a training, not for a run's own file.
+        if advice:
+            raise UserError(f"{path}: {problem}: restore the file from a copy of the run.") from error
         raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
 
 

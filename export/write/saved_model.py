@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pivae import loading
-from tf_pivae.errors import UserError, first_line, sentence
+from tf_pivae.errors import UserError, first_line, nan_is_an_error, sentence
 from tf_pivae.export.requests import DEFAULT_MODEL
 from tf_pivae.export.versions import new_version
 from tf_pivae.export.write.model_card import model_card, write_model_card
@@ -68,7 +68,7 @@ def export_run(
       (version, step): two ints.
 
     Raises:
-      UserError: no run, no checkpoint, `export_dir` not writable, or the written model gives other numbers.
+      UserError: no run, no checkpoint, `export_dir` not writable, or the written model gives other numbers, or NaN.
     """
     run_dir = resolve(run_dir)
     progress("loading the model")
@@ -113,6 +113,8 @@ def _compare(model, folder, options, images, labels):
     outputs = function(images=tf.constant(images), **extra)
     rows = [(images[i : i + 1], None if labels is None else labels[i : i + 1]) for i in range(len(images))]
     single = [model.log_prob(image, options.importance_samples, labels=label) for image, label in rows]
+    with nan_is_an_error():  # The written model's are black.
+        model.sample(len(images), labels=labels, temperature=options.temperature, sample_noise=options.sample_noise)
     difference = np.abs(outputs["log_prob"].numpy() / np.concatenate(single) - 1.0).max()
     if not difference < _TOLERANCE:
         raise UserError(f"the written model's log_prob differs by {difference:.1e} relative: not published.")

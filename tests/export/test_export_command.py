@@ -113,6 +113,7 @@ def test_checksums_cover_every_file(exported):
         (["--step=5"], "no checkpoint of step 5"),
         (["--importance_samples=0"], "importance_samples"),
         (["--temperature=-1"], "temperature"),
+        (["--temperature=1e38"], "8 of 8 images have pixels that are NaN: the weights have diverged, or `temperature`"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(exported, run_command, tmp_path, arguments, message):

@@ -169,6 +169,32 @@ def test_settings_of_mixed_types_become_one_type(tmp_path):
     assert results.plain("True") is True
 
 
+def test_earlier_trials_are_those_of_the_table(tmp_path):
+    """Whatever their settings look like, as long as their folder is there."""
+    assert results.earlier_trials(tmp_path, ["x", "y"]) == []
+    trials = [trial_with(tmp_path, x=x, y="-1") for x in ("@vae", "'=1'", '"a, b"', "1e-05")]
+    results.write_csv(tmp_path / "results.csv", [results.row(trial) for trial in trials])
+    assert results.earlier_trials(tmp_path, ["y", "x"]) == trials
+    (trials[1].directory / "trial.gin").unlink()
+    assert results.earlier_trials(tmp_path, ["x", "y"]) == [trials[0], *trials[2:]]
+    for damaged in (b"", b"trial,x,status\n", b"\xff\xfe\x00", b"trial,status\na,b\n"):
+        (tmp_path / "results.csv").write_bytes(damaged)
+        assert results.earlier_trials(tmp_path, ["x", "y"]) == []
+
+
+def test_of_a_killed_sweep_no_trial_is_running(tmp_path):
+    assert results.row(trial_with(tmp_path, status="running", x="1"))["status"] == "stopped"
+
+
+def test_other_values_are_added_to_a_sweep(trials, tmp_path):
+    """The table, the picture and the HParams have the trials of before, too; the rows returned are those asked for."""
+    first, second = trials[:2]
+    command.write_results(tmp_path, [first])
+    assert [row["trial"] for row in command.write_results(tmp_path, [second])] == [second.name]
+    with open(tmp_path / "results.csv", newline="") as file:
+        assert [line["trial"] for line in csv.DictReader(file)] == [second.name, first.name]
+
+
 def test_spreadsheets_run_nothing_of_it(tmp_path):
     """What begins like a formula stands behind a quote; numbers stay numbers."""
     last = {"seconds": 1.0, "exit_status": -9, "error": "@SUM(A1)", "run_dir": "x"}

@@ -107,6 +107,8 @@ def test_a_folder_belongs_to_one_configuration_and_one_sweep(swept, plain):
     axes = ["learning_rate=1e-3", "likelihood_weight=1.0"]
     with pytest.raises(UserError, match="was made with other --gin_file or --gin_param"):
         sweep([plain], ["Trainer.beta_1=0.5"], axes, sweep_dir=sweep_dir)
+    with pytest.raises(UserError, match="was made with other --gin_file or --gin_param"):  # A new trial in their table.
+        sweep([plain], ["Trainer.beta_1=0.5"], ["learning_rate=0.1", "likelihood_weight=1.0"], sweep_dir=sweep_dir)
     before = rows(sweep_dir)
     with pytest.raises(UserError, match=r"holds a sweep over .*likelihood_weight.*: choose another --sweep_dir"):
         sweep([plain], [], ["seed=0"], sweep_dir=sweep_dir)

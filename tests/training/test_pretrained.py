@@ -12,6 +12,7 @@ import tf_pivae
 from tf_pivae import loading
 from tf_pivae.data import bundled
 from tf_pivae.errors import UserError
+from tf_pivae.models.pivae import PiVAE
 from tf_pivae.publish.folder import publish
 from tf_pivae.report.run import read_runs
 from tf_pivae.runs import pretrained, records
@@ -116,6 +117,25 @@ def test_nothing_is_overwritten_or_left_half_written(published, tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         publish(run_dir, tmp_path / "file" / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("part", ["weights", "bounds"])
+def test_a_model_that_has_diverged_is_not_published(published, tmp_path, monkeypatch, part):
+    """Its weights are numbers, but its samples are not; or its bounds alone."""
+
+    def diverged(*arguments):
+        model, step = load(*arguments)
+        for variable in model.variables if part == "weights" else ():
+            variable.assign(np.full(variable.shape, 1e30, np.float32))
+        return model, step
+
+    load = loading.load_with_step
+    monkeypatch.setattr(loading, "load_with_step", diverged)
+    if part == "bounds":
+        monkeypatch.setattr(PiVAE, "log_prob", lambda self, images, **_: np.full(len(images), np.nan))
+    with pytest.raises(UserError, match=r"has diverged at step 12: publish an earlier checkpoint by --step\.$"):
+        publish(published[0], tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_stand_for_folders_of_the_package(published, tmp_path, monkeypatch):

@@ -78,6 +78,9 @@ def test_other_images_of_the_same_names_are_other_images(tmp_path, folder, image
 def test_mistakes(tmp_path, folder, small_run):
     with pytest.raises(UserError, match="must be at least 2"):
         interpolate(small_run, folder, tmp_path / "x.png", steps=1)
+    for output in (folder / "x.png", f"{folder}/out/", folder / "../own/x.npz"):
+        with pytest.raises(UserError, match=r"would lie among the images of .*own: choose another folder"):
+            reconstruct(small_run, folder, output)
     (folder / "c 1.png").unlink()
     with pytest.raises(UserError, match="has 5 images, but pairs are needed: give an even number"):
         interpolate(small_run, folder, tmp_path / "x.png")

@@ -7,8 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from tf_pivae import loading
-from tf_pivae.errors import UserError
+from tf_pivae.errors import NotFinite, UserError, nan_is_an_error
 from tf_pivae.files import new_folder, read_text, write_atomically
 from tf_pivae.runs import changes, hub, records
 from tf_pivae.runs.checkpoints import BEST, Checkpoints
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from tf_pivae.models.critic import Critic
     from tf_pivae.models.pivae import PiVAE
 
+_NUM_CHECKED = 8
 _FRONT_MATTER = "---\nlibrary_name: tf_pivae\ntags:\n- image-generation\n- density-estimation\n---\n"  # For the hub.
 
 
@@ -43,7 +46,7 @@ def publish(
       int, the checkpoint's step.
 
     Raises:
-      UserError: no run, no checkpoint, or `output` exists or cannot be written.
+      UserError: no run, no checkpoint, a model that has diverged, or `output` exists or cannot be written.
     """
     if to == "hub":
         hub.check_name(str(output))
@@ -65,6 +68,7 @@ def _write(run_dir: str | Path, output: Path, step: int | str | None, name: str)
     model, step = loading.load_with_step(run_dir, step)
     critic = None if best else _critic(run_dir, step)
     facts = records.load_facts(run_dir)
+    _check(model, step, facts["likelihood"])
     with new_folder(output) as partial:
         for file in ("config.gin", "data.json"):
             write_atomically(partial / file, read_text(run_dir / file))
@@ -81,6 +85,19 @@ def _write(run_dir: str | Path, output: Path, step: int | str | None, name: str)
             write_atomically(partial / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
         write_atomically(partial / "model_card.md", model_card(name, run_dir, step, model, evaluation))
     return step
+
+
+def _check(model: PiVAE, step: int, likelihood: bool) -> None:
+    """Raises UserError where the model's samples, or their bounds if it has any, are NaN or infinite."""
+    labels = np.arange(_NUM_CHECKED) % model.num_classes if model.num_classes else None
+    try:
+        with nan_is_an_error():
+            images = model.sample(_NUM_CHECKED, labels=labels)
+        finite = not likelihood or np.isfinite(model.log_prob(images, labels=labels)).all()
+    except NotFinite:
+        finite = False
+    if not finite:
+        raise UserError(f"the model has diverged at step {step}: publish an earlier checkpoint by --step.")
 
 
 def _critic(run_dir: Path, step: int) -> Critic | None:

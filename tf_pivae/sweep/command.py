@@ -103,7 +103,10 @@ def _ray(parallel, threads, gpus, address):
 
 
 def write_results(sweep_dir: str | Path, trials: list[Trial]) -> list[dict]:
-    """Writes `results.csv`, `sweep.png` and the HParams; returns the rows."""
+    """Writes `results.csv`, `sweep.png` and the HParams, of earlier trials too; returns the rows of these trials."""
+    earlier = results.earlier_trials(sweep_dir, [name for name, _ in trials[0].settings])
+    here = len(trials)
+    trials = list(dict.fromkeys([*trials, *earlier]))
     rows = [results.row(trial) for trial in trials]
     results.write_csv(Path(sweep_dir) / results.RESULTS, rows)
     results.write_hparams(sweep_dir, trials, rows)
@@ -112,7 +115,7 @@ def write_results(sweep_dir: str | Path, trials: list[Trial]) -> list[dict]:
         (Path(sweep_dir) / "sweep.png").unlink(missing_ok=True)
     else:
         figures.save_png(image, Path(sweep_dir) / "sweep.png")
-    return rows
+    return rows[:here]
 
 
 def draw(rows: list[dict], settings: Sequence[str]) -> Image.Image | None:

@@ -47,15 +47,23 @@ def plan(
     configurations = {}
     for values in settings:
         trial = Trial(values, str(Path(sweep_dir).absolute()))
-        try:
-            loading.parse_gin(gin_files, [*gin_params, *(f"{name}={value}" for name, value in values)])
-        except UserError as error:
-            raise UserError(f"trial {trial.name}: {error}") from error
+        text = _configure(trial, gin_files, gin_params)
         unread = {name for name in unread if not names.in_use(name)}
-        configurations[trial] = configuration.text(), Recipe().num_steps
+        configurations[trial] = text, Recipe().num_steps
     if unread:
         raise UserError(f"no trial uses {' or '.join(sorted(unread))}: all values would give the same run.")
+    for trial in results.earlier_trials(sweep_dir, [axis.name for axis in axes]):
+        trial.claim(_configure(trial, gin_files, gin_params))  # They share a table: they must share a configuration.
     return configurations
+
+
+def _configure(trial, gin_files, gin_params):
+    """Parses the configuration of a trial; returns its text."""
+    try:
+        loading.parse_gin(gin_files, [*gin_params, *(f"{name}={value}" for name, value in trial.settings)])
+    except UserError as error:
+        raise UserError(f"trial {trial.name}: {error}") from error
+    return configuration.text()
 
 
 def stages(metrics: Sequence[str], flags: Sequence[str] = ()) -> list[TrialStage]:

@@ -7,14 +7,10 @@ import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tf_pivae.errors import UserError
 from tf_pivae.files import csv_cell, plain, read_records, write_atomically
-from tf_pivae.sweep.trials import FINISHED
-
-if TYPE_CHECKING:
-    from tf_pivae.sweep.trials import Trial
+from tf_pivae.sweep.trials import FINISHED, RUNNING, STOPPED, Trial
 
 RESULTS = "results.csv"
 _HELD_OUT = "held_out_bits_per_dim/K=1"
@@ -38,7 +34,7 @@ def row(trial: Trial) -> dict:
     values = {
         "trial": trial.name,
         **dict(trial.settings),
-        "status": record.status,
+        "status": STOPPED if record.status == RUNNING else record.status,  # By SIGKILL: nothing runs any more.
         "step": lines[-1]["step"] if lines else 0,
         "bits_per_dim": held_out.get(_HELD_OUT),
         "bits_per_dim_standard_error": held_out.get("held_out_standard_error/K=1"),
@@ -90,6 +86,29 @@ def check_axes(sweep_dir: str | Path, names: Iterable[str]) -> None:
         return  # No file yet, or not one of this program's.
     if sorted(swept) != sorted(names):
         raise UserError(f"{sweep_dir} holds a sweep over {', '.join(swept)}: choose another --sweep_dir for this one.")
+
+
+def earlier_trials(sweep_dir: str | Path, names: Iterable[str]) -> list[Trial]:
+    """The trials in the folder's `results.csv`, of sweeps over the same settings, without those whose folder is gone.
+
+    Args:
+      sweep_dir: the sweep's folder.
+      names: of the settings.
+    """
+    try:
+        with open(Path(sweep_dir) / RESULTS, newline="") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):
+        return []
+    names = sorted(names)
+    settings = [tuple((name, _gin_text(line.get(name) or "")) for name in names) for line in lines]
+    trials = [Trial(values, str(Path(sweep_dir).absolute())) for values in settings]
+    return [trial for trial in trials if trial.claimed]
+
+
+def _gin_text(cell):
+    """The gin text that `csv_cell` made a cell of: a reference got a quote before it, a string has one at both ends."""
+    return cell[1:] if cell.startswith("'@") and not cell.endswith("'") else cell
 
 
 def metric_columns(rows: list[dict]) -> list[str]:

@@ -101,6 +101,11 @@ class Trial:
         except OSError as error:
             raise UserError(cannot_write(path, error)) from error
 
+    @property
+    def claimed(self) -> bool:
+        """Whether its folder was made."""
+        return (self.directory / "trial.gin").is_file()
+
     def read(self) -> Record:
         """The trial's `Record`; a fresh one where there is none that can be read."""
         try:

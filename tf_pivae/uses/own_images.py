@@ -72,6 +72,13 @@ def digest(path: str | Path) -> str:
     return whole.hexdigest()[:16]
 
 
+def check_apart(output: str | Path, *sources: str | Path) -> None:
+    """Raises UserError where an output would lie in a folder of images: the same command would take it for one."""
+    for source in sources:
+        if Path(output).resolve().is_relative_to(Path(source).resolve()):
+            raise UserError(f"{output} would lie among the images of {source}: choose another folder for the output.")
+
+
 def check_classes(path: str | Path, num_classes: int, label: int | None) -> None:
     """Raises UserError where a class-conditional model would be given images without a class, or another one a class.
 

@@ -83,8 +83,7 @@ def score(
     paths = [str(path) for path in (images, against) if path is not None]
     for path in _beside(Path(output)) if against is not None else ():
         check_output(path)
-        if any(path.resolve().is_relative_to(Path(source).resolve()) for source in paths):
-            raise UserError(f"--output={output}: {path.name} would lie among the images; choose another folder.")
+        own_images.check_apart(path, *paths)
     counts = [own_images.count(path) for path in paths]
     model = density(run_dir, importance_samples, seed, step, batch_size)
     for path in paths if held_out is None else [*paths, held_out]:

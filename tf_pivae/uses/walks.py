@@ -112,6 +112,7 @@ def _write(
     from tf_pivae.uses.claims import identity
 
     image_outputs.check(output)
+    own_images.check_apart(output, images)
     count = own_images.count(images)
     group, per_group = takes
     if count % group:
