@@ -1,5 +1,6 @@
 """A class-conditional run by command: grids with one class a row, evaluation by class, GAN-train and GAN-test."""
 
+import dataclasses
 import json
 import types
 
@@ -8,9 +9,11 @@ import pytest
 from PIL import Image
 
 import tf_pivae
+from tf_pivae import loading
 from tf_pivae.data import bundled
 from tf_pivae.data.arrays import ImageSplit
 from tf_pivae.evaluate import measuring
+from tf_pivae.uses import reconstruct, score
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +126,19 @@ def test_gan_train_and_gan_test(conditional_run, evaluate):
     assert rows.keys() == {"GAN-train %", "GAN-test %", "real-on-real %"}
     assert all(0.0 <= row["value"] <= 100.0 for row in rows.values())
     assert "ResNet-8, 3 steps" in rows["GAN-train %"]["protocol"]
+
+
+def test_a_label_out_of_range_is_found_before_the_work(conditional_run, tmp_path):
+    """And leaves nothing that stands in the way of the images with right ones."""
+    np.savez(tmp_path / "x.npz", images=bundled(16).test.images[:4], labels=[0, 1, 10, 2])
+    for function, name in ((score, "x.csv"), (reconstruct, "x.png")):
+        with pytest.raises(tf_pivae.UserError, match=r"x\.npz\[2\] has the class 10: the model's are 0 to 9\.$"):
+            function(conditional_run, tmp_path / "x.npz", output=tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
+
+
+def test_data_with_other_classes_are_not_the_runs(conditional_run, monkeypatch):
+    data = dataclasses.replace(loading.load_dataset(conditional_run), num_classes=11, class_names=())
+    monkeypatch.setattr(loading, "_recipe", lambda *_: types.SimpleNamespace(dataset=lambda: data))
+    with pytest.raises(tf_pivae.UserError, match=r"has images of the number of classes 11, but .* was trained on 10"):
+        loading.load_dataset(conditional_run)

@@ -149,6 +149,22 @@ def test_watch_says_that_it_waits(tmp_path):
             watching.terminate()
 
 
+def test_watch_ends_with_its_run(tmp_path, finished):
+    """Once it is deleted, no checkpoint comes any more."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished[0], run_dir)
+    text = (run_dir / "config.gin").read_text()
+    (run_dir / "config.gin").write_text(text.replace("num_steps = 12", "num_steps = 14"))  # There are more to come.
+    arguments = [f"--run_dir={run_dir}", "--watch", "--importance_samples=1", "--num_examples=4", "--poll_seconds=0.1"]
+    with forking.Popen("evaluate", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        while "at step 12" not in watching.stdout.readline():
+            assert watching.poll() is None
+        shutil.rmtree(run_dir)
+        _, errors = watching.communicate(timeout=60)
+    assert watching.returncode == 2
+    assert errors == f"error: {run_dir} was removed while it was watched.\n"
+
+
 def test_watch_beside_a_running_training(tmp_path, plain, evaluate):
     """Started before there is a run, it evaluates each checkpoint while the training goes on, and ends with it."""
     run_dir = tmp_path / "run"

@@ -4,12 +4,14 @@ import json
 import signal
 import statistics
 import subprocess
+import threading
 import time
 
 import forking
 import pytest
 from PIL import Image
 
+from tf_pivae.errors import UserError
 from tf_pivae.paper import comparison, numbers, row_runs
 
 ARGUMENTS = ["--table=1", "--preset=tiny", "--rows=gan,pivae", "--only_metrics=bits_per_dim"]
@@ -142,6 +144,8 @@ def test_a_misspelt_binding_is_refused_before_anything_is_trained(tmp_path, run_
     [
         (["--seeds="], "--seeds is empty"),
         (["--seeds=x"], "expected whole numbers"),
+        (["--seeds=²"], "expected whole numbers"),
+        (["--seeds=0,1,0"], "--seeds=0,1,0: a seed comes twice"),
         (["--rows=nope"], "it has gan, vae, pivae, cqg, cqfg"),
         (["--also=nope"], "choose from precision, recall, density, coverage"),
         (["--only_metrics=bits_per_dim,nope"], "table 1 has bits_per_dim, inception_score, fid"),
@@ -221,6 +225,39 @@ def test_other_weights_evaluate_again_and_do_not_train_again(commands, tmp_path)
         flags = [f"--inception_weights={weights}"]
         row_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, evaluation=flags, say=_quiet).run()
     assert [command[0] for command in commands.commands] == ["tf_pivae.train", *2 * ["tf_pivae.evaluate"]]
+
+
+def test_after_more_training_it_is_evaluated_again(commands, tmp_path):
+    for steps, value in ((4, 3.0), (8, 2.5)):
+        commands.rows[0]["value"] = value
+        row = row_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, gin_params=[f"num_steps={steps}"], say=_quiet)
+        assert row.run()["bits_per_dim"]["value"] == value
+    assert [command[0] for command in commands.commands] == 2 * ["tf_pivae.train", "tf_pivae.evaluate"]
+
+
+def test_two_processes_share_a_row(commands, tmp_path):
+    """The second waits for the first, and finds its parts."""
+    messages = []
+    row = row_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, say=messages.append)
+    waiting = threading.Thread(target=row.run)
+    with row_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, say=_quiet)._held():
+        waiting.start()
+        while not messages:
+            waiting.join(0.01)
+        assert "another process works on it: waiting" in messages[0]
+        assert not commands.commands
+    waiting.join()
+    row_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, say=_quiet).run()
+    assert [command[0] for command in commands.commands] == ["tf_pivae.train", "tf_pivae.evaluate"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"model": {"x": 1}}', '{"model": null}'])
+def test_damaged_parts_are_named(commands, tmp_path, text):
+    row = row_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, say=_quiet)
+    row.directory.mkdir(parents=True)
+    (row.directory / "parts.json").write_text(text)
+    with pytest.raises(UserError, match=r"parts\.json is damaged: remove it, then the same command evaluates"):
+        row.run()
 
 
 def test_a_bar_of_a_part_stays_a_bar(tmp_path, monkeypatch, capfd):

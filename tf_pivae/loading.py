@@ -180,7 +180,7 @@ def load_dataset(run_dir: str | Path) -> ImageDataset:
     Nothing is downloaded, prepared or written: only the user says where data lie, not a run of unknown origin.
 
     Raises:
-      UserError: it is not on this machine, or not prepared.
+      UserError: it is not on this machine, not prepared, or has another shape or number of classes than the run.
     """
     from tf_pivae.data import cache
 
@@ -190,7 +190,7 @@ def load_dataset(run_dir: str | Path) -> ImageDataset:
     recipe = _recipe(settings, path)
     try:
         with cache.reading_only():
-            return recipe.dataset()
+            data = recipe.dataset()
     except cache.NotPrepared as error:
         raise UserError(f"{first_line(error)} --gin_file={path} is its configuration.") from error
     except UserError as error:
@@ -202,6 +202,14 @@ def load_dataset(run_dir: str | Path) -> ImageDataset:
         raise UserError(
             f"{line} (if it lies elsewhere on this machine, say where: --gin_param={place}=...)."
         ) from error
+    facts = load_facts(run_dir)
+    for name, theirs, ours in (
+        ("shape", facts["image_shape"], list(data.image_shape)),
+        ("number of classes", facts["num_classes"], data.num_classes if facts["num_classes"] else 0),
+    ):
+        if theirs != ours:
+            raise UserError(f"{data.name} has images of the {name} {ours}, but {run_dir} was trained on {theirs}.")
+    return data
 
 
 def recipe_of(run_dir: str | Path) -> Recipe:

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable
@@ -85,8 +86,12 @@ def fits(hint: Any, value: Any) -> bool:
         return issubclass(value.kind, hint)
     if hint in (int, float):
         kind = Integral if hint is int else Real
-        return isinstance(value, kind) and not isinstance(value, bool) and (hint is int or math.isfinite(value))
+        return isinstance(value, kind) and not isinstance(value, bool) and (hint is int or _is_finite(value))
     return isinstance(value, hint)
+
+
+def _is_finite(value: Any) -> bool:
+    return bool(abs(value) <= sys.float_info.max)  # Whole numbers may be too large for a float.
 
 
 def _ranges(arguments: tuple) -> list:

@@ -201,6 +201,26 @@ def test_rubbish_files(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
+def test_downloads_that_broke(graph_file, tmp_path):
+    """Compressed files with wrong bytes in their middle, and a graph whose constant is cut short."""
+    with tarfile.open(tmp_path / "x.tgz", "w:gz") as archive:
+        archive.add(graph_file, "classify_image_graph_def.pb")
+    np.savez_compressed(tmp_path / "x.npz", **{f"a/{i}": np.random.default_rng(i).random(4096) for i in range(4)})
+    for name in ("x.tgz", "x.npz"):
+        data = bytearray((tmp_path / name).read_bytes())
+        data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)
+        (tmp_path / name).write_bytes(data)
+    from tensorflow.core.framework import graph_pb2
+
+    graph = graph_pb2.GraphDef.FromString(graph_file.read_bytes())
+    constant = next(node for node in graph.node if len(node.attr["value"].tensor.tensor_content) > 4)
+    constant.attr["value"].tensor.tensor_content = constant.attr["value"].tensor.tensor_content[:-4]
+    (tmp_path / "x.pb").write_bytes(graph.SerializeToString())
+    for name in ("x.tgz", "x.npz", "x.pb"):
+        with pytest.raises(UserError, match=name):
+            load_weights(tmp_path / name)
+
+
 # --- the archive's pickle is data: nothing that it asks for is run ---
 
 

@@ -29,8 +29,8 @@ def held_out(bits):
     return {"step": 4, "held_out_bits_per_dim/K=1": bits, "held_out_standard_error/K=1": 0.25}
 
 
-FID = {"metric": "FID", "value": 70.5, "spread": None}
-PART = {"metric": "  reconstruction", "value": 1.0, "spread": 0.1}
+FID = {"metric": "FID", "value": 70.5, "spread": None, "protocol": "", "approximate": False}
+PART = {"metric": "  reconstruction", "value": 1.0, "spread": 0.1, "protocol": "", "approximate": False}
 
 
 @pytest.fixture
@@ -180,6 +180,13 @@ def test_earlier_trials_are_those_of_the_table(tmp_path):
     for damaged in (b"", b"trial,x,status\n", b"\xff\xfe\x00", b"trial,status\na,b\n"):
         (tmp_path / "results.csv").write_bytes(damaged)
         assert results.earlier_trials(tmp_path, ["x", "y"]) == []
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "3", '{"step": 4, "rows": [3]}'])
+def test_a_damaged_evaluation_leaves_the_row(tmp_path, text):
+    trial = trial_with(tmp_path, [report(2, 5.0)], x="1")
+    (trial.directory / "evaluation.json").write_text(text)
+    assert results.row(trial)["status"] == "finished"
 
 
 def test_of_a_killed_sweep_no_trial_is_running(tmp_path):

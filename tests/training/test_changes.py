@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gin
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -119,6 +120,19 @@ def test_images_of_another_shape_are_another_run(train, tmp_path):
         train("bundled.image_size=32", "num_steps=6", from_here=True)
     assert (tmp_path / "run/config.gin").read_text() == before
     assert json.loads((tmp_path / "run/data.json").read_text())["image_shape"] == [16, 16, 1]
+
+
+def test_that_holds_for_settings_that_are_free_too(train, tmp_path):
+    """The place of the data, which says nothing of their shape, and the number of steps."""
+
+    def bindings(size: int) -> list[str]:
+        path = tmp_path / f"{size}.npz"
+        np.savez(path, images=np.zeros([40, size, size, 1], np.uint8))
+        return ["train.dataset=@npz_images", f"npz_images.path={str(path)!r}", "train.critic=None"]
+
+    train(*bindings(16))
+    with pytest.raises(UserError, match="is a run on images of another shape, or with other classes"):
+        train(*bindings(32), "num_steps=6")
 
 
 def test_a_callback_sees_the_reports_and_may_stop(train, tmp_path):

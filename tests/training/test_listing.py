@@ -78,7 +78,7 @@ def test_a_real_one():
     assert run.bits_per_dim == evaluated["rows"][0]["value"]
 
 
-def test_only_runs_are_deleted_and_all_or_none(tmp_path):
+def test_only_runs_are_deleted_and_all_or_none(tmp_path, monkeypatch):
     keep = make(tmp_path / "keep")
     gone = make(tmp_path / "gone")
     other = tmp_path / "other"
@@ -98,6 +98,17 @@ def test_only_runs_are_deleted_and_all_or_none(tmp_path):
     assert gone.exists()
     assert [run.path for run in listing.delete([gone])] == [gone]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["keep", "link", "other"]
+    monkeypatch.chdir(keep)
+    assert len(listing.delete([".", keep])) == 1  # A run's other name is the same run.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "other"]
+
+
+def test_a_number_that_no_float_holds_is_none(tmp_path):
+    text = '{"step": 4, "rows": [{"metric": "bits/dim, K=1", "value": 1' + 400 * "0" + "}]}"
+    make(tmp_path / "a", evaluation_json=text)
+    (entry,) = listing.find(tmp_path)
+    assert entry.bits_per_dim is None
+    assert "finished" in listing.table([entry])
 
 
 def test_the_command_needs_no_tensorflow(tmp_path):

@@ -49,6 +49,26 @@ def test_in_python_and_only_places(copied):
         pass
 
 
+def test_images_of_another_shape_are_not_the_runs(copied, plain, tmp_path):
+    """Neither for an evaluation nor for a training that goes on: the path alone may change."""
+    run_dir, _ = copied
+    other = tmp_path / "other.npz"
+    np.savez(other, images=np.zeros([20, 8, 8, 1], np.uint8))
+    with (
+        loading.data_at(f"npz_images.path={other}"),
+        pytest.raises(UserError, match=r"of the shape \[8, 8, 1\], but .* was trained on \[16, 16, 1\]\.$"),
+    ):
+        loading.load_dataset(run_dir)
+    before = (run_dir / "data.json").read_text()
+    flags = ["--gin_param=train.dataset=@npz_images", f"--gin_param=npz_images.path={str(other)!r}"]
+    steps = ["--gin_param=num_steps=5", "--gin_param=train.eval_examples=2", "--gin_param=train.critic=None"]
+    shutil.copytree(run_dir, tmp_path / "run")
+    result = forking.run("train", f"--gin_file={plain}", *flags, *steps, f"--run_dir={tmp_path}/run")
+    assert result.returncode == 2, result.stdout
+    assert result.stderr.count("\n") == 1
+    assert (tmp_path / "run/data.json").read_text() == before
+
+
 def test_training_goes_on_with_them(copied, plain):
     run_dir, now = copied
     flags = ["--gin_param=train.dataset=@npz_images", f"--gin_param=npz_images.path={str(now)!r}"]

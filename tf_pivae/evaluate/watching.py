@@ -49,14 +49,16 @@ def watch(run_dir: str, settings: Settings, poll_seconds: float) -> None:
     """
     log = Path(run_dir) / "evaluations.jsonl"
     evaluated = {record["step"] for record in read_records(log)}
-    writer = tf.summary.create_file_writer(str(Path(run_dir) / "tensorboard" / "evaluation"))
     if not (Path(run_dir) / "config.gin").exists():
         print(f"waiting for a training to begin in {run_dir}", flush=True)  # Or for ever: the name may be misspelt.
     while not (Path(run_dir) / "config.gin").exists():
         time.sleep(poll_seconds)
+    writer = tf.summary.create_file_writer(str(Path(run_dir) / "tensorboard" / "evaluation"))
     last = loading.recipe_of(run_dir).num_steps
     while last not in evaluated:
         waiting = [step for step in Checkpoints(Path(run_dir) / "checkpoints").steps() if step not in evaluated]
+        if not (Path(run_dir) / "config.gin").exists():
+            raise UserError(f"{run_dir} was removed while it was watched.")
         if not waiting:
             time.sleep(poll_seconds)
             continue

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import tarfile
+import zlib
 
 import numpy as np
 
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, first_line, sentence
 
 GRAPH_FILE = "classify_image_graph_def.pb"  # its name inside inception-2015-12-05.tgz
 MAX_BYTES = 1 << 30
@@ -35,7 +37,10 @@ def read_graph(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str
         graph.ParseFromString(_graph_bytes(path))
     except DecodeError as error:
         raise UserError(f"{path} is not a frozen TensorFlow graph.") from error
-    constants = {node.name: MakeNdarray(node.attr["value"].tensor) for node in graph.node if node.op == "Const"}
+    try:
+        constants = {node.name: MakeNdarray(node.attr["value"].tensor) for node in graph.node if node.op == "Const"}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged: {sentence(first_line(error))} Get it again.") from error
     scaled = {
         node.name: node.attr["scale_after_normalization"].b
         for node in graph.node
@@ -56,6 +61,6 @@ def _graph_bytes(path: str | os.PathLike) -> bytes:
                     if member.size > MAX_BYTES:
                         raise UserError(f"{path}: {member.name} is larger than {MAX_BYTES >> 20} MiB.")
                     return archive.extractfile(member).read()
-    except (OSError, tarfile.TarError, EOFError) as error:
+    except (OSError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
     raise UserError(f"{path} holds no {GRAPH_FILE}: get inception-2015-12-05.tgz.")

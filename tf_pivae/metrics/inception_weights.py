@@ -6,6 +6,7 @@ import importlib.util
 import io
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +143,7 @@ def _from_npz(path: Path) -> InceptionWeights:
                 for name in KERNEL_SHAPES
             }
             softmax = (arrays["softmax/weights"], arrays["softmax/biases"]) if "softmax/weights" in arrays else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"{path} is not an .npz of Inception weights ({error}), as `python -m "
             "tf_pivae.metrics.convert_inception` writes it."

@@ -37,6 +37,8 @@ def main() -> None:
     from tf_pivae.paper import comparison, numbers, table_runs
 
     seeds = [_whole_number(seed) for seed in _SEEDS.value]
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds={','.join(_SEEDS.value)}: a seed comes twice, which counts one training twice.")
     if not seeds:
         raise UserError("--seeds is empty: give seeds, such as --seeds=0.")
     options = table_runs.TableOptions(
@@ -84,7 +86,7 @@ def main() -> None:
 
 
 def _whole_number(seed):
-    if not seed.isdigit():
+    if not seed.isdecimal():
         raise UserError(f"--seeds={','.join(_SEEDS.value)}: expected whole numbers.")
     return int(seed)
 

@@ -10,6 +10,8 @@ DIR/runs/real_subsets/...        Table 7 has no runs, only parts
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import json
 import signal
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tf_pivae import configuration
 from tf_pivae.errors import UserError
-from tf_pivae.files import write_atomically
+from tf_pivae.files import read_json, write_atomically
 from tf_pivae.paper.numbers import BEYOND
 from tf_pivae.system import children
 
@@ -72,7 +74,13 @@ class Parts:
 
     def __init__(self, directory: Path) -> None:
         self._path = Path(directory) / "parts.json"
-        self._parts = json.loads(self._path.read_text()) if self._path.exists() else {}
+        try:
+            self._parts = read_json(self._path) if self._path.exists() else {}
+            whole = all({"command", "result"} <= part.keys() for part in self._parts.values())
+        except (ValueError, AttributeError):
+            whole = False
+        if not whole:
+            raise UserError(f"{self._path} is damaged: remove it, then the same command evaluates the runs again.")
 
     def finished(self, name: str, command: Sequence[str]) -> dict | None:
         """What a part came to, or None if it is still to do, or was done by another command."""
@@ -85,7 +93,9 @@ class Parts:
         return sum(numbers) if numbers else None
 
     def finish(self, name: str, command: Sequence[str], result: dict) -> None:
-        """Keeps what a part came to, a dict of plain types."""
+        """Keeps what a part came to, a dict of plain types. After a training, evaluations of before are forgotten."""
+        if name in _STAGES:
+            self._parts = {key: part for key, part in self._parts.items() if key in _STAGES}
         self._parts[name] = {"command": list(command), "result": result}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path, json.dumps(self._parts, indent=1))
@@ -143,6 +153,23 @@ class RowRun:
           dict of a metric's name -> {"value", "spread", "protocol"} or {"reason": why there is none}, for the metrics
           that the paper gives and those wanted beyond them.
         """
+        with self._held():
+            return self._run()
+
+    @contextlib.contextmanager
+    def _held(self):
+        """Waits until no other process works on the row, whose parts may be finished then."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with open(self.directory / "lock", "a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.say("another process works on it: waiting")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            self._parts = Parts(self.directory)
+            yield
+
+    def _run(self):
         metrics = [metric for metric, value in self.row.numbers.items() if value is not None] + list(self.row.also)
         bound = [metric for metric in metrics if metric == "bits_per_dim" and self.row.approximate]
         try:

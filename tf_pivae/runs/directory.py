@@ -73,7 +73,7 @@ class RunDirectory:
         except (UserError, ValueError):  # None yet, or a damaged one.
             earlier = None
         equal = [earlier.get(name) == facts.get(name) for name in _NEVER_CHANGES] if isinstance(earlier, dict) else []
-        if changes.others and not all(equal):
+        if (changes.others or start_step) and not all(equal):
             raise UserError(
                 f"{self.path} is a run on images of another shape, or with other classes or levels: choose another "
                 "--run_dir."

@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -78,7 +79,10 @@ def entry(path: Path) -> Entry:
 
 
 def _number(value: object) -> float | None:
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    """A number that a float holds, or None."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
+        return None
+    return value
 
 
 def is_locked(path: Path) -> bool:
@@ -126,7 +130,8 @@ def delete(paths: Sequence[str | Path]) -> list[Entry]:
       UserError: one is not a run, is a link, is being trained, or has another run in it; or a file cannot be removed.
     """
     entries = []
-    for path in map(Path, paths):
+    once = {Path(path).resolve(): Path(path) for path in paths}
+    for path in once.values():
         if path.is_symlink() or not (path / "config.gin").exists() or not (path / "checkpoints").is_dir():
             raise UserError(f"{path} is not a run: nothing was deleted.")
         entries.append(entry(path))
@@ -137,7 +142,7 @@ def delete(paths: Sequence[str | Path]) -> list[Entry]:
                 raise UserError(f"{path} has another run in it, {folder}: delete or move that first.")
     for run in entries:
         try:
-            shutil.rmtree(run.path)
+            shutil.rmtree(run.path.resolve())
         except OSError as error:
             raise UserError(cannot_write(error.filename or run.path, error)) from error
     return entries

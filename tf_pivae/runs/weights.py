@@ -48,7 +48,7 @@ def restore_model(run_dir: str | Path, model: PiVAE, step: int | str | None = No
         step = int(step)
     checkpoints = of_run(resolve(run_dir), step)
     group = "moving_average" if moving_average and facts["moving_average"] else "pivae"
-    restored = checkpoints.restore({group: model.variables}, None if step == BEST else step)
+    restored = checkpoints.restore({group: model.variables}, step if isinstance(step, int) else None)
     if restored is None and step == BEST:
         raise UserError(f"no best checkpoint in {checkpoints.directory}: train with options/validation.gin.")
     if restored is None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from tf_pivae.errors import UserError
 from tf_pivae.files import csv_cell, plain, read_records, write_atomically
+from tf_pivae.runs.records import load_evaluation
 from tf_pivae.sweep.trials import FINISHED, RUNNING, STOPPED, Trial
 
 RESULTS = "results.csv"
@@ -54,8 +54,8 @@ def row(trial: Trial) -> dict:
 def _evaluation(trial):
     """Rows of the trial's `evaluation.json` that are metrics, not parts of one."""
     try:
-        rows = json.loads((trial.directory / "evaluation.json").read_text())["rows"]
-    except (OSError, ValueError, KeyError):
+        rows = (load_evaluation(trial.directory) or {}).get("rows", [])
+    except UserError:  # Damaged.
         return []
     return [evaluated for evaluated in rows if not evaluated["metric"].startswith(" ")]
 

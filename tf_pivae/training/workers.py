@@ -68,8 +68,13 @@ def num_workers(tf_config: str) -> int:
         addresses = [*cluster.get("chief", []), *cluster.get("worker", [])]
         if not addresses:
             return 1
+        for address in addresses:
+            port = address.rpartition(":")[2] if isinstance(address, str) else ""
+            if not (port.isdecimal() and 1 <= int(port) <= 65535) or addresses.count(address) > 1:
+                raise UserError(f"TF_CONFIG's address {address!r} is not a host:port, or comes twice.")
         peers = cluster[task["type"]]
-        if task["type"] not in ("chief", "worker") or not 0 <= int(task["index"]) < len(peers):
+        indices = [f"{i}" for i in range(len(peers))]
+        if task["type"] not in ("chief", "worker") or str(task["index"]) not in indices:
             raise UserError(f"TF_CONFIG's task {task} is not one of its cluster's chief and workers.")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"TF_CONFIG is not of the form {shape}: {error}.") from error

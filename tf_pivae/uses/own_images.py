@@ -89,7 +89,12 @@ def check_classes(path: str | Path, num_classes: int, label: int | None) -> None
     """
     if label is not None and not 0 <= label < num_classes:
         raise UserError(f"--label={label}: {f'classes are 0 to {num_classes - 1}' if num_classes else _NO_CLASSES}.")
-    if num_classes and label is None and (source_of(path) == "folder" or npz.stored_images(path)[0].labels is None):
+    labels = npz.stored_images(path)[0].labels if num_classes and source_of(path) == "npz" else None
+    if labels is not None and len(labels) and labels.max() >= num_classes:
+        row = int(np.argmax(labels >= num_classes))
+        name = f"{printable(Path(path).name)}[{row}]"
+        raise UserError(f"{name} has the class {labels[row]}: the model's are 0 to {num_classes - 1}.")
+    if num_classes and label is None and labels is None:
         raise UserError(f"{path} has no labels, but this model needs them: give --label, or an .npz file with labels.")
 
 
