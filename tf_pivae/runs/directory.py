@@ -18,8 +18,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from tf_pivae.errors import UserError
-from tf_pivae.files import read_json, read_text, write_atomically
+from tf_pivae.files import read_text, write_atomically
 from tf_pivae.runs.changes import Changes, compare, record
+from tf_pivae.runs.records import load_facts
 
 _NEVER_CHANGES = "image_shape", "num_classes", "num_bins"
 
@@ -69,14 +70,14 @@ class RunDirectory:
           UserError: the images are of another shape than before.
         """
         try:
-            earlier = read_json(self.path / "data.json")
-        except (UserError, ValueError):  # None yet, or a damaged one.
+            earlier = load_facts(self.path)
+        except UserError:  # None yet, or a damaged one.
             earlier = None
-        equal = [earlier.get(name) == facts.get(name) for name in _NEVER_CHANGES] if isinstance(earlier, dict) else []
+        equal = [earlier.get(name) == facts.get(name) for name in _NEVER_CHANGES] if earlier else []
         if (changes.others or start_step) and not all(equal):
             raise UserError(
                 f"{self.path} is a run on images of another shape, or with other classes or levels: choose another "
-                "--run_dir."
+                "--run_dir (its data.json says so: if that is damaged, remove it)."
             )
         if earlier != facts:
             write_atomically(self.path / "data.json", json.dumps(facts))
