@@ -10,6 +10,7 @@ from pathlib import Path
 from absl import flags
 
 from tf_pivae import cli
+from tf_pivae.arguments import MOST_SAMPLES
 from tf_pivae.system.progress import progress_bar
 
 cli.define_import_flag()
@@ -17,7 +18,9 @@ flags.adopt_module_key_flags(cli)  # shows it in --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True)
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Folder for the versions, which a server watches.", required=True)
 _STEP = cli.define_step_flag("export")
-_IMPORTANCE_SAMPLES = flags.DEFINE_integer("importance_samples", 16, "K of the bound that log_prob gives.", 1)
+_IMPORTANCE_SAMPLES = flags.DEFINE_integer(
+    "importance_samples", 16, "K of the bound that log_prob gives.", 1, MOST_SAMPLES
+)
 _TEMPERATURE = flags.DEFINE_float("temperature", 1.0, "Scales the priors' standard deviations in samples.", 0.0)
 _SAMPLE_NOISE = flags.DEFINE_float(
     "sample_noise", 1.0, "Scales the noise of p(y|z) in samples: 1 is the model, 0 its mean.", 0.0

@@ -482,8 +482,8 @@ MUTATIONS = [
     Mutation(
         "the same noise on every replica",
         "tf_pivae/training/trainer.py",
-        "first_row = (step * context.num_replicas_in_sync + replica) * rows",
-        "first_row = step * context.num_replicas_in_sync * rows",
+        "first_row = (step * context.num_replicas_in_sync + replica) * stride",
+        "first_row = step * context.num_replicas_in_sync * stride",
         "tests/training/test_replicas.py",
     ),
     Mutation(

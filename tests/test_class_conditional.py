@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import types
 
 import numpy as np
@@ -142,3 +143,25 @@ def test_data_with_other_classes_are_not_the_runs(conditional_run, monkeypatch):
     monkeypatch.setattr(loading, "_recipe", lambda *_: types.SimpleNamespace(dataset=lambda: data))
     with pytest.raises(tf_pivae.UserError, match=r"has images of the number of classes 11, but .* was trained on 10"):
         loading.load_dataset(conditional_run)
+
+
+def test_classes_of_other_names_are_not_the_runs(conditional_run, tmp_path, monkeypatch):
+    data = loading.load_dataset(conditional_run)
+    for names, expected in (
+        (("a", *data.class_names[1:]), r"has the classes .*, a, but .* was trained on .*T-shirt/top, Trouser\.$"),
+        (data.class_names[::-1], r"has the classes .* was trained on .*, Trouser in another order\.$"),
+    ):
+        renamed = dataclasses.replace(data, class_names=names)
+        monkeypatch.setattr(loading, "_recipe", lambda *_, data=renamed: types.SimpleNamespace(dataset=lambda: data))
+        with pytest.raises(tf_pivae.UserError, match=expected):
+            loading.load_dataset(conditional_run)
+    # A run of before has no names.
+    run_dir = tmp_path / "run"
+    shutil.copytree(conditional_run, run_dir)
+    facts = json.loads((run_dir / "data.json").read_text())
+    assert facts.pop("class_names") == list(data.class_names)
+    (run_dir / "data.json").write_text(json.dumps(facts))
+    loading.load_dataset(run_dir)
+    (run_dir / "data.json").write_text(json.dumps({**facts, "class_names": [1]}))
+    with pytest.raises(tf_pivae.UserError, match=r"data\.json is damaged"):
+        loading.load_dataset(run_dir)

@@ -135,8 +135,20 @@ def test_watch_evaluates_every_checkpoint(finished_copy, evaluate):
     steps = [json.loads(line)["step"] for line in (run_dir / "evaluations.jsonl").read_text().splitlines()]
     assert steps == [4, 8, 12]
     assert list((run_dir / "tensorboard" / "evaluation").iterdir())
-    evaluate(*arguments)  # Everything is done already: nothing is added.
+    again = evaluate(*arguments)  # Everything is done already: nothing is added.
+    assert again.stdout == f"{run_dir} is evaluated up to its last step, 12: {run_dir / 'evaluations.jsonl'}\n"
     assert len((run_dir / "evaluations.jsonl").read_text().splitlines()) == 3
+    # A metric more is computed of the checkpoints that are there; those of before are not computed again.
+    more = evaluate(*arguments, "--metrics=bits_per_dim,refined_bits_per_dim")
+    assert more.returncode == 0, more.stderr
+    lines = [json.loads(line) for line in (run_dir / "evaluations.jsonl").read_text().splitlines()[3:]]
+    assert [line["step"] for line in lines] == [4, 8, 12]
+    assert {row["metric"] for line in lines for row in line["rows"]} == {"refined bits/dim, K=1"}
+    # One that was refused is tried again.
+    for _ in range(2):
+        refused = evaluate(*arguments, "--metrics=bits_per_dim,fid", "--inception_weights=nowhere.tgz")
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert refused.stderr.startswith("error: fid: ")
 
 
 def test_watch_says_that_it_waits(tmp_path):
@@ -294,6 +306,11 @@ def test_two_folders_without_a_run(tmp_path, network, evaluate):
     result = evaluate(*folders, f"--feature_network={network}")
     assert result.returncode == 0, result.stderr
     assert "24 samples against 24" in result.stdout
+    # 24 images are fewer than the 1,000 of a KID subset; the other metric is given all the same.
+    both = evaluate(*folders[:2], "--metrics=kid,fid", f"--feature_network={network}")
+    assert both.returncode == 2
+    assert both.stdout == result.stdout
+    assert re.fullmatch(r"error: kid: .*1000.*\n", both.stderr.splitlines(keepends=True)[-1])
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_an_empty_name_is_seen(text, name):
 _WITH_MESSAGES = ("UserError", "WorkerLost", "ServingError", "RequestError", "ValueError", "invalid")  # At the end.
 _IN_BRACKETS = {  # Why a file cannot be read, as the one who reports it says in brackets after the file's name.
     "nested too deeply", " is not JSON", "it is not a regular file", "it is packed", "not a zip archive",
-    " is not a SavedModel", " holds no graph",
+    " is not a SavedModel", " holds no graph", " is damaged",
 }  # fmt: skip
 
 

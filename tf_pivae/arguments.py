@@ -7,6 +7,7 @@ from numbers import Integral, Real
 
 SEEDS = -(1 << 63), (1 << 63) - 1  # Integers of 64 bits.
 ROWS = 0, (1 << 63) - 1
+MOST_SAMPLES = 2**31 - 1  # Importance samples are counted in 32 bits.
 LARGEST_FLOAT = (2 - 2**-23) * 2.0**127  # float32's; what is larger becomes infinity.
 
 

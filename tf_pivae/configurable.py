@@ -12,20 +12,22 @@ from typing import Annotated, Any, Literal
 import gin
 
 from tf_pivae import values
+from tf_pivae.arguments import LARGEST_FLOAT
 from tf_pivae.values import Long, Within
 
 MAX_WIDTH = 1 << 12  # Channels of a layer: eight times the widest of the paper.
 MAX_DEPTH = 1 << 10  # Layers, blocks, scales in a row.
+MOST_ROWS = 1 << 16  # Images of a batch.
 
 Count = Annotated[int, Within(1, 10**12)]  # steps, examples
-Batch = Annotated[int, Within(1, 1 << 16)]  # images
+Batch = Annotated[int, Within(1, MOST_ROWS)]  # images
 Index = Annotated[int, Within(0, 2**63 - 1)]  # 0 may stand for none; seeds
 Width = Annotated[int, Within(1, MAX_WIDTH)]
 Widths = Annotated[tuple[Width, ...], Long(1, MAX_DEPTH)]
 Depth = Annotated[int, Within(1, MAX_DEPTH)]
 Initializer = Literal["glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "orthogonal", "zeros"]
-Positive = Annotated[float, Within(0, above=True)]
-NonNegative = Annotated[float, Within(0)]
+Positive = Annotated[float, Within(0, LARGEST_FLOAT, above=True)]
+NonNegative = Annotated[float, Within(0, LARGEST_FLOAT)]
 Fraction = Annotated[float, Within(0, 1)]
 Decay = Annotated[float, Within(0, 1, below=True)]  # of a running average
 

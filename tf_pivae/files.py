@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -76,7 +77,8 @@ def read_records(path: str | Path) -> list[dict]:
 
 def write_atomically(path: str | Path, text: str) -> None:
     """Writes a text file that is either the old one or the new one, whatever happens; UserError if it cannot."""
-    with replacing(path) as partial, open(partial, "x") as file:  # "x" follows no link that lies there instead.
+    # "x" follows no link that lies there instead.
+    with replacing(path) as partial, open(partial, "x", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -124,18 +126,34 @@ def new_folder(path: Path) -> Iterator[Path]:
     """A hidden, empty folder beside `path`, which gets this name at the block's end, or is gone where the block fails.
 
     Raises:
-      UserError: it cannot be written, or `path` is there by then.
+      UserError: it cannot be written, another process writes it, or `path` is there by then.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
-        place_folder(partial, path)
+        partial.mkdir(parents=True, exist_ok=True)
+        with _held(partial, path):
+            try:
+                for left in partial.iterdir():  # By a process that was killed.
+                    shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+                yield partial
+                place_folder(partial, path)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise UserError(cannot_write(path, error)) from error
+
+
+@contextlib.contextmanager
+def _held(folder: Path, path: Path) -> Iterator[None]:
+    """Holds a folder's lock, which the system drops when the process ends; UserError where another process holds it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(f"another process is writing {path}: wait for it, or choose another name.") from None
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        os.close(descriptor)
 
 
 def place_file(partial: Path, path: str | Path) -> None:

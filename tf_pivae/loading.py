@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from tf_pivae import configuration
 from tf_pivae.configuration import early, parsing
-from tf_pivae.errors import UserError, first_line
+from tf_pivae.errors import UserError, first_line, printable
 from tf_pivae.runs.changes import PLACES, is_place
 from tf_pivae.runs.pretrained import resolve
 from tf_pivae.runs.records import load_facts
@@ -180,7 +180,7 @@ def load_dataset(run_dir: str | Path) -> ImageDataset:
     Nothing is downloaded, prepared or written: only the user says where data lie, not a run of unknown origin.
 
     Raises:
-      UserError: it is not on this machine, not prepared, or has another shape or number of classes than the run.
+      UserError: it is not on this machine, not prepared, or has another shape or other classes than the run.
     """
     from tf_pivae.data import cache
 
@@ -209,6 +209,14 @@ def load_dataset(run_dir: str | Path) -> ImageDataset:
     ):
         if theirs != ours:
             raise UserError(f"{data.name} has images of the {name} {ours}, but {run_dir} was trained on {theirs}.")
+    trained = facts["class_names"]
+    classes = list(data.class_names)
+    if trained and classes and trained != classes:
+        theirs, ours = (printable(", ".join(sorted(set(names)))) for names in (trained, classes))
+        same = theirs == ours
+        raise UserError(
+            f"{data.name} has the classes {ours}, but {run_dir} was trained on {theirs}{' in another order' * same}."
+        )
     return data
 
 

@@ -8,7 +8,7 @@ interrupted, the same command continues.
 from absl import flags
 
 from tf_pivae import cli, loading, uses
-from tf_pivae.arguments import SEEDS
+from tf_pivae.arguments import MOST_SAMPLES, SEEDS
 from tf_pivae.errors import check_output
 
 cli.define_import_flag()
@@ -27,7 +27,7 @@ _NUM_HELD_OUT = flags.DEFINE_integer(
     "num_held_out", _DEFAULTS["num_held_out"], "At most this many images of held_out.", lower_bound=1
 )
 _IMPORTANCE_SAMPLES = flags.DEFINE_integer(
-    "importance_samples", None, "K of log_prob; 16 by default. An export has its own.", lower_bound=1
+    "importance_samples", None, "K of log_prob; 16 by default. An export has its own.", 1, MOST_SAMPLES
 )
 _SEED = flags.DEFINE_integer("seed", _DEFAULTS["seed"], "Seed of the noise.", *SEEDS)
 _STEP = cli.define_step_flag("score with")

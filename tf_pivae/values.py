@@ -17,6 +17,8 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
+from tf_pivae.arguments import LARGEST_FLOAT
+
 LONGEST = 1 << 10  # Elements of a list.
 
 
@@ -48,7 +50,7 @@ class Within(NamedTuple):
 
     def __str__(self) -> str:
         low = f"{'above' if self.above else 'from'} {self.low:g}"
-        if self.high == math.inf:
+        if self.high in (math.inf, LARGEST_FLOAT):
             return low
         return f"{low} {'to below' if self.below else 'to'} {self.high if self.high % 1 else int(self.high)}"
 

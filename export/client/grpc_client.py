@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
 from tf_pivae.export.client.metadata import signatures_of
-from tf_pivae.export.client.model_client import ModelClient, bearer
+from tf_pivae.export.client.model_client import ModelClient, bearer, checked_timeout
 from tf_pivae.export.client.retries import ServingError, with_retries
 from tf_pivae.export.requests import DEFAULT_MODEL, Signature, TensorSpec
 
@@ -49,7 +49,7 @@ class GrpcClient(ModelClient):
     ) -> None:
         self.address = address
         self.model_name = model_name
-        self.timeout = timeout
+        self.timeout = checked_timeout(timeout)
         self.max_attempts = max_attempts
         if token is not None:
             if credentials is None:

@@ -1,13 +1,17 @@
 """What the gRPC and the REST client have in common: the model's methods, checked and cut into requests."""
 
 import abc
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tf_pivae.arguments import whole_numbers
 from tf_pivae.export.requests import Signature, TensorSpec
+
+_LONGEST_TIMEOUT = 1_000_000
 
 
 class LogProb(NamedTuple):
@@ -30,8 +34,7 @@ class ModelClient(abc.ABC):
     """
 
     def __init__(self, batch_size: int) -> None:
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
+        whole_numbers(1, batch_size=batch_size)
         self.batch_size = batch_size
         self.signatures = self._fetch_signatures()
 
@@ -113,8 +116,9 @@ def as_array(name: str, value: Any, spec: TensorSpec) -> np.ndarray:
       ValueError: no rows, another shape, or numbers that the type cannot hold.
     """
     if spec.dtype == "string":
+        value = list(value)  # Perhaps of a generator.
         array = np.empty(len(value), np.object_)
-        array[:] = list(value)
+        array[:] = value
         right = all(isinstance(element, bytes) for element in array)
     else:
         array = np.asarray(value)
@@ -140,6 +144,13 @@ def _converted(name: str, array: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
 def _described(spec: TensorSpec) -> str:
     return "a list of bytes" if spec.dtype == "string" else str(spec)
+
+
+def checked_timeout(seconds: object) -> float:
+    """`seconds` itself. Raises ValueError unless it is a number above 0 that sockets take."""
+    if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real) or not 0 < float(seconds) <= _LONGEST_TIMEOUT:
+        raise ValueError(f"`timeout` must be a number of seconds above 0, at most {_LONGEST_TIMEOUT}; got {seconds!r}.")
+    return float(seconds)
 
 
 def bearer(token: str) -> str:

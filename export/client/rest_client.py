@@ -1,17 +1,19 @@
 """The REST client: JSON over HTTP, for where gRPC does not get through. Some ten times the bytes of gRPC."""
 
 import base64
+import contextlib
 import http.client
 import json
 import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from tf_pivae.export.client.model_client import ModelClient, bearer
+from tf_pivae.export.client.model_client import ModelClient, bearer, checked_timeout
 from tf_pivae.export.client.retries import ServingError, with_retries
 from tf_pivae.export.requests import DEFAULT_MODEL, Signature, TensorSpec
 
@@ -69,7 +71,7 @@ class RestClient(ModelClient):
         if token is not None and not url.startswith("https://"):
             raise ValueError("a `token` must not be sent unencrypted: give an https:// address.")
         self.url = url.rstrip("/")
-        self.timeout = timeout
+        self.timeout = checked_timeout(timeout)
         self.max_attempts = max_attempts
         self._model_url = f"{self.url}/v1/models/{urllib.parse.quote(model_name, safe='')}"
         self._context = context
@@ -89,15 +91,26 @@ class RestClient(ModelClient):
             for name, array in inputs.items()
         }
         body = json.dumps({"signature_name": signature, "inputs": columns}).encode()
-        outputs = self._request(f"{self._model_url}:predict", body)["outputs"]
+        answer = self._request(f"{self._model_url}:predict", body)
         specs = self.signatures[signature].outputs
-        if len(specs) == 1:
-            outputs = {next(iter(specs)): outputs}
-        return {name: np.array(outputs[name], spec.dtype) for name, spec in specs.items()}
+        with self._understood():
+            outputs = {next(iter(specs)): answer["outputs"]} if len(specs) == 1 else answer["outputs"]
+            return {name: np.array(outputs[name], spec.dtype) for name, spec in specs.items()}
 
     def _fetch_signatures(self) -> dict[str, Signature]:
-        answer = self._request(f"{self._model_url}/metadata")["metadata"]["signature_def"]
-        return signatures_in(answer)
+        answer = self._request(f"{self._model_url}/metadata")
+        with self._understood():
+            return signatures_in(answer["metadata"]["signature_def"])
+
+    @contextlib.contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Within it, an answer of another form than a model server's is a `ServingError`."""
+        try:
+            yield
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            raise ServingError(
+                "INTERNAL", self.url, "the answer is not that of a model server; is the address right?"
+            ) from error
 
     def _request(self, url: str, body: bytes | None = None) -> Any:
         def attempt(seconds: float) -> Any:

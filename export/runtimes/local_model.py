@@ -70,4 +70,4 @@ def load(path: str | Path, runtime: str = "tensorflow", precision: str = "f32", 
     try:
         return LocalModel(folder, open_runtime(folder, runtime, precision), batch_size)
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder} cannot be loaded ({first_line(error)[:200]}).") from error
+        raise UserError(f"{folder} cannot be loaded ({first_line(error)[:200]}): export the run again.") from error

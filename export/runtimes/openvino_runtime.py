@@ -27,7 +27,8 @@ from tf_pivae.export.requests import (
     TensorSpec,
     invalid,
 )
-from tf_pivae.export.versions import SAVED_MODEL, VARIABLES
+from tf_pivae.export.versions import MODEL_CARD, SAVED_MODEL, VARIABLES
+from tf_pivae.files import file_sha256, read_json
 
 _ROWS = 8
 _DTYPES = {1: "float32", 3: "int32", 4: "uint8", 7: "string", 9: "int64"}  # tensorflow/core/framework/types.proto
@@ -65,10 +66,11 @@ class OpenVINORuntime:
       precision: "f32" or "bf16", the `INFERENCE_PRECISION_HINT`.
 
     Raises:
-      ValueError: the folder's `saved_model.pb` is not a SavedModel.
+      ValueError: the folder's `saved_model.pb` is not a SavedModel, or a file is not the one that was exported.
     """
 
     def __init__(self, folder: Path, precision: str = "f32") -> None:
+        _check_sums(folder)
         self._folder = folder.absolute()  # Signatures are read later, perhaps from another current folder.
         self._precision = precision
         self._saved = _read(folder)
@@ -166,6 +168,15 @@ class OpenVINORuntime:
 def _infer_requests(model: openvino.CompiledModel) -> list[openvino.InferRequest]:
     """As many as the model runs at a time."""
     return [model.create_infer_request() for _ in range(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))]
+
+
+def _check_sums(folder: Path) -> None:
+    """Raises ValueError where a file is not what the model card says: OpenVINO looks at no checksum of variables."""
+    path = folder / MODEL_CARD
+    card = read_json(path) if path.exists() else {}
+    for name, expected in card.get("sha256", {}).items() if isinstance(card, dict) else ():
+        if (name == SAVED_MODEL or name.startswith("variables/")) and file_sha256(folder / name) != expected:
+            raise ValueError(f"{name} is damaged")
 
 
 def _read(folder: Path) -> Any:

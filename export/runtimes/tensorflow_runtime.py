@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from tf_pivae.errors import sentence
+from tf_pivae.errors import first_line, sentence
 from tf_pivae.export.requests import Inputs, Outputs, RequestError, Signature, TensorSpec, invalid
 
 
@@ -14,10 +14,16 @@ class TensorFlowRuntime:
 
     Args:
       folder: a version's.
+
+    Raises:
+      ValueError: it is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._model = tf.saved_model.load(str(folder))
+        try:
+            self._model = tf.saved_model.load(str(folder))
+        except (tf.errors.OpError, IndexError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"it is damaged: {first_line(error)}") from error
         self.signatures = {name: _signature(function) for name, function in self._model.signatures.items()}
 
     def run(self, name: str, inputs: Inputs) -> Outputs:

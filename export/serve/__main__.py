@@ -5,10 +5,12 @@ finishes the requests in progress when it is stopped by SIGTERM. See docs/servin
 """
 
 import os
+import re
 
 from absl import flags
 
 from tf_pivae import cli
+from tf_pivae.errors import UserError
 from tf_pivae.export.requests import DEFAULT_MODEL
 from tf_pivae.export.serve.limits import MAX_BYTES, MAX_ROWS
 from tf_pivae.system.startup import require_extra
@@ -51,6 +53,10 @@ def main() -> None:
 
     from tf_pivae.export.serve.server import ServerSettings, serve
 
+    if not re.fullmatch(r"[^/:\s]+", _MODEL_NAME.value):
+        raise UserError(
+            f"--model_name={_MODEL_NAME.value} cannot stand in REST's addresses: leave out / and : and spaces."
+        )
     settings = ServerSettings(
         **{field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(ServerSettings)}
     )

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tf_pivae.export.requests import (
+    EMPTY_BATCH,
     Outputs,
     RequestError,
     TensorSpec,
@@ -134,6 +135,8 @@ def _object(names: Any, values: Any) -> str:
 def _columns_of_rows(rows: Any, specs: Mapping[str, TensorSpec]) -> Any:
     if not isinstance(rows, list):
         raise invalid('"instances" must be a list, one element per row.')
+    if not rows:
+        raise invalid(EMPTY_BATCH)
     are_objects = [isinstance(row, dict) and set(row) != {"b64"} for row in rows]
     if not any(are_objects):
         return rows if len(specs) == 1 else None

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Callable
+from pathlib import Path
 
 from absl import logging
 
@@ -10,7 +11,7 @@ from tf_pivae.errors import UserError, first_line
 from tf_pivae.export.requests import Inputs, Outputs, RequestError
 from tf_pivae.export.serve.batching import Batcher
 from tf_pivae.export.serve.servable import Servable
-from tf_pivae.export.versions import versions
+from tf_pivae.export.versions import SAVED_MODEL, versions
 
 
 class Version:
@@ -65,6 +66,9 @@ class ModelManager:
         except OSError as error:
             raise UserError(f"cannot read {self._export_dir}: {error.strerror}.") from error
         if self._current is None:
+            if (Path(self._export_dir) / SAVED_MODEL).is_file():
+                folder = Path(self._export_dir).absolute().parent
+                raise UserError(f"{self._export_dir} is a version: give the folder of versions, --export_dir={folder}.")
             reasons = "; ".join(f"version {version}: {reason}" for version, reason in self._failed.items())
             raise UserError(f"no model to serve in {self._export_dir}: {reasons or 'run python -m tf_pivae.export'}.")
         self._poller = asyncio.create_task(self._poll())

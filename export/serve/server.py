@@ -78,15 +78,21 @@ async def serve(settings: ServerSettings) -> None:
         connections = _max_connections(settings.max_connections)
         grpc_server, grpc_port = await _start_grpc(settings, manager, limits, connections, metrics)
         rest_runner, rest_port = await _start_rest(settings, manager, limits, connections, metrics)
+        host = _in_address(settings.host)
         _say(
-            f"{settings.model_name} version {manager.version().number}: gRPC {settings.host}:{grpc_port}, "
-            f"REST http://{settings.host}:{rest_port}/v1/models/{settings.model_name}"
+            f"{settings.model_name} version {manager.version().number}: gRPC {host}:{grpc_port}, "
+            f"REST http://{host}:{rest_port}/v1/models/{settings.model_name}"
         )
         await stop.wait()
         _say("draining")
         await asyncio.gather(grpc_server.stop(settings.drain_seconds), rest_runner.cleanup())
         manager.stop()
     _say("stopped")
+
+
+def _in_address(host: str) -> str:
+    """A host as it stands in front of a port: an address of IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _say(line: str) -> None:
@@ -168,12 +174,11 @@ async def _start_grpc(
     ]
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=calls)
     GrpcService(manager, settings.model_name, limits, settings.patience_seconds, metrics).add_to(server)
+    address = f"{_in_address(settings.host)}:{settings.grpc_port}"
     try:
-        port = server.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
+        port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise UserError(
-            f"cannot listen on {settings.host}:{settings.grpc_port}: choose another --grpc_port."
-        ) from error
+        raise UserError(f"cannot listen on {address}: choose another --grpc_port, or another --host.") from error
     await server.start()
     return server, port
 
@@ -191,7 +196,8 @@ async def _start_rest(
         listener = socket.create_server((settings.host, settings.rest_port), family=family)
     except OSError as error:
         raise UserError(
-            f"cannot listen on {settings.host}:{settings.rest_port} ({error.strerror}): choose another --rest_port."
+            f"cannot listen on {_in_address(settings.host)}:{settings.rest_port} ({error.strerror}): choose another "
+            "--rest_port, or another --host."
         ) from error
     await web.SockSite(runner, listener, backlog=_ACCEPTED_AT_ONCE).start()
     listener.listen(_BACKLOG)

@@ -73,6 +73,19 @@ def test_a_test_folder_and_classes(tmp_path):
     assert dataset.image_shape == (8, 8, 1)
 
 
+def test_classes_of_the_test_folder_alone_are_named(tmp_path, caplog):
+    for part, kind in (("train", "cat"), ("train", "dog"), ("test", "dog"), ("test", "Dog")):
+        save(tmp_path / part / kind / "x.png", np.full((20, 20), 77, np.uint8))
+    image_folder(tmp_path / "train", 8, test_path=tmp_path / "test", class_folders=True, cache_dir=tmp_path / "cache")
+    assert "test images are of classes that no training image is of: Dog." in caplog.text
+
+
+def test_a_missing_test_folder_is_not_blamed_on_the_other(tmp_path):
+    save(tmp_path / "train" / "x.png", np.full((20, 20), 77, np.uint8))
+    with pytest.raises(UserError, match=r"there is no folder .*none: set image_folder\.test_path to a folder"):
+        image_folder(tmp_path / "train", 8, test_path=tmp_path / "none", cache_dir=tmp_path / "cache")
+
+
 def gradient(height, width):
     """Each pixel tells its own row and column."""
     row, column = np.mgrid[:height, :width]
@@ -280,3 +293,17 @@ def test_changed_files_are_prepared_anew(tmp_path):
 
 def make_again(tmp_path):
     return image_folder(tmp_path / "images", 16, cache_dir=tmp_path / "cache")
+
+
+def test_a_turned_photograph_counts_as_decoded(tmp_path):
+    for i in range(12):
+        picture = Image.fromarray(noise(20, 30, seed=i))
+        exif = Image.Exif()
+        if i < 3:
+            exif[0x0112] = 6
+            picture = picture.transpose(Image.Transpose.ROTATE_90)
+        (tmp_path / "in").mkdir(exist_ok=True)
+        picture.save(tmp_path / "in" / f"{i}.jpg", exif=exif)
+    dataset = image_folder(tmp_path / "in", crop=None, cache_dir=tmp_path / "cache")
+    assert dataset.image_shape == (20, 30, 3)
+    assert len(dataset.train) + len(dataset.test) == 12

@@ -73,6 +73,24 @@ def test_grey_16_bit_and_preprocessing(tmp_path):
     np.testing.assert_array_equal(loaded.train.images[:, 2:30, 2:30, 1], np.floor(images / 257 + 0.5))
 
 
+def test_8_bit_pixels_in_16_bits_do_not_become_black(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, [6, 8, 8, 1], np.uint16)
+    np.savez(tmp_path / "x.npz", images=images)
+    with pytest.raises(UserError, match=r"images of .*x\.npz is uint16, .* first 6 images have no pixel above 255"):
+        npz_images(tmp_path / "x.npz")
+    images[5, 0, 0] = 256  # Dark, but of 16 bits.
+    np.savez(tmp_path / "x.npz", images=images)
+    assert npz_images(tmp_path / "x.npz").train.images.max() <= 1
+    np.savez(tmp_path / "x.npz", images=0 * images)
+    assert npz_images(tmp_path / "x.npz").train.images.max() == 0
+
+
+def test_another_file_is_told_what_writes_npz(tmp_path):
+    np.save(tmp_path / "d.npy", np.zeros([4, 8, 8], np.uint8))
+    with pytest.raises(UserError, match=r"cannot read .*d\.npy: File is not a zip file; NumPy's np\.savez writes"):
+        npz_images(tmp_path / "d.npy")
+
+
 class Bomb:
     def __reduce__(self):
         return os.mkdir, ("executed",)

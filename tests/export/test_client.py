@@ -260,6 +260,20 @@ def test_an_answer_that_is_no_json(statuses):
         RestClient(f"http://127.0.0.1:{statuses.server_port}")
 
 
+@pytest.mark.parametrize("answer", ["[]", '{"ok": 1}', '{"metadata": {"signature_def": {"signature_def": []}}}'])
+def test_an_answer_of_another_program(statuses, answer):
+    statuses.answer = 200, answer
+    with pytest.raises(ServingError, match="the answer is not that of a model server; is the address right"):
+        RestClient(f"http://127.0.0.1:{statuses.server_port}")
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf"), "3", True, 1e9])
+def test_a_timeout_that_cannot_be(timeout):
+    for client in (RestClient, GrpcClient):
+        with pytest.raises(ValueError, match="`timeout` must be a number of seconds above 0"):
+            client(timeout=timeout)
+
+
 @pytest.mark.parametrize("name", ["mod\u00e8le", "a b", "a/b", "a\nb"])
 def test_any_name_of_a_model_reaches_the_server(statuses, name):
     statuses.answer = 404, '{"error": "as told"}'

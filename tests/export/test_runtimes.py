@@ -18,6 +18,7 @@ from tf_pivae.export import load
 from tf_pivae.export.client import ServingError
 from tf_pivae.export.requests import RequestError
 from tf_pivae.export.runtimes.opening import open_runtime
+from tf_pivae.export.write.model_card import write_model_card
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/runtimes.md"
 
@@ -149,6 +150,21 @@ def test_a_damaged_model_is_a_users_mistake(tmp_path, runtime):
     (tmp_path / "saved_model.pb").write_bytes(b"nonsense")
     with pytest.raises(UserError, match="cannot be loaded"):
         load(tmp_path, runtime)
+
+
+@pytest.mark.parametrize("runtime", ["tensorflow", "openvino"])
+def test_damaged_variables_are_a_users_mistake(grey, tmp_path, runtime):
+    """OpenVINO looks at no checksum of its own: it would compute with the damaged ones."""
+    folder = tmp_path / "1"
+    shutil.copytree(grey.folder, folder)
+    write_model_card(folder, {})
+    (data,) = folder.glob("variables/variables.data*")
+    whole = data.read_bytes()
+    middle = len(whole) // 2
+    for damaged in (whole[:1000], whole[:middle] + bytes([whole[middle] ^ 0x41]) + whole[middle + 1 :]):
+        data.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"cannot be loaded \(.* is damaged.*\): export the run again\.$"):
+            load(folder, runtime)
 
 
 def test_load_is_all_that_the_package_offers():

@@ -47,6 +47,19 @@ def test_malformed_tasks_are_refused(text):
         expand_tasks(text)
 
 
+@pytest.mark.parametrize("text", ["n[1-999999999]", "n[1-65537]", "a[1-300]b[1-300]", "x,n[1-65536]"])
+def test_more_machines_than_there_are_do_not_fill_the_memory(text):
+    with pytest.raises(UserError, match=r"names [\d,]+ machines or tasks; at most 65,536 are expected\.$"):
+        expand_hosts(text)
+
+
+def test_more_tasks_than_there_are_do_not_fill_the_memory():
+    for text in ("1(x999999999)", "65537", "999999999(x60000)"):
+        with pytest.raises(UserError, match=r"names [\d,]+ machines or tasks; at most 65,536 are expected\.$"):
+            expand_tasks(text)
+    assert len(expand_hosts("n[1-65536]")) == len(expand_tasks("1(x65536)")) == 65536
+
+
 def slurm(index, node, local, **changes):
     variables = {
         "SLURM_STEP_NODELIST": "gpu[01-02],login",
@@ -117,6 +130,8 @@ def test_all_pods_of_an_indexed_job_agree(monkeypatch):
         (pod(0, SERVICE=None), "SERVICE is not set; the manifest's env sets it"),
         (pod(0, HOSTNAME="elsewhere"), "does not end in -0"),
         (pod(3), "NUM_WORKERS=3: set it to the job's completions"),
+        (pod(0, NUM_WORKERS="999999999"), "at most 65,536 are expected"),
+        (pod(0, NUM_WORKERS="9" * 5000), "is not a whole number from 0 of at most 9 digits"),
     ],
 )
 def test_kubernetes_mistakes(environment, expected):

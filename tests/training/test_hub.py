@@ -10,6 +10,7 @@ import hashlib
 import http.server
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,9 @@ import pytest
 
 from tf_pivae import loading
 from tf_pivae.errors import UserError
+from tf_pivae.publish.folder import publish
 from tf_pivae.runs import hub
+from tf_pivae.runs.directory import RunDirectory
 from tf_pivae.runs.pretrained import FOLDER, check_own
 
 pytest.importorskip("huggingface_hub", reason="pip install '.[hub]'")
@@ -241,3 +244,34 @@ def test_names_on_the_hub():
     for name in ("model", "a/b/c", "../x", "a b/c"):
         with pytest.raises(UserError, match="write --output=OWNER/NAME"):
             hub.check_name(name)
+
+
+def test_an_older_models_evaluation_is_not_the_newer_ones(there, tmp_path):
+    folders = []
+    for name in ("evaluated", "new"):
+        folders.append(tmp_path / name)
+        shutil.copytree(MODEL, folders[-1])
+    (folders[1] / "evaluation.json").unlink()
+    for folder in folders:
+        hub.upload(folder, "me/model")
+    _, files = there.newest("me/model")
+    assert "evaluation.json" not in files
+    assert "config.gin" in files
+
+
+def test_a_folder_is_not_written_under_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"hf://a/b is an address on the Hugging Face hub: give a folder"):
+        publish("fashion_mnist", "hf://a/b")
+    with pytest.raises(UserError, match=r"hf://a/b is an address on the Hugging Face hub: give a folder"):
+        RunDirectory("hf://a/b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_entry_of_the_cache_that_is_no_model_is_fetched_again(there):
+    commit = there.commit("me/again", files_of(MODEL))
+    address = f"hf://me/again@{commit}"
+    folder = hub.fetch(address)
+    hub.fetch.cache_clear()
+    (folder / "config.gin").unlink()
+    assert (hub.fetch(address) / "config.gin").is_file()

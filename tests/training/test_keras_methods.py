@@ -33,6 +33,36 @@ def test_fit_takes_the_loops_steps(randomize):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_fit_takes_batches_of_any_size(randomize):
+    """The last of an epoch may be smaller; a second call may bring others."""
+    trainer = small_trainer(randomize)
+    trainer.fit(small_images(13), batch_size=8, verbose=0)
+    trainer.fit(small_images(6), batch_size=4, verbose=0)
+    assert int(trainer.step) == 4
+    batches = tf.data.Dataset.from_tensor_slices(small_images(13)).batch(8)
+    history = trainer.fit(batches, epochs=2, shuffle=False, verbose=0)
+    assert int(trainer.step) == 8
+    assert np.isfinite(history.history["bits_per_dim"]).all()
+    assert np.sum(history.history["skipped_generator"]) == 0
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+def test_what_are_no_images_is_refused(trainer, method):
+    images = small_images(8)
+    call = getattr(trainer, method)
+    with pytest.raises(ValueError, match="must be integers in"):
+        call(images / np.float32(255.0), verbose=0)
+    with pytest.raises(ValueError, match="must lie in"):
+        call(images.astype(int) - 300, verbose=0)
+    with pytest.raises(ValueError, match="`images` must be "):
+        call(images[:, 1:], verbose=0)
+    with pytest.raises(ValueError, match="give images"):
+        call(None)
+    batches = tf.data.Dataset.from_tensor_slices(images / np.float32(255.0)).batch(8)
+    with pytest.raises(ValueError, match="images must be integers, such as uint8"):
+        call(batches, verbose=0)
+
+
 def test_callbacks_of_keras(trainer):
     """They see every batch, set the generator's learning rate, and stop by the score of held-out images."""
     bits = []

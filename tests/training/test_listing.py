@@ -128,3 +128,10 @@ def test_the_command_needs_no_tensorflow(tmp_path):
     assert (
         run("--root=nowhere").stderr == "error: there is no folder nowhere: give the folder of the runs, --root=DIR.\n"
     )
+
+
+def test_a_name_does_not_steer_the_terminal(tmp_path):
+    make(tmp_path / "a\x1b[2J\nb")
+    lines = listing.table(listing.find(tmp_path)).splitlines()
+    assert len(lines) == 2
+    assert r"a\x1b[2J\nb" in lines[1]

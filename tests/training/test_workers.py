@@ -121,6 +121,19 @@ def test_only_who_leaves_before_all_have_come_to_the_end_is_lost(tmp_path):
 
 
 @pytest.mark.slow  # Four trainings by itself.
+def test_ctrl_c_ends_a_worker_that_waits_for_others(tmp_path, tiny):
+    port, other = free_ports(2)
+    cluster = {"worker": [f"localhost:{other}", f"localhost:{port}"]}
+    environment = os.environ | {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}})}
+    command = ["train", f"--gin_file={tiny}", f"--run_dir={tmp_path / 'run'}"]
+    with forking.Popen(*command, env=environment, stdout=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stdout.readline() == "waiting for all 2 workers of TF_CONFIG\n"
+        time.sleep(2.0)  # Now it waits in TensorFlow, where Python handles no signals.
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(timeout=60) == -signal.SIGINT
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_killed_worker_ends_the_others_and_all_go_on(undisturbed, tmp_path, tiny):
     processes = start(tmp_path, tiny, 2)
     checkpoints = tmp_path / "0" / "checkpoints"

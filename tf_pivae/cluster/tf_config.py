@@ -6,6 +6,7 @@ TF_CONFIG is the JSON text that TensorFlow reads: {"cluster": {"worker": ["host:
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping
 
@@ -16,6 +17,8 @@ _FIRST_PORT = 15000
 _PORTS = 10000
 _HOST = r"(?:[\w.-]|\[[\d,-]+\])+"
 _KUBERNETES_PORT = 15000  # Every pod has an address of its own.
+_MOST = 1 << 16  # Machines, or workers: more than any cluster has, and a list of them is still written at once.
+_DIGITS = 9  # Of a number in a variable.
 
 
 def tf_config(scheduler: str, environment: Mapping[str, str], port: int | None = None) -> str:
@@ -76,8 +79,14 @@ def expand_hosts(text: str) -> list[str]:
     for part in re.findall(_HOST, text):
         pieces = re.split(r"\[([^\[\]]*)\]", part)
         choices = [[piece] if i % 2 == 0 else _expand_range(piece, text) for i, piece in enumerate(pieces)]
+        _check_number(len(hosts) + math.prod(map(len, choices)), text)
         hosts += ["".join(parts) for parts in itertools.product(*choices)]
     return hosts
+
+
+def _check_number(count, text):
+    if count > _MOST:
+        raise UserError(f"{text!r} names {count:,} machines or tasks; at most {_MOST:,} are expected.")
 
 
 def _malformed(text):
@@ -88,10 +97,12 @@ def _expand_range(piece, text):
     """ "01-03,7" -> ["01", "02", "03", "7"]; leading zeros stay."""
     numbers = []
     for part in piece.split(","):
-        ends = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        ends = re.fullmatch(rf"([0-9]{{1,{_DIGITS}}})(?:-([0-9]{{1,{_DIGITS}}}))?", part.strip())
         if not ends or int(ends[2] or ends[1]) < int(ends[1]):
             raise _malformed(text)
-        numbers += [f"{i:0{len(ends[1])}d}" for i in range(int(ends[1]), int(ends[2] or ends[1]) + 1)]
+        span = range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+        _check_number(len(numbers) + len(span), text)
+        numbers += [f"{i:0{len(ends[1])}d}" for i in span]
     return numbers
 
 
@@ -103,10 +114,13 @@ def expand_tasks(text: str) -> list[int]:
     """
     counts = []
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part.strip())
+        match = re.fullmatch(rf"([0-9]{{1,{_DIGITS}}})(?:\(x([0-9]{{1,{_DIGITS}}})\))?", part.strip())
         if not match:
             raise UserError(f"{text!r} is not a list of task counts as Slurm writes it, such as 2(x3),1.")
-        counts += [int(match[1])] * int(match[2] or 1)
+        machines = int(match[2] or 1)
+        _check_number(len(counts) + machines, text)
+        counts += [int(match[1])] * machines
+    _check_number(sum(counts), text)
     return counts
 
 
@@ -126,6 +140,7 @@ def kubernetes_addresses(environment: Mapping[str, str], port: int | None = None
     job = name.removesuffix(f"-{index}")
     if job == name:
         raise UserError(f"HOSTNAME={name} does not end in -{index}: it is not the name of an Indexed Job's pod.")
+    _check_number(count, f"NUM_WORKERS={count}")
     if index >= count:
         raise UserError(f"JOB_COMPLETION_INDEX={index}, but NUM_WORKERS={count}: set it to the job's completions.")
     port = _KUBERNETES_PORT if port is None else port
@@ -140,6 +155,6 @@ def _variable(environment, name, source):
 
 def _number(environment, name, source):
     text = _variable(environment, name, source)
-    if not re.fullmatch(r"\d+", text):
-        raise UserError(f"{name}={text} is not a whole number from 0.")
+    if not re.fullmatch(rf"[0-9]{{1,{_DIGITS}}}", text):
+        raise UserError(f"{name}={text} is not a whole number from 0 of at most {_DIGITS} digits.")
     return int(text)

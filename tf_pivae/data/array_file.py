@@ -7,6 +7,7 @@ import io
 import math
 import os
 import stat
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -43,7 +44,8 @@ def reading(subject: object) -> Iterator[None]:
     except Exception as error:  # zipfile, zlib, gzip and NumPy raise about ten kinds of exceptions.
         ends = "it ends early" if isinstance(error, EOFError) and not str(error) else None
         reason = ends or getattr(error, "strerror", None) or first_line(error)
-        raise UserError(f"cannot read {printable(subject)}: {printable(reason)}.") from error
+        advice = "; NumPy's np.savez writes .npz files" if isinstance(error, zipfile.BadZipFile) else ""
+        raise UserError(f"cannot read {printable(subject)}: {printable(reason)}{advice}.") from error
 
 
 Stream: TypeAlias = IO[bytes] | io.BufferedReader | gzip.GzipFile
@@ -155,6 +157,21 @@ class Part(NamedTuple):
     labels: np.ndarray | None  # int64 [N]
     keep: np.ndarray | None = None  # bool [N], the rows that belong to the split; None is all of them
 
+    def slabs(self, start: int = 0) -> Iterator[np.ndarray]:
+        """Yields the images from row `start` on, uint8 or uint16 `[k, H, W, C]`, as `ArrayFile.slabs` does.
+
+        Raises:
+          UserError: as there, or the first of them are 8-bit pixels kept in 16 bits, whose 255 would become 1.
+        """
+        for slab in self.images.slabs(start):
+            if start == 0 and slab.dtype == np.uint16 and len(slab) > 1 and 0 < slab.max() < 256:
+                raise UserError(
+                    f"{self.images.name} is uint16, but its first {len(slab):,} images have no pixel above "
+                    f"{slab.max()}: as 16-bit images (0 to 65535) they are black. Save pixels of 0 to 255 as uint8."
+                )
+            start += len(slab)
+            yield slab.reshape(len(slab), *self.images.image_shape)
+
 
 def part(images: ArrayFile, labels: ArrayFile | None) -> Part:
     """Checks what two headers say and reads the labels."""
@@ -192,11 +209,11 @@ def _split(part: Part, preprocess: Preprocess, shape: tuple[int, int, int], num_
 
     def read(start: int) -> Iterator[sources.Chunk]:
         row = start
-        for slab in images.slabs(start):
+        for slab in part.slabs(start):
             rows = slice(row, row + len(slab))
             row += len(slab)
             usable = slice(None) if keep is None else keep[rows]
-            slab = slab.reshape(len(slab), *images.image_shape)[usable]
+            slab = slab[usable]
             finished = preprocess(slab) if len(slab) else np.zeros((0, *shape), np.uint8)
             if num_bins < 256 and finished.max(initial=0) >= num_bins:
                 raise UserError(f"{images.name} has num_bins = {num_bins}, but its pixels go beyond {num_bins - 1}.")

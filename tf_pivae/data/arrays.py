@@ -1,12 +1,16 @@
 """What a data set is here: two uint8 arrays (or memory maps), their labels, and names for the classes."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 
-from tf_pivae.errors import UserError
+from tf_pivae.errors import UserError, printable
+
+_log = logging.getLogger(__name__)
+_NAMED = 20
 
 # What a file may claim before it is read. The largest split of the paper's has 3 million images, ImageNet's full
 # hierarchy 21,841 classes.
@@ -150,10 +154,18 @@ def labelled(
 def count_classes(labels: Sequence[np.ndarray | None], class_names: Sequence[str] = ()) -> int:
     """The number of classes: that of their names, or one more than the largest label; 0 without training labels.
 
+    Classes of another split that no training image is of are named in a warning: nothing is learnt about them.
+
     Args:
       labels: int64 `[N]` or None for each split, the training split first.
       class_names: their names, or empty.
     """
     if labels[0] is None:
         return 0
+    for part in labels[1:]:
+        untrained = [] if part is None else np.setdiff1d(part, labels[0]).tolist()
+        if untrained:
+            names = [printable(class_names[i]) if i < len(class_names) else str(i) for i in untrained[:_NAMED]]
+            more = ", ..." * (len(untrained) > _NAMED)
+            _log.warning("test images are of classes that no training image is of: %s%s.", ", ".join(names), more)
     return len(class_names) or 1 + max(int(part.max()) for part in labels if part is not None)

@@ -104,9 +104,11 @@ def image_folder(
     name = name or printable(os.path.basename(folders[0])) or "images"
     if channels is not None and not class_folders and shape is not None:
         cache.declared(name, (*shape, channels), (), arrays.check_num_examples(num_examples))
-    for folder in folders:
+    for setting, folder in zip(("path", "test_path"), folders, strict=False):
         if not os.path.isdir(folder):
-            raise UserError(f"there is no folder {printable(folder)}: set image_folder.path to a folder of images.")
+            raise UserError(
+                f"there is no folder {printable(folder)}: set image_folder.{setting} to a folder of images."
+            )
     listings = [image_files.find_files(folder) for folder in folders]
     specification = {
         "source": "folder",

@@ -30,7 +30,7 @@ def idx_images(
     pad_to: image_ops.Size | None = None,
     image_size: image_ops.Size | None = None,
     channels: int | None = None,
-    raw_shape: Sequence[int] | None = None,
+    raw_shape: tuple[int, int, int] | None = None,
     class_names: Sequence[str] = (),
     num_examples: arrays.Limits | None = None,
     name: str = "idx",

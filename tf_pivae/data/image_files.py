@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 # A decoded photograph of this size takes about 200 MB; a file may claim far more than it holds.
 MAX_PIXELS = 64_000_000
+_ORIENTATION = 0x0112  # The EXIF tag.
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -133,8 +134,18 @@ def read_header(path: str | os.PathLike[str]) -> Header:
       UnusableImage: if the file is empty, no image, or larger than `MAX_PIXELS`.
     """
     with _open(path) as image:
-        width, height = image.size
+        width, height = reversed(image.size) if _is_turned(image) else image.size
         return Header(height, width, image.mode in _GREY_MODES)
+
+
+def _is_turned(image: "Image.Image") -> bool:
+    """Whether `decode` will exchange height and width; only formats that say so in their header are asked."""
+    if image.format not in ("JPEG", "MPO", "TIFF", "WEBP"):
+        return False
+    try:
+        return image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+    except Exception:  # Of damaged EXIF data, anything.
+        return False
 
 
 def decode(path: str | os.PathLike[str], channels: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import numbers
 import os
 import zipfile
 from collections import Counter
@@ -125,6 +126,8 @@ def _held_out(count: int, fraction: float, seed: int) -> np.ndarray:
         raise UserError(f"test_fraction must lie between 0 and 1, got {fraction}.")
     if count < 2:
         raise UserError(f"images holds {count} images: at least two are needed, one of them for the test split.")
+    if not isinstance(seed, numbers.Integral) or seed < 0:
+        raise UserError(f"npz_images.seed must be a whole number from 0, got {seed!r}.")
     mask = np.zeros(count, bool)
     mask[np.random.default_rng(seed).permutation(count)[: min(count - 1, max(1, round(count * fraction)))]] = True
     return mask

@@ -12,6 +12,7 @@ import sys
 from absl import flags
 
 from tf_pivae import cli, loading
+from tf_pivae.arguments import MOST_SAMPLES
 from tf_pivae.errors import UserError
 from tf_pivae.evaluate import image_metrics
 from tf_pivae.evaluate.image_metrics import Settings
@@ -30,7 +31,7 @@ _REFERENCE_SPLIT = flags.DEFINE_enum(
     "Images that samples are compared with; the paper takes held-out ones.",
 )
 _IMPORTANCE_SAMPLES = flags.DEFINE_integer(
-    "importance_samples", Settings.importance_samples, "K of the tighter bound.", lower_bound=1
+    "importance_samples", Settings.importance_samples, "K of the tighter bound.", 1, MOST_SAMPLES
 )
 _REFINEMENT_STEPS = flags.DEFINE_integer(
     "refinement_steps", Settings.refinement_steps, "Steps that refine q for refined_bits_per_dim.", lower_bound=1
@@ -90,7 +91,11 @@ def main() -> None:
     elif _IMAGES.value and _RUN_DIR.value:
         raise UserError("--images scores a folder, --run_dir a run: give one of them.")
     elif _IMAGES.value:
-        print(results.table(image_metrics.folder_rows(_IMAGES.value, _REFERENCE_IMAGES.value, settings)))
+        rows, refused = image_metrics.folder_rows(_IMAGES.value, _REFERENCE_IMAGES.value, settings)
+        if rows:
+            print(results.table(rows), flush=True)
+        if refused:
+            raise UserError(" ".join(refused))
     elif not _RUN_DIR.value:
         raise UserError("give --run_dir=RUN (or --images, or --real_subsets; see --help).")
     else:

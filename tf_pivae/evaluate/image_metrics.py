@@ -87,8 +87,42 @@ def real_subset_rows(data: ImageDataset, counts: Sequence[int], settings: Settin
     return rows
 
 
-def folder_rows(images: str | Path, reference_images: str | Path | None, settings: Settings) -> list[Row]:
+def possible(
+    requested: Sequence[str],
+    network: metrics.FeatureNetwork,
+    num_samples: int,
+    num_reference: int | None,
+    settings: Settings,
+    refused: list[str],
+) -> list[str]:
+    """Those of the metrics that can be had.
+
+    Args:
+      requested: metrics' names.
+      network: `metrics.FeatureNetwork`.
+      num_samples, num_reference: numbers of images; None where there is no reference.
+      settings: of the evaluation.
+      refused: a list to which is added why the others cannot be had.
+    """
+    names = []
+    for metric in requested:
+        try:
+            metrics.check_possible(
+                metric, network, num_samples, num_reference, allow_rank_deficient=settings.allow_rank_deficient
+            )
+            names.append(metric)
+        except UserError as error:
+            refused.append(f"{metric}: {error}")
+    return names
+
+
+def folder_rows(
+    images: str | Path, reference_images: str | Path | None, settings: Settings
+) -> tuple[list[Row], list[str]]:
     """Scores of a folder of PNGs against another (or alone, for the Inception Score).
+
+    Returns:
+      The rows, and why a metric that was asked for is missing.
 
     Raises:
       UserError: none of the settings' metrics can be had of images alone.
@@ -97,10 +131,16 @@ def folder_rows(images: str | Path, reference_images: str | Path | None, setting
     if not metric_names:
         raise UserError(f"--images can be scored by {', '.join(IMAGE_METRICS)}: name some with --metrics.")
     samples = metrics.images_from_folder(images)
+    reference = None if reference_images is None else metrics.images_from_folder(reference_images)
     network = feature_network(settings, samples[:1])
+    refused: list[str] = []
+    num_reference = None if reference is None else len(reference)
+    metric_names = possible(metric_names, network, len(samples), num_reference, settings, refused)
+    if not metric_names:
+        return [], refused
     scores = metrics.image_scores(
         samples,
-        reference_images,
+        reference,
         network,
         metric_names,
         reference_name=reference_images or "",
@@ -108,7 +148,7 @@ def folder_rows(images: str | Path, reference_images: str | Path | None, setting
         allow_rank_deficient=settings.allow_rank_deficient,
         progress=settings.progress,
     )
-    return [score_row(score) for score in scores]
+    return [score_row(score) for score in scores], refused
 
 
 def score_row(score: metrics.Score, prefix: str = "") -> Row:

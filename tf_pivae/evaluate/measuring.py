@@ -20,6 +20,7 @@ from tf_pivae.evaluate.image_metrics import (
     Settings,
     feature_network,
     full_scale,
+    possible,
     score_row,
 )
 from tf_pivae.evaluate.results import Evaluation, Row
@@ -171,7 +172,7 @@ def _image_rows(subject: _Subject, requested: list[str], rows: list[Row], refuse
     reference = _split(data, settings.reference_split)
     network = subject.network or feature_network(settings, np.asarray(reference.images[:1]))
     count = settings.num_samples or len(reference)
-    requested = _possible(requested, network, count, len(reference), settings, refused)
+    requested = possible(requested, network, count, len(reference), settings, refused)
     if not requested:
         return
     keep = KEEP_FEATURES if set(WITH_FEATURES) & set(requested) else 0
@@ -215,27 +216,6 @@ def _same_neighbours(requested: list[str]) -> list[list[str]]:
     for metric in requested:
         groups.setdefault(NEIGHBOURS.get(metric, metric), []).append(metric)
     return list(groups.values())
-
-
-def _possible(
-    requested: list[str],
-    network: metrics.FeatureNetwork,
-    num_samples: int,
-    num_reference: int,
-    settings: Settings,
-    refused: list[str],
-) -> list[str]:
-    """Those of the metrics that can be had; why the others cannot goes to `refused`."""
-    possible = []
-    for metric in requested:
-        try:
-            metrics.check_possible(
-                metric, network, num_samples, num_reference, allow_rank_deficient=settings.allow_rank_deficient
-            )
-            possible.append(metric)
-        except UserError as error:
-            refused.append(f"{metric}: {error}")
-    return possible
 
 
 def reference_key(data: ImageDataset, split: str) -> metrics.ReferenceKey:

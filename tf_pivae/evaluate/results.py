@@ -62,8 +62,12 @@ def _family(metric: str) -> str:
     return "bits/dim" if metric.startswith(("bits/dim", " ", "mass: ")) else metric
 
 
-def as_json(evaluation: Evaluation) -> str:
-    """An `Evaluation` as one JSON object. Raises UserError where a number is NaN or infinite."""
+def as_json(evaluation: Evaluation, **more: list[str]) -> str:
+    """An `Evaluation`, and what else is to be told, as one JSON object.
+
+    Raises:
+      UserError: a number is NaN or infinite.
+    """
     for row in evaluation.rows:
         if not all(math.isfinite(number) for number in (row.value, row.spread) if number is not None):
             raise UserError(
@@ -71,4 +75,4 @@ def as_json(evaluation: Evaluation) -> str:
                 "earlier checkpoint by --step, or train again with a smaller learning rate."
             )
     rows = [dataclasses.asdict(row) for row in evaluation.rows]
-    return json.dumps({"step": evaluation.step, "rows": rows, "refused": evaluation.refused}, allow_nan=False)
+    return json.dumps({"step": evaluation.step, "rows": rows, "refused": evaluation.refused, **more}, allow_nan=False)

@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 
 from tf_pivae.errors import UserError, first_line, sentence
+from tf_pivae.system import quiet
 
 GRAPH_FILE = "classify_image_graph_def.pb"  # its name inside inception-2015-12-05.tgz
 MAX_BYTES = 1 << 30
@@ -28,6 +29,7 @@ def read_graph(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str
     Raises:
       UserError: the file cannot be read, is not a GraphDef, or the archive has no graph.
     """
+    quiet.import_tensorflow()
     from google.protobuf.message import DecodeError
     from tensorflow.core.framework import graph_pb2
     from tensorflow.python.framework.tensor_util import MakeNdarray

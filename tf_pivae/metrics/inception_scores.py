@@ -38,13 +38,18 @@ def inception_score(
       UserError: NaN logits, or fewer rows than splits.
     """
     logits = checked_features(logits, "logits")
-    if not 1 <= num_splits <= len(logits):
-        raise UserError(f"{num_splits} splits of {len(logits)} logits are impossible: use 1 to {len(logits)} splits.")
+    check_count(len(logits), num_splits)
     if shuffle_seed is not None:
         logits = logits[np.random.RandomState(shuffle_seed).permutation(len(logits))]
     edges = [split * len(logits) // num_splits for split in range(num_splits + 1)]
     scores = [_score(logits[start:stop]) for start, stop in itertools.pairwise(edges)]
     return InceptionScore(float(np.mean(scores)), float(np.std(scores)))
+
+
+def check_count(count: int, num_splits: int = NUM_SPLITS) -> None:
+    """Raises UserError where so many rows cannot be cut into so many splits."""
+    if not 1 <= num_splits <= count:
+        raise UserError(f"{num_splits} splits of {count} logits are impossible: use 1 to {count} splits.")
 
 
 def _score(logits: np.ndarray) -> float:

@@ -232,20 +232,29 @@ def _score(network, metric, value, std, samples, against, detail):
 
 
 def check_possible(
-    metric: str, network: FeatureNetwork, num_samples: int, num_reference: int, *, allow_rank_deficient: bool = False
+    metric: str,
+    network: FeatureNetwork,
+    num_samples: int,
+    num_reference: int | None,
+    *,
+    allow_rank_deficient: bool = False,
 ) -> None:
     """Says before samples are drawn whether `image_scores` could give a metric of them.
 
     Args:
       metric: one of `METRICS`.
       network: `FeatureNetwork`.
-      num_samples, num_reference: numbers of images.
+      num_samples, num_reference: numbers of images; None where there is no reference.
       allow_rank_deficient: as for `frechet_distance`.
 
     Raises:
       UserError: the one of `image_scores`.
     """
     _check_metrics([metric], network, num_reference)
+    if metric == "inception_score":
+        inception_scores.check_count(num_samples)
+    if num_reference is None:
+        return
     if metric == "fid":
         for label, count in (("first", num_samples), ("second", num_reference)):
             frechet.check_count(label, count, network.feature_dim, allow_rank_deficient)

@@ -11,8 +11,6 @@ from tf_pivae.models.latent_methods import LatentMethods, without_nan
 from tf_pivae.noise import RowNoise, SeededRowNoise, seed_tensor
 from tf_pivae.system.rows import RowFunction
 
-_MOST_SAMPLES = 2**31 - 1  # They are counted in 32 bits.
-
 
 class MassOutside(NamedTuple):
     """Where samples of the continuous v lie, relative to the unit cube."""
@@ -80,12 +78,12 @@ class ImageMethods(LatentMethods):
           ValueError: images of another shape, dtype or range; labels missing or out of range; a number out of range.
         """
         images, labels = self._checked(images, labels)
-        arguments.whole_numbers(1, _MOST_SAMPLES, num_importance_samples=num_importance_samples)
+        arguments.whole_numbers(1, arguments.MOST_SAMPLES, num_importance_samples=num_importance_samples)
         arguments.rows(first_row, batch_size)
         rows = len(images), first_row, batch_size, (images, labels, self._checked_refinement(refinement, images))
         if num_importance_samples == 1:
             return self._bound_rows(*rows, (seed_tensor(seed),))
-        return self._log_prob_rows(*rows, (tf.constant(num_importance_samples), seed_tensor(seed)))
+        return self._log_prob_rows(*rows, (tf.constant(int(num_importance_samples)), seed_tensor(seed)))
 
     def refine(
         self, images: np.ndarray, num_steps: int = 2, labels: np.ndarray | None = None, batch_size: int = 64
@@ -106,9 +104,9 @@ class ImageMethods(LatentMethods):
           ValueError: as `log_prob`.
         """
         images, labels = self._checked(images, labels)
-        arguments.whole_numbers(1, num_steps=num_steps)
+        arguments.whole_numbers(1, arguments.MOST_SAMPLES, num_steps=num_steps)
         arguments.rows(0, batch_size)
-        return self._means_rows(len(images), 0, batch_size, (images, labels), (tf.constant(num_steps),))
+        return self._means_rows(len(images), 0, batch_size, (images, labels), (tf.constant(int(num_steps)),))
 
     def log_weights(
         self,
@@ -133,7 +131,7 @@ class ImageMethods(LatentMethods):
           ValueError: as `log_prob`.
         """
         images, labels = self._checked(images, labels)
-        arguments.whole_numbers(1, _MOST_SAMPLES, num_importance_samples=num_importance_samples)
+        arguments.whole_numbers(1, arguments.MOST_SAMPLES, num_importance_samples=num_importance_samples)
         arguments.rows(0, batch_size)
         rows = len(images), 0, batch_size, (images, labels)
         streams = (tf.constant(k, tf.int64) for k in range(num_importance_samples))
@@ -177,8 +175,8 @@ class ImageMethods(LatentMethods):
         """
         images, labels = self._checked(images, labels)
         arguments.rows(first_row, 1)
-        arguments.whole_numbers(0, _MOST_SAMPLES - 1, sample=sample)
-        shared = tf.constant(sample), seed_tensor(seed)
+        arguments.whole_numbers(0, arguments.MOST_SAMPLES - 1, sample=sample)
+        shared = tf.constant(int(sample)), seed_tensor(seed)
         per_row = images, labels, self._checked_refinement(refinement, images)
         return self._terms_rows(len(images), first_row, max(1, len(images)), per_row, shared)
 
@@ -268,6 +266,10 @@ class ImageMethods(LatentMethods):
         return tf.stack([tf.math.count_nonzero(outside, [1, 2, 3]) for outside in (v < 0.0, v >= 1.0)], 1)
 
     # Checks.
+
+    def check_images(self, images: np.ndarray, labels: np.ndarray | None = None) -> None:
+        """Raises ValueError for images or labels that `log_prob` refuses; without classes, none are looked at."""
+        self._checked(images, labels if self.num_classes else None)
 
     def _checked(self, images, labels):
         images = np.asarray(images)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tf_pivae import arguments
 from tf_pivae.bijectors import preprocessing as preprocessing_lib
 from tf_pivae.configurable import Index, NonNegative, configurable
 from tf_pivae.layers.weight_norm import data_dependent_initialization
@@ -276,8 +277,14 @@ class PiVAE(ImageMethods, keras.Model):
           seed: int.
           labels: int [B] for a class-conditional model.
           weights: False sets sigma alone.
+
+        Raises:
+          ValueError: images or labels that `log_prob` refuses, no images, or a seed that is no integer of 64 bits.
         """
         images, labels = self._checked(images, labels)
+        arguments.seeds(seed)
+        if not len(images):
+            raise ValueError("`images` holds no images: weights are initialised from some.")
         noise = RowNoise(seed, len(images)).fold_in("initialisation")
         with data_dependent_initialization() if weights else contextlib.nullcontext():
             y = self.features(images, noise, training=weights).y

@@ -5,6 +5,7 @@ DIR/runs/ROW/seed_S/model/       the row's run
 DIR/runs/ROW/seed_S/bound/       the inference network around a GAN (section 5.1)
 DIR/runs/ROW/seed_S/parts.json   the finished parts: name -> the command that made it, and what it came to;
                                enough to print the table again where the runs themselves are gone
+DIR/runs/ROW/seed_S/lock         held by the process that works on the row; another one waits
 DIR/runs/real_subsets/...        Table 7 has no runs, only parts
 """
 

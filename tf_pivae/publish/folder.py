@@ -56,6 +56,7 @@ def publish(
             write_atomically(Path(folder) / "model/README.md", _FRONT_MATTER + card)
             hub.upload(Path(folder) / "model", str(output))
         return step
+    hub.check_is_folder(output)
     return _write(run_dir, Path(output), step, Path(output).name)
 
 

@@ -141,8 +141,17 @@ class Checkpoints:
         return None
 
     def difference(self, groups: dict[str, list[keras.Variable]], step: int) -> str | None:
-        """How the checkpoint of a step differs from variables, a sentence; None where it holds them all."""
-        return _difference(self._path(step), groups)
+        """How the checkpoint of a step differs from variables, a sentence; None where it holds them all.
+
+        Raises:
+          UserError: it cannot be read.
+        """
+        try:
+            return _difference(self._path(step), groups)
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            path = self._path(step)
+            problem = "is damaged" if path.exists() else "was removed while it was read"
+            raise UserError(f"{path} {problem}: run the same command again, or choose another step.") from error
 
     def _path(self, step: int) -> Path:
         return self.directory / f"{int(step):08d}"
@@ -166,6 +175,12 @@ class Checkpoints:
         except (AssertionError, ValueError, tf.errors.OpError) as error:
             if not path.exists():
                 return "removed while it was read"
+            if "generator_optimizer" in groups and not _has_group(path, "generator_optimizer"):
+                run_dir = self.directory.parent
+                raise UserError(
+                    f"{path} is of a published model, which training cannot go on from: begin with its weights by "
+                    f"--gin_param=\"train.initial_run='{run_dir}'\" in another --run_dir."
+                ) from error
             reason = _difference(path, groups) or first_line(error)
             raise UserError(f"{path} holds a model of another architecture: {sentence(reason)}") from error
         return None
@@ -232,6 +247,13 @@ def _parts(named: dict[str, dict[str, tf.Variable]]) -> Iterator[dict[str, dict[
             part.setdefault(group, {})[name] = variable
             num_bytes += size
     yield part
+
+
+def _has_group(path: Path, group: str) -> bool:
+    """Whether a checkpoint holds any variable of a group."""
+    with _plain_path(path) as plain:
+        names = tf.train.load_checkpoint(str(plain / "checkpoint")).get_variable_to_shape_map()
+    return any(name.startswith(f"{group}/") for name in names)
 
 
 def _difference(path: Path, groups: dict[str, list[keras.Variable]]) -> str | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from tf_pivae.errors import UserError
 from tf_pivae.files import read_text, write_atomically
 from tf_pivae.runs.changes import Changes, compare, record
+from tf_pivae.runs.hub import check_is_folder
 from tf_pivae.runs.records import load_facts
 
 _NEVER_CHANGES = "image_shape", "num_classes", "num_bins"
@@ -38,6 +39,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path) -> None:
+        check_is_folder(path)
         self.path = Path(path)
         try:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
@@ -74,6 +76,8 @@ class RunDirectory:
         except UserError:  # None yet, or a damaged one.
             earlier = None
         equal = [earlier.get(name) == facts.get(name) for name in _NEVER_CHANGES] if earlier else []
+        if earlier and earlier["class_names"] and facts["class_names"]:
+            equal.append(earlier["class_names"] == facts["class_names"])
         if (changes.others or start_step) and not all(equal):
             raise UserError(
                 f"{self.path} is a run on images of another shape, or with other classes or levels: choose another "

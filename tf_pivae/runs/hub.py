@@ -23,6 +23,8 @@ _FILES = re.compile(
     r"checkpoints/\d{8}/(manifest\.json|checkpoint\.index|checkpoint\.data-\d{5}-of-\d{5})"
 )
 
+_OPTIONAL = ("environment.json", "evaluation.json", "changes.json")  # Those of an older model are not the newer one's.
+
 
 def is_address(run_dir: object) -> bool:
     """Whether this is `hf://...`."""
@@ -45,7 +47,7 @@ def fetch(address: str) -> Path:
         raise UserError(f"{printable(address)} is not an address: write hf://OWNER/NAME, or hf://OWNER/NAME@REVISION.")
     name, revision = match.groups()
     cache = default_cache_dir() / "hub" / name
-    if revision and _COMMIT.fullmatch(revision) and (cache / revision).is_dir():
+    if revision and _COMMIT.fullmatch(revision) and _is_model(cache / revision):
         return cache / revision
     library = _library()
     with _explained(f"cannot fetch hf://{name}"):
@@ -54,7 +56,7 @@ def fetch(address: str) -> Path:
         commit = str(about.sha)
         if not _COMMIT.fullmatch(commit):
             raise UserError(f"cannot fetch hf://{name}: the hub gave no commit.")
-        if (cache / commit).is_dir():
+        if _is_model(cache / commit):
             return cache / commit
         sizes = {file.rfilename: file.size or 0 for file in about.siblings or [] if _FILES.fullmatch(file.rfilename)}
         if "config.gin" not in sizes:
@@ -65,9 +67,22 @@ def fetch(address: str) -> Path:
         for file in sizes:
             api.hf_hub_download(name, file, revision=commit, local_dir=partial)
         shutil.rmtree(partial / ".cache", ignore_errors=True)
+        if not _is_model(cache / commit):  # A damaged one: an interrupted removal, another file in its place.
+            _remove(cache / commit)
         with contextlib.suppress(FileNotFoundError, FileExistsError):  # Another process was first.
             place_folder(partial, cache / commit)
     return cache / commit
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.gin").is_file() and any(folder.glob("checkpoints/*/manifest.json"))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def upload(folder: Path, name: str) -> str:
@@ -86,7 +101,17 @@ def upload(folder: Path, name: str) -> str:
     with _explained(f"cannot publish hf://{name}"):
         api = library.HfApi()
         api.create_repo(name, exist_ok=True)
-        return str(api.upload_folder(repo_id=name, folder_path=folder, delete_patterns="checkpoints/*").commit_url)
+        commit = api.upload_folder(repo_id=name, folder_path=folder, delete_patterns=["checkpoints/*", *_OPTIONAL])
+        return str(commit.commit_url)
+
+
+def check_is_folder(path: object) -> None:
+    """Raises UserError where a folder is to be written and this is an address of the hub."""
+    if is_address(path):
+        raise UserError(
+            f"{printable(path)} is an address on the Hugging Face hub: give a folder of this machine (publish --to=hub "
+            "--output=OWNER/NAME uploads a model)."
+        )
 
 
 def check_name(name: str) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tf_pivae.errors import UserError, cannot_write
+from tf_pivae.errors import UserError, cannot_write, printable
 from tf_pivae.files import files_below, read_json, read_records, read_text
 from tf_pivae.runs.recorded import setting
 
@@ -108,7 +108,8 @@ def table(entries: Iterable[Entry], now: float | None = None) -> str:
         numbers = [f"{run.step}/{run.num_steps or '?'}"]
         numbers.append("" if run.bits_per_dim is None else f"{run.bits_per_dim:.4f}")
         numbers.append("" if run.fid is None else f"{run.fid:.2f}")
-        rows.append((str(run.path), run.state, *numbers, f"{run.num_bytes / 1e6:.1f} MB", _age(now - run.changed)))
+        numbers += [f"{run.num_bytes / 1e6:.1f} MB", _age(now - run.changed)]
+        rows.append((printable(run.path), run.state, *numbers))
     columns = []
     for i, column in enumerate(zip(*rows, strict=True)):
         width = max(map(len, column))

@@ -51,7 +51,8 @@ def load_facts(run_dir: str | Path) -> dict:
         facts = read_json(path)
     except ValueError:
         facts = None
-    if not is_record(facts, _FACTS):
+    names = facts.setdefault("class_names", []) if isinstance(facts, dict) else None  # Not in runs of before.
+    if not is_record(facts, _FACTS) or not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise UserError(f"{path} is damaged: remove it, then the command that trained this run writes it again.")
     return facts
 

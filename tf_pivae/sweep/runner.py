@@ -27,17 +27,18 @@ def hold(sweep_dir: str | Path) -> Iterator[None]:
     Raises:
       UserError: another sweep holds it, or it cannot be written.
     """
-    try:
-        Path(sweep_dir).mkdir(parents=True, exist_ok=True)
-        with open(Path(sweep_dir) / "lock", "w") as lock:
+    with contextlib.ExitStack() as stack:
+        try:
+            Path(sweep_dir).mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(open(Path(sweep_dir) / "lock", "w"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-    except BlockingIOError:
-        raise UserError(f"another sweep is running in {sweep_dir}: wait, or choose another --sweep_dir.") from None
-    except OSError as error:
-        raise UserError(
-            f"cannot use {sweep_dir} as a sweep's folder: {error.strerror}; choose another --sweep_dir."
-        ) from error
+        except BlockingIOError:
+            raise UserError(f"another sweep is running in {sweep_dir}: wait, or choose another --sweep_dir.") from None
+        except OSError as error:
+            raise UserError(
+                f"cannot use {sweep_dir} as a sweep's folder: {error.strerror}; choose another --sweep_dir."
+            ) from error
+        yield  # What fails within is not the folder's.
 
 
 def pending(trials: Iterable[Trial], commands: list[TrialStage]) -> list[Trial]:

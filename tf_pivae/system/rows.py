@@ -60,6 +60,7 @@ class RowFunction:
         """
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
+        num_rows, first_row, batch_size = map(int, (num_rows, first_row, batch_size))  # NumPy's small ones wrap round.
         parts = []
         for start in range(0, max(num_rows, 1), batch_size):
             stop = min(start + batch_size, num_rows)

@@ -38,7 +38,12 @@ class AccumulatingTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.num_parts = num_parts
 
-    def check_batch(self, rows: int) -> None:
+    def check_batch(self, rows: int | None) -> None:
+        if rows is None:
+            raise ValueError(
+                "gradients are accumulated over batches of one size: give Keras' `fit` a number of images that "
+                "batch_size divides, or a data set of .batch(SIZE, drop_remainder=True)."
+            )
         if rows % self.num_parts:
             raise ValueError(
                 f"{rows} images on a replica cannot be computed in {self.num_parts} equal parts: choose another "

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_pivae.errors import UserError
@@ -13,8 +14,16 @@ from tf_pivae.noise import RowNoise
 
 
 def images_and_labels(data: Any) -> tuple[Any, Any]:
-    """The two parts of a batch: images, (images,) or (images, labels); labels that are missing are None."""
+    """The two parts of a batch: images, (images,) or (images, labels); labels that are missing are None.
+
+    Raises:
+      ValueError: images of floats.
+    """
     images, *labels = data if isinstance(data, tuple) else [data]
+    if images.dtype.is_floating:
+        raise ValueError(
+            f"images must be integers, such as uint8, from 0 to the levels less one; got {images.dtype.name}."
+        )
     return images, labels[0] if labels else None
 
 
@@ -32,14 +41,30 @@ class KerasMethods(keras.Model):
     seed: int
 
     def fit(self, x: Any = None, y: Any = None, **options: Any) -> keras.callbacks.History:
-        """`keras.Model.fit`, without a `compile` before it."""
+        """`keras.Model.fit`, without a `compile` before it; ValueError as of `PiVAE.log_prob` for arrays."""
+        self._check(x, y)
+        if isinstance(options.get("validation_data"), tuple):
+            self._check(*options["validation_data"][:2])
         self._compile_once()
         return super().fit(x, y, **options)
 
     def evaluate(self, x: Any = None, y: Any = None, **options: Any) -> Any:
         """`keras.Model.evaluate`: `bits_per_dim` of images at K = 1, a mean over all of them."""
+        self._check(x, y)
         self._compile_once()
         return super().evaluate(x, y, **options)
+
+    def predict(self, x: Any, **options: Any) -> Any:
+        """`keras.Model.predict`: log P of each image, nats, at K = 1."""
+        self._check(x, None)
+        return super().predict(x, **options)
+
+    def _check(self, x: Any, y: Any = None) -> None:
+        """Raises ValueError for arrays that are no images of the model, or labels that are not its classes."""
+        if x is None:
+            raise ValueError("give images: uint8 [N, H, W, C], or a data set of batches of them.")
+        if isinstance(x, (np.ndarray, list, tf.Tensor)):
+            self.pivae.check_images(x, y)
 
     def save(self, *_: Any, **__: Any) -> None:
         """Not supported: a Keras file cannot hold what a configuration builds.

@@ -97,6 +97,7 @@ def _train(
             "name": data.name,
             "image_shape": list(data.image_shape),
             "num_classes": trainer.pivae.num_classes,
+            "class_names": list(data.class_names) if trainer.pivae.num_classes else [],
             "num_bins": trainer.pivae.num_bins,
             "moving_average": recipe.moving_average,
             "likelihood": likelihood,

@@ -70,6 +70,11 @@ class WholeSteps(keras.optimizers.Optimizer):
         return list(grads_and_vars)  # Keras would sum over replicas here: these are means already.
 
 
+def _rate(value: Any) -> Any:
+    """A learning rate as Keras takes it: a whole number such as 0 as a float."""
+    return float(value) if isinstance(value, int) else value
+
+
 @configurable
 class Adamax(WholeSteps, keras.optimizers.Adamax):
     """Adamax (Kingma & Ba 2015, algorithm 2) with one operation per variable."""
@@ -84,7 +89,7 @@ class Adamax(WholeSteps, keras.optimizers.Adamax):
         name: str = "adamax",
     ) -> None:
         clipped = dict(clipnorm=clipnorm, global_clipnorm=global_clipnorm)
-        super().__init__(learning_rate, beta_1, beta_2, name=name, **clipped)
+        super().__init__(_rate(learning_rate), beta_1, beta_2, name=name, **clipped)
 
     def apply(self, gradients: list[tf.Tensor], variables: list[keras.Variable]) -> tf.Tensor:
         """See `WholeSteps.apply`."""
@@ -137,6 +142,8 @@ def _whole(kind: Any) -> type:
     }
 
     def initialize(self, *arguments, **keywords):
+        if "learning_rate" in keywords:
+            keywords["learning_rate"] = _rate(keywords["learning_rate"])
         super(optimizer, self).__init__(*arguments, **keywords)
 
     initialize.__name__ = "__init__"  # Under which gin registers it.

@@ -93,7 +93,7 @@ class Recipe:
         if self.class_conditional and not data.num_classes:
             raise UserError(f"{data.name} has no labels: set class_conditional = False, or choose labelled data.")
         num_classes = data.num_classes if self.class_conditional else 0
-        keras.utils.set_random_seed(self.seed)  # For layers of one's own; ours have `seeded`.
+        keras.utils.set_random_seed(self.seed % 2**32)  # For layers of one's own; ours have `seeded`.
         with (
             explained(f"the model cannot be built for images of {list(data.image_shape)}"),
             bounded_variables(),

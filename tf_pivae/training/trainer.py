@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pivae.bijectors.preprocessing import affine
-from tf_pivae.configurable import Count, Decay, Depth, Index, NonNegative, configurable
+from tf_pivae.configurable import MOST_ROWS, Count, Decay, Depth, Index, NonNegative, configurable
 from tf_pivae.layers.moments import replica_mean
 from tf_pivae.models.pivae import Bound, PiVAE
 from tf_pivae.noise import RowNoise
@@ -207,8 +207,8 @@ class Trainer(KerasMethods):
                 if not stays:
                     variable.assign(average)
 
-    def check_batch(self, rows: int) -> None:
-        """Raises ValueError where a replica cannot take steps on so many images."""
+    def check_batch(self, rows: int | None) -> None:
+        """Raises ValueError where a replica cannot take steps on so many images; None are as many as come."""
 
     # One step.
 
@@ -230,7 +230,8 @@ class Trainer(KerasMethods):
         images, labels = images_and_labels(data)
         labels = labels if self.pivae.num_classes else None
         self.check_batch(images.shape[0])
-        noise = self._step_noise(images.shape[0])
+        rows = images.shape[0]
+        noise = self._step_noise(tf.shape(images)[0] if rows is None else rows)
         variables = self.pivae.posterior_variables if stage.posterior_alone else self.generator_variables
         metrics = {}
         gradients: Gradients = [None] * len(variables)
@@ -391,11 +392,13 @@ class Trainer(KerasMethods):
         """The step that is being taken, from 1 on: a scalar float32."""
         return tf.cast(self.step + 1, tf.float32)
 
-    def _step_noise(self, rows: int) -> RowNoise:
+    def _step_noise(self, rows: int | tf.Tensor) -> RowNoise:
+        # Keras' last batch of an epoch may be smaller: then each step has a range of rows to itself.
+        stride = MOST_ROWS if tf.is_tensor(rows) else rows
         context = tf.distribute.get_replica_context()
         replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
         step = tf.cast(self.step, tf.int64)
-        first_row = (step * context.num_replicas_in_sync + replica) * rows
+        first_row = (step * context.num_replicas_in_sync + replica) * stride
         return RowNoise(self.seed, rows, first_row, for_xla=self.jit_compile)
 
     def _apply(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator
 
 import tensorflow as tf
@@ -38,18 +40,37 @@ def local_strategy() -> tf.distribute.Strategy:
 def default_strategy() -> tf.distribute.Strategy:
     """`MultiWorkerMirroredStrategy` where TF_CONFIG names several workers, otherwise `local_strategy()`.
 
+    It waits for all of them, for an hour at most. Python handles no signal meanwhile, so that Ctrl-C ends the process.
+
     Raises:
       UserError: TF_CONFIG is not what TensorFlow documents.
     """
-    if num_workers(os.environ.get("TF_CONFIG", "")) < 2:
+    count = num_workers(os.environ.get("TF_CONFIG", ""))
+    if count < 2:
         return local_strategy()
+    print(f"waiting for all {count} workers of TF_CONFIG", flush=True)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        with _ended_by_interrupt():
+            return tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         raise WorkerLost(
             f"the workers of TF_CONFIG did not find each other: {sentence(first_line(error))} Start the same command "
             "on every one of them, and check that their addresses and ports can be reached."
         ) from error
+
+
+@contextlib.contextmanager
+def _ended_by_interrupt():
+    """A context in which SIGINT ends the process at once, unless it is ignored, or handled in another thread."""
+    handled = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT)
+    if not callable(handled):
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handled)
 
 
 def num_workers(tf_config: str) -> int:

@@ -119,8 +119,8 @@ def _refusal(reason):
 def _rows(path, preparation):
     part, num_bins = npz.stored_images(path)
     row = itertools.count()
-    for slab in part.images.slabs():
-        for pixels in slab.reshape(len(slab), *part.images.image_shape):
+    for slab in part.slabs():
+        for pixels in slab:
             i = next(row)
             label = None if part.labels is None else int(part.labels[i])
             yield OwnImage(f"{printable(path.name)}[{i}]", lambda row=pixels: preparation(row, num_bins), label)

@@ -95,10 +95,11 @@ def sample(
 
 def _classes(requested: Sequence[int], num_classes: int) -> list[int]:
     """The classes to draw: those wanted, or all."""
+    requested = [] if requested is None else list(map(int, requested))
     if not requested:
         return list(range(num_classes))
     if not num_classes:
         raise UserError("--labels: this model is not class-conditional.")
     if not all(0 <= label < num_classes for label in requested):
         raise UserError(f"--labels={','.join(map(str, requested))}: expected numbers from 0 to {num_classes - 1}.")
-    return list(requested)
+    return requested

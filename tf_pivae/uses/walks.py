@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tf_pivae import configuration
+from tf_pivae import arguments, configuration
 from tf_pivae.errors import UserError, nan_is_an_error
 from tf_pivae.system.progress import progress_bar
 from tf_pivae.uses import image_outputs, own_images
@@ -50,6 +50,8 @@ def reconstruct(
       UserError: no such run; an image that cannot be used, by name; a place that cannot be written, or that was begun
         with other settings.
     """
+    if columns is not None:
+        arguments.whole_numbers(1, columns=columns)
     is_grid = image_outputs.is_grid(output)
 
     def make(model: "PiVAE", batch: np.ndarray, labels: np.ndarray | None, first: int) -> np.ndarray:
@@ -89,6 +91,7 @@ def interpolate(
         images = model.interpolate(batch[0::2], batch[1::2], steps, seed, pair_labels, first_row=first // 2)
         return images.reshape(-1, *batch.shape[1:])
 
+    arguments.whole_numbers(-(1 << 31), (1 << 31) - 1, steps=steps)
     if steps < 2:
         raise UserError(f"--steps={steps} must be at least 2: a walk has a first and a last image.")
     return _write(run_dir, images, output, make, {"steps": steps, "seed": seed}, (2, steps), steps, step, label)
