@@ -148,10 +148,11 @@ def _held(folder: Path, path: Path) -> Iterator[None]:
     """Holds a folder's lock, which the system drops when the process ends; UserError where another process holds it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is writing {path}: wait for it, or choose another name.") from None
         yield
-    except BlockingIOError:
-        raise UserError(f"another process is writing {path}: wait for it, or choose another name.") from None
     finally:
         os.close(descriptor)
 
