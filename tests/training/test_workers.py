@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -125,13 +126,22 @@ def test_ctrl_c_ends_a_worker_that_waits_for_others(tmp_path, tiny):
     port, other = free_ports(2)
     cluster = {"worker": [f"localhost:{other}", f"localhost:{port}"]}
     environment = os.environ | {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}})}
-    command = ["train", f"--gin_file={tiny}", f"--run_dir={tmp_path / 'run'}"]
-    with forking.Popen(*command, env=environment, stdout=subprocess.PIPE, text=True) as waiting:
-        assert waiting.stdout.readline() == "waiting for all 2 workers of TF_CONFIG\n"
-        time.sleep(2.0)  # Now it waits in TensorFlow, where Python handles no signals.
-        waiting.send_signal(signal.SIGINT)
-        assert waiting.wait(timeout=60) == -signal.SIGINT
+    command = [sys.executable, "-m", "tf_pivae.train", f"--gin_file={tiny}", f"--run_dir={tmp_path / 'run'}"]
+    # As a terminal starts it: a shell's background, where these tests may run, has SIGINT ignored.
+    streams = dict(env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=_restore_interrupt)
+    with subprocess.Popen(command, **streams) as waiting:
+        try:
+            assert waiting.stdout.readline() == "waiting for all 2 workers of TF_CONFIG\n"
+            time.sleep(2.0)  # Now it waits in TensorFlow, where Python handles no signals.
+            waiting.send_signal(signal.SIGINT)
+            assert waiting.wait(timeout=60) == -signal.SIGINT
+        finally:
+            waiting.kill()
     assert not (tmp_path / "run").exists()
+
+
+def _restore_interrupt():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_killed_worker_ends_the_others_and_all_go_on(undisturbed, tmp_path, tiny):

@@ -20,10 +20,9 @@ def images_and_labels(data: Any) -> tuple[Any, Any]:
       ValueError: images of floats.
     """
     images, *labels = data if isinstance(data, tuple) else [data]
-    if images.dtype.is_floating:
-        raise ValueError(
-            f"images must be integers, such as uint8, from 0 to the levels less one; got {images.dtype.name}."
-        )
+    dtype = tf.as_dtype(images.dtype)
+    if dtype.is_floating:
+        raise ValueError(f"images must be integers, such as uint8, from 0 to the levels less one; got {dtype.name}.")
     return images, labels[0] if labels else None
 
 
