@@ -21,8 +21,11 @@ import tf_pivae
 from tf_pivae import loading
 from tf_pivae.data import bundled, reduced_levels
 from tf_pivae.errors import UserError
-from tf_pivae.evaluate import image_metrics, measuring, results
+from tf_pivae.evaluate import image_metrics, measuring, results, watching
 from tf_pivae.metrics.bits_per_dim import bits_per_dim
+from tf_pivae.publish.folder import publish
+from tf_pivae.runs.checkpoints import Checkpoints
+from tf_pivae.runs.records import load_facts
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +127,9 @@ def test_an_interrupted_pass_goes_on(tmp_path):
     calls.clear()
     assert bits_per_dim(images, **arguments(None), **options) == whole
     assert calls[0] == 40  # Where the last state was written.
-    assert not (tmp_path / "s.npz").exists()
+    calls.clear()
+    assert bits_per_dim(images, **arguments(None), **options) == whole
+    assert not calls  # It was finished, but nobody had kept the result.
 
 
 def test_watch_evaluates_every_checkpoint(finished_copy, evaluate):
@@ -138,6 +143,14 @@ def test_watch_evaluates_every_checkpoint(finished_copy, evaluate):
     again = evaluate(*arguments)  # Everything is done already: nothing is added.
     assert again.stdout == f"{run_dir} is evaluated up to its last step, 12: {run_dir / 'evaluations.jsonl'}\n"
     assert len((run_dir / "evaluations.jsonl").read_text().splitlines()) == 3
+    # A line that was cut off is left alone and done again; so is that of another checkpoint of the same step.
+    lines = (run_dir / "evaluations.jsonl").read_text().splitlines()
+    other = json.dumps({**json.loads(lines[1]), "checkpoint": "another"})
+    (run_dir / "evaluations.jsonl").write_text(f"{lines[2]}\n{other}\n{lines[0][:50]}")
+    assert evaluate(*arguments).returncode == 0
+    text = (run_dir / "evaluations.jsonl").read_text()
+    assert text == f"{lines[2]}\n{other}\n{lines[0][:50]}\n{lines[0]}\n{lines[1]}\n"
+    (run_dir / "evaluations.jsonl").write_text("".join(f"{line}\n" for line in lines))
     # A metric more is computed of the checkpoints that are there; those of before are not computed again.
     more = evaluate(*arguments, "--metrics=bits_per_dim,refined_bits_per_dim")
     assert more.returncode == 0, more.stderr
@@ -275,7 +288,7 @@ def test_few_levels_are_compared_on_one_scale(network, tmp_path):
 
     settings = image_metrics.Settings(metrics=("fid",), feature_network=str(network), progress=False)
     rows = []
-    measuring._image_rows(measuring._Subject(Perfect(), data, {}, settings, tmp_path, 0, None), ["fid"], rows, [])
+    measuring._image_rows(measuring._Subject(Perfect(), data, {}, settings, tmp_path, "", None, []), ["fid"], rows, [])
     assert rows[0].value == pytest.approx(0.0, abs=1e-6)
 
 
@@ -377,16 +390,17 @@ def test_gan_train_and_test_want_classes(finished):
 @pytest.mark.parametrize(("value", "spread"), [(math.inf, 0.1), (math.nan, None), (1.0, math.nan)])
 def test_numbers_that_are_not_finite_are_not_written(value, spread):
     with pytest.raises(UserError, match=r"bits/dim, K=1 is .* at step 3: the model has diverged\. Evaluate an earlier"):
-        results.as_json(results.Evaluation(3, [results.Row("bits/dim, K=1", value, spread, "")], []))
+        results.as_json(results.Evaluation(3, "a", [results.Row("bits/dim, K=1", value, spread, "")], []))
 
 
 def test_rows_of_other_metrics_of_the_same_step_stay():
     row = results.Row
     earlier = {
         "step": 3,
+        "weights": "a",
         "rows": [dataclasses.asdict(row(name, 1.0, None, "")) for name in ("bits/dim, K=1", "  kl", "FID", "KID")],
     }
-    fresh = results.Evaluation(3, [row("FID", 2.0, None, "")], [])
+    fresh = results.Evaluation(3, "a", [row("FID", 2.0, None, "")], [])
     merged = results.with_earlier(fresh, earlier).rows
     assert [(row.metric, row.value) for row in merged] == [
         ("bits/dim, K=1", 1.0),
@@ -394,11 +408,76 @@ def test_rows_of_other_metrics_of_the_same_step_stay():
         ("KID", 1.0),
         ("FID", 2.0),
     ]
-    again = results.Evaluation(3, [row("bits/dim, K=1", 2.0, None, ""), row("bits/dim, K=8", 2.0, None, "")], [])
+    again = results.Evaluation(3, "a", [row("bits/dim, K=1", 2.0, None, ""), row("bits/dim, K=8", 2.0, None, "")], [])
     merged = results.with_earlier(again, earlier).rows
     assert [row.metric for row in merged] == ["FID", "KID", "bits/dim, K=1", "bits/dim, K=8"]
-    for other in (None, {**earlier, "step": 2}):
+    for other in (None, {**earlier, "step": 2}, {**earlier, "weights": "b"}):
         assert results.with_earlier(fresh, other) == fresh
+    del earlier["weights"]  # A file of before.
+    assert len(results.with_earlier(fresh, earlier).rows) == 4
+
+
+def test_an_interrupted_evaluation_repeats_no_finished_metric(finished, network, tmp_path, monkeypatch):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished[0], run_dir, ignore=shutil.ignore_patterns("evaluation*"))
+    metrics = ("bits_per_dim", "fid")
+    settings = image_metrics.Settings(metrics, feature_network=str(network), importance_samples=2, progress=False)
+    expected = measuring.evaluate_run(finished[0], settings)
+    for path in expected.states:
+        path.unlink()
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(measuring.metrics, "image_scores", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            measuring.evaluate_run(run_dir, settings)
+    monkeypatch.setattr(tf_pivae.PiVAE, "bound_terms", interrupted)
+    monkeypatch.setattr(tf_pivae.PiVAE, "sample", interrupted)
+    watching.evaluate(str(run_dir), settings, None)
+    written = json.loads((run_dir / "evaluation.json").read_text())
+    assert written["rows"] == [dataclasses.asdict(row) for row in expected.rows]
+    assert written["weights"] == expected.weights
+    assert not list((run_dir / "evaluation").glob("*.npz"))
+
+
+def test_two_evaluations_at_once_keep_each_others_rows(finished_copy, monkeypatch):
+    """The one that ends last has read the file before the other one wrote it."""
+    settings = image_metrics.Settings(("bits_per_dim",), importance_samples=1, num_examples=4, progress=False)
+    refined = dataclasses.replace(settings, metrics=("refined_bits_per_dim",))
+    evaluate_run = measuring.evaluate_run
+
+    def slow(run_dir, settings, step):
+        result = evaluate_run(run_dir, settings, step)
+        monkeypatch.setattr(measuring, "evaluate_run", evaluate_run)
+        watching.evaluate(run_dir, refined, None)
+        return result
+
+    monkeypatch.setattr(measuring, "evaluate_run", slow)
+    watching.evaluate(str(finished_copy), settings, None)
+    names = {row["metric"] for row in json.loads((finished_copy / "evaluation.json").read_text())["rows"]}
+    assert {"bits/dim, K=1", "refined bits/dim, K=1"} <= names
+
+
+def test_rows_of_other_weights_of_the_same_step_go(finished_copy):
+    """Such as where a run was removed and trained again: numbers of two models do not stand side by side."""
+    settings = image_metrics.Settings(("bits_per_dim",), importance_samples=1, num_examples=4, progress=False)
+    watching.evaluate(str(finished_copy), settings, None)
+    model = tf_pivae.load(finished_copy)
+    published = finished_copy.with_name("published")
+    publish(finished_copy, published)
+    assert (published / "evaluation.json").exists()
+    model.trainable_variables[0].assign_add(tf.ones_like(model.trainable_variables[0]))
+    shutil.rmtree(finished_copy / "checkpoints")
+    groups = {"moving_average" if load_facts(finished_copy)["moving_average"] else "pivae": model.variables}
+    Checkpoints(finished_copy / "checkpoints").save(12, groups)
+    watching.evaluate(str(finished_copy), dataclasses.replace(settings, metrics=("refined_bits_per_dim",)), None)
+    rows = json.loads((finished_copy / "evaluation.json").read_text())["rows"]
+    assert [row["metric"] for row in rows] == ["refined bits/dim, K=1"]
+    shutil.copy(published / "evaluation.json", finished_copy)
+    publish(finished_copy, finished_copy.with_name("again"))
+    assert not (finished_copy.with_name("again") / "evaluation.json").exists()
 
 
 @pytest.mark.parametrize("make", [lambda path: path.write_text("a file"), lambda path: path.symlink_to("treasure")])

@@ -1,9 +1,11 @@
 """A whole table by command: killed in the middle, continued, repeated; and what is done when a part cannot be had."""
 
 import json
+import os
 import signal
 import statistics
 import subprocess
+import sys
 import threading
 import time
 
@@ -145,6 +147,7 @@ def test_a_misspelt_binding_is_refused_before_anything_is_trained(tmp_path, run_
         (["--seeds="], "--seeds is empty"),
         (["--seeds=x"], "expected whole numbers"),
         (["--seeds=²"], "expected whole numbers"),
+        (["--seeds=9223372036854775808"], "expected whole numbers, of 63 bits at most"),
         (["--seeds=0,1,0"], "--seeds=0,1,0: a seed comes twice"),
         (["--rows=nope"], "it has gan, vae, pivae, cqg, cqfg"),
         (["--also=nope"], "choose from precision, recall, density, coverage"),
@@ -233,6 +236,91 @@ def test_after_more_training_it_is_evaluated_again(commands, tmp_path):
         row = row_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, gin_params=[f"num_steps={steps}"], say=_quiet)
         assert row.run()["bits_per_dim"]["value"] == value
     assert [command[0] for command in commands.commands] == 2 * ["tf_pivae.train", "tf_pivae.evaluate"]
+
+
+def _checkpoint(row, stage, text):
+    path = row.directory / stage / "checkpoints/00000004/manifest.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_a_bound_is_of_the_model_as_it_is(commands, tmp_path):
+    """Where the GAN was trained on, a bound around the shorter one does not go on: it begins anew."""
+    row = row_runs.RowRun(_find("1", "gan"), "small", 0, tmp_path, say=_quiet)
+    _checkpoint(row, "model", "4 steps")
+    _checkpoint(row, "bound", "around 4 steps")
+    row.run()
+    row.run()
+    assert commands.stages() == ["model", "model", "bound", "bound"]
+    _checkpoint(row, "model", "8 steps")
+    commands.commands.clear()
+    messages = []
+    parameters = dict(gin_params=["num_steps=8"], say=messages.append)
+    row_runs.RowRun(_find("1", "gan"), "small", 0, tmp_path, **parameters).run()
+    assert commands.stages() == ["model", "model", "bound", "bound"]
+    assert not (row.directory / "bound/checkpoints").exists()
+    assert (row.directory / "bound_before/checkpoints/00000004/manifest.json").read_text() == "around 4 steps"
+    assert any(
+        f"model was trained on, so bound begins anew; its run of before is {row.directory}" in m for m in messages
+    )
+    _checkpoint(row, "bound", "around 8 steps")
+    row_runs.RowRun(_find("1", "gan"), "small", 0, tmp_path, **parameters).run()  # Everything is finished.
+    assert len(commands.commands) == 4
+    assert (row.directory / "bound/checkpoints").exists()
+
+
+def test_another_content_of_a_gin_file_is_another_command(commands, tmp_path):
+    file = tmp_path / "more.gin"
+    for text, count in (("num_steps = 4\n", 2), ("num_steps = 4\n", 2), ("num_steps = 8\n", 4)):
+        file.write_text(text)
+        row_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, [str(file)], say=_quiet).run()
+        assert len(commands.commands) == count
+    path = tmp_path / "runs/cqfg/seed_0/parts.json"
+    parts = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({name: {**part, "files": None} for name, part in parts.items()}).replace('"files": null, ', "")
+    )
+    row_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, [str(file)], say=_quiet).run()
+    assert len(commands.commands) == 4  # Parts of before do not tell of the files.
+
+
+def test_a_failing_stage_hides_no_finished_numbers(commands, tmp_path):
+    class Failing(_Commands):
+        def __call__(self, command):
+            error = super().__call__(command)
+            return "no memory" if "--gin_file=gan_bits_per_dim.gin" in command else error
+
+    commands.__class__ = Failing
+    results = row_runs.RowRun(_find("1", "gan"), "small", 0, tmp_path, say=_quiet).run()
+    assert results["fid"]["value"] == 20.0
+    assert results["bits_per_dim"] == {"reason": "no memory"}
+
+
+def test_a_folder_of_another_preset_is_refused(tmp_path, run_command):
+    text = json.dumps({"preset": "small", "rows": []})
+    (tmp_path / "table_2.json").write_text(text)
+    result = run_command("paper", "--table=1", "--preset=tiny", f"--output_dir={tmp_path}")
+    assert result.returncode == 2
+    assert result.stderr == (
+        f"error: {tmp_path}/table_2.json is of --preset=small: choose another --output_dir for --preset=tiny.\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["table_2.json"]
+
+
+def test_an_interrupt_of_the_command_alone_reaches_its_part(tmp_path, monkeypatch):
+    """In a terminal, both get it; by `kill -INT`, the one process."""
+    (tmp_path / "part.py").write_text("import time\nprint('begun', flush=True)\ntime.sleep(600)\n")
+    code = (
+        "import signal; from tf_pivae.paper import row_runs; row_runs._INTERRUPTED_SECONDS = 0.1; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); row_runs._run(['part'])"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    streams = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen([sys.executable, "-c", code], **streams) as process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)  # The pipe ends with the part.
+    assert process.returncode != 0
 
 
 def test_two_processes_share_a_row(commands, tmp_path):

@@ -144,6 +144,33 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def alone(folder: str | Path) -> Iterator[None]:
+    """Within it, no other process is: each waits until the one before it has read and written a file of the folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):  # A file system without locks.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def append_line(path: str | Path, line: str) -> None:
+    """Adds a line to a text file, made if need be; half a line of a process that was killed stays one by itself.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    try:
+        with open(path, "ab+") as file:
+            file.seek(max(file.tell() - 1, 0))
+            lacks_end = file.read(1) not in (b"", b"\n")
+            file.write(f"{chr(10) * lacks_end}{line}\n".encode())
+    except OSError as error:
+        raise UserError(cannot_write(path, error)) from error
+
+
+@contextlib.contextmanager
 def _held(folder: Path, path: Path) -> Iterator[None]:
     """Holds a folder's lock, which the system drops when the process ends; UserError where another process holds it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -124,6 +124,7 @@ def score(folder: Path, test: np.ndarray, reference_dir: Path, inception_weights
         images, network, key, cache_dir=reference_dir, keep_features=KEEP_FEATURES, progress=False
     )
     few = len(samples) <= network.feature_dim  # For a trial: the distance is too large.
+    state = folder / "features.npz"
     scores = metrics.image_scores(
         samples,
         reference,
@@ -131,9 +132,10 @@ def score(folder: Path, test: np.ndarray, reference_dir: Path, inception_weights
         ["fid", "precision", "recall"],
         allow_rank_deficient=few,
         progress=False,
-        state_path=folder / "features.npz",
+        state_path=state,
         key=str(len(samples)),
     )
+    state.unlink(missing_ok=True)
     values = {score.metric: score.value for score in scores}
     arrays = np.load(folder / "bits.npz")
     bits = {name: estimate(arrays[name]) for name in arrays.files}

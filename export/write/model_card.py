@@ -18,24 +18,28 @@ _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy")
 
 
 def model_card(
-    run_dir: str | Path, step: int, options: Options, functions: dict[str, ConcreteFunction], check: dict[str, Any]
+    run_dir: str | Path,
+    checkpoint: tuple[int, str],
+    options: Options,
+    functions: dict[str, ConcreteFunction],
+    check: dict[str, Any],
 ) -> dict[str, Any]:
     """A dictionary that JSON can hold.
 
     Args:
       run_dir: folder of the run.
-      step: int, the exported checkpoint.
+      checkpoint: the exported one's step, and the `runs.weights.digest` of its model.
       options: the export's `Options`.
       functions: what `signatures` returned.
       check: dict, how the export compared with the model.
     """
-    evaluation = (records.load_evaluation(run_dir, step) or {}).get("rows", [])
+    evaluation = (records.load_evaluation(run_dir, *checkpoint) or {}).get("rows", [])
     facts = records.load_facts(run_dir)
     return {
         "format": 1,
         "exported": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "run": Path(run_dir).resolve().name,
-        "step": step,
+        "step": checkpoint[0],
         "data": {key: facts[key] for key in ("name", "image_shape", "num_classes", "num_bins")},
         "trained_by": {key: facts[key] for key in ("likelihood", "inference_only", "moving_average")},
         "bits_per_dim": _first(evaluation, "bits/dim"),

@@ -17,6 +17,7 @@ from tf_pivae.export.write.warmup import write_warmup_requests
 from tf_pivae.layers.weight_norm import fixed_kernels
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.runs.pretrained import resolve
+from tf_pivae.runs.weights import digest
 
 _TOLERANCE = 1e-5  # relative, of log_prob: float32 rounding in another order.
 _NUM_CHECKED = 8
@@ -84,7 +85,7 @@ def export_run(
         write_warmup_requests(publication.folder, DEFAULT_MODEL, functions, images, labels)
         progress("comparing")
         check = _compare(model, publication.folder, options, images, labels)
-        write_model_card(publication.folder, model_card(run_dir, step, options, functions, check))
+        write_model_card(publication.folder, model_card(run_dir, (step, digest(model)), options, functions, check))
     return publication.version, step
 
 

@@ -76,7 +76,7 @@ def run(tmp_path_factory):
     in_process.train(run_dir, 2, parameters=PARAMETERS)
     (run_dir / "samples/000002.png").write_bytes(b"a picture" * 100)
     rows = [results.Row("bits/dim, K=1", 8.0, 0.1, "made up")]
-    (run_dir / "evaluation.json").write_text(results.as_json(results.Evaluation(2, rows, [])))
+    (run_dir / "evaluation.json").write_text(results.as_json(results.Evaluation(2, None, rows, [])))
     return run_dir
 
 

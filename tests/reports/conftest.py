@@ -31,7 +31,7 @@ def _run(folder, name, steps, offset, **changes):
     ]  # fmt: skip
     rows = [Row("bits/dim, K=1", 4.25, 0.0125, "9 test images, <seed> 0"), Row("  kl/top", 0.5, None, "part")]
     rows += [Row("precision", 0.75, 0.01, "50 samples"), Row("recall", 0.5 + offset / 10, None, "50 samples")]
-    evaluation = json.loads(as_json(Evaluation(100, rows, ["fid: no weights"])))
+    evaluation = json.loads(as_json(Evaluation(100, None, rows, ["fid: no weights"])))
     evaluation["rows"][2]["histogram"] = {"edges": [0.0, 1.0, 3.0], "counts": [8, 4]}
     facts = {"name": "made_up", "image_shape": [8, 8, 1], "num_classes": 0, "num_bins": 256, "moving_average": False,
              "likelihood": True, "inference_only": False}  # fmt: skip

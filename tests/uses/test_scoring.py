@@ -251,7 +251,7 @@ def exported(tmp_path, packaged):
     folder = tmp_path / "export/1"
     own = Options(importance_samples=K)
     functions = write_saved_model(packaged, folder, own)
-    write_model_card(folder, model_card(resolve(RUN), STEP, own, functions, {}))
+    write_model_card(folder, model_card(resolve(RUN), (STEP, ""), own, functions, {}))
     return folder.parent
 
 

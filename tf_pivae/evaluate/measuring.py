@@ -28,6 +28,7 @@ from tf_pivae.metrics.bits_per_dim import BitsPerDim, bits_per_dim
 from tf_pivae.metrics.scores import KEEP_FEATURES, NEIGHBOURS, WITH_FEATURES, WITH_REFERENCE
 from tf_pivae.models.pivae import PiVAE
 from tf_pivae.runs import records
+from tf_pivae.runs.weights import digest
 from tf_pivae.training.workers import local_strategy
 
 _BATCH = 100  # Samples at a time.
@@ -43,6 +44,7 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None
 
     Returns:
       `Evaluation`. A metric that this model or machine cannot give does not keep the others from being computed.
+      Whoever has written it removes its `states`: until then the same call repeats nothing.
 
     Raises:
       UserError: no run, or no such checkpoint.
@@ -65,7 +67,8 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None
     with local_strategy().scope():
         model, step = loading.load_with_step(run_dir, step)
     data = loading.load_dataset(run_dir)
-    subject = _Subject(model, data, records.load_facts(run_dir), settings, work, step, network)
+    weights = digest(model)
+    subject = _Subject(model, data, records.load_facts(run_dir), settings, work, f"{step}-{weights}", network, [])
     parts = [
         (_bits_per_dim_rows, ["bits_per_dim"]),
         (_refined_rows, ["refined_bits_per_dim"]),
@@ -79,7 +82,7 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None
                 part(subject, requested, rows, refused)
             except UserError as error:
                 refused.append(f"{', '.join(requested)}: {error}")
-    return Evaluation(step, rows, refused)
+    return Evaluation(step, weights, rows, refused, subject.states)
 
 
 class _Subject(NamedTuple):
@@ -90,8 +93,9 @@ class _Subject(NamedTuple):
     facts: dict  # `RUN/data.json`
     settings: Settings
     work: Path  # folder of the states of interrupted passes
-    step: int
+    name: str  # of the weights
     network: metrics.FeatureNetwork | None  # Inception, where it is wanted
+    states: list[Path]  # those of finished passes are added
 
 
 def _split(data: ImageDataset, name: str) -> ImageSplit:
@@ -142,16 +146,18 @@ def _bits_per_dim(subject: _Subject, refinement_steps: int) -> tuple[BitsPerDim,
             refinement[row] = model.refine(images, refinement_steps, batch_labels)
         return model.bound_terms(images, settings.seed, batch_labels, row, k, refinement.get(row))
 
+    state = subject.work / f"{'refined_' * bool(refinement_steps)}bits_per_dim.npz"
     result = bits_per_dim(
         split.images,
         terms,
         num_importance_samples=settings.importance_samples,
         progress=settings.progress,
         classes=labels,
-        state_path=subject.work / f"{'refined_' * bool(refinement_steps)}bits_per_dim.npz",
-        key=f"step {subject.step} seed {settings.seed} split {settings.split}"
+        state_path=state,
+        key=f"weights {subject.name} seed {settings.seed} split {settings.split}"
         + f" refined {refinement_steps}" * bool(refinement_steps),
     )
+    subject.states.append(state)
     detail = f"{result.count} {settings.split} images, seed {settings.seed}; standard error over images"
     return result, detail
 
@@ -183,7 +189,8 @@ def _image_rows(subject: _Subject, requested: list[str], rows: list[Row], refuse
             reference.images, network, key, keep_features=keep, progress=settings.progress
         )
     network_name = network.checksum[:8] + "-fast" * settings.fast
-    pass_name = f"{subject.step}-{settings.seed}-{count}-{settings.reference_split}-{network_name}-{keep}"
+    pass_name = f"{subject.name}-{settings.seed}-{count}-{settings.reference_split}-{network_name}-{keep}"
+    state = subject.work / f"features-{pass_name}.npz"
     samples = metrics.extract(
         sampler(model, count, settings.seed, _class_labels(model, reference, count)),
         network,
@@ -191,10 +198,11 @@ def _image_rows(subject: _Subject, requested: list[str], rows: list[Row], refuse
         keep_logits=network.has_logits,
         progress=settings.progress,
         total=count,
-        state_path=subject.work / f"features-{pass_name}.npz",
+        state_path=state,
         key=pass_name,
         description="samples",
     )
+    subject.states.append(state)
     for group in _same_neighbours(requested):
         try:
             scores = metrics.image_scores(
@@ -274,7 +282,7 @@ def _classifier_rows(subject: _Subject, requested: list[str], rows: list[Row], r
         np.asarray(data.test.images),
         data.test.labels,
         num_classes=model.num_classes,
-        state_dir=subject.work / f"classifiers-{subject.step}-{settings.seed}-{count}",
+        state_dir=subject.work / f"classifiers-{subject.name}-{settings.seed}-{count}",
         real_state_dir=subject.work / "classifier-real",
         progress=settings.progress,
     )

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from tf_pivae.errors import UserError
@@ -30,8 +31,10 @@ class Evaluation(NamedTuple):
     """The results of an evaluation."""
 
     step: int
+    weights: str | None  # `runs.weights.digest` of the model
     rows: list[Row]
     refused: list[str]  # why a metric that was asked for is missing
+    states: Sequence[Path] = ()  # files of its finished passes: once the rows are written, nobody needs them
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -45,12 +48,12 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def with_earlier(evaluation: Evaluation, earlier: dict | None) -> Evaluation:
-    """An evaluation, and those rows of an earlier one of the same step that are of other metrics.
+    """An evaluation, and those rows of an earlier one of the same weights that are of other metrics.
 
     Args:
       earlier: what RUN/evaluation.json says, or None.
     """
-    if earlier is None or earlier["step"] != evaluation.step:
+    if earlier is None or (earlier["step"], earlier.get("weights", evaluation.weights)) != evaluation[:2]:
         return evaluation
     fresh = {_family(row.metric) for row in evaluation.rows}
     rows = [Row(**{field.name: row[field.name] for field in dataclasses.fields(Row)}) for row in earlier["rows"]]
@@ -62,7 +65,7 @@ def _family(metric: str) -> str:
     return "bits/dim" if metric.startswith(("bits/dim", " ", "mass: ")) else metric
 
 
-def as_json(evaluation: Evaluation, **more: list[str]) -> str:
+def as_json(evaluation: Evaluation, **more: object) -> str:
     """An `Evaluation`, and what else is to be told, as one JSON object.
 
     Raises:
@@ -75,4 +78,5 @@ def as_json(evaluation: Evaluation, **more: list[str]) -> str:
                 "earlier checkpoint by --step, or train again with a smaller learning rate."
             )
     rows = [dataclasses.asdict(row) for row in evaluation.rows]
-    return json.dumps({"step": evaluation.step, "rows": rows, "refused": evaluation.refused, **more}, allow_nan=False)
+    facts = {"step": evaluation.step, "weights": evaluation.weights, "rows": rows, "refused": evaluation.refused}
+    return json.dumps({**facts, **more}, allow_nan=False)

@@ -4,7 +4,6 @@ import hashlib
 import math
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +52,8 @@ def bits_per_dim(
       classes: int [N], the images' classes, for the mean of each; or None.
       batch_size: images at a time.
       progress: show a bar.
-      state_path: file for the state, written every 20 batches and removed at the end; an interrupted pass goes on.
+      state_path: file for the state, written every 20 batches and at the end; an interrupted pass goes on, a finished
+        one is not repeated. Who has kept the result removes it.
       key: names model and images; a state under another key is ignored.
     """
     dimensions = math.prod(images.shape[1:])
@@ -76,10 +76,8 @@ def bits_per_dim(
             bar.update(len(batch))
             start += len(batch)
             since += 1
-            if state_path is not None and since % 20 == 0:
+            if state_path is not None and (since % 20 == 0 or start >= len(images)):
                 save_atomically(state_path, fingerprint=np.array(fingerprint), weighted=weighted, **rows)
-    if state_path is not None:
-        Path(state_path).unlink(missing_ok=True)
     scale = -1.0 / (dimensions * math.log(2.0))
     one_sample = scale * sum(rows.values())
     members = {} if classes is None else {int(label): one_sample[classes == label] for label in np.unique(classes)}

@@ -67,8 +67,8 @@ def extract(
       seed: int, of the reservoir.
       progress, description: show a bar, and what it says.
       total: number of images, for the progress bar, where `images` does not say.
-      state_path: file for the state, written atomically every `save_every` batches and removed at the end. If it
-        exists, the pass goes on where it stopped, and its result is the same bit by bit.
+      state_path: file for the state, written atomically every `save_every` batches and at the end. If it exists, the
+        pass goes on where it stopped, and its result is the same bit by bit. Who has kept the result removes it.
       key: names the images (a run and step, say). A state saved under another key is refused.
 
     Raises:
@@ -114,7 +114,7 @@ def extract(
     if not state.moments.count:
         raise UserError("there are no images to take features of.")
     if state_path is not None:
-        Path(state_path).unlink(missing_ok=True)
+        state.save(state_path, fingerprint)
     return Extraction(
         state.moments.result(),
         state.features[: min(state.moments.count, keep_features)].copy(),

@@ -96,6 +96,7 @@ def reference_statistics(
         features=result.features,
         **logits,
     )
+    path.with_suffix(".state").unlink(missing_ok=True)
     return result
 
 

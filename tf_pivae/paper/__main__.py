@@ -14,6 +14,7 @@ number is missing; the table says why.
 from absl import flags
 
 from tf_pivae import cli
+from tf_pivae.arguments import SEEDS
 from tf_pivae.errors import UserError
 
 cli.define_import_flag()
@@ -86,8 +87,8 @@ def main() -> None:
 
 
 def _whole_number(seed):
-    if not seed.isdecimal():
-        raise UserError(f"--seeds={','.join(_SEEDS.value)}: expected whole numbers.")
+    if not (seed.isascii() and seed.isdecimal() and len(seed) < 20 and int(seed) <= SEEDS[1]):
+        raise UserError(f"--seeds={','.join(_SEEDS.value)}: expected whole numbers, of 63 bits at most.")
     return int(seed)
 
 

@@ -3,8 +3,10 @@
 DIR/runs/ROW/seed_S/likelihood/  the run trained by likelihood first (appendix C), where the row has one
 DIR/runs/ROW/seed_S/model/       the row's run
 DIR/runs/ROW/seed_S/bound/       the inference network around a GAN (section 5.1)
-DIR/runs/ROW/seed_S/parts.json   the finished parts: name -> the command that made it, and what it came to;
-                               enough to print the table again where the runs themselves are gone
+DIR/runs/ROW/seed_S/STAGE_before/  a run of a stage that began with other weights than the stage before it has now
+DIR/runs/ROW/seed_S/parts.json   the finished parts: name -> the command that made it, a sum of the user's gin files,
+                               and what it came to; enough to print the table again where the runs are gone.
+                               "STAGE from": the weights that a stage began with
 DIR/runs/ROW/seed_S/lock         held by the process that works on the row; another one waits
 DIR/runs/real_subsets/...        Table 7 has no runs, only parts
 """
@@ -13,8 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,8 +28,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tf_pivae import configuration
 from tf_pivae.errors import UserError
-from tf_pivae.files import read_json, write_atomically
+from tf_pivae.files import read_json, read_text, write_atomically
 from tf_pivae.paper.numbers import BEYOND
+from tf_pivae.runs.checkpoints import Checkpoints
 from tf_pivae.system import children
 
 if TYPE_CHECKING:
@@ -41,6 +46,7 @@ _NAMES = {
     **{name: name.capitalize() for name in BEYOND},
 }
 _STAGES = ("likelihood", "model", "bound")
+_INTERRUPTED_SECONDS = 3.0
 
 
 class Preset(NamedTuple):
@@ -71,9 +77,19 @@ def gin_files(row_name: str, preset: str) -> list[str]:
 
 
 class Parts:
-    """The finished parts of a folder, on disk as soon as they are finished."""
+    """The finished parts of a folder, on disk as soon as they are finished.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+      directory: the folder.
+      files: the user's gin files, whose content decides the parts.
+
+    Raises:
+      UserError: the file of the parts, or a gin file, cannot be read.
+    """
+
+    def __init__(self, directory: Path, files: Sequence[str] = ()) -> None:
+        own = [read_text(file) for file in files if Path(file).is_file()]  # The others come with the package.
+        self._content = {"files": hashlib.sha256("\0".join(own).encode()).hexdigest()[:16]} if own else {}
         self._path = Path(directory) / "parts.json"
         try:
             self._parts = read_json(self._path) if self._path.exists() else {}
@@ -84,9 +100,22 @@ class Parts:
             raise UserError(f"{self._path} is damaged: remove it, then the same command evaluates the runs again.")
 
     def finished(self, name: str, command: Sequence[str]) -> dict | None:
-        """What a part came to, or None if it is still to do, or was done by another command."""
-        part = self._parts.get(name)
-        return part["result"] if part and part["command"] == list(command) else None
+        """What a part came to, or None if it is still to do, or was done by another command or with other files."""
+        part = {**self._content, **self._parts.get(name, {})}  # Those of before do not tell of the files.
+        same = part.get("command") == list(command) and self._content.items() <= part.items()
+        return part["result"] if same else None
+
+    def began_elsewhere(self, name: str, weights: str) -> bool:
+        """Whether a stage began with other weights than these, as far as it is known; from now on it is known."""
+        part = {"command": [weights], "result": {}}
+        before = self._parts.get(f"{name} from")
+        if before == part:
+            return False
+        self._parts[f"{name} from"] = part
+        if before is not None:
+            self._parts.pop(name, None)
+        self._write()
+        return before is not None
 
     def total(self, key: str, names: Iterable[str]) -> float | None:
         """The sum of a number over those of the parts that are finished; None if none is."""
@@ -94,10 +123,15 @@ class Parts:
         return sum(numbers) if numbers else None
 
     def finish(self, name: str, command: Sequence[str], result: dict) -> None:
-        """Keeps what a part came to, a dict of plain types. After a training, evaluations of before are forgotten."""
+        """Keeps what a part came to, a dict of plain types. After a training, what was evaluated of it is forgotten."""
         if name in _STAGES:
-            self._parts = {key: part for key, part in self._parts.items() if key in _STAGES}
-        self._parts[name] = {"command": list(command), "result": result}
+            kept = (*_STAGES, *(f"{stage} from" for stage in _STAGES))
+            earlier = _STAGES[: _STAGES.index(name)]
+            self._parts = {k: p for k, p in self._parts.items() if k in kept or _stage(p["command"]) in earlier}
+        self._parts[name] = {"command": list(command), **self._content, "result": result}
+        self._write()
+
+    def _write(self):
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path, json.dumps(self._parts, indent=1))
 
@@ -141,7 +175,8 @@ class RowRun:
         self._evaluation = [*PRESETS[preset].evaluation, *evaluation]
         if preset != "full":
             self._evaluation.append(f"--gin_file=presets/{preset}_evaluation.gin")
-        self._parts = Parts(self.directory)
+        self._files = extra_files
+        self._parts = Parts(self.directory, extra_files)
 
     def minutes(self) -> float | None:
         """Minutes that its trainings took, with all stages; None if there is none."""
@@ -167,30 +202,34 @@ class RowRun:
             except BlockingIOError:
                 self.say("another process works on it: waiting")
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            self._parts = Parts(self.directory)
+            self._parts = Parts(self.directory, self._files)
             yield
 
     def _run(self):
         metrics = [metric for metric, value in self.row.numbers.items() if value is not None] + list(self.row.also)
         bound = [metric for metric in metrics if metric == "bits_per_dim" and self.row.approximate]
+        results = {}
         try:
-            start = []
             if self.row.likelihood_first:
                 self._train("likelihood", ["--gin_param=train.critic=None"])
-                start = [f"--gin_param=train.initial_run={str(self.directory / 'likelihood')!r}"]
-            self._train("model", start)
-            results = self._evaluate("model", [metric for metric in metrics if metric not in bound])
+                self._train("model", [], "train.initial_run", "likelihood")
+            else:
+                self._train("model", [])
+            self._evaluate("model", [metric for metric in metrics if metric not in bound], results)
             if bound:
-                start = [f"--gin_param=initial_run={str(self.directory / 'model')!r}"]
-                self._train("bound", ["--gin_file=gan_bits_per_dim.gin", *start])
-                results |= self._evaluate("bound", bound)
+                self._train("bound", ["--gin_file=gan_bits_per_dim.gin"], "initial_run", "model")
+                self._evaluate("bound", bound, results)
         except Failure as failure:
-            return {metric: {"reason": str(failure)} for metric in metrics}
+            results = {metric: results.get(metric, {"reason": str(failure)}) for metric in metrics}
         return results
 
-    def _train(self, stage, extra):
+    def _train(self, stage, extra, setting=None, earlier=None):
+        """Trains a stage, one that begins with the weights of an `earlier` one by that `setting`."""
         run_dir = self.directory / stage
         command = ["tf_pivae.train", *self._configuration, *extra, f"--run_dir={run_dir}"]
+        if earlier is not None:
+            command.insert(-1, f"--gin_param={setting}={str(self.directory / earlier)!r}")
+            self._begin(stage, run_dir, earlier)
         if self._parts.finished(stage, command) is None:
             self.say(f"training ({stage})")
             children.wait_for_lock(run_dir)
@@ -199,9 +238,18 @@ class RowRun:
                 raise Failure(error)
             self._parts.finish(stage, command, {"minutes": _minutes(run_dir)})
 
-    def _evaluate(self, stage, metrics):
-        """Each metric is a part: what one run refused does not make another one compute the rest again."""
-        results = {}
+    def _begin(self, stage, run_dir, earlier):
+        """Puts away the run of a stage that began with other weights than the earlier stage's run has by now."""
+        weights = list(Checkpoints(self.directory / earlier / "checkpoints").sums().values())
+        if weights and self._parts.began_elsewhere(stage, weights[-1]) and run_dir.exists():
+            before = run_dir.with_name(f"{stage}_before")
+            self.say(f"{earlier} was trained on, so {stage} begins anew; its run of before is {before}")
+            children.wait_for_lock(run_dir)
+            shutil.rmtree(before, ignore_errors=True)
+            run_dir.rename(before)
+
+    def _evaluate(self, stage, metrics, results):
+        """Adds to results. Each metric is a part: what one run refused does not make another compute the rest again."""
         missing = []
         run_dir = self.directory / stage
         command = ["tf_pivae.evaluate", f"--run_dir={run_dir}", *self._evaluation]
@@ -222,7 +270,11 @@ class RowRun:
             for metric in missing:
                 results[metric] = _result(metric, evaluation, error)
                 self._parts.finish(metric, command, results[metric])
-        return results
+
+
+def _stage(command):
+    """The stage whose run a command is about."""
+    return next((Path(a).name for a in command if a.startswith("--run_dir=")), None)
 
 
 def _minutes(run_dir):
@@ -262,7 +314,10 @@ def _run(command):
                 sys.stderr.write(line)
         status = process.wait()
     except KeyboardInterrupt:
-        process.wait()  # The terminal has interrupted it too.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_INTERRUPTED_SECONDS)  # The terminal has interrupted it too, or else it goes on.
+        process.terminate()
+        process.wait()
         raise
     finally:
         signal.signal(signal.SIGTERM, previous)

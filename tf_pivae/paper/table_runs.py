@@ -1,5 +1,6 @@
 """Trains and evaluates whatever a table of the paper shows, and writes it: its rows, or Table 7's real images."""
 
+import contextlib
 import functools
 import json
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from tf_pivae import loading
 from tf_pivae.errors import UserError
 from tf_pivae.evaluate import image_metrics
-from tf_pivae.files import write_atomically
+from tf_pivae.files import read_json, write_atomically
 from tf_pivae.paper import comparison, pictures
 from tf_pivae.paper.numbers import Table
 from tf_pivae.paper.row_runs import PRESETS, Parts, RowRun, gin_files
@@ -53,7 +54,7 @@ def systems(options: TableOptions, table: Table, metrics: Sequence[str], notes: 
     requested = [row for row in table.rows if not options.rows or row.name in options.rows]
     for row in requested:  # Before anything is trained.
         loading.parse_gin([*gin_files(row.name, options.preset), *options.gin_files], options.gin_params)
-    _make_folder(options.output_dir)
+    _open_folder(options)
     if PRESETS[options.preset].own_data and any(row.elsewhere for row in requested):
         notes.append("The preset uses one data set in place of all; rows that differ only in their data share one run.")
     inception = [f"--inception_weights={options.inception_weights}"] if options.inception_weights else []
@@ -103,10 +104,10 @@ def real_subsets(options: TableOptions) -> dict[int, list[dict]]:
     sizes = PRESETS[options.preset].real_subsets
     command = [*files, *options.gin_params, f"inception_weights={options.inception_weights}"]
     loading.parse_gin(files, options.gin_params)
-    _make_folder(options.output_dir)
+    _open_folder(options)
     scores: dict[int, list[dict]] = {size: [] for size in sizes}
     for seed in options.seeds:
-        parts = Parts(Path(options.output_dir) / "runs" / "real_subsets" / f"seed_{seed}")
+        parts = Parts(Path(options.output_dir) / "runs" / "real_subsets" / f"seed_{seed}", options.gin_files)
         results = parts.finished("real_subsets", command)
         if results is None or (options.retry and "reason" in str(results)):
             print(f"seed {seed}: scores of real images", flush=True)
@@ -160,8 +161,18 @@ def write(options: TableOptions, text: str, title: str, rows: Sequence[tuple[str
     write_atomically(stem.with_suffix(".md"), text)
 
 
-def _make_folder(folder):
+def _open_folder(options):
+    """Makes the folder; refuses one with tables of another preset, whose runs have the same names."""
+    folder = Path(options.output_dir)
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot use {folder}: {error.strerror}; choose another --output_dir.") from error
+    for path in sorted(folder.glob("table_*.json")):
+        with contextlib.suppress(UserError, ValueError, AttributeError):  # Damaged: it is written again.
+            preset = read_json(path).get("preset", options.preset)
+            if preset != options.preset:
+                break
+    else:
+        return
+    raise UserError(f"{path} is of --preset={preset}: choose another --output_dir for --preset={options.preset}.")

@@ -15,7 +15,7 @@ from tf_pivae.files import new_folder, read_text, write_atomically
 from tf_pivae.runs import changes, hub, records
 from tf_pivae.runs.checkpoints import BEST, Checkpoints
 from tf_pivae.runs.pretrained import resolve
-from tf_pivae.runs.weights import restore_critic
+from tf_pivae.runs.weights import digest, restore_critic
 from tf_pivae.training.building import num_elements
 from tf_pivae.version import __version__
 
@@ -81,7 +81,7 @@ def _write(run_dir: str | Path, output: Path, step: int | str | None, name: str)
         group = "moving_average" if facts["moving_average"] else "pivae"
         groups = {group: model.variables} if critic is None else {group: model.variables, "critic": critic.variables}
         Checkpoints(partial / "checkpoints").save(step, groups)
-        evaluation = records.load_evaluation(run_dir, step)
+        evaluation = records.load_evaluation(run_dir, step, digest(model))
         if evaluation is not None:
             write_atomically(partial / "evaluation.json", json.dumps(evaluation, indent=1) + "\n")
         write_atomically(partial / "model_card.md", model_card(name, run_dir, step, model, evaluation))

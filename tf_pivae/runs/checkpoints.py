@@ -7,6 +7,7 @@ a NaN or an infinity, which is never written. A manifest can only name files of 
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import math
@@ -60,6 +61,14 @@ class Checkpoints:
             return path.read_bytes()
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}; run the same command again.") from error
+
+    def sums(self) -> dict[int, str]:
+        """Step -> what tells its checkpoint from another one of the same step, hexadecimal, ascending."""
+        sums = {}
+        for step in self.steps():
+            with contextlib.suppress(UserError):  # A training has removed it meanwhile.
+                sums[step] = hashlib.sha256(self.manifest(step)).hexdigest()[:16]
+        return sums
 
     def most_bytes(self) -> int:
         """Size of the largest file of any checkpoint, 0 without one: no saved model is larger."""

@@ -68,8 +68,13 @@ def load_environments(run_dir: str | Path) -> list[dict]:
     return [{k: v for k, v in start.items() if k == "from_step" or isinstance(v, str)} for start in environments]
 
 
-def load_evaluation(run_dir: str | Path, step: int | None = None) -> dict | None:
-    """What `RUN/evaluation.json` says, a dict; None where it is missing, or speaks of another checkpoint than `step`.
+def load_evaluation(run_dir: str | Path, step: int | None = None, weights: str | None = None) -> dict | None:
+    """What `RUN/evaluation.json` says, a dict; None where it is missing, or speaks of other weights.
+
+    Args:
+      run_dir: folder of the run.
+      step: a checkpoint's; None is any.
+      weights: its `runs.weights.digest`, which files of before do not have; None is any.
 
     Raises:
       UserError: the file is damaged.
@@ -85,4 +90,5 @@ def load_evaluation(run_dir: str | Path, step: int | None = None) -> dict | None
         is_record(row, _ROW) for row in evaluation["rows"]
     ):
         raise UserError(f"{path} is damaged: remove it, then evaluate again.")
-    return evaluation if step in (None, evaluation["step"]) else None
+    same = step in (None, evaluation["step"]) and weights in (None, evaluation.get("weights", weights))
+    return evaluation if same else None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from tf_pivae import arguments
 from tf_pivae.errors import UserError
@@ -54,6 +57,14 @@ def restore_model(run_dir: str | Path, model: PiVAE, step: int | str | None = No
     if restored is None:
         raise UserError(f"no checkpoint in {checkpoints.directory} yet: wait for the first, or train on.")
     return restored
+
+
+def digest(model: PiVAE) -> str:
+    """What tells a model's weights from any others, wherever they lie: the beginning of their SHA-256, hexadecimal."""
+    total = hashlib.sha256()
+    for variable in model.variables:
+        total.update(np.ascontiguousarray(variable.numpy()))
+    return total.hexdigest()[:16]
 
 
 def restore_critic(run_dir: str | Path, critic: Critic, step: int) -> str | None:
