@@ -92,6 +92,11 @@ def fits(hint: Any, value: Any) -> bool:
     return isinstance(value, hint)
 
 
+def is_record(record: Any, kinds: dict[str, Any]) -> bool:
+    """Whether a dict has values of these kinds under these names."""
+    return isinstance(record, dict) and all(k in record and fits(kind, record[k]) for k, kind in kinds.items())
+
+
 def _is_finite(value: Any) -> bool:
     return bool(abs(value) <= sys.float_info.max)  # Whole numbers may be too large for a float.
 

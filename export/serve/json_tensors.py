@@ -59,8 +59,8 @@ def parse_body(body: bytes, max_values: int) -> dict[str, Any]:
     """The JSON object in a request's body.
 
     Raises:
-      RequestError: INVALID_ARGUMENT; not JSON, no object, more values than the model can need, or NaN or Infinity,
-        which JSON does not have.
+      RequestError: INVALID_ARGUMENT; not JSON, no object, a key that comes twice, more values than the model can need,
+        or NaN or Infinity, which JSON does not have.
     """
     # Every value but the first comes after one of these; there may be some in strings, which mean nothing here.
     values = sum(map(body.count, (b",", b"[", b"{")))
@@ -71,12 +71,22 @@ def parse_body(body: bytes, max_values: int) -> dict[str, Any]:
         raise invalid(f"{constant} is not a JSON number: all values must be finite.")
 
     try:
-        request = json.loads(body, parse_constant=refuse)
+        request = json.loads(body, parse_constant=refuse, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise invalid(f"the body is not JSON ({error}).") from error
     if not isinstance(request, dict):
         raise invalid('the body must be a JSON object, such as {"instances": [...]}.')
     return request
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object with these members; which of two of one key is meant, JSON leaves open."""
+    members: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in members:
+            raise invalid(f"the body has the key {key[:80]!r} twice.")
+        members[key] = value
+    return members
 
 
 def arrays_from_json(

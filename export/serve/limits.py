@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from tf_pivae.errors import UserError
 from tf_pivae.export.requests import Signature, TensorSpec
 
 MAX_ROWS = 64  # of a request, where nobody says otherwise
@@ -22,6 +23,26 @@ class Limits(NamedTuple):
     proto_bytes: int  # of a message of gRPC
     json_bytes: int  # of a body of REST, unpacked
     json_values: int  # in it: numbers, strings, lists and objects
+
+
+class FirstLimits:
+    """Those of the first model that a server loads; it keeps to them, so later models may not need more.
+
+    Args:
+      rows, max_bytes: as for `limits_of`.
+    """
+
+    def __init__(self, rows: int, max_bytes: int) -> None:
+        self._bounds = rows, max_bytes
+        self.limits: Limits | None = None
+
+    def check(self, signatures: Mapping[str, Signature]) -> None:
+        """Sets the limits, or raises UserError where a model with these signatures needs larger ones."""
+        limits = limits_of(signatures, *self._bounds)
+        if self.limits is None:
+            self.limits = limits
+        elif any(own > first for own, first in zip(limits, self.limits, strict=True)):
+            raise UserError("its images are larger than those of the model this server began with: restart the server.")
 
 
 def limits_of(signatures: Mapping[str, Signature], rows: int, max_bytes: int) -> Limits:

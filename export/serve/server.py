@@ -20,7 +20,7 @@ from tf_pivae.errors import UserError
 from tf_pivae.export.serve.batching import Batcher
 from tf_pivae.export.serve.grpc_service import GrpcService
 from tf_pivae.export.serve.http_server import HttpServer
-from tf_pivae.export.serve.limits import Limits, limits_of
+from tf_pivae.export.serve.limits import FirstLimits, Limits
 from tf_pivae.export.serve.manager import ModelManager
 from tf_pivae.export.serve.rest_service import RestService
 from tf_pivae.export.serve.servable import Servable
@@ -69,12 +69,17 @@ async def serve(settings: ServerSettings) -> None:
     loop.set_exception_handler(one_line_a_minute())
     metrics = ServerMetrics()
     with concurrent.futures.ThreadPoolExecutor(settings.num_batch_threads, "batch") as executor:
-        load = functools.partial(Servable, runtime=settings.runtime, precision=settings.precision)
+        first = FirstLimits(settings.max_batch_size, settings.max_message_bytes)
+
+        def load(folder: str, version: int) -> Servable:
+            servable = Servable(folder, version, runtime=settings.runtime, precision=settings.precision)
+            first.check(servable.signatures)
+            return servable
+
         make_batcher = _batcher_factory(settings, executor, metrics)
         manager = ModelManager(settings.export_dir, load, make_batcher, settings.poll_seconds)
         await manager.start()
-        signatures = manager.version().servable.signatures
-        limits = limits_of(signatures, settings.max_batch_size, settings.max_message_bytes)
+        limits = first.limits
         connections = _max_connections(settings.max_connections)
         grpc_server, grpc_port = await _start_grpc(settings, manager, limits, connections, metrics)
         rest_runner, rest_port = await _start_rest(settings, manager, limits, connections, metrics)

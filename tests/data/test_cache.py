@@ -123,6 +123,48 @@ def test_a_damaged_folder_is_prepared_again(tmp_path, caplog):
     np.testing.assert_array_equal(dataset.train.images[:, 0, 0, 0], np.arange(60))
 
 
+@pytest.mark.parametrize(
+    "change", [{"num_classes": "ten"}, {"class_names": [1]}, {"train": []}, {"num_classes": None}, {"test": None}]
+)
+def test_a_damaged_description_is_prepared_again(tmp_path, caplog, change):
+    folder = cache.location(cache.prepare("x", {}, source, cache_dir=tmp_path))
+    meta = (folder / "meta.json").read_text()
+    (folder / "meta.json").write_text(json.dumps(json.loads(meta) | change))
+    cache.prepare("x", {}, source, cache_dir=tmp_path)
+    assert "damaged" in caplog.text
+    assert (folder / "meta.json").read_text() == meta
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"train": 3}', '{"train": {"records": -1}}', "{", '{"train": {"images": "x"}}']
+)
+def test_a_damaged_note_of_the_progress_begins_anew(tmp_path, text):
+    folder = cache.location(cache.prepare("x", {}, source, cache_dir=tmp_path))
+    partial = folder.with_name(f"{folder.name}.partial")
+    folder.rename(partial)
+    (partial / "progress.json").write_text(text)
+    dataset = cache.prepare("x", {}, source, cache_dir=tmp_path)
+    np.testing.assert_array_equal(dataset.train.images[:, 0, 0, 0], np.arange(60))
+
+
+def test_a_note_of_more_than_the_files_hold_is_refused(tmp_path):
+    folder = cache.location(cache.prepare("x", {}, source, cache_dir=tmp_path))
+    partial = folder.with_name(f"{folder.name}.partial")
+    folder.rename(partial)
+    state = {"records": 50, "images": 5000, "labels": True, "skipped": 0, "names": []}
+    (partial / "progress.json").write_text(json.dumps({"train": state}))
+    with pytest.raises(UserError, match=r"train_images.npy is damaged: run the same command again"):
+        cache.prepare("x", {}, source, cache_dir=tmp_path)
+    assert len(cache.prepare("x", {}, source, cache_dir=tmp_path).train) == 60
+
+
+def test_a_folder_in_the_place_of_the_lock_is_one_line(tmp_path):
+    folder = cache.location(cache.prepare("x", {}, source, cache_dir=tmp_path / "first"))
+    (tmp_path / f".{folder.name}.lock").mkdir()
+    with pytest.raises(UserError, match=r"cannot write to .*\.lock \(Is a directory\)"):
+        cache.prepare("x", {}, source, cache_dir=tmp_path)
+
+
 def test_disk_space_is_checked_before_the_start(tmp_path, monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     log = []

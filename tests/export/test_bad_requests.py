@@ -81,6 +81,7 @@ BAD_REST = {
     "neither format": ({"signature_name": "sample"}, "instances"),
     "both formats": ({"instances": [1], "inputs": [1]}, "instances"),
     "unknown key": ({"instances": [1], "nonsense": 1}, "nonsense"),
+    "a key twice": (b'{"instances": [1], "signature_name": "sample", "instances": [2]}', "'instances' twice"),
     "no signature": (by_rows("nonsense", 1), "log_prob"),
     "signature no string": ({"signature_name": 3, "instances": [1]}, "string"),
     "dtype": (by_rows("sample", 1.5), "int64"),

@@ -1,5 +1,10 @@
 """An export of a model of 6x10 images: signatures, files, both runtimes, both clients."""
 
+import json
+import shutil
+import time
+import urllib.request
+
 import numpy as np
 import pytest
 import servers
@@ -47,6 +52,24 @@ def images():
 def own(model, images):
     """The model's log-probabilities, [5]."""
     return np.concatenate([model.log_prob(image[None], 2) for image in images])
+
+
+def test_a_version_of_larger_images_wants_a_new_server(folder, published, tmp_path):
+    """How large a request may be was settled by the first one."""
+    shutil.copytree(published.folders[0], tmp_path / "1")
+    with servers.development(tmp_path) as server:
+        shutil.copytree(folder / "1", tmp_path / ".2")
+        (tmp_path / ".2").rename(tmp_path / "2")
+        deadline = time.monotonic() + 60
+        statuses = []
+        while len(statuses) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+            with urllib.request.urlopen(f"{server.url}/v1/models/pivae") as response:
+                statuses = json.load(response)["model_version_status"]
+    states = {status["version"]: status for status in statuses}
+    assert states["1"]["state"] == "AVAILABLE"
+    assert states["2"]["state"] == "END"
+    assert "larger than those of the model this server began with: restart" in str(states["2"])
 
 
 @pytest.mark.parametrize("runtime", ["tensorflow", "openvino"])

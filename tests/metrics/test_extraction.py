@@ -69,8 +69,8 @@ def test_an_interrupted_pass_goes_on_bit_by_bit(tmp_path, kind, fail_at):
     assert_same(result, extract(IMAGES, network()[0], **ARGUMENTS))
     assert sum(calls) == 103 - (fail_at - 1) // 2 * 20  # images before the last save are not computed again
     assert [file.name for file in tmp_path.iterdir()] == ["pass.npz"]
-    kept, calls = network()
-    assert_same(extract(sources()[kind], kept, state_path=path, **ARGUMENTS), result)
+    other, calls = network()
+    assert_same(extract(sources()[kind], other, state_path=path, **ARGUMENTS), result)
     assert not calls  # It was finished, but nobody had kept the result.
 
 

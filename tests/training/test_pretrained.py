@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -190,6 +191,20 @@ def test_shipped_model_knows_people():
     assert samples.std(axis=0).mean() > 30
     shuffled = np.random.default_rng(0).permuted(samples.reshape(32, -1, 3), axis=1).reshape(samples.shape)
     assert model.bits_per_dim(samples).mean() + 1.0 < model.bits_per_dim(shuffled).mean()
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16", "float64"])
+def test_a_model_is_float32_whatever_keras_default_is(policy):
+    expected = tf_pivae.load(SHIPPED[0]).sample(2)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = tf_pivae.load(SHIPPED[0])
+        np.testing.assert_array_equal(model.sample(2), expected)
+        assert model.log_prob(expected).dtype == np.float32
+        assert keras.config.dtype_policy().name == policy
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

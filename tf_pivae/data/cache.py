@@ -17,16 +17,18 @@ import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from tf_pivae.data import arrays, sources, split_writer
 from tf_pivae.errors import UserError, printable
-from tf_pivae.files import default_cache_dir, place_folder, write_json
+from tf_pivae.files import default_cache_dir, place_folder, read_json, write_json
+from tf_pivae.values import Within, is_record
 
 FORMAT_VERSION = 1  # part of every hash: raise it when the form on disk or the arithmetic of a source changes
 _SPLITS = ("train", "test")
+_META = {"num_classes": Annotated[int, Within(0)], "class_names": list}
 _NAMED_CLASSES = 10
 _NAME_LENGTH = 50  # Characters of up to four bytes, in names of at most 255.
 IN_MEMORY_BYTES = 1 << 28  # Larger files of arrays are unpacked once and memory-mapped.
@@ -206,7 +208,9 @@ def _folder(name: str, specification: dict[str, Any], cache_dir: str | os.PathLi
 def _open(name: str, folder: pathlib.Path) -> arrays.ImageDataset | None:
     """The `ImageDataset` in `folder`, or None where there is none or its files are not what `meta.json` says."""
     try:
-        meta = json.loads((folder / "meta.json").read_text())
+        meta = read_json(folder / "meta.json")
+        if not is_record(meta, _META) or not all(isinstance(name, str) for name in meta["class_names"]):
+            return None
         splits = []
         for split in _SPLITS:
             images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
@@ -214,7 +218,7 @@ def _open(name: str, folder: pathlib.Path) -> arrays.ImageDataset | None:
                 return None
             labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False) if meta[split]["labels"] else None
             splits.append(arrays.ImageSplit(images, sources.drop_unlabelled(labels)))
-    except (OSError, ValueError, KeyError, EOFError, TypeError):
+    except (UserError, OSError, ValueError, KeyError, EOFError, TypeError):
         return None
     train, test = splits
     return arrays.labelled(name, train, test, meta["num_classes"], meta["class_names"])
@@ -294,6 +298,6 @@ def _disk_errors(cache_dir: pathlib.Path) -> Iterator[None]:
                 f"the disk of {cache_dir} is full: make room and start again (it will continue), or set "
                 "TF_PIVAE_CACHE to a folder on a larger disk."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
             raise UserError(_cannot_write(error.filename or cache_dir, error)) from error
         raise

@@ -1,24 +1,26 @@
 """Writes the `.npy` files of one split chunk by chunk, with checkpoints that a killed preparation continues from."""
 
 import contextlib
-import json
 import logging
 import os
 import pathlib
 import time
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import numpy as np
 
 from tf_pivae.data.sources import ImageSource
 from tf_pivae.errors import UserError
-from tf_pivae.files import write_json
+from tf_pivae.files import read_json, write_json
 from tf_pivae.system.progress import progress_bar
+from tf_pivae.values import Within, is_record
 
 CHECKPOINT_SECONDS = 5.0
 _HEADER_BYTES = 128
 _NAMED_SKIPS = 10
+_Number = Annotated[int, Within(0)]
+_STATE = {"records": _Number, "images": _Number, "skipped": _Number, "labels": bool, "names": list}
 _log = logging.getLogger(__name__)
 
 
@@ -108,6 +110,8 @@ def _npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
 def _open_at(path: pathlib.Path, num_bytes: int) -> Iterator[IO[bytes]]:
     """Opens a file for appending behind its header and the first `num_bytes` of data, dropping what follows."""
     with open(path, "r+b" if path.exists() else "w+b") as file:
+        if num_bytes and os.fstat(file.fileno()).st_size < _HEADER_BYTES + num_bytes:  # It would end in black images.
+            raise UserError(f"{path} is damaged: run the same command again, which prepares the data anew.")
         file.truncate(_HEADER_BYTES + num_bytes)
         file.seek(_HEADER_BYTES + num_bytes)
         yield file
@@ -122,8 +126,10 @@ def _checkpoint(partial: pathlib.Path, files: list[IO[bytes]], progress: dict[st
 
 
 def read_progress(partial: pathlib.Path) -> dict[str, Any]:
-    """The last checkpoint's note, empty where there is none."""
+    """The last checkpoint's note, empty where there is none, or a damaged one."""
     try:
-        return json.loads((partial / "progress.json").read_text())
-    except (OSError, ValueError):
+        progress = read_json(partial / "progress.json")
+    except (UserError, ValueError):
         return {}
+    whole = isinstance(progress, dict) and all(is_record(state, _STATE) for state in progress.values())
+    return progress if whole else {}

@@ -125,9 +125,9 @@ class Parts:
     def finish(self, name: str, command: Sequence[str], result: dict) -> None:
         """Keeps what a part came to, a dict of plain types. After a training, what was evaluated of it is forgotten."""
         if name in _STAGES:
-            kept = (*_STAGES, *(f"{stage} from" for stage in _STAGES))
+            stages = (*_STAGES, *(f"{stage} from" for stage in _STAGES))
             earlier = _STAGES[: _STAGES.index(name)]
-            self._parts = {k: p for k, p in self._parts.items() if k in kept or _stage(p["command"]) in earlier}
+            self._parts = {k: p for k, p in self._parts.items() if k in stages or _stage(p["command"]) in earlier}
         self._parts[name] = {"command": list(command), **self._content, "result": result}
         self._write()
 

@@ -14,8 +14,7 @@ from tf_pivae import values
 from tf_pivae.configuration import checking, parsing
 from tf_pivae.errors import UserError
 from tf_pivae.files import read_json, write_atomically
-from tf_pivae.runs.records import is_record
-from tf_pivae.values import Within
+from tf_pivae.values import Within, is_record
 
 PLACES = {
     "image_folder": ("path", "test_path", "cache_dir"),

@@ -1,13 +1,12 @@
 """What the small files of a run say: its facts, its machines, its evaluation."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from tf_pivae import values
 from tf_pivae.errors import UserError
 from tf_pivae.files import read_json
 from tf_pivae.runs.pretrained import pretrained, resolve
-from tf_pivae.values import Within
+from tf_pivae.values import Within, is_record
 
 _Side = Annotated[int, Within(1, 1 << 14)]
 _FACTS = {
@@ -26,11 +25,6 @@ _ROW = {
     "protocol": str,
     "approximate": bool,
 }
-
-
-def is_record(record: Any, kinds: dict) -> bool:
-    """Whether a dict has values of these kinds under these names."""
-    return isinstance(record, dict) and all(k in record and values.fits(kind, record[k]) for k, kind in kinds.items())
 
 
 def load_facts(run_dir: str | Path) -> dict:
