@@ -1,10 +1,12 @@
 """What the methods of a model say of wrong arguments."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tf_pivae
 from tf_pivae import arguments
@@ -35,7 +37,7 @@ def images(model):
         ({"seed": -(2**63) - 1}, f"`seed` must be at least {-(2**63)}; got -9223372036854775809."),
         ({"first_row": -1}, "`first_row` must be at least 0; got -1."),
         ({"first_row": "0"}, "`first_row` must be a whole number; got '0'."),
-        ({"first_row": 2**63}, f"`first_row` must be at most {2**63 - 1}; got {2**63}."),
+        ({"first_row": 2**40}, f"`first_row` must be at most {2**40 - 1}; got {2**40}."),
         ({"batch_size": 2.0}, "`batch_size` must be a whole number; got 2.0."),
     ],
 )
@@ -70,6 +72,72 @@ def test_samples(model, values, message):
     with pytest.raises(ValueError) as error:
         model.sample(**values)
     assert str(error.value) == message
+
+
+def test_the_last_row_has_noise_of_its_own(model, images):
+    last = arguments.ROWS[1]
+    assert (model.sample(2, first_row=last) != model.sample(2)).any()
+    assert (model.log_prob(images, first_row=last, batch_size=1) != model.log_prob(images)).all()
+
+
+def test_masked_and_odd_arrays_are_refused(model, images):
+    mask = np.zeros(images.shape, bool)
+    mask[0, 0] = True
+    with pytest.raises(ValueError, match=r"`images` has masked values: fill them, `images.filled"):
+        model.log_prob(np.ma.masked_array(images, mask))
+    model.log_prob(np.ma.masked_array(images, False))
+    with pytest.raises(ValueError, match=r"`images` must be integers in \[0, 256\), such as uint8; got timedelta64"):
+        model.log_prob(images.astype("m8[s]"))
+    latents = model.encode(images)
+    name = next(iter(latents))
+    for kind, name_of_it in (("U16", "<U16"), (complex, "complex128"), (object, "object")):
+        with pytest.raises(ValueError, match=f"`{name}` must be floats; got {name_of_it}"):
+            model.decode({**latents, name: latents[name].astype(kind)})
+    for wrong in (None, [1], {}):
+        with pytest.raises(ValueError, match=r"`latents` must be a dict of .*; got none in a"):
+            model.decode(wrong)
+    for wrong in (None, iter(images)):
+        with pytest.raises(ValueError, match="`images` must be"):
+            model.interpolate(wrong, images)
+
+
+def test_methods_of_arrays_are_not_for_graphs(model, images):
+    message = "this takes and returns NumPy arrays: call it outside of tf.function"
+    with pytest.raises(ValueError, match=message):
+        tf.function(lambda: model.sample(1))()
+    with pytest.raises(ValueError, match=message):
+        tf.function(model.log_prob)(tf.constant(images))
+    with pytest.raises(ValueError, match=message):
+        tf.data.Dataset.from_tensors(images).map(model.reconstruct)
+    tf.config.run_functions_eagerly(True)
+    try:
+        np.testing.assert_array_equal(tf.function(lambda: model.sample(1))(), model.sample(1))
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+def test_another_strategy_s_scope_is_not_the_models(finished):
+    model = tf_pivae.load(finished[0])
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope(), pytest.raises(ValueError, match="outside of the scope of"):
+        model.sample(1)
+    assert model.sample(1).shape[0] == 1
+
+
+def test_a_forked_process_says_that_it_has_no_threads(model):
+    model.sample(1)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            model.sample(1)
+        except RuntimeError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader) as pipe:
+        assert "forked from the one that has the model" in pipe.read()
+    os.waitpid(child, 0)
 
 
 def test_numpy_s_numbers_are_numbers(model):

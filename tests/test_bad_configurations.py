@@ -122,6 +122,12 @@ def test_the_command_prints_that_line(mutants, run_command):
     ("text", "expected"),
     [
         ("include 'a.gin'", "a.gin is included by itself"),
+        ("include 'a.gin'\ninclude 'a.gin'\ninclude 'a.gin'", "a.gin is included by itself"),
+        ("x/train.batch_size = 7", "nothing uses the scope of x/train: refer to it, as @x/train, or leave it out."),
+        (
+            "y = @x/Adam\nx/Adam.beta_1 = 0.5\nTrainer.critic_optimizer = %y\nTrainer.critic_optimizer = @Adam\ny = 3",
+            None,
+        ),
         ("include '.'", "no gin file '.'"),
         ("import nowhere", "a.gin, line 1: `import nowhere` would run code"),
         ("train.seed = %a\na = %b\nb = %a", None),

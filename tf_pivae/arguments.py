@@ -5,8 +5,10 @@ import os
 from collections.abc import Sequence
 from numbers import Integral, Real
 
+import numpy as np
+
 SEEDS = -(1 << 63), (1 << 63) - 1  # Integers of 64 bits.
-ROWS = 0, (1 << 63) - 1
+ROWS = 0, (1 << 40) - 1  # Of a stream of noise, whose counters would come round again for large images.
 MOST_SAMPLES = 2**31 - 1  # Importance samples are counted in 32 bits.
 LARGEST_FLOAT = (2 - 2**-23) * 2.0**127  # float32's; what is larger becomes infinity.
 
@@ -20,6 +22,13 @@ def whole_numbers(low: int, high: int | None = None, **values: object) -> None:
             raise ValueError(f"`{name}` must be at least {low}; got {value}.")
         if high is not None and int(value) > high:
             raise ValueError(f"`{name}` must be at most {high}; got {value}.")
+
+
+def unmasked(**values: object) -> None:
+    """Raises ValueError where one of `values` is a NumPy array with masked elements: computing unmasks them."""
+    for name, value in values.items():
+        if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+            raise ValueError(f"`{name}` has masked values: fill them, `{name}.filled(...)`, or leave those rows out.")
 
 
 def divisible_sides(image_shape: Sequence[int], halvings: int, remedy: str) -> tuple[int, int]:

@@ -52,11 +52,10 @@ def test_files_too(tmp_path, monkeypatch):
     (tmp_path / "circle.gin").write_text("include 'circle.gin'\n")
     (tmp_path / "deep.gin").write_text(f"train.num_steps = {'[' * 5000}")
     loading.register()
-    for name in ("outer.gin", "outter.gin"):
+    for name in ("outer.gin", "outter.gin", "circle.gin"):
         assert line(early.refuse_wrong_names, [], [name]) == line(parsing.parse, [], [name])
-    early.refuse_wrong_names(["circle.gin"], [])  # Left to the reader, whose line it is.
-    for name in ("circle.gin", "deep.gin"):
-        line(parsing.parse, [], [name])
+    early.refuse_wrong_names(["deep.gin"], [])  # Left to the reader, whose line it is.
+    line(parsing.parse, [], ["deep.gin"])
 
 
 def test_nothing_right_is_refused():

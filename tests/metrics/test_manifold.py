@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tf_pivae.errors import UserError
-from tf_pivae.metrics import image_scores, manifold, manifold_scores
+from tf_pivae.metrics import image_scores, kernel_distance, manifold, manifold_scores
 from tf_pivae.metrics.extraction import Extraction
 from tf_pivae.metrics.feature_moments import moments_of
 
@@ -31,6 +31,33 @@ def by_definition(samples, real, k):
         np.mean([sum(row) for row in hits]) / k,
         np.mean([any(row[i] for row in hits) for i in range(len(real))]),
     )
+
+
+def test_images_that_come_twice_are_at_distance_0():
+    """Rounding must not put them outside of balls of radius 0."""
+    constant = np.abs(gaussian(0, 1, 2048))
+    samples = np.repeat(constant, 50, 0)
+    real = np.repeat(constant, 75, 0)
+    assert manifold_scores(samples, real, 3) == (1.0, 1.0, 75 / 3, 1.0)
+    distinct = np.abs(gaussian(1, 100, 512))
+    repeated = np.random.default_rng(2).permutation(np.repeat(distinct, 5, 0))
+    assert manifold_scores(distinct, repeated, 3)[::3] == (1.0, 1.0)
+    assert manifold_scores(repeated, distinct, 3)[:2] == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 1e8), (1e-9, 1.0), (1e100, 0.0)])
+def test_scores_are_those_of_scaled_and_moved_features(scale, offset):
+    samples = gaussian(0, 150, 64, 0.9)
+    real = gaussian(1, 150, 64)
+    expected = manifold_scores(samples, real, 3)
+    np.testing.assert_allclose(manifold_scores(scale * samples + offset, scale * real + offset, 3), expected, atol=0.02)
+
+
+def test_features_that_overflow_are_refused():
+    with pytest.raises(UserError, match="the squares of the features overflow"):
+        manifold_scores(1e200 * gaussian(0, 20), 1e200 * gaussian(1, 20), 3)
+    with pytest.raises(UserError, match="the kernel of the features overflows"):
+        kernel_distance(1e60 * gaussian(0, 20), 1e60 * gaussian(1, 20))
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])

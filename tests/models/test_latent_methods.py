@@ -74,8 +74,8 @@ def without(latents):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without, "`latents` must be top, .*; got "),
-        (lambda z: {**z, "more": z["top"]}, "`latents` must be top, .*more"),
+        (without, "`latents` must be a dict of top, .*; got "),
+        (lambda z: {**z, "more": z["top"]}, "`latents` must be a dict of top, .*more"),
         (lambda z: {**z, "top": z["top"][:1]}, "must be .*with one B for all groups"),
         (lambda z: {**z, "top": z["top"][..., :1]}, r"`top` must be \[B, "),
         (lambda z: {**z, "top": np.float32(1)}, r"`top` must be \[B, .*got \[\]"),

@@ -7,7 +7,6 @@ import tensorflow as tf
 from small_trainer import small_images, small_trainer
 
 from tf_pivae.errors import UserError
-from tf_pivae.noise import RowNoise
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +80,33 @@ def test_callbacks_of_keras(trainer):
 
 def test_predict_is_the_log_probability_that_evaluate_has_in_bits(trainer):
     images = small_images(11, seed=3)
-    result = trainer.predict(images, batch_size=4, verbose=0)
-    own = [
-        trainer.moving_average.bound(tf.constant(images[i : i + 4]), RowNoise(trainer.seed, len(images[i : i + 4])))
-        for i in (0, 4, 8)
-    ]
-    np.testing.assert_allclose(result, np.concatenate([bound.log_prob for bound in own]), rtol=1e-4)
-    bits = trainer.evaluate(images, batch_size=4, verbose=0, return_dict=True)["bits_per_dim"]
-    assert bits == pytest.approx(-np.mean(result) / (16 * np.log(2)), rel=1e-5)
+    own = trainer.moving_average.log_prob(images, seed=trainer.seed)
+    for batch_size in (4, 11, 3):  # An image's noise does not depend on its batch.
+        result = trainer.predict(images, batch_size=batch_size, verbose=0)
+        np.testing.assert_allclose(result, own, rtol=1e-4)
+        bits = trainer.evaluate(images, batch_size=batch_size, verbose=0, return_dict=True)["bits_per_dim"]
+        assert bits == pytest.approx(-np.mean(own) / (16 * np.log(2)), rel=1e-5)
+
+
+def test_images_have_no_weights(trainer):
+    images = small_images(8)
+    for method in (trainer.fit, trainer.evaluate):
+        with pytest.raises(ValueError, match=r"`sample_weight` has no meaning here, where every image counts the same"):
+            method(images, sample_weight=np.ones(8), verbose=0)
+    with pytest.raises(ValueError, match=r"`class_weight` has no meaning here"):
+        trainer.fit(images, class_weight={0: 1.0}, verbose=0)
+    batches = tf.data.Dataset.from_tensors((images, np.zeros(8, int), np.ones(8)))
+    with pytest.raises(ValueError, match=r"images have no weights here: give \(images,\) or \(images, labels\)"):
+        trainer.evaluate(batches, verbose=0)
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+@pytest.mark.parametrize("value", [(small_images(8),), {"x": small_images(8)}, small_images(8).tolist()])
+def test_arrays_alone_are_images(trainer, method, value):
+    with pytest.raises(ValueError, match=r"give images: uint8 \[N, H, W, C\], or a data set of batches"):
+        getattr(trainer, method)(value, verbose=0)
+    with pytest.raises(ValueError, match="give at least one image"):
+        getattr(trainer, method)(small_images(8)[:0], verbose=0)
 
 
 def test_weights_are_kept_and_a_file_of_keras_is_not_made(trainer, randomize, tmp_path):

@@ -20,16 +20,21 @@ def macros(value: Any) -> set[str]:
     return {"/".join(reference.scopes) for reference in _references(value) if _refers_to(reference, _MACRO)}
 
 
+def scopes(value: Any) -> set[str]:
+    """Names of the scopes that a value refers to."""
+    return {name for reference in _references(value) for scope in reference.scopes for name in scope.split("/")}
+
+
 def check(mentioned: set[str]) -> None:
     """Checks the configuration that gin holds.
 
     Args:
-      mentioned: names of macros that were referred to as it was read: where the parameter was bound anew later,
-        such a macro is unused, which is then no mistake.
+      mentioned: names of macros and scopes that were referred to as it was read: where the parameter was bound anew
+        later, such a one is unused, which is then no mistake.
 
     Raises:
-      UserError: a value that its parameter cannot have, a macro without a value or without a use, or a reference that
-        would open data as the configuration is read.
+      UserError: a value that its parameter cannot have, a macro without a value or without a use, a scope without a
+        use, or a reference that would open data as the configuration is read.
     """
     for reference in _references(gin.config._CONFIG):
         _check_call(reference)
@@ -40,7 +45,13 @@ def check(mentioned: set[str]) -> None:
     for name in sorted(used - defined):
         raise UserError(f"the macro {name!r} has no value: add --gin_param={name}=...")
     resolved: dict[str, Any] = {}
-    for (_, selector), bindings in gin.config._CONFIG.items():
+    mentioned = mentioned | scopes(gin.config._CONFIG)
+    for (scope, selector), bindings in gin.config._CONFIG.items():
+        if selector != _MACRO and scope and not set(scope.split("/")) <= mentioned:
+            name = selector.rsplit(".", 1)[-1]
+            raise UserError(
+                f"nothing uses the scope of {scope}/{name}: refer to it, as @{scope}/{name}, or leave it out."
+            )
         wrapped = registry.find(selector).wrapped
         for parameter, bound in bindings.items():
             hint = values.hints(wrapped).get(parameter)

@@ -15,7 +15,6 @@ from gin import config_parser
 
 from tf_pivae.configuration import messages, parsing, registry
 from tf_pivae.errors import UserError
-from tf_pivae.files import read_text
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _ParameterNames = dict[str, list[str] | None]  # name -> its parameters, None where the source does not list them
@@ -30,7 +29,7 @@ def refuse_wrong_names(files: Sequence[str], parameters: Iterable[str]) -> None:
     reader = _Reader()
     try:
         for name in files:
-            reader.read_file(name, 0)
+            reader.read_file(name, ())
         for parameter in parameters:
             reader.read(*parsing.parameter_text(parameter))
     except RecursionError:
@@ -60,11 +59,11 @@ class _Reader(config_parser.ParserDelegate):
         """gin's parser has read %NAME."""
         self.used.add(scoped_macro_name)
 
-    def read_file(self, name: str, depth: int) -> None:
-        if depth <= parsing.MAX_INCLUDES:
-            self.read(read_text(parsing.path_of(name), 4 * parsing.LARGEST), name, depth)
+    def read_file(self, name: str, within: tuple[str, ...]) -> None:
+        text, within = parsing.text_of(name, within)
+        self.read(text, name, within)
 
-    def read(self, source: str, where: str, depth: int = parsing.MAX_INCLUDES) -> None:
+    def read(self, source: str, where: str, within: tuple[str, ...] | None = None) -> None:
         for statement in parsing.statements(source, where, self):
             match statement:
                 case config_parser.BindingStatement(_, selector, name) if name:
@@ -73,8 +72,8 @@ class _Reader(config_parser.ParserDelegate):
                     self.defined.add(f"{scope}/{selector}" if scope else selector)
                 case config_parser.BlockDeclaration(_, selector, _):
                     self._check(selector)
-                case config_parser.IncludeStatement(name, _):
-                    self.read_file(name, depth + 1)
+                case config_parser.IncludeStatement(name, _) if within is not None:
+                    self.read_file(name, within)
 
     def _check(self, selector: str, parameter: str | None = None) -> None:
         name = selector.rsplit(".", 1)[-1]

@@ -69,7 +69,7 @@ def parse(files: Sequence[str] = (), parameters: Iterable[str] = ()) -> None:
     gin.clear_config()
     mentioned: set[str] = set()
     for name in files:
-        mentioned |= _read_file(name, 0)
+        mentioned |= _read_file(name, ())
     for parameter in parameters:
         read_parameter(parameter)
         mentioned.discard(parameter.partition("=")[0].strip())  # Such a macro has to be used by the configuration.
@@ -110,33 +110,33 @@ def statements(source: str, origin: str, delegate: config_parser.ParserDelegate 
         raise UserError(messages.explain(error, origin, line)) from error
 
 
-def read(source: str, origin: str, depth: int | None = None) -> set[str]:
+def read(source: str, origin: str, within: tuple[str, ...] | None = None) -> set[str]:
     """Binds what gin text says.
 
     Args:
       source: gin text.
       origin: for messages.
-      depth: number of files that include this one; None: nothing may be included.
+      within: this file's path, after those of the files that include it; None: nothing may be included.
 
     Returns:
-      The names of all macros that it refers to, also in what a later binding replaces.
+      The names of all macros and scopes that it refers to, also in what a later binding replaces.
 
     Raises:
       UserError: as for `parse`, without the checks of the whole.
     """
-    macros: set[str] = set()
+    mentioned: set[str] = set()
     try:
         for statement in statements(source, origin):
             match statement:
                 case config_parser.BindingStatement(scope, selector, name, value, _):
                     macro = (f"{scope}/{selector}" if scope else selector, "gin.macro", "value")
                     gin.bind_parameter((scope, selector, name) if name else macro, value)
-                    macros |= checking.macros(value)
+                    mentioned |= checking.macros(value) | checking.scopes(value)
                 case config_parser.BlockDeclaration(_, selector, _):
                     if registry.find(selector) is None:
                         raise UserError(messages.unknown(selector))
-                case config_parser.IncludeStatement(name, _) if depth is not None:
-                    macros |= _read_file(name, depth + 1)
+                case config_parser.IncludeStatement(name, _) if within is not None:
+                    mentioned |= _read_file(name, within)
                 case config_parser.IncludeStatement():
                     raise UserError(f"{origin}: a file cannot be included here: give it as a --gin_file.")
                 case config_parser.ImportStatement():
@@ -151,18 +151,28 @@ def read(source: str, origin: str, depth: int | None = None) -> set[str]:
         raise
     except Exception as error:
         raise UserError(messages.explain(error, origin)) from error
-    return macros
+    return mentioned
 
 
 def _instead(module: str) -> str:
     return "" if module.startswith("__gin__") else f", and give --import={module} if you trust that module"
 
 
-def _read_file(name: str, depth: int) -> set[str]:
-    path = path_of(name)
-    if depth > MAX_INCLUDES:
+def _read_file(name: str, within: tuple[str, ...]) -> set[str]:
+    text, within = text_of(name, within)
+    return read(text, name, within)
+
+
+def text_of(name: str, within: tuple[str, ...] = ()) -> tuple[str, tuple[str, ...]]:
+    """The text of a gin file, and its path after those of the files that include it.
+
+    Raises:
+      UserError: there is no such file, it cannot be read, or it is among those that include it.
+    """
+    path = os.path.realpath(path_of(name))
+    if path in within or len(within) > MAX_INCLUDES:
         raise UserError(f"{name} is included by itself, or by more than {MAX_INCLUDES} files.")
-    return read(read_text(path, 4 * LARGEST), name, depth)
+    return read_text(path, 4 * LARGEST), (*within, path)
 
 
 def _short(parameter: str) -> str:

@@ -34,14 +34,17 @@ def kernel_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
       A float whose expectation is the squared MMD; it may be slightly negative.
 
     Raises:
-      UserError: NaN features, fewer than 2 samples, or different dimensions.
+      UserError: NaN features, or such as overflow, fewer than 2 samples, or different dimensions.
     """
     a, b = _pair(features_a, features_b)
     n = len(a)
     m = len(b)
-    return float(
-        _off_diagonal_sum(a) / (n * (n - 1)) + _off_diagonal_sum(b) / (m * (m - 1)) - 2.0 * _gram_sum(a, b) / (n * m)
-    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        within = _off_diagonal_sum(a) / (n * (n - 1)) + _off_diagonal_sum(b) / (m * (m - 1))
+        distance = float(within - 2.0 * _gram_sum(a, b) / (n * m))
+    if not np.isfinite(distance):
+        raise UserError("the kernel of the features overflows: divide both sets by the same large number.")
+    return distance
 
 
 def kernel_distance_subsets(

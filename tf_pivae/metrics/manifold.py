@@ -35,7 +35,8 @@ def manifold_scores(samples: np.ndarray, real: np.ndarray, neighbours: int) -> M
       neighbours: k; the papers take 3 for precision and recall, 5 for density and coverage.
 
     Raises:
-      UserError: NaN features, different dimensions, k < 1, or a set of k images or fewer.
+      UserError: NaN features, or such as overflow when squared, different dimensions, k < 1, or a set of k images or
+        fewer.
     """
     samples = checked_features(samples, "the samples' features")
     real = checked_features(real, "the real features")
@@ -45,6 +46,11 @@ def manifold_scores(samples: np.ndarray, real: np.ndarray, neighbours: int) -> M
             "extract both with the same network."
         )
     check_counts(len(samples), len(real), neighbours)
+    centre = 0.5 * (samples.mean(axis=0) + real.mean(axis=0))  # Rounding errors go with the vectors' lengths.
+    samples = samples - centre
+    real = real - centre
+    if not all(np.isfinite(np.square(features).sum()) for features in (samples, real)):
+        raise UserError("the squares of the features overflow: divide both sets by the same large number.")
     sample_radii = _squared_radii(samples, neighbours)
     real_radii = _squared_radii(real, neighbours)
     precise = np.zeros(len(samples), bool)
@@ -52,7 +58,7 @@ def manifold_scores(samples: np.ndarray, real: np.ndarray, neighbours: int) -> M
     recalled = 0
     covered = 0
     for start in range(0, len(real), BLOCK):
-        distances = _squared_distances(real[start : start + BLOCK], samples)
+        distances = _squared_distances(real[start : start + BLOCK], samples, at_least=True)
         inside_real = distances <= real_radii[start : start + BLOCK, None]
         precise |= inside_real.any(axis=0)
         balls += np.count_nonzero(inside_real)
@@ -85,7 +91,8 @@ def _squared_radii(features: np.ndarray, neighbours: int) -> np.ndarray:
     return radii
 
 
-def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """[N, M], never negative."""
-    squares = np.einsum("nd,nd->n", a, a)[:, None] + np.einsum("md,md->m", b, b) - 2.0 * a @ b.T
-    return np.maximum(squares, 0.0, out=squares)
+def _squared_distances(a: np.ndarray, b: np.ndarray, at_least: bool = False) -> np.ndarray:
+    """[N, M]. `at_least`: less what rounding may have added here or taken from a radius: ties are ties."""
+    sums = np.einsum("nd,nd->n", a, a)[:, None] + np.einsum("md,md->m", b, b)
+    slack = 4 * a.shape[1] * np.finfo(np.float64).eps if at_least else 0.0
+    return np.maximum((1.0 - slack) * sums - 2.0 * a @ b.T, 0.0)

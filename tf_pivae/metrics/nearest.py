@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tf_pivae import arguments
+
 _BLOCK_ELEMENTS = 1 << 24  # of the images that are compared with at a time: 128 MiB in float64
 
 
@@ -24,7 +26,11 @@ def nearest_images(
 
     Returns:
       int64 [N, count], indices into `others`, the nearest first; of two that are equally near, the first.
+
+    Raises:
+      ValueError: `count` below 1.
     """
+    arguments.whole_numbers(1, count=count)
     queries = np.asarray(images, np.float64).reshape(len(images), -1)
     block = max(1, _BLOCK_ELEMENTS // queries.shape[1])
     indices = np.empty([len(queries), 0], np.int64)

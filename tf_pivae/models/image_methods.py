@@ -9,7 +9,7 @@ import tensorflow as tf
 from tf_pivae import arguments
 from tf_pivae.models.latent_methods import LatentMethods, without_nan
 from tf_pivae.noise import RowNoise, SeededRowNoise, seed_tensor
-from tf_pivae.system.rows import RowFunction
+from tf_pivae.system.rows import RowFunction, check_eager
 
 
 class MassOutside(NamedTuple):
@@ -68,7 +68,7 @@ class ImageMethods(LatentMethods):
           seed: int. Image i's noise is a function of (seed, first_row + i), whatever the batch and the replica.
           labels: int [B] for a class-conditional model.
           batch_size: images computed at a time, over all replicas.
-          first_row: int, the place of the first image in a larger set.
+          first_row: int below 2^40, the place of the first image in a larger set.
           refinement: what `refine` returns of these images, for a tighter bound; or None.
 
         Returns:
@@ -197,7 +197,7 @@ class ImageMethods(LatentMethods):
           sample_noise: float, scales the noise of p(y|z); 1 is the model, 0 its mean.
           labels: int [num_samples] for a class-conditional model.
           batch_size: images computed at a time, over all replicas.
-          first_row: int, the place of the first sample in the endless stream of this seed.
+          first_row: int below 2^40, the place of the first sample in the stream of this seed.
 
         Returns:
           NumPy uint8 [num_samples, H, W, C].
@@ -272,12 +272,14 @@ class ImageMethods(LatentMethods):
         self._checked(images, labels if self.num_classes else None)
 
     def _checked(self, images, labels):
+        check_eager()
+        arguments.unmasked(images=images)
         images = np.asarray(images)
         if images.ndim != 4 or images.shape[1:] != self.image_shape:
             raise ValueError(
                 f"`images` must be [B, {', '.join(map(str, self.image_shape))}]; got {list(images.shape)}."
             )
-        if not np.issubdtype(images.dtype, np.integer):
+        if images.dtype.kind not in "iu":
             raise ValueError(f"`images` must be integers in [0, {self.num_bins}), such as uint8; got {images.dtype}.")
         if images.size and (images.min() < 0 or images.max() >= self.num_bins):
             raise ValueError(f"`images` must lie in [0, {self.num_bins}); got {images.min()} to {images.max()}.")
@@ -298,8 +300,9 @@ class ImageMethods(LatentMethods):
             if labels is not None:
                 raise ValueError("this model is not class-conditional: call it without `labels`.")
             return None
+        arguments.unmasked(labels=labels)
         labels = None if labels is None else np.asarray(labels)
-        if labels is None or labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        if labels is None or labels.shape != (count,) or not (labels.dtype.kind in "iu" or count == 0):
             raise ValueError(f"a class-conditional model needs `labels`, integers [{count}].")
         if labels.size and (labels.min() < 0 or labels.max() >= self.num_classes):
             raise ValueError(f"`labels` must lie in [0, {self.num_classes}); got {labels.min()} to {labels.max()}.")

@@ -66,7 +66,7 @@ class LatentMethods:
           seed: int, of the noise of dequantisation and posterior: image i has that of (seed, first_row + i).
           labels: int [B] for a class-conditional model.
           batch_size: images computed at a time, over all replicas.
-          first_row: int, the place of the first image in a larger set.
+          first_row: int below 2^40, the place of the first image in a larger set.
 
         Returns:
           NumPy uint8 [B, H, W, C].
@@ -116,9 +116,16 @@ class LatentMethods:
         Raises:
           ValueError: groups missing, of other names or shapes, or not finite; labels missing or out of range.
         """
-        if set(latents) != set(self.latent_shapes):
-            raise ValueError(f"`latents` must be {', '.join(self.latent_shapes)}; got {', '.join(map(str, latents))}.")
-        arrays = [np.asarray(latents[name], np.float32) for name in self.latent_shapes]
+        names = set(latents) if isinstance(latents, Mapping) else set()
+        if names != set(self.latent_shapes):
+            given = ", ".join(map(str, names)) or f"none in a {type(latents).__name__}"
+            raise ValueError(f"`latents` must be a dict of {', '.join(self.latent_shapes)}; got {given}.")
+        arguments.unmasked(**latents)
+        arrays = [np.asarray(latents[name]) for name in self.latent_shapes]
+        for name, array in zip(self.latent_shapes, arrays, strict=True):
+            if array.dtype.kind not in "fiu":
+                raise ValueError(f"`{name}` must be floats; got {array.dtype}.")
+        arrays = [array.astype(np.float32) for array in arrays]
         for (name, shape), array in zip(self.latent_shapes.items(), arrays, strict=True):
             if array.shape != (len(arrays[0]) if arrays[0].ndim else 0, *shape):
                 raise ValueError(
@@ -165,6 +172,7 @@ class LatentMethods:
           ValueError: not as many ends as starts; as `reconstruct`.
         """
         arguments.whole_numbers(2, steps=steps)
+        starts, ends = (self._checked(images, labels)[0] for images in (starts, ends))
         if len(starts) != len(ends):
             raise ValueError(f"`starts` and `ends` must have the same length; got {len(starts)} and {len(ends)}.")
         a, b = (self.encode(images, seed, labels, batch_size, first_row) for images in (starts, ends))

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -34,6 +35,7 @@ class RowFunction:
             reduce_retracing=True,
         )
         self._graphs: dict[tuple, Callable] = {}
+        self._process = os.getpid()
         self._calls = threads.calls_side_by_side() if self._replicas == 1 else 1
         self._map = ThreadPoolExecutor(self._calls).map if self._calls > 1 else map
 
@@ -56,8 +58,15 @@ class RowFunction:
           The function's nest with NumPy arrays [N, ...].
 
         Raises:
-          ValueError: a `batch_size` below 1.
+          ValueError: a `batch_size` below 1; or as `check_eager`.
+          RuntimeError: in a process that was forked from the one that made this function.
         """
+        check_eager()
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                "this process was forked from the one that has the model, and has none of TensorFlow's threads: start "
+                "processes by multiprocessing's 'spawn', and load the model in each."
+            )
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
         num_rows, first_row, batch_size = map(int, (num_rows, first_row, batch_size))  # NumPy's small ones wrap round.
@@ -78,6 +87,10 @@ class RowFunction:
         types = [None if array is None else (array.dtype, array.shape[1:]) for array in per_row]
         key = (*types, *((value.dtype, tuple(value.shape)) for value in shared))
         if key not in self._graphs:
+            if tf.distribute.has_strategy() and tf.distribute.get_strategy() is not self._strategy:
+                raise ValueError(
+                    "call a model outside of the scope of a tf.distribute strategy that it was not built in."
+                )
             arguments = self._arguments([(0, 1)] * self._replicas, 0, per_row)
             traced = [*arguments[:2], *map(self._with_any_rows, arguments[2:])]
             self._graphs[key] = self._compiled.get_concrete_function(traced, shared)
@@ -121,6 +134,15 @@ class RowFunction:
         """What each replica of this process gets: value(0), value(1), ..."""
         local = itertools.count()
         return self._strategy.experimental_distribute_values_from_function(lambda _: value(next(local)))
+
+
+def check_eager() -> None:
+    """Raises ValueError inside of a graph, where there are no NumPy arrays."""
+    if not tf.executing_eagerly():
+        raise ValueError(
+            "this takes and returns NumPy arrays: call it outside of tf.function and graphs, or there by "
+            "tf.numpy_function; `bound` and `sample_continuous` are for graphs."
+        )
 
 
 def _cut(start, stop, parts):

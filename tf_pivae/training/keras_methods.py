@@ -1,7 +1,8 @@
 """What Keras' own methods do with a `Trainer`: `fit`, `evaluate` and `predict`, in memory, without a run directory."""
 
 import math
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,9 +18,11 @@ def images_and_labels(data: Any) -> tuple[Any, Any]:
     """The two parts of a batch: images, (images,) or (images, labels); labels that are missing are None.
 
     Raises:
-      ValueError: images of floats.
+      ValueError: images of floats, or a third part.
     """
     images, *labels = data if isinstance(data, tuple) else [data]
+    if len(labels) > 1:
+        raise ValueError("images have no weights here: give (images,) or (images, labels).")
     dtype = tf.as_dtype(images.dtype)
     if dtype.is_floating:
         raise ValueError(f"images must be integers, such as uint8, from 0 to the levels less one; got {dtype.name}.")
@@ -41,7 +44,7 @@ class KerasMethods(keras.Model):
 
     def fit(self, x: Any = None, y: Any = None, **options: Any) -> keras.callbacks.History:
         """`keras.Model.fit`, without a `compile` before it; ValueError as of `PiVAE.log_prob` for arrays."""
-        self._check(x, y)
+        self._check(x, y, options)
         if isinstance(options.get("validation_data"), tuple):
             self._check(*options["validation_data"][:2])
         self._compile_once()
@@ -49,21 +52,36 @@ class KerasMethods(keras.Model):
 
     def evaluate(self, x: Any = None, y: Any = None, **options: Any) -> Any:
         """`keras.Model.evaluate`: `bits_per_dim` of images at K = 1, a mean over all of them."""
-        self._check(x, y)
+        self._check(x, y, options)
         self._compile_once()
+        self._begin_rows()
         return super().evaluate(x, y, **options)
 
     def predict(self, x: Any, **options: Any) -> Any:
-        """`keras.Model.predict`: log P of each image, nats, at K = 1."""
-        self._check(x, None)
+        """`keras.Model.predict`: log P of each image, nats, at K = 1, as `PiVAE.log_prob` with the trainer's seed."""
+        self._check(x)
+        self._begin_rows()
         return super().predict(x, **options)
 
-    def _check(self, x: Any, y: Any = None) -> None:
-        """Raises ValueError for arrays that are no images of the model, or labels that are not its classes."""
-        if x is None:
+    def _check(self, x: Any, y: Any = None, options: Mapping[str, Any] = types.MappingProxyType({})) -> None:
+        """Raises ValueError for arrays that are no images of the model, labels that are not its classes, or weights."""
+        for name in ("sample_weight", "class_weight"):
+            if options.get(name) is not None:
+                raise ValueError(f"`{name}` has no meaning here, where every image counts the same: leave it out.")
+        if x is None or isinstance(x, (tuple, list, dict)):
             raise ValueError("give images: uint8 [N, H, W, C], or a data set of batches of them.")
-        if isinstance(x, (np.ndarray, list, tf.Tensor)):
+        if isinstance(x, (np.ndarray, tf.Tensor)):
             self.pivae.check_images(x, y)
+            if not len(x):
+                raise ValueError("give at least one image.")
+
+    def _begin_rows(self) -> None:
+        """The next image to be scored is row 0."""
+        if not hasattr(self, "_row"):
+            with self.distribute_strategy.scope():
+                first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+                self._row = tf.Variable(0, trainable=False, dtype=tf.int64, aggregation=first)
+        self._row.assign(0)
 
     def save(self, *_: Any, **__: Any) -> None:
         """Not supported: a Keras file cannot hold what a configuration builds.
@@ -87,8 +105,15 @@ class KerasMethods(keras.Model):
         """`predict`'s step: log P of the images, float32 [b], nats, at K = 1, by the model that a run would show."""
         images, labels = images_and_labels(data)
         model = self.moving_average or self.pivae
-        noise = RowNoise(self.seed, tf.shape(images)[0])
-        return model.bound(images, noise, labels=labels if model.num_classes else None).log_prob
+        count = tf.shape(images, tf.int64)[:1]
+        context = tf.distribute.get_replica_context()
+        counts = count if context.num_replicas_in_sync == 1 else context.all_gather(count, 0)
+        first_row = self._row + tf.cumsum(counts, exclusive=True)[context.replica_id_in_sync_group]
+        noise = RowNoise(self.seed, count[0], first_row).fold_in(0)
+        log_prob = model.bound(images, noise, labels=labels if model.num_classes else None).log_prob
+        with tf.control_dependencies([first_row]):
+            self._row.assign_add(tf.reduce_sum(counts))
+        return log_prob
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
