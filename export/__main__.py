@@ -14,7 +14,6 @@ from tf_pivae.arguments import MOST_SAMPLES
 from tf_pivae.system.progress import progress_bar
 
 cli.define_import_flag()
-flags.adopt_module_key_flags(cli)  # shows it in --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True)
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Folder for the versions, which a server watches.", required=True)
 _STEP = cli.define_step_flag("export")

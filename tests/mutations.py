@@ -164,8 +164,8 @@ MUTATIONS = [
     Mutation(
         "a run's configuration includes files",
         "tf_pivae/configuration/parsing.py",
-        "case config_parser.IncludeStatement(name, _) if depth is not None:",
-        "case config_parser.IncludeStatement(name, _) if (depth := depth or 0) is not None:",
+        "case config_parser.IncludeStatement(name, _) if within is not None:",
+        "case config_parser.IncludeStatement(name, _) if (within := within or ()) is not None:",
         "tests/faults/test_trust.py",
     ),
     Mutation(

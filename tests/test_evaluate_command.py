@@ -460,6 +460,21 @@ def test_two_evaluations_at_once_keep_each_others_rows(finished_copy, monkeypatc
     assert {"bits/dim, K=1", "refined bits/dim, K=1"} <= names
 
 
+def test_a_run_that_goes_meanwhile_is_one_line_after_the_table(finished_copy, monkeypatch, capsys):
+    settings = image_metrics.Settings(("bits_per_dim",), importance_samples=1, num_examples=4, progress=False)
+    evaluate_run = measuring.evaluate_run
+
+    def removing(*arguments):
+        result = evaluate_run(*arguments)
+        shutil.rmtree(finished_copy)
+        return result
+
+    monkeypatch.setattr(measuring, "evaluate_run", removing)
+    with pytest.raises(UserError, match=r"cannot write .*: No such file or directory"):
+        watching.evaluate(str(finished_copy), settings, None)
+    assert "bits/dim, K=1" in capsys.readouterr().out
+
+
 def test_rows_of_other_weights_of_the_same_step_go(finished_copy):
     """Such as where a run was removed and trained again: numbers of two models do not stand side by side."""
     settings = image_metrics.Settings(("bits_per_dim",), importance_samples=1, num_examples=4, progress=False)

@@ -46,6 +46,13 @@ def test_help_speaks_of_what_was_typed():
     assert "\npython -m tf_pivae sample:\n  --columns: " in text
 
 
+@pytest.mark.parametrize("name", ["sample", "score", "evaluate", "export", "publish", "reconstruct", "interpolate"])
+def test_help_lists_the_flags_that_commands_share(name):
+    text = run(name, "--help").stdout
+    for flag in ("step", "run_dir", "import"):
+        assert f"\n  --{flag}: " in text
+
+
 @pytest.mark.parametrize("arguments", [["--run_dirr=x"], [], ["x"]])
 def test_mistakes_end_as_those_of_the_module_do(arguments):
     by_name = run("sample", *arguments)

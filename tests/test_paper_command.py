@@ -269,10 +269,32 @@ def test_a_bound_is_of_the_model_as_it_is(commands, tmp_path):
     assert (row.directory / "bound/checkpoints").exists()
 
 
+def test_a_bound_that_is_put_away_is_put_away_whenever_that_is_cut_off(commands, tmp_path, monkeypatch):
+    row = row_runs.RowRun(_find("1", "gan"), "small", 0, tmp_path, say=_quiet)
+    _checkpoint(row, "model", "4 steps")
+    _checkpoint(row, "bound", "around 4 steps")
+    row.run()
+    _checkpoint(row, "model", "8 steps")
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    for place, name in ((row_runs.shutil, "rmtree"), (row_runs.children, "wait_for_lock"), (row_runs.Path, "rename")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, killed)
+            with pytest.raises(KeyboardInterrupt):
+                row_runs.RowRun(_find("1", "gan"), "small", 0, tmp_path, say=_quiet).run()
+    commands.commands.clear()
+    row_runs.RowRun(_find("1", "gan"), "small", 0, tmp_path, say=_quiet).run()
+    assert commands.stages() == ["bound", "bound"]
+    assert not (row.directory / "bound/checkpoints").exists()
+
+
 def test_another_content_of_a_gin_file_is_another_command(commands, tmp_path):
-    file = tmp_path / "more.gin"
+    file = tmp_path / "outer.gin"
+    file.write_text(f"include '{tmp_path}/more.gin'\n")
     for text, count in (("num_steps = 4\n", 2), ("num_steps = 4\n", 2), ("num_steps = 8\n", 4)):
-        file.write_text(text)
+        (tmp_path / "more.gin").write_text(text)
         row_runs.RowRun(_find("1", "cqfg"), "tiny", 0, tmp_path, [str(file)], say=_quiet).run()
         assert len(commands.commands) == count
     path = tmp_path / "runs/cqfg/seed_0/parts.json"

@@ -34,6 +34,8 @@ from tf_pivae.errors import (
 from tf_pivae.system import children
 from tf_pivae.system.startup import import_tensorflow_quietly
 
+flags.disclaim_key_flags()  # What is defined here belongs to the command that asks for it, and stands in its --help.
+
 
 def defaults(function: Callable[..., Any]) -> dict[str, Any]:
     """The defaults of a function's parameters by name, for the flags of the command that calls it."""
@@ -42,10 +44,7 @@ def defaults(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def define_gin_flags() -> None:
-    """Defines --gin_file and --gin_param; call it when a command's module is imported.
-
-    There, `flags.adopt_module_key_flags(cli)` shows them in its --help.
-    """
+    """Defines --gin_file and --gin_param; call it when a command's module is imported."""
     flags.DEFINE_multi_string(
         "gin_file",
         [],

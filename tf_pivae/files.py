@@ -37,7 +37,7 @@ def read_text(path: str | Path, limit: int = _LARGEST) -> str:
                 raise UserError(f"{path} is not a regular file.")
             if about.st_size > limit:
                 raise UserError(f"{path} has {about.st_size:,} bytes, more than such a file can have ({limit:,}).")
-            text = file.read(limit + 1).decode("utf-8-sig")
+            text = file.read(about.st_size + 1).decode("utf-8-sig")  # Python makes room for all that is asked for.
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UserError(f"cannot read {path}: {reason}.") from error
@@ -145,8 +145,15 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def alone(folder: str | Path) -> Iterator[None]:
-    """Within it, no other process is: each waits until the one before it has read and written a file of the folder."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    """Within it, no other process is: each waits until the one before it has read and written a file of the folder.
+
+    Raises:
+      UserError: there is no such folder, or it cannot be read.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise UserError(cannot_write(folder, error)) from error
     try:
         with contextlib.suppress(OSError):  # A file system without locks.
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -11,7 +11,6 @@ from tf_pivae import cli, uses
 from tf_pivae.uses import image_outputs
 
 _FLAGS = cli.define_own_images_flags("The images, an even number: a folder, or an .npz file.", uses.interpolate)
-flags.adopt_module_key_flags(cli)  # shows them in --help
 _STEPS = flags.DEFINE_integer(
     "steps", cli.defaults(uses.interpolate)["steps"], "Images of a walk, with its two ends.", lower_bound=2
 )

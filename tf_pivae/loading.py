@@ -195,12 +195,12 @@ def load_dataset(run_dir: str | Path) -> ImageDataset:
         raise UserError(f"{first_line(error)} --gin_file={path} is its configuration.") from error
     except UserError as error:
         source = (settings.function_name("train.dataset") or "").rpartition(".")[2]
-        place = f"{source}.{PLACES[source][0]}" if source in PLACES else None
-        if place is None:
+        if source not in PLACES:
             raise
         line = first_line(error)
+        place = next((name for name in PLACES[source] if f"{source}.{name}" in line), PLACES[source][0])
         raise UserError(
-            f"{line} (if it lies elsewhere on this machine, say where: --gin_param={place}=...)."
+            f"{line} If it lies elsewhere on this machine, say where: --gin_param={source}.{place}=PLACE."
         ) from error
     facts = load_facts(run_dir)
     for name, theirs, ours in (

@@ -14,7 +14,6 @@ from tf_pivae import cli, loading
 from tf_pivae.data import cache
 
 cli.define_gin_flags()
-flags.adopt_module_key_flags(cli)  # shows them in --help
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ from tf_pivae import cli, uses
 from tf_pivae.uses import image_outputs
 
 _FLAGS = cli.define_own_images_flags("The images: a folder, or an .npz file.", uses.reconstruct)
-flags.adopt_module_key_flags(cli)  # shows them in --help
 _COLUMNS = flags.DEFINE_integer("columns", None, "Pairs in a row of the grid; 4 by default.", lower_bound=1)
 
 

@@ -13,7 +13,6 @@ from tf_pivae.errors import UserError
 from tf_pivae.uses import image_outputs
 
 cli.define_import_flag()
-flags.adopt_module_key_flags(cli)  # shows it in --help
 _DEFAULTS = cli.defaults(uses.sample)
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run, or a pretrained model's name.", required=True)
 _STEP = cli.define_step_flag("draw from")

@@ -12,7 +12,6 @@ from tf_pivae.arguments import MOST_SAMPLES, SEEDS
 from tf_pivae.errors import check_output
 
 cli.define_import_flag()
-flags.adopt_module_key_flags(cli)  # shows it in --help
 _DEFAULTS = cli.defaults(uses.score)
 _RUN_DIR = flags.DEFINE_string(
     "run_dir", None, "Folder of the run, a pretrained model's name, or an export's folder.", required=True

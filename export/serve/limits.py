@@ -42,7 +42,9 @@ class FirstLimits:
         if self.limits is None:
             self.limits = limits
         elif any(own > first for own, first in zip(limits, self.limits, strict=True)):
-            raise UserError("its images are larger than those of the model this server began with: restart the server.")
+            raise UserError(
+                "its requests are larger than those of the model this server began with: restart the server."
+            )
 
 
 def limits_of(signatures: Mapping[str, Signature], rows: int, max_bytes: int) -> Limits:

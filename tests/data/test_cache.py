@@ -1,5 +1,6 @@
 """The on-disk form: killed, resumed, shared between processes, damaged, on a full disk."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -12,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from tf_pivae.data import cache, sources
+from tf_pivae.data import cache, sources, split_writer
 from tf_pivae.errors import UserError
 
 COUNT = {"train": 60, "test": 20}
@@ -124,7 +125,15 @@ def test_a_damaged_folder_is_prepared_again(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "change", [{"num_classes": "ten"}, {"class_names": [1]}, {"train": []}, {"num_classes": None}, {"test": None}]
+    "change",
+    [
+        {"num_classes": "ten"},
+        {"class_names": [1]},
+        {"train": []},
+        {"num_classes": 5},
+        {"test": None},
+        {"class_names": ["a"]},
+    ],
 )
 def test_a_damaged_description_is_prepared_again(tmp_path, caplog, change):
     folder = cache.location(cache.prepare("x", {}, source, cache_dir=tmp_path))
@@ -144,6 +153,46 @@ def test_a_damaged_note_of_the_progress_begins_anew(tmp_path, text):
     folder.rename(partial)
     (partial / "progress.json").write_text(text)
     dataset = cache.prepare("x", {}, source, cache_dir=tmp_path)
+    np.testing.assert_array_equal(dataset.train.images[:, 0, 0, 0], np.arange(60))
+
+
+@pytest.mark.parametrize("labels", [0, None, [], {}])
+def test_labels_do_not_vanish_with_a_damaged_description(tmp_path, labels):
+    folder = cache.location(cache.prepare("x", {}, source, cache_dir=tmp_path))
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["train"]["labels"] = labels
+    (folder / "meta.json").write_text(json.dumps(meta))
+    assert cache.prepare("x", {}, source, cache_dir=tmp_path).train.labels is not None
+
+
+def test_classes_may_be_counted_in_the_labels(tmp_path):
+    def uncounted():
+        return dataclasses.replace(source(), num_classes=None)
+
+    for _ in range(2):
+        dataset = cache.prepare("x", {}, uncounted, cache_dir=tmp_path)
+        assert dataset.num_classes == 7
+
+
+def test_images_without_labels_are_continued(tmp_path, monkeypatch):
+    monkeypatch.setattr(split_writer, "CHECKPOINT_SECONDS", 0.0)
+    begun = []
+
+    def unlabelled(fail_at=None):
+        def read(start):
+            begun.append(start)
+            for i in range(start, 60):
+                if i == fail_at:
+                    raise KeyboardInterrupt
+                yield sources.Chunk(1, np.full((1, 4, 4, 1), i, np.uint8))
+
+        part = sources.SplitSource(read, 60, 60)
+        return sources.ImageSource((4, 4, 1), part, part, 0)
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.prepare("x", {}, lambda: unlabelled(30), cache_dir=tmp_path)
+    dataset = cache.prepare("x", {}, unlabelled, cache_dir=tmp_path)
+    assert begun == [0, 30, 0]
     np.testing.assert_array_equal(dataset.train.images[:, 0, 0, 0], np.arange(60))
 
 

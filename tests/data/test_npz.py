@@ -85,6 +85,18 @@ def test_8_bit_pixels_in_16_bits_do_not_become_black(tmp_path):
     assert npz_images(tmp_path / "x.npz").train.images.max() == 0
 
 
+def test_channels_that_come_first_are_told_where_they_belong(tmp_path):
+    np.savez(tmp_path / "x.npz", images=np.zeros([64, 3, 16, 16], np.uint8))
+    with pytest.raises(UserError, match=r"\[64, 3, 16, 16\]: channels come last, \[N, H, W, C\]; transpose it"):
+        npz_images(tmp_path / "x.npz")
+
+
+def test_labels_that_begin_at_1_are_warned_of(tmp_path, caplog):
+    np.savez(tmp_path / "x.npz", images=np.zeros([64, 8, 8], np.uint8), labels=np.arange(64) % 3 + 1)
+    assert npz_images(tmp_path / "x.npz").num_classes == 4
+    assert "no image has the label 0, of 4 classes: labels count from 0." in caplog.text
+
+
 def test_another_file_is_told_what_writes_npz(tmp_path):
     np.save(tmp_path / "d.npy", np.zeros([4, 8, 8], np.uint8))
     with pytest.raises(UserError, match=r"cannot read .*d\.npy: File is not a zip file; NumPy's np\.savez writes"):

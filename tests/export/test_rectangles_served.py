@@ -69,7 +69,7 @@ def test_a_version_of_larger_images_wants_a_new_server(folder, published, tmp_pa
     states = {status["version"]: status for status in statuses}
     assert states["1"]["state"] == "AVAILABLE"
     assert states["2"]["state"] == "END"
-    assert "larger than those of the model this server began with: restart" in str(states["2"])
+    assert "its requests are larger than those of the model this server began with: restart" in str(states["2"])
 
 
 @pytest.mark.parametrize("runtime", ["tensorflow", "openvino"])

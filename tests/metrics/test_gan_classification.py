@@ -1,6 +1,7 @@
 import itertools
 
 import gin
+import keras
 import numpy as np
 import pytest
 
@@ -43,6 +44,16 @@ def test_the_training_images_as_samples_give_exactly_the_same(halves, state_dir)
     folders = dict(state_dir=state_dir / "b", real_state_dir=state_dir / "short")
     result = gan_train_test(*real, *real, *test, SHORTER, **folders, progress=False)
     assert result.gan_train == result.real > 0.15  # Ten classes: the training has begun.
+
+
+def test_classifiers_are_float32_whatever_keras_default_is():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = residual_network((8, 8, 1), 2, 8, np.zeros(1), np.ones(1), 0)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
 
 
 def test_shuffled_labels_give_chance(halves, state_dir):

@@ -88,6 +88,13 @@ def test_training_time_follows_the_speed(made_up):
     assert hardware.training_seconds(dataclasses.replace(run, metrics=[])) is None
 
 
+def test_scores_of_an_earlier_step_say_so(made_up):
+    run = made_up[0][0]
+    assert evaluations.scores(run)["precision"] == "0.7500 ± 0.0100"
+    earlier = dataclasses.replace(run, evaluation={**run.evaluation, "step": 50})
+    assert evaluations.scores(earlier)["precision"] == "0.7500 ± 0.0100 (step 50)"
+
+
 def test_evaluations_during_the_training_are_curves(made_up):
     rows = [{"metric": "FID", "value": 50.0}]
     evaluations = [{"step": step, "rows": rows} for step in (50, 100)]

@@ -56,6 +56,16 @@ def test_states_and_numbers(tmp_path):
     assert line.split()[1:] == ["finished", "4/4", "3.1250", "40.50", "0.0", "MB", "3", "h"]
 
 
+def test_numbers_of_weights_that_were_trained_on_are_not_the_runs(tmp_path):
+    rows = [{"metric": "bits/dim, K=1", "value": 3.125}, {"metric": "FID", "value": 40.5}]
+    run = make(tmp_path / "a", step=8, evaluation_json=json.dumps({"step": 4, "rows": rows}))
+    entry = listing.entry(run)
+    assert (entry.bits_per_dim, entry.fid) == (3.25, None)
+    (run / "best/00000004").mkdir(parents=True)  # Unless they are kept as the best.
+    entry = listing.entry(run)
+    assert (entry.bits_per_dim, entry.fid) == (3.125, 40.5)
+
+
 def test_files_may_go_while_they_are_counted(tmp_path, monkeypatch):
     """The training beside it removes its oldest checkpoint."""
     oldest = make(tmp_path / "a") / "checkpoints/00000004"

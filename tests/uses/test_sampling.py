@@ -164,6 +164,8 @@ def test_memory_holds_no_more_of_a_large_array(tmp_path):
         ("absent/out/", "choose a file in a folder that exists"),
         ("absent/out.npz", "choose a file in a folder that exists"),
         ("out.jpg", r"call it out\.png, out/ or out\.npz"),
+        ("out.txt", r"call it out\.png, out/ or out\.npz"),
+        ("out", r"call it out\.png, out/ or out\.npz"),
     ],
 )
 def test_places_that_cannot_be_written(tmp_path, small_run, output, message):

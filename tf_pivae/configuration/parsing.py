@@ -175,6 +175,13 @@ def text_of(name: str, within: tuple[str, ...] = ()) -> tuple[str, tuple[str, ..
     return read_text(path, 4 * LARGEST), (*within, path)
 
 
+def texts(name: str, within: tuple[str, ...] = ()) -> list[str]:
+    """The texts of a gin file and of the files that it includes; UserError as for `parse`."""
+    text, within = text_of(name, within)
+    included = [part[0] for part in statements(text, name) if isinstance(part, config_parser.IncludeStatement)]
+    return [text, *(inner for other in included for inner in texts(other, within))]
+
+
 def _short(parameter: str) -> str:
     """A --gin_param for a message: one line of it."""
     line = " ".join(parameter.split())

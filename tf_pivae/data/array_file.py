@@ -119,6 +119,10 @@ class ArrayFile:
         count, height, width, channels = (*self.shape, 1)[:4]
         if count < 1:
             raise UserError(f"{self.name} holds no images.")
+        if channels > 4 and len(self.shape) == 4 and 1 <= height <= 4:
+            raise UserError(
+                f"{self.name} is {list(self.shape)}: channels come last, [N, H, W, C]; transpose it by (0, 2, 3, 1)."
+            )
         if not (count <= arrays.MAX_IMAGES and 1 <= height * width <= image_files.MAX_PIXELS and 1 <= channels <= 4):
             raise UserError(
                 f"{self.name} claims {count} images of {height}x{width}x{channels}: at most {arrays.MAX_IMAGES:,} "

@@ -168,4 +168,11 @@ def count_classes(labels: Sequence[np.ndarray | None], class_names: Sequence[str
             names = [printable(class_names[i]) if i < len(class_names) else str(i) for i in untrained[:_NAMED]]
             more = ", ..." * (len(untrained) > _NAMED)
             _log.warning("test images are of classes that no training image is of: %s%s.", ", ".join(names), more)
-    return len(class_names) or 1 + max(int(part.max()) for part in labels if part is not None)
+    if class_names:
+        return len(class_names)
+    count = 1 + max(int(part.max()) for part in labels if part is not None)
+    unseen = np.setdiff1d(np.arange(min(count, 1 << 20)), np.concatenate([p for p in labels if p is not None]))
+    if len(unseen):
+        some = ", ".join(map(str, unseen[:_NAMED])) + ", ..." * (len(unseen) > _NAMED)
+        _log.warning("no image has the label %s, of %d classes: labels count from 0.", some, count)
+    return count

@@ -28,10 +28,12 @@ from tf_pivae.values import Within, is_record
 
 FORMAT_VERSION = 1  # part of every hash: raise it when the form on disk or the arithmetic of a source changes
 _SPLITS = ("train", "test")
-_META = {"num_classes": Annotated[int, Within(0)], "class_names": list}
+_META = {"num_classes": Annotated[int, Within(0)] | None, "class_names": list, "train": dict, "test": dict}
+_META_OF_SPLIT = {"shape": list, "labels": bool}
 _NAMED_CLASSES = 10
 _NAME_LENGTH = 50  # Characters of up to four bytes, in names of at most 255.
 IN_MEMORY_BYTES = 1 << 28  # Larger files of arrays are unpacked once and memory-mapped.
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError)  # What reading damaged files raises.
 _log = logging.getLogger(__name__)
 _reading_only = contextvars.ContextVar("reading_only", default=False)
 _declarations_only = contextvars.ContextVar("declarations_only", default=False)
@@ -162,10 +164,10 @@ def prepare(
                 _log.warning("%s is damaged and will be prepared again.", folder)
                 shutil.rmtree(folder)
             _write(name, folder, open_source(), limits)
-        dataset = _open(name, folder)
-        if dataset is None:
-            raise UserError(f"{folder} was damaged while it was written: run the same command again.")
-        return dataset
+        try:
+            return _read(name, folder)
+        except _DAMAGE as error:
+            raise UserError(f"{folder} was damaged while it was written: run the same command again.") from error
 
 
 def location(dataset: arrays.ImageDataset) -> pathlib.Path | None:
@@ -208,18 +210,23 @@ def _folder(name: str, specification: dict[str, Any], cache_dir: str | os.PathLi
 def _open(name: str, folder: pathlib.Path) -> arrays.ImageDataset | None:
     """The `ImageDataset` in `folder`, or None where there is none or its files are not what `meta.json` says."""
     try:
-        meta = read_json(folder / "meta.json")
-        if not is_record(meta, _META) or not all(isinstance(name, str) for name in meta["class_names"]):
-            return None
-        splits = []
-        for split in _SPLITS:
-            images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
-            if list(images.shape) != meta[split]["shape"]:
-                return None
-            labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False) if meta[split]["labels"] else None
-            splits.append(arrays.ImageSplit(images, sources.drop_unlabelled(labels)))
-    except (UserError, OSError, ValueError, KeyError, EOFError, TypeError):
+        return _read(name, folder)
+    except (UserError, *_DAMAGE):
         return None
+
+
+def _read(name: str, folder: pathlib.Path) -> arrays.ImageDataset:
+    meta = read_json(folder / "meta.json")
+    names_fit = is_record(meta, _META) and all(isinstance(name, str) for name in meta["class_names"])
+    if not names_fit or not all(is_record(meta[split], _META_OF_SPLIT) for split in _SPLITS):
+        raise ValueError(f"{folder / 'meta.json'} describes no data set.")
+    splits = []
+    for split in _SPLITS:
+        images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
+        if list(images.shape) != meta[split]["shape"]:
+            raise ValueError(f"{split}_images.npy has the shape {images.shape}.")
+        labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False) if meta[split]["labels"] else None
+        splits.append(arrays.ImageSplit(images, sources.drop_unlabelled(labels)))
     train, test = splits
     return arrays.labelled(name, train, test, meta["num_classes"], meta["class_names"])
 

@@ -50,7 +50,7 @@ def write_split(
     with contextlib.ExitStack() as stack:
         files = [
             stack.enter_context(_open_at(partial / f"{split}_images.npy", state["images"] * int(np.prod(shape)))),
-            stack.enter_context(_open_at(partial / f"{split}_labels.npy", state["images"] * 8)),
+            stack.enter_context(_open_at(partial / f"{split}_labels.npy", state["labels"] * state["images"] * 8)),
         ]
         bar = stack.enter_context(
             progress_bar(total=part.num_records, initial=state["records"], desc=f"{name} {split}")

@@ -20,7 +20,6 @@ from tf_pivae.runs.changes import is_place
 from tf_pivae.system import processor
 
 cli.define_gin_flags()
-flags.adopt_module_key_flags(cli)  # shows them in --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.")
 _METRICS = flags.DEFINE_list("metrics", ["bits_per_dim"], f"Any of {', '.join(image_metrics.METRICS)}.")
 _SPLIT = flags.DEFINE_enum("split", Settings.split, ["train", "test"], "Images of the bits per dimension.")

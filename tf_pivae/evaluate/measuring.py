@@ -82,7 +82,7 @@ def evaluate_run(run_dir: str | Path, settings: Settings, step: int | str | None
                 part(subject, requested, rows, refused)
             except UserError as error:
                 refused.append(f"{', '.join(requested)}: {error}")
-    return Evaluation(step, weights, rows, refused, subject.states)
+    return Evaluation(step, weights, rows, refused, model.dimensions, subject.states)
 
 
 class _Subject(NamedTuple):
@@ -146,7 +146,9 @@ def _bits_per_dim(subject: _Subject, refinement_steps: int) -> tuple[BitsPerDim,
             refinement[row] = model.refine(images, refinement_steps, batch_labels)
         return model.bound_terms(images, settings.seed, batch_labels, row, k, refinement.get(row))
 
-    state = subject.work / f"{'refined_' * bool(refinement_steps)}bits_per_dim.npz"
+    key = f"weights {subject.name} seed {settings.seed} split {settings.split}"
+    key += f" refined {refinement_steps}" * bool(refinement_steps)
+    state = subject.work / f"bits_per_dim-{_digest(f'{key} {settings.importance_samples} {len(split)}')}.npz"
     result = bits_per_dim(
         split.images,
         terms,
@@ -154,8 +156,7 @@ def _bits_per_dim(subject: _Subject, refinement_steps: int) -> tuple[BitsPerDim,
         progress=settings.progress,
         classes=labels,
         state_path=state,
-        key=f"weights {subject.name} seed {settings.seed} split {settings.split}"
-        + f" refined {refinement_steps}" * bool(refinement_steps),
+        key=key,
     )
     subject.states.append(state)
     detail = f"{result.count} {settings.split} images, seed {settings.seed}; standard error over images"
@@ -218,6 +219,10 @@ def _image_rows(subject: _Subject, requested: list[str], rows: list[Row], refuse
             refused.append(f"{', '.join(group)}: {error}")
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
 def _same_neighbours(requested: list[str]) -> list[list[str]]:
     """Metrics in groups that are computed at once, so that what one group lacks does not cost another."""
     groups: dict[object, list[str]] = {}
@@ -274,6 +279,7 @@ def _classifier_rows(subject: _Subject, requested: list[str], rows: list[Row], r
     count = settings.num_samples or len(data.train)
     labels = _class_labels(model, data.train, count)
     samples = np.concatenate(list(sampler(model, count, settings.seed, labels)(0)))
+    recipe_digest = _digest(repr(metrics.ClassifierConfig()))
     result = metrics.gan_train_test(
         samples,
         labels,
@@ -282,8 +288,8 @@ def _classifier_rows(subject: _Subject, requested: list[str], rows: list[Row], r
         np.asarray(data.test.images),
         data.test.labels,
         num_classes=model.num_classes,
-        state_dir=subject.work / f"classifiers-{subject.name}-{settings.seed}-{count}",
-        real_state_dir=subject.work / "classifier-real",
+        state_dir=subject.work / f"classifiers-{subject.name}-{settings.seed}-{count}-{recipe_digest}",
+        real_state_dir=subject.work / f"classifier-real-{recipe_digest}",
         progress=settings.progress,
     )
     recipe = f"ResNet-{result.config.depth}, {result.config.num_steps} steps"

@@ -34,6 +34,7 @@ class Evaluation(NamedTuple):
     weights: str | None  # `runs.weights.digest` of the model
     rows: list[Row]
     refused: list[str]  # why a metric that was asked for is missing
+    dimensions: int = 1  # of an image: H W C
     states: Sequence[Path] = ()  # files of its finished passes: once the rows are written, nobody needs them
 
 
@@ -53,11 +54,13 @@ def with_earlier(evaluation: Evaluation, earlier: dict | None) -> Evaluation:
     Args:
       earlier: what RUN/evaluation.json says, or None.
     """
-    if earlier is None or (earlier["step"], earlier.get("weights", evaluation.weights)) != evaluation[:2]:
+    if earlier is None or (earlier["step"], earlier.get("weights") or evaluation.weights) != evaluation[:2]:
         return evaluation
     fresh = {_family(row.metric) for row in evaluation.rows}
     rows = [Row(**{field.name: row[field.name] for field in dataclasses.fields(Row)}) for row in earlier["rows"]]
-    return evaluation._replace(rows=[row for row in rows if _family(row.metric) not in fresh] + evaluation.rows)
+    rows = [row for row in rows if _family(row.metric) not in fresh]
+    weights = earlier.get("weights") if rows else evaluation.weights  # A file of before does not know them.
+    return evaluation._replace(weights=weights, rows=rows + evaluation.rows)
 
 
 def _family(metric: str) -> str:

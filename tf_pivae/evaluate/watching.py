@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import time
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tf_pivae.evaluate.image_metrics import Settings
 from tf_pivae.files import alone, append_line, read_records, write_atomically
 from tf_pivae.metrics import describe_groups
 from tf_pivae.runs.checkpoints import Checkpoints
-from tf_pivae.runs.records import load_evaluation, load_facts
+from tf_pivae.runs.records import load_evaluation
 
 
 def evaluate(run_dir: str, settings: Settings, step: int | str | None) -> None:
@@ -31,12 +30,14 @@ def evaluate(run_dir: str, settings: Settings, step: int | str | None) -> None:
     load_evaluation(run_dir)  # A damaged file is reported before the work begins.
     result = measuring.evaluate_run(run_dir, settings, step)
     path = Path(run_dir) / "evaluation.json"
-    with alone(run_dir):  # Another evaluation may have ended meanwhile.
-        whole = results.with_earlier(result, load_evaluation(run_dir))
-        if result.rows or not path.exists():  # Where nothing was computed, earlier numbers stay.
-            write_atomically(path, results.as_json(whole) + "\n")
-    _discard(result)
-    _print(run_dir, result)  # Nobody may read it any more.
+    try:
+        with alone(run_dir):  # Another evaluation may have ended meanwhile.
+            whole = results.with_earlier(result, load_evaluation(run_dir))
+            if result.rows or not path.exists():  # Where nothing was computed, earlier numbers stay.
+                write_atomically(path, results.as_json(whole) + "\n")
+        _discard(result)
+    finally:
+        _print(run_dir, result)  # After it is written: nobody may read it any more.
     if result.refused:
         raise UserError(" ".join(result.refused))
 
@@ -65,7 +66,7 @@ def watch(run_dir: str, settings: Settings, poll_seconds: float) -> None:
     while True:
         sums = checkpoints.sums()
         waiting = [step for step in sums if _missing(settings, records, step, sums[step])]
-        if not waiting and not _missing(settings, records, last, sums.get(last)):
+        if not waiting and sums and not _missing(settings, records, last, sums.get(last)):
             break
         if not (Path(run_dir) / "config.gin").exists():
             raise UserError(f"{run_dir} was removed while it was watched.")
@@ -117,8 +118,7 @@ def _discard(result: results.Evaluation) -> None:
 def _print(run_dir: str, result: results.Evaluation) -> None:
     if not result.rows:
         return
-    dimensions = math.prod(load_facts(run_dir)["image_shape"])
     print(f"{run_dir} at step {result.step}\n{results.table(result.rows)}", flush=True)
     bits = {row.metric.strip().removeprefix("kl/"): row.value for row in result.rows if row.metric.startswith("  kl/")}
     if bits:
-        print(describe_groups({name: value * dimensions for name, value in bits.items()}), flush=True)
+        print(describe_groups({name: value * result.dimensions for name, value in bits.items()}), flush=True)

@@ -27,17 +27,6 @@ def seeded(seed: int) -> Iterator[None]:
         _seeds.reset(token)
 
 
-@contextlib.contextmanager
-def float32_layers() -> Iterator[None]:
-    """Within this context new layers are float32, whatever `keras.config.set_dtype_policy` has made the default."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
 def initializer(name: str) -> keras.initializers.Initializer:
     """Keras' initialiser of this name; a random one has the next seed of `seeded`, outside of it one of Keras' own."""
     generator = _seeds.get()

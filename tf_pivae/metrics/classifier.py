@@ -7,12 +7,14 @@ import numpy as np
 from keras import layers
 
 from tf_pivae.errors import UserError
+from tf_pivae.system.layer_types import float32_layers
 
 STAGE_FILTERS = (16, 32, 64)  # He et al. 2016, table of section 4.2
 BATCH_NORM_MOMENTUM = 0.9
 POOL_LAYER = "pool"  # the features, for use as a feature network
 
 
+@float32_layers()
 def residual_network(
     image_shape: tuple[int, int, int],
     num_classes: int,

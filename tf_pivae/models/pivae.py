@@ -20,6 +20,7 @@ from tf_pivae.models.image_methods import ImageMethods
 from tf_pivae.models.latents import HierarchicalVAE, LatentSample
 from tf_pivae.models.refinement import MovedNoise, refined_means
 from tf_pivae.noise import Noise, NoiseStreams, NormalNoise, RowNoise
+from tf_pivae.system.layer_types import float32_layers
 from tf_pivae.values import Within
 
 tfb = tfp.bijectors
@@ -68,6 +69,7 @@ class PiVAE(ImageMethods, keras.Model):
       num_classes: 0, or the number of classes of a class-conditional model, whose methods want `labels`.
     """
 
+    @float32_layers()
     def __init__(
         self,
         image_shape: Sequence[int],

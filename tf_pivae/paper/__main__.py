@@ -18,7 +18,6 @@ from tf_pivae.arguments import SEEDS
 from tf_pivae.errors import UserError
 
 cli.define_import_flag()
-flags.adopt_module_key_flags(cli)  # shows it in --help
 _TABLE = flags.DEFINE_enum("table", None, ["1", "2", "3", "4", "5", "7", "8"], "The table.", required=True)
 _PRESET = flags.DEFINE_enum("preset", "small", ["full", "small", "tiny"], "Size of the nets, the data and the runs.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "tables", "Folder of the tables and their runs.")

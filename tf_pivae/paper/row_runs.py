@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tf_pivae import configuration
+from tf_pivae.configuration import parsing
 from tf_pivae.errors import UserError
-from tf_pivae.files import read_json, read_text, write_atomically
+from tf_pivae.files import read_json, write_atomically
 from tf_pivae.paper.numbers import BEYOND
 from tf_pivae.runs.checkpoints import Checkpoints
 from tf_pivae.system import children
@@ -88,7 +89,9 @@ class Parts:
     """
 
     def __init__(self, directory: Path, files: Sequence[str] = ()) -> None:
-        own = [read_text(file) for file in files if Path(file).is_file()]  # The others come with the package.
+        own = [
+            text for file in files if Path(file).is_file() for text in parsing.texts(file)
+        ]  # Others are the package's.
         self._content = {"files": hashlib.sha256("\0".join(own).encode()).hexdigest()[:16]} if own else {}
         self._path = Path(directory) / "parts.json"
         try:
@@ -105,17 +108,16 @@ class Parts:
         same = part.get("command") == list(command) and self._content.items() <= part.items()
         return part["result"] if same else None
 
-    def began_elsewhere(self, name: str, weights: str) -> bool:
-        """Whether a stage began with other weights than these, as far as it is known; from now on it is known."""
-        part = {"command": [weights], "result": {}}
-        before = self._parts.get(f"{name} from")
-        if before == part:
-            return False
-        self._parts[f"{name} from"] = part
-        if before is not None:
+    def beginning(self, name: str) -> str | None:
+        """The weights that a stage began with; None where it is not known."""
+        return self._parts[f"{name} from"]["command"][0] if f"{name} from" in self._parts else None
+
+    def begin(self, name: str, weights: str) -> None:
+        """Keeps what a stage begins with; where that was something else, the stage is to do again."""
+        if self.beginning(name) not in (None, weights):
             self._parts.pop(name, None)
+        self._parts[f"{name} from"] = {"command": [weights], "result": {}}
         self._write()
-        return before is not None
 
     def total(self, key: str, names: Iterable[str]) -> float | None:
         """The sum of a number over those of the parts that are finished; None if none is."""
@@ -240,13 +242,18 @@ class RowRun:
 
     def _begin(self, stage, run_dir, earlier):
         """Puts away the run of a stage that began with other weights than the earlier stage's run has by now."""
-        weights = list(Checkpoints(self.directory / earlier / "checkpoints").sums().values())
-        if weights and self._parts.began_elsewhere(stage, weights[-1]) and run_dir.exists():
+        sums = Checkpoints(self.directory / earlier / "checkpoints").sums()
+        weights = sums[max(sums)] if sums else None
+        began_with = self._parts.beginning(stage)
+        if weights in (None, began_with):
+            return
+        if began_with is not None and run_dir.exists():
             before = run_dir.with_name(f"{stage}_before")
             self.say(f"{earlier} was trained on, so {stage} begins anew; its run of before is {before}")
             children.wait_for_lock(run_dir)
             shutil.rmtree(before, ignore_errors=True)
             run_dir.rename(before)
+        self._parts.begin(stage, weights)  # Last: whoever is killed before does it again.
 
     def _evaluate(self, stage, metrics, results):
         """Adds to results. Each metric is a part: what one run refused does not make another compute the rest again."""

@@ -12,7 +12,6 @@ from absl import flags
 from tf_pivae import cli
 
 cli.define_import_flag()
-flags.adopt_module_key_flags(cli)  # shows it in --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run.", required=True)
 _OUTPUT = flags.DEFINE_string(
     "output", None, "The folder to write, whose name becomes the model's; or OWNER/NAME.", required=True

@@ -14,7 +14,7 @@ from tf_pivae.errors import NotFinite, UserError, nan_is_an_error
 from tf_pivae.files import new_folder, read_text, write_atomically
 from tf_pivae.runs import changes, hub, records
 from tf_pivae.runs.checkpoints import BEST, Checkpoints
-from tf_pivae.runs.pretrained import resolve
+from tf_pivae.runs.pretrained import pretrained, resolve
 from tf_pivae.runs.weights import digest, restore_critic
 from tf_pivae.training.building import num_elements
 from tf_pivae.version import __version__
@@ -128,12 +128,14 @@ def model_card(name: str, run_dir: str | Path, step: int, model: PiVAE, evaluati
     head = num_elements(model.flow_variables)
     recipe = loading.recipe_of(run_dir)
     start = "" if recipe.initial_run is None else f", from the weights of `{recipe.initial_run}` on,"
+    by_name = hub.is_address(name) or name in pretrained()
+    loads = f'`tf_pivae.load("{name}")`' if by_name else "`tf_pivae.load`, given the path of this folder,"
     average = "; the weights are their moving average" if facts["moving_average"] else ""
     return f"""\
 # {name}
 
 A partially invertible variational autoencoder (Lucas et al. 2019) of {facts["name"]}: a lower bound on the
-log-probability of an image, and samples. `tf_pivae.load("{name}")` loads it.
+log-probability of an image, and samples. {loads} loads it.
 It was published by tf_pivae {__version__}.
 
 ## What it is

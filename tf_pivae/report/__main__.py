@@ -10,7 +10,6 @@ from tf_pivae import cli
 from tf_pivae.errors import check_output
 
 cli.define_import_flag()
-flags.adopt_module_key_flags(cli)  # shows it in --help
 _RUN_DIRS = flags.DEFINE_multi_string(
     "run_dir", None, "Folder of a run, or a pretrained model; repeat for others.", required=True
 )

@@ -74,9 +74,14 @@ def bound_terms(run: Run) -> tuple[Row, dict[str, Row]] | None:
 
 
 def scores(run: Run) -> dict[str, str]:
-    """What the newest evaluation says beside the bounds, such as FID: metric -> the number as text."""
+    """What the newest evaluation says beside the bounds, such as FID: metric -> the number as text.
+
+    Where the run was trained on since, it says of which step that is.
+    """
     rows = rows_of(run.evaluation)
-    return {name: _text(row) for name, row in rows.items() if _is_score(name) and not name.startswith(_BOUND)}
+    step = run.evaluation["step"] if run.evaluation else run.step
+    about = f" (step {step:,})" if step < run.step else ""
+    return {name: _text(row) + about for name, row in rows.items() if _is_score(name) and not name.startswith(_BOUND)}
 
 
 def _is_part(metric: str) -> bool:

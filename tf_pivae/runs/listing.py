@@ -50,13 +50,14 @@ def find(folder: str | Path) -> list[Entry]:
 def entry(path: Path) -> Entry:
     """What a run's files say of it."""
     held_out = None
+    evaluation: dict = {}
     scores = {}
     damaged = False
     try:
         records = read_records(path / "metrics.jsonl")
         held_out = next((r[k] for r in records[::-1] for k in ["held_out_bits_per_dim/K=1"] if k in r), None)
-        if (path / "evaluation.json").exists():
-            scores = {row["metric"].strip(): row["value"] for row in read_json(path / "evaluation.json")["rows"]}
+        evaluation = read_json(path / "evaluation.json") if (path / "evaluation.json").exists() else {"rows": []}
+        scores = {row["metric"].strip(): row["value"] for row in evaluation["rows"]}
         recorded = setting(read_text(path / "config.gin"), "train.num_steps") or ""
         num_steps = int(recorded) if recorded.isdecimal() else None
         read_json(path / "data.json")
@@ -64,6 +65,9 @@ def entry(path: Path) -> Entry:
         num_steps = None
         damaged = True
     step = max((int(c.name) for c in (path / "checkpoints").glob("*") if _CHECKPOINT.fullmatch(c.name)), default=0)
+    best = (int(c.name) for c in (path / "best").glob("*") if _CHECKPOINT.fullmatch(c.name))
+    if scores and evaluation.get("step") not in (step, *best):
+        scores = {}  # Of weights that were trained on since.
     state = "finished" if num_steps is not None and step >= num_steps else "stopped"
     about = [*files_below(path)]
     return Entry(

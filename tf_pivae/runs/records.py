@@ -84,5 +84,5 @@ def load_evaluation(run_dir: str | Path, step: int | None = None, weights: str |
         is_record(row, _ROW) for row in evaluation["rows"]
     ):
         raise UserError(f"{path} is damaged: remove it, then evaluate again.")
-    same = step in (None, evaluation["step"]) and weights in (None, evaluation.get("weights", weights))
+    same = step in (None, evaluation["step"]) and weights in (None, evaluation.get("weights") or weights)
     return evaluation if same else None

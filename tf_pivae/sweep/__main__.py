@@ -19,7 +19,6 @@ from absl import flags
 from tf_pivae import cli
 
 cli.define_gin_flags()
-flags.adopt_module_key_flags(cli)  # shows them in --help
 _SWEEP = flags.DEFINE_multi_string(
     "sweep",
     [],

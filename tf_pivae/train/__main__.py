@@ -16,7 +16,6 @@ from tf_pivae import cli, loading
 from tf_pivae.train import train
 
 cli.define_gin_flags()
-flags.adopt_module_key_flags(cli)  # shows them in --help
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run; default runs/NAME for --gin_file=NAME.gin.")
 _DESCRIBE = flags.DEFINE_bool("describe", False, "Print blocks, weights, FLOPs, latents and memory; train nothing.")
 _DRY_RUN = flags.DEFINE_bool(

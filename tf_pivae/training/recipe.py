@@ -12,9 +12,10 @@ from tf_pivae.configurable import Batch, Count, Index, NonNegative, configurable
 from tf_pivae.data.arrays import ImageDataset
 from tf_pivae.data.specification import Specification
 from tf_pivae.errors import UserError
-from tf_pivae.layers.initialization import float32_layers, seeded
+from tf_pivae.layers.initialization import seeded
 from tf_pivae.models.critic import Critic
 from tf_pivae.models.pivae import PiVAE
+from tf_pivae.system.layer_types import float32_layers
 from tf_pivae.training.building import bounded_variables, explained
 from tf_pivae.training.loggers import JsonlLogger, Logger, TensorBoardLogger
 from tf_pivae.training.trainer import Trainer
@@ -111,8 +112,7 @@ class Recipe:
 
     def build_model(self, image_shape: Sequence[int], num_classes: int) -> PiVAE:
         """A model of images (H, W, C); `num_classes` is 0 for one that is not class-conditional."""
-        with float32_layers():
-            return self.model(image_shape=image_shape, num_classes=num_classes)
+        return self.model(image_shape=image_shape, num_classes=num_classes)
 
     def build_critic(self, num_classes: int) -> Critic | None:
         """A critic without variables yet; None for a run without one."""

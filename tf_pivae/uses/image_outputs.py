@@ -24,7 +24,6 @@ from tf_pivae.files import place_file
 from tf_pivae.uses.claims import SETTINGS, claimed, unfinished
 
 _MOST_IN_GRID = 4096  # Tiles of one picture.
-_NO_PNG = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 _NAME_LENGTH = 80  # Of what a file's name says of its image.
 
 
@@ -58,7 +57,7 @@ def check(output: str | Path) -> None:
             check_output(path)
         return
     check_output(output)
-    if path.suffix.lower() in _NO_PNG:
+    if path.suffix.lower() not in (".png", ".npz"):
         raise UserError(
             f"--output={output}: images are written as PNG; call it {path.stem}.png, {path.stem}/ or {path.stem}.npz."
         )
