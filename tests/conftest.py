@@ -26,6 +26,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import usage
 import weights
 from tensorflow.python.distribute import cross_device_utils
 from tensorflow.python.framework import ops
@@ -38,6 +39,7 @@ MadeOnce = Callable[[str, Callable[[Path], None]], Path]
 _LONGEST = ("test_full_size", "test_commands", "test_train_command", "test_evaluate_command", "test_options")
 _LONGEST += ("test_killed", "test_gpu", "test_workers", "test_run", "test_bad_configurations", "test_paper_command")
 _LONGEST += ("test_sweep_command", "test_class_conditional")
+_MUCH = 1 << 26  # Bytes that a test may leave before its garbage is looked for.
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -80,6 +82,15 @@ def nothing_kept_for_other_files() -> Iterator[None]:
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)  # Commands keep freed memory (system/memory.py); a worker runs many files.
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept_for_other_tests() -> Iterator[None]:
+    """Models and graphs refer to themselves: garbage of one test would lie beside what the next ones make."""
+    before = usage.held()
+    yield
+    if usage.held() > before + _MUCH:
+        gc.collect()
 
 
 def _custom_gradients() -> set[str]:

@@ -89,9 +89,8 @@ class Parts:
     """
 
     def __init__(self, directory: Path, files: Sequence[str] = ()) -> None:
-        own = [
-            text for file in files if Path(file).is_file() for text in parsing.texts(file)
-        ]  # Others are the package's.
+        files = [file for file in files if Path(file).is_file()]  # The others come with the package.
+        own = [text for file in files for text in parsing.texts(file)]
         self._content = {"files": hashlib.sha256("\0".join(own).encode()).hexdigest()[:16]} if own else {}
         self._path = Path(directory) / "parts.json"
         try:
