@@ -525,8 +525,8 @@ MUTATIONS = [
     Mutation(
         "spectral normalisation of convolutions: dropped",
         "tf_pivae/layers/spectral_norm.py",
-        "super().convolution_op(inputs, self.normalized_kernel())",
-        "super().convolution_op(inputs, tf.convert_to_tensor(self.kernel))",
+        "        return self.normalized_kernel()\n",
+        "        return super().effective_kernel()\n",
         "tests/layers/test_spectral_norm.py",
     ),
     Mutation(
@@ -658,10 +658,31 @@ MUTATIONS = [
     ),
     Mutation(
         "mixed precision: a bias's gradient as TensorFlow sums it in bfloat16",
-        "tf_pivae/layers/convolution.py",
-        "tf.reduce_sum(tf.cast(upstream, tf.float32), list(range(len(upstream.shape) - 1)))",
+        "tf_pivae/layers/convolution_ops.py",
+        "channel_sums(tf.cast(upstream, tf.float32))",
         "tf.cast(tf.raw_ops.BiasAddGrad(out_backprop=upstream), tf.float32)",
         "tests/layers/test_convolution.py",
+    ),
+    Mutation(
+        "weight normalisation: large kernels by the norm of a part of their inputs",
+        "tf_pivae/layers/channels.py",
+        "    return tf.reduce_sum(tf.reshape(partial, [-1, channels]), 0)\n",
+        "    return parts * tf.reduce_sum(tf.reshape(squares, [-1, channels])[: count // channels // parts], 0)\n",
+        "tests/layers/test_channels.py",
+    ),
+    Mutation(
+        "gradients of kernels: the padding at the other side",
+        "tf_pivae/layers/convolution_ops.py",
+        "    before = total // 2\n",
+        "    before = total - total // 2\n",
+        "tests/layers/test_convolution_ops.py",
+    ),
+    Mutation(
+        "gradients of kernels: a transposed convolution's maps the wrong way round",
+        "tf_pivae/layers/convolution_ops.py",
+        "(upstream, x) if self.transposed else (x, upstream)",
+        "(x, upstream)",
+        "tests/layers/test_convolution_ops.py",
     ),
     Mutation(
         "mixed precision: the head's inverse in a training step does not round",
@@ -906,8 +927,8 @@ MUTATIONS = [
     Mutation(
         "convolutions of a device: the kernel rounded once more",
         "tf_pivae/layers/convolution.py",
-        "convolve(rounded, tf.cast(kernel, rounded.dtype))",
-        "convolve(rounded, tf.cast(tf.cast(kernel, 'bfloat16'), rounded.dtype))",
+        "        kernel = tf.cast(kernel, rounded.dtype)\n",
+        "        kernel = tf.cast(tf.cast(kernel, 'bfloat16'), rounded.dtype)\n",
         "tests/training/test_devices.py",
     ),
     # What the report shows.

@@ -7,7 +7,8 @@ import tensorflow as tf
 from scipy.signal import correlate
 
 from tf_pivae.bijectors.real_nvp import RealNVP
-from tf_pivae.layers.convolution import Conv2D, ConvolutionPrecision, add_bias
+from tf_pivae.layers.convolution import Conv2D, ConvolutionPrecision
+from tf_pivae.layers.convolution_ops import add_bias
 from tf_pivae.layers.masked import AutoregressiveNetwork, MaskedConv2D, autoregressive_mask
 from tf_pivae.layers.moments import BatchNorm
 from tf_pivae.layers.spectral_norm import SpectralNormConv2D

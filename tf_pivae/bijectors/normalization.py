@@ -5,7 +5,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tf_pivae.bijectors.base import ImageBijector
-from tf_pivae.layers.moments import of_each_pixel
+from tf_pivae.layers.channels import of_each_pixel
 
 
 class ChannelNormalization(ImageBijector):

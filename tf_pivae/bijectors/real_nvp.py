@@ -69,23 +69,25 @@ class Conditioner(keras.layers.Layer):
         self.log_scale_bound = self.add_weight(shape=[self._channels], initializer="ones", name="log_scale_bound")
 
     def call(self, x: tf.Tensor, training: bool = False, exact: bool = True) -> tuple[tf.Tensor, tf.Tensor]:
-        def normalized(norm, h):
-            return h if norm is None else norm(h, training=training)
+        def rectified(norm, h):
+            return tf.nn.relu(h) if norm is None else norm(h, training=training, activation=tf.nn.relu)
 
-        def normalized_conv(conv, norm, h):
+        def rectified_conv(conv, norm, h):
             # With running averages, the normalisation becomes a part of the convolution before it.
             folds = norm is not None and not training and norm.built
             if folds:
-                return conv(h, affine=norm.affine, exact=exact)
-            return normalized(norm, conv(h, exact=exact))
+                return tf.nn.relu(conv(h, affine=norm.affine, exact=exact))
+            return rectified(norm, conv(h, exact=exact))
 
-        x = normalized(self.input_norm, x) * self._mask  # Masked pixels stay 0; only `mask` tells that they are masked.
+        if self.input_norm is not None:
+            x = self.input_norm(x, training=training)
+        x *= self._mask  # Masked pixels stay 0; only `mask` tells that they are masked.
         mask = tf.broadcast_to(self._mask[..., :1], [*tf.unstack(tf.shape(x))[:3], 1])
         h = self.input_conv(self.precision.rounded(tf.concat([x, -x, mask], -1), exact), exact=exact)
         for norm_0, conv_0, norm_1, conv_1 in self.blocks:
-            r = normalized_conv(conv_0, norm_1, tf.nn.relu(normalized(norm_0, h)))
-            h += conv_1(tf.nn.relu(r), exact=exact)
-        h = self.output_conv(tf.nn.relu(normalized(self.output_norm, h)), exact=exact)
+            r = rectified_conv(conv_0, norm_1, rectified(norm_0, h))
+            h += conv_1(r, exact=exact)
+        h = self.output_conv(rectified(self.output_norm, h), exact=exact)
         log_scale, shift = tf.split(tf.cast(h, tf.float32), 2, axis=-1)
         return self.log_scale_bound * tf.tanh(log_scale), shift
 

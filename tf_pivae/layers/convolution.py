@@ -1,12 +1,12 @@
 """The precision of convolutions: float32, or bfloat16 for their two arguments (mixed precision), and their biases."""
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
 from tf_pivae.configurable import Depth, Initializer, configurable
+from tf_pivae.layers.convolution_ops import Convolution, add_bias
 from tf_pivae.layers.initialization import initializer
 from tf_pivae.system.processor import has_bfloat16
 
@@ -16,29 +16,6 @@ _DTYPES = ("float32", "bfloat16", "auto")  # float16's range would need the loss
 def automatic_dtype() -> str:
     """ "bfloat16" on processors that have it, if there is no GPU; else "float32"."""
     return "bfloat16" if has_bfloat16() and not tf.config.list_physical_devices("GPU") else "float32"
-
-
-def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """x + bias in the type of x, for x [B, ..., C] and bias float32 [C].
-
-    oneDNN makes TensorFlow's operation of that name a part of the convolution right before it. The operation's gradient
-    to a bias in bfloat16, where it does not become part of a convolution's, sums in bfloat16: of many rows it stops
-    growing. Here the sum is float32's.
-    """
-    if x.dtype == tf.float32:
-        return tf.nn.bias_add(x, bias)
-    return _with_gradient_to_bias(tf.nn.bias_add(x, tf.cast(tf.stop_gradient(bias), x.dtype)), bias)
-
-
-@tf.custom_gradient
-def _with_gradient_to_bias(biased, bias):
-    """`biased`, to which `bias` was added."""
-    del bias
-
-    def gradient(upstream):
-        return upstream, tf.reduce_sum(tf.cast(upstream, tf.float32), list(range(len(upstream.shape) - 1)))
-
-    return tf.identity(biased), gradient
 
 
 @configurable
@@ -72,11 +49,27 @@ class ConvolutionPrecision:
         return x if exact else tf.cast(x, self.dtype)
 
     def __call__(
-        self, convolve: Callable[..., tf.Tensor], x: tf.Tensor, kernel: tf.Tensor, exact: bool = False
+        self,
+        convolution: Convolution,
+        x: tf.Tensor,
+        kernel: tf.Tensor,
+        bias: tf.Tensor | None = None,
+        exact: bool = False,
     ) -> tf.Tensor:
-        """convolve(x, kernel) in the type of x; the kernel is float32. `exact`: a float32 x is not rounded."""
+        """convolution(x, kernel, bias) in the type of x.
+
+        Args:
+          convolution: whose arguments are rounded.
+          x: [B, H, W, channels], float32 or `dtype`.
+          kernel: float32 [k, k, I, O].
+          bias: None, or float32 [channels of the output], which is added in the type of x.
+          exact: a float32 x is not rounded.
+        """
         rounded = self.rounded(x, exact)
-        return tf.cast(convolve(rounded, tf.cast(kernel, rounded.dtype)), x.dtype)
+        kernel = tf.cast(kernel, rounded.dtype)
+        if bias is None or rounded.dtype == x.dtype:
+            return tf.cast(convolution(rounded, kernel, bias), x.dtype)
+        return add_bias(tf.cast(convolution(rounded, kernel), x.dtype), bias)
 
 
 @configurable
@@ -99,9 +92,9 @@ class Conv2D(keras.layers.Conv2D):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """[B, H, W, I] -> [B, H / strides, W / strides, filters], both float32 or both in the layer's precision."""
-        outputs = self.convolution_op(inputs, self.kernel)
-        return add_bias(outputs, tf.convert_to_tensor(self.bias))
+        convolution = Convolution(self.strides[0], tuple(inputs.shape[1:3]), padding=self.padding.upper())
+        return self.precision(convolution, inputs, self.effective_kernel(), tf.convert_to_tensor(self.bias))
 
-    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Called by Keras: the convolution, in the configured precision."""
-        return self.precision(super().convolution_op, inputs, tf.convert_to_tensor(kernel))
+    def effective_kernel(self) -> tf.Tensor:
+        """The kernel of the convolution, [k, k, I, filters]: the variable itself."""
+        return tf.convert_to_tensor(self.kernel)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+from tf_pivae.layers.channels import channel_sums, of_each_pixel
 from tf_pivae.layers.weight_norm import initializing
 
 
@@ -48,15 +49,6 @@ def _values_of_a_channel(x):
     return tf.cast(tf.size(x) // x.shape[-1], x.dtype) if size is None else float(size // x.shape[-1])
 
 
-def of_each_pixel(channels: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """A number a channel, [C], as a row of pixels [W, C] that combines with x [B, H, W, C] like [C].
-
-    TensorFlow takes a tensor of few channels faster with a row of pixels than with [C], whose few numbers it goes
-    through once for every pixel.
-    """
-    return tf.broadcast_to(channels, x.shape[-2:])
-
-
 @tf.custom_gradient
 def moments(x: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[..., tf.Tensor]]:
     """Mean and variance of each channel over the global batch of all replicas, [C] each, of x float32 [B, ..., C].
@@ -65,14 +57,13 @@ def moments(x: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[..., tf
     d variance / d x = 2 (x - mean) / n: the gradient is one affine map of x, where automatic differentiation takes
     seven passes over the tensor. It has no derivative of its own: no loss here differentiates a batch's moments twice.
     """
-    axes = list(range(len(x.shape) - 1))
-    own_mean = tf.reduce_mean(x, axes)
+    count = _values_of_a_channel(x)
+    own_mean = channel_sums(x) / count
     squares = tf.math.squared_difference(x, of_each_pixel(own_mean, x))
-    mean, variance = _global_moments(own_mean, tf.reduce_mean(squares, axes))
+    mean, variance = _global_moments(own_mean, channel_sums(squares) / count)
 
     def gradient(of_mean, of_variance):
         of_mean, of_variance = _replica_means(of_mean, of_variance)
-        count = _values_of_a_channel(x)
         slope = 2.0 * of_variance / count
         of_x = x * of_each_pixel(slope, x) + of_each_pixel(of_mean / count - mean * slope, x)
         return tf.raw_ops.PreventGradient(input=of_x, message="`moments` can be differentiated once.")
@@ -137,13 +128,24 @@ class BatchNorm(keras.layers.Layer):
         self.beta = self.add_weight(shape=[input_shape[-1]], initializer="zeros", name="beta")
         self._fusible = input_shape[-1] % 8 == 0
 
-    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """float32 or bfloat16 [B, H, W, C] -> the same; scale, offset and moments are float32 for either."""
+    def call(
+        self, x: tf.Tensor, training: bool = False, activation: Callable[[tf.Tensor], tf.Tensor] | None = None
+    ) -> tf.Tensor:
+        """float32 or bfloat16 [B, H, W, C] -> the same; scale, offset and moments are float32 for either.
+
+        Args:
+          x: the images' features.
+          training: bool; whether the moments are those of the batch.
+          activation: None, or a function that is applied to the result; where that is float32, before it is rounded,
+            since TensorFlow's activations in bfloat16 take twice as long. A rectifier gives the same either way.
+        """
         if self._fusible and (not training or num_replicas() == 1):
-            return self._fused(x, training)
+            y = self._fused(x, training)
+            return y if activation is None else activation(y)
         exact = tf.cast(x, tf.float32)
         scale, offset = self._affine(*self.moments(exact, training=training))
-        return tf.cast(exact * of_each_pixel(scale, x) + of_each_pixel(offset, x), x.dtype)
+        y = exact * of_each_pixel(scale, x) + of_each_pixel(offset, x)
+        return tf.cast(y if activation is None else activation(y), x.dtype)
 
     def affine(self) -> tuple[tf.Tensor, tf.Tensor]:
         """(scale, offset), float32 [C] each: what this layer is outside training."""

@@ -78,10 +78,9 @@ class SpectralNormConv2D(SpectralNorm, Conv2D):
             filters, kernel_size, strides, padding=padding, kernel_initializer=kernel_initializer, name=name
         )
 
-    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Called by Keras: the convolution, with the normalised kernel."""
-        del kernel
-        return super().convolution_op(inputs, self.normalized_kernel())
+    def effective_kernel(self) -> tf.Tensor:
+        """The normalised kernel."""
+        return self.normalized_kernel()
 
 
 @configurable

@@ -13,7 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pivae.configurable import configurable
-from tf_pivae.layers.convolution import ConvolutionPrecision, add_bias
+from tf_pivae.layers.channels import sums_of_squares
+from tf_pivae.layers.convolution import ConvolutionPrecision
+from tf_pivae.layers.convolution_ops import Convolution, add_bias
 from tf_pivae.layers.initialization import initializer
 
 _MIN_VARIANCE = 1e-4  # A channel that hardly varies over the first batch must not start with an enormous gain.
@@ -65,8 +67,7 @@ class WeightNormalized(keras.layers.Layer):
       num_classes: 0, or the number of classes that `g` and `b` are conditioned on.
     """
 
-    _norm_axes: tuple  # Of `v`: every axis but the output channel's.
-    _output_axis = -1  # Of `v`: the output channel's.
+    _output_axis: int  # Of `v`: the output channel's, over which the norm does not go.
 
     def __init__(
         self, filters: int, *, init_scale: float | np.ndarray = 1.0, num_classes: int = 0, name: str | None = None
@@ -88,7 +89,7 @@ class WeightNormalized(keras.layers.Layer):
     def _kernel(self, gain=1.0, channels=None):
         """`gain / ||v|| * v`, with the norm over the weights of one output channel; `gain` float32 [filters]."""
         v = _select(self._unnormalized(), channels, self._output_axis)
-        inverse_norm = tf.math.rsqrt(tf.reduce_sum(tf.square(v), self._norm_axes) + 1e-12)
+        inverse_norm = tf.math.rsqrt(sums_of_squares(v, self._output_axis) + 1e-12)
         return v * self._of_output_channels(gain * inverse_norm)
 
     def _unnormalized(self):
@@ -99,8 +100,8 @@ class WeightNormalized(keras.layers.Layer):
         """[filters] in a shape that multiplies `v`."""
         return factor
 
-    def _linear(self, x, kernel, exact=False):
-        raise NotImplementedError  # Each subclass: the linear map itself.
+    def _linear(self, x, kernel, bias=None, exact=False):
+        raise NotImplementedError  # Each subclass: the linear map itself, and the bias where there is one.
 
     def call(
         self,
@@ -127,17 +128,17 @@ class WeightNormalized(keras.layers.Layer):
           ValueError: a class-conditional layer without labels.
         """
         if initializing():
-            self._initialize(self._linear(x, self._kernel(), exact))
+            self._initialize(self._linear(x, self._kernel(), exact=exact))
         if not self.num_classes:
             kernel, bias = self._weights(channels, affine)
-            return add_bias(self._linear(x, kernel, exact), bias)
+            return self._linear(x, kernel, bias, exact)
         if labels is None:
             raise ValueError(f"layer '{self.name}' is class-conditional: pass `labels`, int [B].")
         (kernel,) = self._weights(channels)
         tables = (_select(tf.convert_to_tensor(variable), channels, -1) for variable in (self.g, self.b))
         broadcast = [-1] + [1] * (len(x.shape) - 2) + [kernel.shape[self._output_axis]]
         gain, bias = (tf.cast(tf.reshape(tf.gather(table, labels), broadcast), x.dtype) for table in tables)
-        return self._linear(x, kernel, exact) * gain + bias
+        return self._linear(x, kernel, exact=exact) * gain + bias
 
     def _weights(self, channels=None, affine=None):
         """`_normalized`, or its fixed variables within `fixed_kernels`."""
@@ -181,19 +182,20 @@ def _select(tensor, ranges, axis):
 class WeightNormDense(WeightNormalized):
     """`y = x w + b`, x float32 [B, I] -> [B, filters]."""
 
-    _norm_axes = (0,)
+    _output_axis = 1
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         self._add_weights([input_shape[-1], self.filters])
 
-    def _linear(self, x, kernel, exact=False):
-        return tf.matmul(x, kernel)
+    def _linear(self, x, kernel, bias=None, exact=False):
+        y = tf.matmul(x, kernel)
+        return y if bias is None else add_bias(y, bias)
 
 
 class WeightNormConv2D(WeightNormalized):
     """Convolution with 'SAME' padding, x float32 [B, H, W, I] -> [B, H / strides, W / strides, filters]."""
 
-    _norm_axes = (0, 1, 2)
+    _output_axis = 3
 
     def __init__(self, filters: int, kernel_size: int = 3, strides: int = 1, **kwargs: Any) -> None:
         super().__init__(filters, **kwargs)
@@ -204,8 +206,8 @@ class WeightNormConv2D(WeightNormalized):
     def build(self, input_shape: Sequence[int | None]) -> None:
         self._add_weights([self.kernel_size, self.kernel_size, input_shape[-1], self.filters])
 
-    def _linear(self, x, kernel, exact=False):
-        return self.precision(lambda x, kernel: tf.nn.conv2d(x, kernel, self.strides, "SAME"), x, kernel, exact)
+    def _linear(self, x, kernel, bias=None, exact=False):
+        return self.precision(Convolution(self.strides, tuple(x.shape[1:3])), x, kernel, bias, exact)
 
 
 @configurable
@@ -216,7 +218,6 @@ class WeightNormConv2DTranspose(WeightNormalized):
     (no checkerboard pattern).
     """
 
-    _norm_axes = (0, 1, 3)
     _output_axis = 2
 
     def __init__(self, filters: int, kernel_size: int = 4, strides: int = 2, **kwargs: Any) -> None:
@@ -231,11 +232,9 @@ class WeightNormConv2DTranspose(WeightNormalized):
     def _of_output_channels(self, factor):
         return factor[:, None]
 
-    def _linear(self, x, kernel, exact=False):
-        shape = [tf.shape(x)[0], x.shape[1] * self.strides, x.shape[2] * self.strides, kernel.shape[2]]
-        return self.precision(
-            lambda x, kernel: tf.nn.conv2d_transpose(x, kernel, shape, self.strides, "SAME"), x, kernel, exact
-        )
+    def _linear(self, x, kernel, bias=None, exact=False):
+        sides = (x.shape[1] * self.strides, x.shape[2] * self.strides)
+        return self.precision(Convolution(self.strides, sides, transposed=True), x, kernel, bias, exact)
 
 
 @configurable
@@ -249,8 +248,8 @@ class NearestConv2D(WeightNormConv2DTranspose):
     def __init__(self, filters: int, **kwargs: Any) -> None:
         super().__init__(filters, kernel_size=3, strides=2, **kwargs)
 
-    def _linear(self, x, kernel, exact=False):
+    def _linear(self, x, kernel, bias=None, exact=False):
         for axis in (0, 1):
             after, before = ([[0, 0]] * axis + [side] + [[0, 0]] * (3 - axis) for side in ([0, 1], [1, 0]))
             kernel = tf.pad(kernel, after) + tf.pad(kernel, before)
-        return super()._linear(x, kernel, exact)
+        return super()._linear(x, kernel, bias, exact)

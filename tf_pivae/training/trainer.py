@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_pivae.bijectors.preprocessing import affine
 from tf_pivae.configurable import MOST_ROWS, Count, Decay, Depth, Index, NonNegative, configurable
+from tf_pivae.layers.convolution_ops import kernel_gradients_by_products
 from tf_pivae.layers.moments import replica_mean
 from tf_pivae.models.pivae import Bound, PiVAE
 from tf_pivae.noise import RowNoise
@@ -227,6 +228,11 @@ class Trainer(KerasMethods):
         Returns:
           dict of float32 scalars, averaged over replicas: every loss term in nats per image, KLs by latent group.
         """
+        on_processors = not (self.jit_compile or tf.config.list_physical_devices("GPU"))
+        with kernel_gradients_by_products(on_processors):
+            return self._train_step(data, stage)
+
+    def _train_step(self, data, stage):
         images, labels = images_and_labels(data)
         labels = labels if self.pivae.num_classes else None
         self.check_batch(images.shape[0])
