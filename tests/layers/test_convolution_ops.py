@@ -142,7 +142,10 @@ IMAGES = np.random.default_rng(0).integers(0, 256, [4, *small_models.SHAPE]).ast
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 2e-2)])
 def test_a_training_step_takes_them(every_kernel_is_large, dtype, tolerance, monkeypatch):
-    """Its losses are those of TensorFlow's gradients, and so is the next step's, which the weights have moved for."""
+    """Its losses are those of TensorFlow's gradients, and so are the next step's, after the weights have moved.
+
+    To rounding, by way of Adamax, whose first update is the gradient over its own magnitude.
+    """
     losses = []
     for large in (1, 2**60):
         monkeypatch.setattr(convolution_ops, "_LARGE", large)

@@ -11,8 +11,7 @@ def channel_sums(x: tf.Tensor) -> tf.Tensor:
     """The sum of each channel, [C], of x [B, ..., C], in the type of x.
 
     Each column of pixels first, as a sum of rows of memory, then the columns: TensorFlow's sum over all axes but the
-    last takes up to five times as long, and adds so many numbers to one that float32 loses digits (of a variance over
-    512 images of 64x64 the fourth; here the seventh).
+    last takes longer, and adds so many numbers to one that float32 loses digits (tests/layers/test_channels.py).
     """
     columns = x.shape[-2] if len(x.shape) > 2 else 1
     sums = tf.raw_ops.BiasAddGrad(out_backprop=tf.reshape(x, [-1, columns * x.shape[-1]]))
@@ -22,8 +21,8 @@ def channel_sums(x: tf.Tensor) -> tf.Tensor:
 def sums_of_squares(kernel: tf.Tensor, axis: int) -> tf.Tensor:
     """The sum of squares of each channel, [C], over all axes of a kernel but the channels' (by its number).
 
-    Of large kernels in two steps, which TensorFlow takes four times as fast. For a kernel the gradient of a sum counts,
-    and that of `channel_sums` takes more operations.
+    Of large kernels in two steps, which take TensorFlow less time than one. For a kernel the gradient of a sum counts,
+    too, and that of `channel_sums` takes more operations.
     """
     squares = tf.square(kernel)
     channels = kernel.shape[axis]

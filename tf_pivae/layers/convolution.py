@@ -1,4 +1,4 @@
-"""The precision of convolutions: float32, or bfloat16 for their two arguments (mixed precision), and their biases."""
+"""The precision of convolutions: float32, or bfloat16 for their two arguments (mixed precision)."""
 
 from typing import Any, Literal
 

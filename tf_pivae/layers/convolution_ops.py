@@ -19,8 +19,8 @@ _state = threading.local()
 def kernel_gradients_by_products(wanted: bool = True) -> Iterator[None]:
     """Within this context gradients of large kernels are matrix products, one for each row of the kernel or more.
 
-    On processors oneDNN's own gradient spends most of its time on putting the weights back in TensorFlow's order; of
-    few pixels and many channels the products take a third of its time and less, in float32 half (docs/performance.md).
+    On processors oneDNN's own gradient spends most of its time on putting the weights back in TensorFlow's order, the
+    more so the fewer pixels and the more channels there are; what the products gain is in docs/performance.md.
     TensorFlow keeps every graph with a gradient of ours for the life of the process, so it is for training steps alone.
     """
     before = _by_products()
