@@ -667,8 +667,15 @@ MUTATIONS = [
         "weight normalisation: large kernels by the norm of a part of their inputs",
         "tf_pivae/layers/channels.py",
         "    return tf.reduce_sum(tf.reshape(partial, [-1, channels]), 0)\n",
-        "    return parts * tf.reduce_sum(tf.reshape(squares, [-1, channels])[: count // channels // parts], 0)\n",
+        "    return parts * tf.reduce_sum(tf.reshape(x, [-1, channels])[: count // channels // parts], 0)\n",
         "tests/layers/test_channels.py",
+    ),
+    Mutation(
+        "weight normalisation: its gradient in training steps keeps the part along the direction",
+        "tf_pivae/layers/weight_norm.py",
+        "_scaled(upstream, factor, axis) - _scaled(v, of_gain * factor * inverse_norm, axis)",
+        "_scaled(upstream, factor, axis)",
+        "tests/layers/test_weight_norm.py",
     ),
     Mutation(
         "gradients of kernels: the padding at the other side",

@@ -1,5 +1,6 @@
 """A full disk and a read-only one: one line that says so, the last good checkpoint intact, and on afterwards."""
 
+import fcntl
 import json
 import os
 
@@ -150,6 +151,28 @@ def test_a_locked_run_directory_is_refused_whatever_its_dates(tmp_path):
             RunDirectory(tmp_path / "run")
     owner.close()
     RunDirectory(tmp_path / "run").close()
+
+
+def test_a_refused_training_leaves_no_folder(tmp_path):
+    """But what was there before stays, and so does a run."""
+    (tmp_path / "there").mkdir()
+    for run_dir in (tmp_path / "sweep" / "run", tmp_path / "there"):
+        RunDirectory(run_dir).close()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+    for name in ("config.gin", "samples/000001.png"):
+        owner = RunDirectory(tmp_path / "run")
+        (tmp_path / "run" / name).touch()
+        owner.close()
+        assert (tmp_path / "run" / name).exists()
+        (tmp_path / "run" / name).unlink()
+
+
+def test_a_lock_that_was_removed_meanwhile_is_none(tmp_path, monkeypatch):
+    """Else two trainings could hold the same folder, by two files of that name."""
+    first = RunDirectory(tmp_path / "run")
+    monkeypatch.setattr(fcntl, "flock", lambda *_: first.close())
+    with pytest.raises(UserError, match="another process is training"):
+        RunDirectory(tmp_path / "run")
 
 
 def test_the_command_ends_with_status_2_and_one_line(disk, tiny, run_command):

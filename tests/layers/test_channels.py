@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_pivae.layers.channels import channel_sums, of_each_pixel, sums_of_squares
+from tf_pivae.layers.channels import channel_sums, kernel_sums, of_each_pixel
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -33,17 +33,17 @@ TRANSPOSED = [((4, 4, 5, 6), 2), ((4, 4, 96, 96), 2), ((3, 3, 129, 127), 2)]
 
 
 @pytest.mark.parametrize(("shape", "axis"), [*KERNELS, *TRANSPOSED])
-def test_sums_of_squares(shape, axis):
-    kernel = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+def test_sums_of_kernels(shape, axis):
+    kernel = np.random.default_rng(0).uniform(0.5, 1.5, size=shape).astype(np.float32)
     others = tuple(i for i in range(len(shape)) if i != axis)
     weights = tf.range(1.0, shape[axis] + 1.0)
     with tf.GradientTape() as tape:
         variable = tf.constant(kernel)
         tape.watch(variable)
-        sums = sums_of_squares(variable, axis)
+        sums = kernel_sums(variable, axis)
         weighted = tf.reduce_sum(weights * sums)
-    np.testing.assert_allclose(sums, np.sum(np.square(kernel, dtype=np.float64), axis=others), rtol=1e-6)
-    expected = 2.0 * kernel * np.expand_dims(weights, others)
+    np.testing.assert_allclose(sums, np.sum(kernel, dtype=np.float64, axis=others), rtol=1e-6)
+    expected = np.broadcast_to(np.expand_dims(weights, others), shape)
     np.testing.assert_allclose(tape.gradient(weighted, variable), expected, rtol=1e-6)
 
 

@@ -8,7 +8,8 @@ import small_models
 import tensorflow as tf
 
 from tf_pivae.layers import convolution_ops
-from tf_pivae.layers.convolution_ops import Convolution, kernel_gradient, kernel_gradients_by_products
+from tf_pivae.layers.analytic_gradients import analytic_gradients
+from tf_pivae.layers.convolution_ops import Convolution, kernel_gradient
 from tf_pivae.layers.spectral_norm import SpectralNormConv2D
 from tf_pivae.layers.weight_norm import NearestConv2D, WeightNormConv2D, WeightNormConv2DTranspose
 from tf_pivae.models.critic import residual_critic
@@ -43,7 +44,7 @@ def test_products_are_the_gradient_of_the_kernel(sides, strides, size):
 
 def _to_second_order(map_of_x, x, variables, wanted):
     """The map, its gradients, and those of the squared gradient of its input, as the critic's penalty takes them."""
-    with kernel_gradients_by_products(wanted), tf.GradientTape(persistent=True) as outer:
+    with analytic_gradients(products=wanted), tf.GradientTape(persistent=True) as outer:
         outer.watch(x)
         with tf.GradientTape() as tape:
             tape.watch(x)
@@ -106,7 +107,7 @@ def test_the_bias_stays_right_behind_the_convolution(every_kernel_is_large):
     """Where oneDNN makes it a part of the convolution."""
 
     def function(x):
-        with kernel_gradients_by_products():
+        with analytic_gradients(products=True):
             return Convolution(1, (6, 6))(x, tf.ones([3, 3, 3, 4]), tf.ones([4]))
 
     (biased,) = (op for op in _operations(function, tf.TensorSpec([2, 6, 6, 3])) if op.type == "BiasAdd")
@@ -120,7 +121,7 @@ def test_the_bias_stays_right_behind_the_convolution(every_kernel_is_large):
 )
 def test_products_where_they_gain(rows, filters, wanted, products):
     def gradient(x, kernel):
-        with kernel_gradients_by_products(wanted), tf.GradientTape() as tape:
+        with analytic_gradients(products=wanted), tf.GradientTape() as tape:
             tape.watch(kernel)
             y = Convolution(1, (4, 4))(x, kernel)
         return tape.gradient(y, kernel)

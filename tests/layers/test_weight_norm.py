@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_pivae.layers.analytic_gradients import analytic_gradients
 from tf_pivae.layers.weight_norm import (
     NearestConv2D,
     WeightNormConv2D,
@@ -11,6 +12,8 @@ from tf_pivae.layers.weight_norm import (
     WeightNormDense,
     data_dependent_initialization,
     fixed_kernels,
+    normalized,
+    with_analytic_gradient,
 )
 
 FILTERS = 4
@@ -187,6 +190,57 @@ def test_kept_kernels_give_the_same_and_leave_no_norm_in_the_graph(name, num_cla
     layer.v.assign_add(_noise(layer.v.shape))
     assert np.abs(layer(x, **labels) - expected[0]).max() > 0.1
     np.testing.assert_allclose(functions[0](x), expected[0], rtol=1e-6, atol=1e-6)
+
+
+SHAPES = [((7, 4), 1), ((3, 3, 5, 4), 3), ((4, 4, 4, 5), 2), ((3, 3, 128, 128), 3), ((4, 4, 96, 96), 2)]
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_the_analytic_gradient_is_the_derived_one(shape, axis, graph):
+    """So is its derivative, in double precision."""
+    v, upstream, other = (tf.random.stateless_normal(shape, [i, 0], dtype=tf.float64) for i in range(3))
+    gain = tf.random.stateless_normal([shape[axis]], [3, 0], dtype=tf.float64)
+
+    def to_second_order(compute):
+        with tf.GradientTape() as outer:
+            outer.watch([v, gain])
+            with tf.GradientTape() as tape:
+                tape.watch([v, gain])
+                kernel = compute(v, gain, axis)
+            first = tape.gradient(kernel, [v, gain], output_gradients=upstream)
+            slope = tf.reduce_sum(first[0] * other) + tf.reduce_sum(tf.square(first[1]))
+        return [kernel, *first, *outer.gradient(slope, [v, gain])]
+
+    def both():
+        return to_second_order(with_analytic_gradient), to_second_order(normalized)
+
+    for own, derived in zip(*(tf.function(both, autograph=False) if graph else both)(), strict=True):
+        np.testing.assert_allclose(own, derived, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_have_it_in_training_steps(name, num_classes, randomize):
+    layer, x, labels = _randomized(name, num_classes, randomize)
+    spec = tf.TensorSpec(x.shape)
+
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.sin(layer(x, **labels, channels=[(0, 1), (2, 4)])))
+        return tape.gradient(loss, layer.trainable_variables)
+
+    def in_a_training_step(x):
+        with analytic_gradients(products=False):
+            return gradients(x)
+
+    results = []
+    for function, derived in ((in_a_training_step, False), (gradients, True)):
+        traced = tf.function(function, autograph=False).get_concrete_function(spec)
+        assert ("RsqrtGrad" in {op.type for op in traced.graph.get_operations()}) == derived
+        results.append([tf.convert_to_tensor(gradient) for gradient in traced(x)])
+    for own, derived in zip(*results, strict=True):
+        np.testing.assert_allclose(own, derived, rtol=2e-5, atol=2e-6)
 
 
 def test_nearest_neighbours_and_a_convolution_step_by_step(randomize):

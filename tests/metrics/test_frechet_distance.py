@@ -8,6 +8,7 @@ from tf_pivae.metrics import (
     StreamingMoments,
     frechet_distance,
     frechet_distance_from_moments,
+    moments_of,
 )
 
 
@@ -66,6 +67,31 @@ def test_closed_form_of_diagonal_gaussians():
     b = Moments(100, np.array([1.0, 0.0, 2.0]), np.diag([9.0, 1.0, 25.0]))
     expected = 1 + 4 + (1 - 3) ** 2 + (2 - 1) ** 2 + 25
     np.testing.assert_allclose(frechet_distance_from_moments(a, b), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("covariance", "message"),
+    [
+        ([[1.0, 0.5], [-0.5, 1.0]], "not symmetric"),
+        ([[1.0, 0.0], [0.0, -2.0]], "larger than every variance"),
+        ([[0.0, 1.0], [1.0, 0.0]], "larger than every variance"),
+        ([[1.0, 0.0], [0.0, -0.5]], "eigenvalue -0.5"),
+        ([[1.0, 0.0, 0.9], [0.0, 1.0, 0.9], [0.9, 0.9, 1.0]], "eigenvalue -0.273"),
+    ],
+)
+def test_what_is_no_covariance(covariance, message):
+    good = Moments(100, np.zeros(len(covariance)), np.eye(len(covariance)))
+    bad = good._replace(covariance=np.array(covariance))
+    for pair in ((good, bad), (bad, good)):
+        with pytest.raises(UserError, match=message):
+            frechet_distance_from_moments(*pair)
+
+
+def test_a_covariance_kept_in_float32():
+    a, b = (moments_of(features(seed, rank=7)) for seed in (0, 1))
+    rounded = [m._replace(covariance=m.covariance.astype(np.float32)) for m in (a, b)]
+    expected = frechet_distance_from_moments(a, b)
+    np.testing.assert_allclose(frechet_distance_from_moments(*rounded), expected, rtol=1e-3)
 
 
 def test_both_ways_to_a_factor_agree(monkeypatch):

@@ -100,6 +100,12 @@ def test_images_have_no_weights(trainer):
         trainer.evaluate(batches, verbose=0)
 
 
+@pytest.mark.parametrize("option", [{"loss": "mse"}, {"optimizer": "adam"}, {"metrics": ["mae"]}])
+def test_a_trainer_has_its_own_losses(trainer, option):
+    with pytest.raises(ValueError, match=rf"`{next(iter(option))}` has no meaning here: losses and optimisers are"):
+        trainer.compile(**option)
+
+
 @pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
 def test_arrays_alone_are_images(trainer, method):
     for value in ((small_images(8),), {"x": small_images(8)}, small_images(8).tolist()):

@@ -50,7 +50,7 @@ def test_compiled_step_is_the_step():
 def test_keras_fit_takes_the_same_steps(randomize):
     images = np.concatenate([small_images(seed=i) for i in range(2)])
     by_fit, by_hand = (small_trainer(randomize, learning_rate=1e-3) for _ in range(2))
-    by_fit.compile()
+    by_fit.compile(jit_compile=True)
     history = by_fit.fit(tf.data.Dataset.from_tensor_slices(images).batch(8, drop_remainder=True), verbose=0).history
     step = tf.function(by_hand.train_step, autograph=False)
     for part in (images[:8], images[8:]):

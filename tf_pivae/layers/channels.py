@@ -18,23 +18,22 @@ def channel_sums(x: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.reshape(sums, [columns, x.shape[-1]]), 0)
 
 
-def sums_of_squares(kernel: tf.Tensor, axis: int) -> tf.Tensor:
-    """The sum of squares of each channel, [C], over all axes of a kernel but the channels' (by its number).
+def kernel_sums(x: tf.Tensor, axis: int) -> tf.Tensor:
+    """The sum of each channel, [C], over all axes of a kernel but the channels' (by its number).
 
     Of large kernels in two steps, which take TensorFlow less time than one. For a kernel the gradient of a sum counts,
     too, and that of `channel_sums` takes more operations.
     """
-    squares = tf.square(kernel)
-    channels = kernel.shape[axis]
-    count = kernel.shape.num_elements()
-    last = len(kernel.shape) - 1
+    channels = x.shape[axis]
+    count = x.shape.num_elements()
+    last = len(x.shape) - 1
     others = [i for i in range(last + 1) if i != axis]
     if count < _LARGE:
-        return tf.reduce_sum(squares, others)
+        return tf.reduce_sum(x, others)
     if axis != last:
-        return tf.reduce_sum(tf.reduce_sum(squares, last), others[:-1])
+        return tf.reduce_sum(tf.reduce_sum(x, last), others[:-1])
     parts = math.gcd(count // channels, 32)
-    partial = tf.reduce_sum(tf.reshape(squares, [parts, count // parts]), 0)
+    partial = tf.reduce_sum(tf.reshape(x, [parts, count // parts]), 0)
     return tf.reduce_sum(tf.reshape(partial, [-1, channels]), 0)
 
 

@@ -1,38 +1,15 @@
 """Convolutions as functions of input, kernel and bias, and how the gradient of a kernel is computed."""
 
-import contextlib
 import math
-import threading
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from tf_pivae.layers.analytic_gradients import wanted
 from tf_pivae.layers.channels import channel_sums
 
 _LARGE = 2**17  # Weights. Smaller kernels gain nothing,
 _A_PIXEL = 32  # nor do those of fewer weights for each pixel that they meet.
-_state = threading.local()
-
-
-@contextlib.contextmanager
-def kernel_gradients_by_products(wanted: bool = True) -> Iterator[None]:
-    """Within this context gradients of large kernels are matrix products, one for each row of the kernel or more.
-
-    On processors oneDNN's own gradient spends most of its time on putting the weights back in TensorFlow's order, the
-    more so the fewer pixels and the more channels there are; what the products gain is in docs/performance.md.
-    TensorFlow keeps every graph with a gradient of ours for the life of the process, so it is for training steps alone.
-    """
-    before = _by_products()
-    _state.by_products = wanted
-    try:
-        yield
-    finally:
-        _state.by_products = before
-
-
-def _by_products():
-    return getattr(_state, "by_products", False)
 
 
 class Convolution(NamedTuple):
@@ -45,7 +22,7 @@ class Convolution(NamedTuple):
 
     def __call__(self, x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
         """The map of x by a kernel of its type, and a bias, float32 [O] (transposed: [I]), added in that type."""
-        if _by_products() and self._gains_by_products(x, kernel):
+        if wanted().products and self._gains_by_products(x, kernel):
             return self._with_products(x, kernel, bias)
         y = self._linear(x, kernel)
         return y if bias is None else add_bias(y, bias)

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_pivae.configurable import configurable
-from tf_pivae.layers.channels import sums_of_squares
+from tf_pivae.layers.analytic_gradients import wanted
+from tf_pivae.layers.channels import kernel_sums
 from tf_pivae.layers.convolution import ConvolutionPrecision
 from tf_pivae.layers.convolution_ops import Convolution, add_bias
 from tf_pivae.layers.initialization import initializer
@@ -89,16 +90,12 @@ class WeightNormalized(keras.layers.Layer):
     def _kernel(self, gain=1.0, channels=None):
         """`gain / ||v|| * v`, with the norm over the weights of one output channel; `gain` float32 [filters]."""
         v = _select(self._unnormalized(), channels, self._output_axis)
-        inverse_norm = tf.math.rsqrt(sums_of_squares(v, self._output_axis) + 1e-12)
-        return v * self._of_output_channels(gain * inverse_norm)
+        compute = with_analytic_gradient if wanted().norms else normalized
+        return compute(v, gain, self._output_axis)
 
     def _unnormalized(self):
         """`v`, with a mask applied in subclasses that have one."""
         return tf.convert_to_tensor(self.v)
-
-    def _of_output_channels(self, factor):
-        """[filters] in a shape that multiplies `v`."""
-        return factor
 
     def _linear(self, x, kernel, bias=None, exact=False):
         raise NotImplementedError  # Each subclass: the linear map itself, and the bias where there is one.
@@ -170,6 +167,49 @@ class WeightNormalized(keras.layers.Layer):
         self.b.assign(tf.broadcast_to(-mean * gain, self.b.shape))
 
 
+def normalized(v: tf.Tensor, gain: float | tf.Tensor, axis: int) -> tf.Tensor:
+    """`gain / ||v|| * v`, with the norm over all axes of v but one, that of the output channels.
+
+    Args:
+      v: float32 [..., C, ...], the direction.
+      gain: a number, or float32 [C].
+      axis: number of the axis that C is.
+    """
+    return _scaled(v, gain * _inverse_norm(v, axis), axis)
+
+
+def with_analytic_gradient(v: tf.Tensor, gain: float | tf.Tensor, axis: int) -> tf.Tensor:
+    """`normalized`, with its gradient from a formula: fewer operations, and fewer passes over the weights.
+
+    For an upstream gradient U: dg = <U, v> / ||v||, dv = g / ||v|| (U - v <U, v> / ||v||^2), channel by channel
+    (Salimans & Kingma 2016, equation (3)).
+    """
+
+    @tf.custom_gradient
+    def compute(v, gain):
+        inverse_norm = _inverse_norm(v, axis)
+        factor = gain * inverse_norm
+
+        def gradient(upstream):
+            of_gain = kernel_sums(upstream * v, axis) * inverse_norm
+            of_v = _scaled(upstream, factor, axis) - _scaled(v, of_gain * factor * inverse_norm, axis)
+            return of_v, of_gain
+
+        return _scaled(v, factor, axis), gradient
+
+    return compute(v, tf.fill([v.shape[axis]], gain) if isinstance(gain, float) else gain)
+
+
+def _inverse_norm(v, axis):
+    return tf.math.rsqrt(kernel_sums(tf.square(v), axis) + 1e-12)
+
+
+def _scaled(v, factor, axis):
+    """v times a factor for each channel, [C]."""
+    behind = len(v.shape) - 1 - axis
+    return v * (tf.reshape(factor, [-1, *[1] * behind]) if behind else factor)
+
+
 def _select(tensor, ranges, axis):
     """The ranges (start, stop) of one axis of a tensor, one behind the other; all of it for None."""
     if ranges is None:
@@ -228,9 +268,6 @@ class WeightNormConv2DTranspose(WeightNormalized):
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         self._add_weights([self.kernel_size, self.kernel_size, self.filters, input_shape[-1]])
-
-    def _of_output_channels(self, factor):
-        return factor[:, None]
 
     def _linear(self, x, kernel, bias=None, exact=False):
         sides = (x.shape[1] * self.strides, x.shape[2] * self.strides)

@@ -7,6 +7,8 @@ import numpy as np
 from tf_pivae.errors import UserError
 from tf_pivae.metrics.feature_moments import Moments, moments_of
 
+_ROUNDING = 1e-6  # Relative: of float32, in which others may have computed or kept a covariance.
+_MUST_BE = "it must be positive semi-definite, as `moments_of` computes it"
 CHOLESKY_LIMIT = 1e-4  # smallest over largest diagonal of a factor; its square is about the condition number's inverse
 
 
@@ -37,6 +39,9 @@ def frechet_distance_from_moments(a: Moments, b: Moments, *, allow_rank_deficien
     square root is that of a positive semi-definite matrix, hence real. With any factors F F^T = C the last trace is
     the sum of the singular values of F_a^T F_b, which are exact to the rounding of float64, where the square roots
     of the eigenvalues of the product would be exact to the root of it only.
+
+    Raises:
+      UserError: as `frechet_distance`, and for a covariance that is none: not symmetric, or not positive semi-definite.
     """
     _check(a, b, allow_rank_deficient)
     cross = np.linalg.svd(_factor(a.covariance).T @ _factor(b.covariance), compute_uv=False).sum()
@@ -57,6 +62,8 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
         if (pivoted := _pivoted_factor(covariance)) is not None:
             return pivoted
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    if values[0] < -_ROUNDING * max(values[-1], 0.0):
+        raise UserError(f"a covariance has the eigenvalue {values[0]:.3g}: {_MUST_BE}.")
     nonzero = values > max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
     return vectors[:, nonzero] * np.sqrt(values[nonzero])
 
@@ -64,7 +71,8 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
 def _pivoted_factor(covariance: np.ndarray) -> np.ndarray | None:
     """F [D, rank] by Cholesky's method, the largest variance that is left first, until what is left is rounding noise.
 
-    In D rank^2 operations, where an eigen-decomposition takes D^3: seconds for 2048 dimensions. None: ill-conditioned.
+    In D rank^2 operations, where an eigen-decomposition takes D^3: seconds for 2048 dimensions. None: ill-conditioned,
+    or not positive semi-definite.
     """
     variances = np.diag(covariance).copy()
     largest = variances.max()
@@ -72,7 +80,7 @@ def _pivoted_factor(covariance: np.ndarray) -> np.ndarray | None:
     for rank in range(len(variances)):
         i = variances.argmax()
         if variances[i] <= largest * len(variances) * np.finfo(np.float64).eps:
-            return factor[:, :rank]
+            return factor[:, :rank] if variances.min() >= -_ROUNDING * largest else None
         if variances[i] <= CHOLESKY_LIMIT**2 * largest:
             return None
         column = (covariance[i] - factor[:, :rank] @ factor[i, :rank]) / np.sqrt(variances[i])
@@ -94,6 +102,12 @@ def _check(a: Moments, b: Moments, allow_rank_deficient: bool) -> None:
         check_count(label, moments.count, dim, allow_rank_deficient)
         if not (np.isfinite(moments.mean).all() and np.isfinite(moments.covariance).all()):
             raise UserError(f"the moments of the {label} set hold NaN or infinity; check its features.")
+        variances = np.diag(moments.covariance)
+        rounding = _ROUNDING * max(variances.max(), 0.0)
+        if abs(moments.covariance - moments.covariance.T).max() > rounding:
+            raise UserError(f"the {label} covariance is not symmetric: {_MUST_BE}.")
+        if abs(moments.covariance).max() > variances.max() + rounding:  # Negative variances among them.
+            raise UserError(f"the {label} covariance has a number larger than every variance: {_MUST_BE}.")
 
 
 def check_count(label: str, count: int, dim: int, allow_rank_deficient: bool) -> None:

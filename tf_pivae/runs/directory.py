@@ -10,6 +10,7 @@ RUN/metrics.jsonl       one line every `log_every` steps;  RUN/tensorboard/  the
 RUN/samples/NNNNNN.png  samples over time
 """
 
+import contextlib
 import difflib
 import fcntl
 import json
@@ -41,11 +42,14 @@ class RunDirectory:
     def __init__(self, path: str | Path) -> None:
         check_is_folder(path)
         self.path = Path(path)
+        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
             # A link in its place is not followed: what it leads to would be emptied.
             self._lock = os.open(self.path / "lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Held until the process ends.
+            if not os.fstat(self._lock).st_nlink:  # A training that was refused has just removed it.
+                raise BlockingIOError
         except BlockingIOError:
             os.close(self._lock)
             raise in_use(self.path) from None
@@ -56,7 +60,13 @@ class RunDirectory:
             ) from error
 
     def close(self) -> None:
-        """Releases the lock."""
+        """Releases the lock; of a training that was refused before it wrote anything, no folder is left."""
+        with contextlib.suppress(OSError):  # Pictures in `samples`, or something else beside it.
+            if set(os.listdir(self.path)) == {"lock", "samples"}:
+                (self.path / "samples").rmdir()
+                os.unlink(self.path / "lock")
+                for folder in self._made:
+                    folder.rmdir()
         os.close(self._lock)
 
     def claim(self, config: str, facts: dict, start_step: int, changes: Changes) -> None:

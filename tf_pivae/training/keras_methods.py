@@ -42,6 +42,26 @@ class KerasMethods(keras.Model):
     moving_average: PiVAE | None
     seed: int
 
+    def compile(
+        self, jit_compile: bool = False, run_eagerly: bool = False, steps_per_execution: int | str = 1, **options: Any
+    ) -> None:
+        """`keras.Model.compile` with those of its arguments that have a meaning here; `fit` does without it.
+
+        Raises:
+          ValueError: a loss, metrics or an optimiser: a trainer has its own.
+        """
+        if options:
+            raise ValueError(
+                f"`{next(iter(options))}` has no meaning here: losses and optimisers are arguments of the Trainer, and "
+                "its metrics are given; leave it out."
+            )
+        super().compile(
+            optimizer=self.generator_optimizer,
+            jit_compile=jit_compile,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+        )
+
     def fit(self, x: Any = None, y: Any = None, **options: Any) -> keras.callbacks.History:
         """`keras.Model.fit`, without a `compile` before it; ValueError as of `PiVAE.log_prob` for arrays."""
         self._check(x, y, options)
@@ -124,4 +144,4 @@ class KerasMethods(keras.Model):
         if not hasattr(self, "_bits"):
             self._bits = keras.metrics.Mean(name="bits_per_dim")
         if not self.compiled:
-            self.compile(optimizer=self.generator_optimizer, jit_compile=False)
+            self.compile()

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tf_pivae.bijectors.preprocessing import affine
 from tf_pivae.configurable import MOST_ROWS, Count, Decay, Depth, Index, NonNegative, configurable
-from tf_pivae.layers.convolution_ops import kernel_gradients_by_products
+from tf_pivae.layers.analytic_gradients import analytic_gradients
 from tf_pivae.layers.moments import replica_mean
 from tf_pivae.models.pivae import Bound, PiVAE
 from tf_pivae.noise import RowNoise
@@ -229,7 +229,7 @@ class Trainer(KerasMethods):
           dict of float32 scalars, averaged over replicas: every loss term in nats per image, KLs by latent group.
         """
         on_processors = not (self.jit_compile or tf.config.list_physical_devices("GPU"))
-        with kernel_gradients_by_products(on_processors):
+        with analytic_gradients(products=on_processors):
             return self._train_step(data, stage)
 
     def _train_step(self, data, stage):
