@@ -2,6 +2,7 @@
 
 A process that held more than `MOST_BYTES` fails the run: something keeps the graphs and models of tests that are over.
 Full-size networks, which the slow tests train, take more by themselves, and so does one process for all tests.
+It is imported before pytest could rewrite it, and asserts nothing: PYTEST_DONT_REWRITE.
 """
 
 import resource
