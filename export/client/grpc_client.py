@@ -10,12 +10,13 @@ import tensorflow as tf
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, prediction_service_pb2_grpc
 
 from tf_pivae.export.client.metadata import signatures_of
-from tf_pivae.export.client.model_client import ModelClient, bearer, checked_timeout
+from tf_pivae.export.client.model_client import ModelClient, bearer, checked_attempts, checked_timeout
 from tf_pivae.export.client.retries import ServingError, with_retries
 from tf_pivae.export.requests import DEFAULT_MODEL, Signature, TensorSpec
 
 _ROUND_ROBIN = ("grpc.lb_policy_name", "round_robin")  # Over all servers that the name stands for.
 _SLACK = 1 << 16  # bytes for names and shapes
+_LARGEST = 2**31 - 1  # bytes of a message, by protocol buffers
 
 
 class GrpcClient(ModelClient):
@@ -50,7 +51,7 @@ class GrpcClient(ModelClient):
         self.address = address
         self.model_name = model_name
         self.timeout = checked_timeout(timeout)
-        self.max_attempts = max_attempts
+        self.max_attempts = checked_attempts(max_attempts)
         if token is not None:
             if credentials is None:
                 raise ValueError("a `token` must not be sent unencrypted: give `credentials`.")
@@ -59,7 +60,7 @@ class GrpcClient(ModelClient):
         self._credentials = credentials
         self._open()
         super().__init__(batch_size)
-        limit = batch_size * _row_bytes(self.signatures) + _SLACK
+        limit = min(batch_size * _row_bytes(self.signatures) + _SLACK, _LARGEST)
         self.close()
         self._open(("grpc.max_send_message_length", limit), ("grpc.max_receive_message_length", limit))
 

@@ -60,7 +60,7 @@ class ModelClient(abc.ABC):
 
     def decode(self, latents: Mapping[str, ArrayLike], labels: ArrayLike | None = None) -> np.ndarray:
         """The latent groups -> images, uint8 [N, H, W, C]."""
-        return self.predict("decode", _present(**latents, labels=labels))["images"]
+        return self.predict("decode", {**latents, **_present(labels=labels)})["images"]
 
     def predict(self, signature: str, inputs: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
         """Any signature by its name: arrays by name -> arrays by name, all of N rows.
@@ -116,12 +116,18 @@ def as_array(name: str, value: Any, spec: TensorSpec) -> np.ndarray:
       ValueError: no rows, another shape, or numbers that the type cannot hold.
     """
     if spec.dtype == "string":
-        value = list(value)  # Perhaps of a generator.
+        try:
+            value = list(value)  # Perhaps of a generator.
+        except TypeError:
+            raise ValueError(f"`{name}` must be {_described(spec)}; got {type(value).__name__}.") from None
         array = np.empty(len(value), np.object_)
         array[:] = value
         right = all(isinstance(element, bytes) for element in array)
     else:
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except ValueError:  # NumPy's words are about its own arrays.
+            raise ValueError(f"`{name}` must be {_described(spec)}; got rows of different shapes.") from None
         right = array.ndim > 0 and array.shape[1:] == spec.shape
     if array.ndim and not len(array):
         raise ValueError(f"`{name}` has no rows: give at least one.")
@@ -151,6 +157,12 @@ def checked_timeout(seconds: object) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real) or not 0 < float(seconds) <= _LONGEST_TIMEOUT:
         raise ValueError(f"`timeout` must be a number of seconds above 0, at most {_LONGEST_TIMEOUT}; got {seconds!r}.")
     return float(seconds)
+
+
+def checked_attempts(count: int) -> int:
+    """`count` itself. Raises ValueError unless it is a whole number from 1 on."""
+    whole_numbers(1, max_attempts=count)
+    return count
 
 
 def bearer(token: str) -> str:

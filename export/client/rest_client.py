@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tf_pivae.export.client.model_client import ModelClient, bearer, checked_timeout
+from tf_pivae.errors import printable
+from tf_pivae.export.client.http_requests import opener
+from tf_pivae.export.client.model_client import ModelClient, bearer, checked_attempts, checked_timeout
 from tf_pivae.export.client.retries import ServingError, with_retries
 from tf_pivae.export.requests import DEFAULT_MODEL, Signature, TensorSpec
 
@@ -53,7 +55,8 @@ class RestClient(ModelClient):
 
     Raises:
       ServingError: no server, or not this model.
-      ValueError: an address of another kind, a token without encryption, or one that a header cannot hold.
+      ValueError: an address of another kind or that is none, a token without encryption, or one that a header cannot
+        hold.
     """
 
     def __init__(
@@ -66,15 +69,15 @@ class RestClient(ModelClient):
         context: ssl.SSLContext | None = None,
         token: str | None = None,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"`url` must start with http:// or https://; got {url!r}.")
+        if not _is_address(url):
+            raise ValueError(f"`url` must be like http://HOST:PORT or https://HOST:PORT; got {url!r}.")
         if token is not None and not url.startswith("https://"):
             raise ValueError("a `token` must not be sent unencrypted: give an https:// address.")
         self.url = url.rstrip("/")
         self.timeout = checked_timeout(timeout)
-        self.max_attempts = max_attempts
+        self.max_attempts = checked_attempts(max_attempts)
         self._model_url = f"{self.url}/v1/models/{urllib.parse.quote(model_name, safe='')}"
-        self._context = context
+        self._opener = opener(context)
         self._headers = {"Content-Type": "application/json"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {bearer(token)}"
@@ -116,7 +119,7 @@ class RestClient(ModelClient):
         def attempt(seconds: float) -> Any:
             request = urllib.request.Request(url, body, self._headers)
             try:
-                with urllib.request.urlopen(request, timeout=seconds, context=self._context) as response:
+                with self._opener.open(request, timeout=seconds) as response:
                     answer = response.read()
             except urllib.error.HTTPError as error:
                 code = _CODES.get(error.code, f"HTTP {error.code}")
@@ -125,13 +128,23 @@ class RestClient(ModelClient):
             except (OSError, http.client.HTTPException) as error:  # No connection, or it broke in the middle.
                 reason = getattr(error, "reason", error)
                 code = "DEADLINE_EXCEEDED" if isinstance(reason, TimeoutError) else "UNAVAILABLE"
-                raise ServingError(code, self.url, str(reason)) from error
+                raise ServingError(code, self.url, printable(reason)) from error
             try:
                 return json.loads(answer)
             except ValueError as error:
                 raise ServingError("INTERNAL", self.url, f"the answer is not JSON ({error}).") from error
 
         return with_retries(attempt, self.timeout, self.max_attempts, self.url)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        _ = parts.port  # Raises for one that is no number, or too large.
+    except ValueError:
+        return False
+    readable = url.isprintable() and " " not in url
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and readable
 
 
 def signatures_in(answer: dict[str, Any]) -> dict[str, Signature]:
@@ -156,8 +169,10 @@ def _spec(info: dict[str, Any]) -> TensorSpec:
 
 
 def _reason(error: urllib.error.HTTPError) -> str:
+    if 300 <= error.code < 400:
+        return f"it points to {error.headers.get('Location')!r}, and nothing is sent there: give the address itself."
     text = error.read().decode(errors="replace")
     try:
         return str(json.loads(text)["error"])
     except (ValueError, KeyError, TypeError):
-        return text[:200] or error.reason
+        return printable(text[:200] or error.reason)

@@ -99,6 +99,6 @@ def _array(name: str, proto: TensorProto, spec: TensorSpec, max_rows: int) -> np
     try:
         array = tf.make_ndarray(proto)
     except (ValueError, TypeError, OverflowError) as error:
-        raise invalid(f"input {name!r}: its values do not fill the shape it claims ({error}).") from error
+        raise invalid(f"input {name!r}: its values are not as many as the shape it claims ({error}).") from error
     check_finite(name, array)
     return array

@@ -2,6 +2,8 @@
 
 The header is read first and must already be right, so that a small file which unpacks into gigabytes is refused before
 a pixel of it is decoded. An image is never resized or converted: a wrong one is an error with its reason.
+Nor is it turned, as a JPEG's EXIF orientation may say, or blended by a PNG's transparent colour (tRNS), both of which
+the commands do to files.
 """
 
 from collections.abc import Sequence
@@ -48,7 +50,12 @@ def _decode(contents: tf.Tensor, image_shape: Shape) -> tf.Tensor:
             lambda: _check_header(tf.image.extract_jpeg_shape(contents), image_shape),
         )
     with tf.control_dependencies([header]):
-        pixels = tf.io.decode_image(contents, channels=image_shape[-1], expand_animations=False)
+        pixels = tf.cond(
+            is_png,
+            lambda: tf.io.decode_png(contents, channels=image_shape[-1]),
+            # The exact cosine transform, as Pillow's and most other decoders'.
+            lambda: tf.io.decode_jpeg(contents, channels=image_shape[-1], dct_method="INTEGER_ACCURATE"),
+        )
     return tf.ensure_shape(pixels, image_shape)
 
 

@@ -247,6 +247,29 @@ def decode(tmp_path, data, channels=3):
     return image_files.decode(tmp_path / "x.bin", channels)
 
 
+def test_16_bits_with_a_transparent_value(tmp_path):
+    """Over white as those of 8 bits are, and kept where there is a channel for it."""
+    grey = noise(20, 30, 1).copy()
+    grey[0, :5] = 7
+    for pixels, clear in ((grey, 7), (grey.astype(np.uint16) * 257, 7 * 257)):
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG", transparency=clear)
+        over_white = decode(tmp_path, stream.getvalue(), 1)[..., 0]
+        np.testing.assert_array_equal(over_white, np.where(grey == 7, 255, grey))
+        alpha = decode(tmp_path, stream.getvalue(), 2)[..., 1]
+        np.testing.assert_array_equal(alpha, np.where(grey == 7, 0, 255))
+
+
+@pytest.mark.parametrize(("dtype", "form"), [(np.uint16, "PNG"), (np.int32, "TIFF")])
+def test_8_bits_kept_in_more_are_no_black_image(tmp_path, dtype, form):
+    grey = noise(20, 30, 1).astype(dtype)
+    with pytest.raises(image_files.UnusableImage, match="no pixel above 255, so it would be black: save it with 8"):
+        decode(tmp_path, encoded(grey, form), 1)
+    assert not decode(tmp_path, encoded(grey * 0, form), 1).any()
+    grey[0, 0] = 256  # Dark, but of 16 bits.
+    assert decode(tmp_path, encoded(grey, form), 1).max() == 1
+
+
 def test_unusual_kinds_are_converted(tmp_path):
     rgb = noise(20, 30)
     rgba = noise(20, 30, 4)

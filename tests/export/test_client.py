@@ -1,13 +1,16 @@
 """The clients against servers that do as they are told: retries, advice, deadlines, message sizes."""
 
 import concurrent.futures
+import contextlib
 import http.server
 import json
+import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.parse
+from typing import ClassVar
 
 import grpc
 import numpy as np
@@ -19,7 +22,9 @@ from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2
 
 from tf_pivae.export.client import GrpcClient, RestClient, ServingError
 from tf_pivae.export.client.metadata import signatures_of
+from tf_pivae.export.client.model_client import as_array
 from tf_pivae.export.client.rest_client import signatures_in
+from tf_pivae.export.requests import TensorSpec
 
 SIDE = 512  # Six colour images of this size are more than gRPC's own limit of 4 MiB, and twice that as numbers.
 
@@ -204,10 +209,14 @@ def test_a_token_that_no_header_holds_is_not_repeated(token):
 class Statuses(http.server.BaseHTTPRequestHandler):
     """Answers with the status and the text that its server was given."""
 
+    headers_sent: ClassVar[dict[str, str]] = {}
+
     def do_GET(self):
         status, text = self.server.answer
         self.server.path = self.path
         self.send_response(status)
+        for name, value in self.headers_sent.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text.encode())
@@ -282,10 +291,81 @@ def test_any_name_of_a_model_reaches_the_server(statuses, name):
     assert urllib.parse.unquote(statuses.path) == f"/v1/models/{name}/metadata"
 
 
-@pytest.mark.parametrize("url", ["localhost:8501", "", "ftp://localhost:8501"])
-def test_an_address_of_another_kind(url):
-    with pytest.raises(ValueError, match=f"`url` must start with http:// or https://; got '{url}'"):
+ADDRESSES = ["localhost:8501", "", "ftp://localhost:8501", "http://", "http://localhost:abc", "http://a b:8501"]
+
+
+@pytest.mark.parametrize("url", ADDRESSES)
+def test_what_is_no_address(url):
+    with pytest.raises(ValueError, match=f"`url` must be like http://HOST:PORT or https://HOST:PORT; got '{url}'"):
         RestClient(url)
+
+
+@pytest.mark.parametrize("count", [0, -1, "x", None, 1.5, True])
+def test_attempts_are_a_whole_number(count):
+    for client in (RestClient, GrpcClient):
+        with pytest.raises(ValueError, match="`max_attempts` must be"):
+            client(max_attempts=count)
+
+
+def test_any_number_of_rows_fits_a_message(server):
+    with GrpcClient(server.address, batch_size=10**7) as client:
+        assert client.sample([1, 2]).shape == (2, SIDE, SIDE, 3)
+
+
+def test_a_redirection_is_not_followed(statuses, monkeypatch):
+    """What it leads to would get the token."""
+    url = f"http://127.0.0.1:{statuses.server_port}"
+    monkeypatch.setattr(Statuses, "headers_sent", {"Location": f"{url}/elsewhere"})
+    for status in (301, 302, 303, 307, 308):
+        statuses.answer = status, ""
+        message = f"it points to '{url}/elsewhere', and nothing is sent there: give the address itself"
+        with pytest.raises(ServingError, match=message):
+            RestClient(url)
+        assert statuses.path == "/v1/models/pivae/metadata"
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n"], ids=["headers", "body"])
+def test_an_answer_that_trickles_has_the_timeout_altogether(head):
+    with socket.create_server(("127.0.0.1", 0)) as listening, contextlib.ExitStack() as stack:
+
+        def trickle():
+            connection = stack.enter_context(listening.accept()[0])
+            connection.sendall(head)
+            with contextlib.suppress(OSError):  # The client hangs up.
+                for byte in b"HTTP/1.1 " + 60 * b" ":
+                    connection.sendall(bytes([byte]))
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        begun = time.monotonic()
+        with pytest.raises(ServingError, match="DEADLINE_EXCEEDED: timed out"):
+            RestClient(f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=0.5, max_attempts=1)
+        assert time.monotonic() - begun < 3.0
+        thread.join()
+
+
+def test_what_a_server_of_another_protocol_says_is_shown_escaped(server):
+    with pytest.raises(ServingError, match="UNAVAILABLE") as error:
+        RestClient(f"http://{server.address}", max_attempts=1)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda client: client.decode({"z": [1], "labels": [1]}, labels=[1]), "this model has no signature 'decode'"),
+        (lambda client: client.sample([[1], [2, 3]]), "`seeds` must be .*; got rows of different shapes"),
+    ],
+)
+def test_input_that_makes_no_sense(server, call, message):
+    with GrpcClient(server.address) as client, pytest.raises(ValueError, match=message):
+        call(client)
+
+
+def test_files_are_a_list():
+    with pytest.raises(ValueError, match="`image_bytes` must be a list of bytes; got int"):
+        as_array("image_bytes", 5, TensorSpec("string", ()))
 
 
 def test_rest_needs_neither_tensorflow_nor_the_extra():

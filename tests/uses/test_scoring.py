@@ -206,7 +206,8 @@ def test_samples_are_scored_as_they_were_drawn(tmp_path, packaged, options):
         ({"output": "scores.txt"}, "call it scores.csv"),
         ({"label": 3}, "--label=3: this model is not class-conditional"),
         ({"held_out": "notes"}, "notes has no image of finite log_prob to compare with"),
-        ({"against": "notes", "output": "notes/a.csv"}, r"a\.png would lie among the images of notes: choose another"),
+        ({"against": "notes", "output": "notes/a.csv"}, r"a\.csv would lie among the images of notes: choose another"),
+        ({"held_out": "notes", "output": "notes/a.csv"}, r"a\.csv would lie among the images of notes: choose another"),
     ],
 )
 def test_mistakes_leave_nothing_behind(tmp_path, monkeypatch, folder, arguments, message):

@@ -78,6 +78,8 @@ def test_other_images_of_the_same_names_are_other_images(tmp_path, folder, image
 def test_mistakes(tmp_path, folder, small_run):
     with pytest.raises(UserError, match="must be at least 2"):
         interpolate(small_run, folder, tmp_path / "x.png", steps=1)
+    with pytest.raises(ValueError, match="`steps` must be a whole number; got '3'"):
+        interpolate(small_run, folder, tmp_path / "x.png", steps="3")
     for output in (folder / "x.png", f"{folder}/out/", folder / "../own/x.npz"):
         with pytest.raises(UserError, match=r"would lie among the images of .*own: choose another folder"):
             reconstruct(small_run, folder, output)

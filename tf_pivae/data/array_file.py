@@ -44,7 +44,9 @@ def reading(subject: object) -> Iterator[None]:
     except Exception as error:  # zipfile, zlib, gzip and NumPy raise about ten kinds of exceptions.
         ends = "it ends early" if isinstance(error, EOFError) and not str(error) else None
         reason = ends or getattr(error, "strerror", None) or first_line(error)
-        advice = "; NumPy's np.savez writes .npz files" if isinstance(error, zipfile.BadZipFile) else ""
+        damaged = str(error).startswith("Bad CRC")
+        advice = "; it is damaged: copy or save it again" if damaged else "; NumPy's np.savez writes .npz files"
+        advice = advice if isinstance(error, zipfile.BadZipFile) else ""
         raise UserError(f"cannot read {printable(subject)}: {printable(reason)}{advice}.") from error
 
 

@@ -213,7 +213,12 @@ def _to_array(image: "Image.Image") -> np.ndarray:
         values = np.asarray(image)
         if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
             raise UnusableImage("32-bit pixels")
-        return image_ops.to_uint8(values.astype(np.uint16))[..., None]
+        if 0 < values.max(initial=0) < 256:
+            raise UnusableImage("more than 8 bits but no pixel above 255, so it would be black: save it with 8 bits")
+        grey = image_ops.to_uint8(values.astype(np.uint16))
+        if "transparency" not in image.info:
+            return grey[..., None]
+        return np.stack([grey, np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)], -1)
     if mode in ("LA", "RGBA", "L", "RGB") and "transparency" not in image.info:
         pass
     elif "transparency" in image.info or mode in ("PA", "La", "RGBa"):

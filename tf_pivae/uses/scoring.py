@@ -69,8 +69,8 @@ def score(
       batch_size: images computed at a time.
 
     Raises:
-      UserError: no such model, no such images, no held-out ones, a place that cannot be written, or where a picture
-        would lie among the images.
+      UserError: no such model, no such images, no held-out ones, a place that cannot be written, or that is
+        among the images.
       ValueError: a number out of range.
     """
     check_output(output)
@@ -81,9 +81,9 @@ def score(
     if importance_samples is not None:
         arguments.whole_numbers(1, importance_samples=importance_samples)
     paths = [str(path) for path in (images, against) if path is not None]
+    own_images.check_apart(output, *paths, *([] if held_out is None else [held_out]))
     for path in _beside(Path(output)) if against is not None else ():
         check_output(path)
-        own_images.check_apart(path, *paths)
     counts = [own_images.count(path) for path in paths]
     model = density(run_dir, importance_samples, seed, step, batch_size)
     for path in paths if held_out is None else [*paths, held_out]:

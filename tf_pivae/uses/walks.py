@@ -91,9 +91,9 @@ def interpolate(
         images = model.interpolate(batch[0::2], batch[1::2], steps, seed, pair_labels, first_row=first // 2)
         return images.reshape(-1, *batch.shape[1:])
 
+    arguments.whole_numbers(1, steps=steps)
     if steps < 2:
         raise UserError(f"--steps={steps} must be at least 2: a walk has a first and a last image.")
-    arguments.whole_numbers(2, steps=steps)
     return _write(run_dir, images, output, make, {"steps": steps, "seed": seed}, (2, steps), steps, step, label)
 
 
