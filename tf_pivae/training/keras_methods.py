@@ -47,6 +47,12 @@ class KerasMethods(keras.Model):
     ) -> None:
         """`keras.Model.compile` with those of its arguments that have a meaning here; `fit` does without it.
 
+        Args:
+          jit_compile: whether XLA compiles the step.
+          run_eagerly: without a graph, to look into a step.
+          steps_per_execution: as Keras'.
+          options: none of the others.
+
         Raises:
           ValueError: a loss, metrics or an optimiser: a trainer has its own.
         """
