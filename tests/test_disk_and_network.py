@@ -60,6 +60,7 @@ _ALLOWED = {
     "export/serve/manager.py": {"asyncio"},
     "export/client/grpc_client.py": {"grpc"},
     "export/client/rest_client.py": {"urllib", "http", "ssl"},
+    "export/client/http_requests.py": {"urllib", "http", "socket", "ssl"},
     # The application for a user's Ray cluster.
     "export/ray_serve.py": {"ray"},
     "export/serve/ray_replica.py": {"asyncio", "ray"},
