@@ -157,6 +157,16 @@ def test_watch_evaluates_every_checkpoint(finished_copy, evaluate):
     lines = [json.loads(line) for line in (run_dir / "evaluations.jsonl").read_text().splitlines()[3:]]
     assert [line["step"] for line in lines] == [4, 8, 12]
     assert {row["metric"] for line in lines for row in line["rows"]} == {"refined bits/dim, K=1"}
+    # A run whose `num_steps` was set below the steps that it has taken is waited for no longer.
+    config = (run_dir / "config.gin").read_text()
+    (run_dir / "config.gin").write_text(config.replace("train.num_steps = 12", "train.num_steps = 10"))
+    assert evaluate(*arguments).stdout == again.stdout
+    (run_dir / "config.gin").write_text(config)
+    both = evaluate(*arguments, "--step=4")
+    assert (both.returncode, both.stderr) == (
+        2,
+        "error: --watch evaluates every checkpoint, --step one: give one of them.\n",
+    )
     # One that was refused is tried again.
     for _ in range(2):
         refused = evaluate(*arguments, "--metrics=bits_per_dim,fid", "--inception_weights=nowhere.tgz")

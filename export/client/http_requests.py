@@ -14,18 +14,22 @@ def opener(context: ssl.SSLContext | None) -> urllib.request.OpenerDirector:
     """`opener(...).open(request, timeout=seconds)` is `urllib.request.urlopen` but for two things.
 
     `seconds` are those of the whole answer, after which it raises TimeoutError: `urllib` allows as many for every piece
-    that comes. And an answer that points elsewhere (3xx) raises `urllib.error.HTTPError`: whoever it points to would
-    get the request's headers, a token among them, unencrypted where the address says so.
+    that comes. And it returns answers of any status: one that points elsewhere (3xx) is not followed, since whoever it
+    points to would get the request's headers, a token among them, unencrypted where the address says so.
 
     Args:
       context: for https; None is the system's certificates.
     """
-    return urllib.request.build_opener(_Http(), _Https(context=context), _NoRedirection())
+    return urllib.request.build_opener(_Http(), _Https(context=context), _AnyStatus())
 
 
-class _NoRedirection(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None
+class _AnyStatus(urllib.request.HTTPErrorProcessor):
+    def http_response(
+        self, request: urllib.request.Request, response: http.client.HTTPResponse
+    ) -> http.client.HTTPResponse:
+        return response
+
+    https_response = http_response
 
 
 class _Http(urllib.request.HTTPHandler):

@@ -5,7 +5,6 @@ import contextlib
 import http.client
 import json
 import ssl
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -121,14 +120,13 @@ class RestClient(ModelClient):
             try:
                 with self._opener.open(request, timeout=seconds) as response:
                     answer = response.read()
-            except urllib.error.HTTPError as error:
-                code = _CODES.get(error.code, f"HTTP {error.code}")
-                with error:
-                    raise ServingError(code, self.url, _reason(error)) from error
             except (OSError, http.client.HTTPException) as error:  # No connection, or it broke in the middle.
                 reason = getattr(error, "reason", error)
                 code = "DEADLINE_EXCEEDED" if isinstance(reason, TimeoutError) else "UNAVAILABLE"
                 raise ServingError(code, self.url, printable(reason)) from error
+            if response.status != http.HTTPStatus.OK:
+                code = _CODES.get(response.status, f"HTTP {response.status}")
+                raise ServingError(code, self.url, _reason(response, answer))
             try:
                 return json.loads(answer)
             except ValueError as error:
@@ -168,11 +166,11 @@ def _spec(info: dict[str, Any]) -> TensorSpec:
     return TensorSpec(_FLOATS.get(kind, kind.removeprefix("DT_").lower()), tuple(sizes[1:]))
 
 
-def _reason(error: urllib.error.HTTPError) -> str:
-    if 300 <= error.code < 400:
-        return f"it points to {error.headers.get('Location')!r}, and nothing is sent there: give the address itself."
-    text = error.read().decode(errors="replace")
+def _reason(response: http.client.HTTPResponse, answer: bytes) -> str:
+    if 300 <= response.status < 400:
+        return f"it points to {response.headers.get('Location')!r}, and nothing is sent there: give the address itself."
+    text = answer.decode(errors="replace")
     try:
         return str(json.loads(text)["error"])
     except (ValueError, KeyError, TypeError):
-        return printable(text[:200] or error.reason)
+        return printable(text[:200] or response.reason)

@@ -324,7 +324,11 @@ def test_a_redirection_is_not_followed(statuses, monkeypatch):
         assert statuses.path == "/v1/models/pivae/metadata"
 
 
-@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n"], ids=["headers", "body"])
+HEADS = {"headers": b"", "body": b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n"}
+HEADS["error"] = HEADS["body"].replace(b"200 OK", b"500 Internal Server Error")
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 def test_an_answer_that_trickles_has_the_timeout_altogether(head):
     with socket.create_server(("127.0.0.1", 0)) as listening, contextlib.ExitStack() as stack:
 

@@ -127,6 +127,7 @@ def test_pattern_of_table_7(fashion, fashion_network):
 def test_subsets_that_cannot_be_drawn(fashion, fashion_network):
     with pytest.raises(UserError, match="cannot be drawn from 100"):
         real_subsets(fashion.test.images[:100], [101], fashion_network, progress=False)
+    assert real_subsets(fashion.test.images[:100], [90], fashion_network, seed=-1, progress=False)
 
 
 # --- folders ---

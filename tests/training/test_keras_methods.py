@@ -100,6 +100,23 @@ def test_images_have_no_weights(trainer):
         trainer.evaluate(batches, verbose=0)
 
 
+def test_batches_by_themselves(randomize):
+    """They begin at the first row, whatever came before, and need no `compile`."""
+    images = small_images(8)
+    trainer, fitted = (small_trainer(randomize) for _ in range(2))
+    expected = trainer.pivae.log_prob(images, 1, seed=trainer.seed)
+    for _ in range(2):
+        np.testing.assert_allclose(trainer.predict_on_batch(images), expected, rtol=1e-5)
+        bits = trainer.test_on_batch(images, return_dict=True)["bits_per_dim"]
+        assert float(bits) == pytest.approx(-np.mean(expected) / (16 * np.log(2)), rel=1e-5)
+    trainer.train_on_batch(images)
+    fitted.fit(images, batch_size=8, shuffle=False, verbose=0)
+    for one, other in zip(values(trainer), values(fitted), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="`sample_weight` has no meaning here"):
+        trainer.test_on_batch(images, sample_weight=np.ones(8))
+
+
 @pytest.mark.parametrize("option", [{"loss": "mse"}, {"optimizer": "adam"}, {"metrics": ["mae"]}])
 def test_a_trainer_has_its_own_losses(trainer, option):
     with pytest.raises(ValueError, match=rf"`{next(iter(option))}` has no meaning here: losses and optimisers are"):

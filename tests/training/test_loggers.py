@@ -105,7 +105,7 @@ def test_one_that_cannot_be_made_is_one_line(train):
 def test_the_best_checkpoint_needs_the_record(train):
     bindings = "train.validation=@Validation", "Validation.every=1", "Validation.examples=4"
     with pytest.raises(UserError, match=r"add @JsonlLogger to train\.loggers"):
-        train("train.loggers=(@RememberingLogger,)", *bindings)
+        train("train.loggers=(@RememberingLogger,)", *bindings, "num_steps=10_000_000")  # Before the first step.
 
 
 def test_what_a_run_does_again_is_dropped(tmp_path):

@@ -84,6 +84,7 @@ def _validate(run_dir, first, scores):
     best_steps = []
     recorder.claim({})
     recorder.start(first - 1, 100, 1)
+    recorder.expect_validation()
     validation = _Given(scores)
     weight = keras.Variable(0.0)
     for step in range(first, first + len(scores)):
@@ -91,6 +92,16 @@ def _validate(run_dir, first, scores):
         best_steps += [int(path.name) for path in (run_dir / "best").iterdir()]
     recorder.close()
     return best_steps
+
+
+def test_scores_by_other_settings_are_not_compared(tmp_path, capsys):
+    assert _validate(tmp_path, 1, [1.0, 2.0]) == [1, 1]
+    changes = [{"from_step": 2, "settings": {"Validation.examples": ["5", "6"]}}]
+    (tmp_path / "changes.json").write_text(json.dumps(changes))
+    assert _validate(tmp_path, 3, [4.0, 5.0]) == [3, 3]
+    assert "the best checkpoint is now sought among the steps after 2" in capsys.readouterr().out
+    (tmp_path / "changes.json").write_text(json.dumps([{"from_step": 2, "settings": {"Validation.every": ["5", "6"]}}]))
+    assert _validate(tmp_path, 5, [3.0, 0.5]) == [3, 6]  # The first is better than 4, but not than 1.
 
 
 def test_the_best_is_kept_also_by_a_run_that_goes_on(tmp_path):

@@ -166,8 +166,13 @@ def test_against_others(folder, tmp_path, test_images, scored, options):
         table = {row["column"]: row for row in csv.DictReader(file)}
     assert table["bits_per_dim"] | {"column": ""} == {"column": "", **dict.fromkeys(
         ("auroc", "auroc_low", "auroc_high", "aupr", "aupr_low", "aupr_high"), "1.0000")}  # fmt: skip
-    assert Image.open(tmp_path / "scores.png").height > 6 * 400
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["noise.npz", "scores.auroc.csv", "scores.csv", "scores.png"]
+    assert Image.open(tmp_path / "scores.histograms.png").height > 6 * 400
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "noise.npz",
+        "scores.auroc.csv",
+        "scores.csv",
+        "scores.histograms.png",
+    ]
 
 
 def test_a_set_without_images_leaves_the_reasons_and_can_be_mended(folder, tmp_path, test_images, options):
@@ -180,7 +185,12 @@ def test_a_set_without_images_leaves_the_reasons_and_can_be_mended(folder, tmp_p
     assert rows(output)[-1]["problem"]
     Image.fromarray(test_images[0, ..., 0]).save(other / "a.png")
     assert score(RUN, folder, output, other, **options).scored == COUNT + 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "scores.auroc.csv", "scores.csv", "scores.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "other",
+        "scores.auroc.csv",
+        "scores.csv",
+        "scores.histograms.png",
+    ]
 
 
 @pytest.mark.parametrize("name", ["num_held_out", "batch_size", "importance_samples"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tf_pivae
 from tf_pivae.data import bundled
 from tf_pivae.errors import UserError
 from tf_pivae.figures import image_grid, reconstruction_grid
@@ -103,3 +104,16 @@ def test_commands(tmp_path, folder, small_run, run_command):
     result = run_command("reconstruct", *flags, "--output=x.jpg", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stderr == "error: --output=x.jpg: images are written as PNG; call it x.png, x/ or x.npz.\n"
+
+
+def test_a_walk_stays_in_a_class(tmp_path, conditional_run):
+    model = tf_pivae.load(conditional_run)
+    images = model.sample(4, labels=[0, 0, 1, 1])
+    np.savez(tmp_path / "own.npz", images=images, labels=[3, 3, 0, 1])
+    message = "images 2 and 3, the ends of a walk, are of the classes 0 and 1: a walk stays in one"
+    with pytest.raises(UserError, match=message):
+        interpolate(conditional_run, tmp_path / "own.npz", tmp_path / "x.npz")
+    np.savez(tmp_path / "own.npz", images=images, labels=[3, 3, 1, 1])
+    interpolate(conditional_run, tmp_path / "own.npz", tmp_path / "x.npz", steps=2)
+    expected = model.interpolate(images[0::2], images[1::2], 2, 0, [3, 1])
+    close(np.load(tmp_path / "x.npz")["images"], expected.reshape(images.shape))

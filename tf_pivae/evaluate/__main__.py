@@ -12,7 +12,7 @@ import sys
 from absl import flags
 
 from tf_pivae import cli, loading
-from tf_pivae.arguments import MOST_SAMPLES
+from tf_pivae.arguments import MOST_SAMPLES, SEEDS
 from tf_pivae.errors import UserError
 from tf_pivae.evaluate import image_metrics
 from tf_pivae.evaluate.image_metrics import Settings
@@ -37,7 +37,7 @@ _REFINEMENT_STEPS = flags.DEFINE_integer(
 )
 _NUM_EXAMPLES = flags.DEFINE_integer("num_examples", None, "Images for the bits per dimension; default all.", 1)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "How many samples; default as many as the reference.", 2)
-_SEED = flags.DEFINE_integer("seed", Settings.seed, "Seed of all noise.")
+_SEED = flags.DEFINE_integer("seed", Settings.seed, "Seed of all noise.", *SEEDS)
 _STEP = cli.define_step_flag("evaluate")
 _INCEPTION = flags.DEFINE_string(
     "inception_weights", None, "File with the FID Inception's weights: .pb, .tgz, .pt or .npz; see the guide."
@@ -110,6 +110,8 @@ def _evaluate(settings: Settings) -> None:
     if not settings.metrics:
         raise UserError(f"--metrics is empty: choose from {', '.join(image_metrics.METRICS)}.")
     check_own(_RUN_DIR.value)
+    if _WATCH.value and _STEP.value is not None:
+        raise UserError("--watch evaluates every checkpoint, --step one: give one of them.")
     if _WATCH.value:
         watching.watch(_RUN_DIR.value, settings, _POLL_SECONDS.value)
     else:

@@ -66,7 +66,7 @@ def watch(run_dir: str, settings: Settings, poll_seconds: float) -> None:
     while True:
         sums = checkpoints.sums()
         waiting = [step for step in sums if _missing(settings, records, step, sums[step])]
-        if not waiting and sums and not _missing(settings, records, last, sums.get(last)):
+        if not waiting and sums and (max(sums) >= last or not _missing(settings, records, last, sums.get(last))):
             break
         if not (Path(run_dir) / "config.gin").exists():
             raise UserError(f"{run_dir} was removed while it was watched.")
@@ -94,7 +94,7 @@ def watch(run_dir: str, settings: Settings, poll_seconds: float) -> None:
         _print(run_dir, result)
         if result.refused:
             raise UserError(" ".join(result.refused))
-    print(f"{run_dir} is evaluated up to its last step, {last}: {log}", flush=True)
+    print(f"{run_dir} is evaluated up to its last step, {max(last, *sums)}: {log}", flush=True)
 
 
 def _missing(settings: Settings, records: list[dict], step: int, checkpoint: str | None) -> list[str]:

@@ -206,7 +206,7 @@ def real_subsets(
         progress=progress,
         description=name,
     )
-    order = np.random.default_rng(seed).permutation(len(images))
+    order = np.random.default_rng(seed % 2**64).permutation(len(images))  # NumPy takes none below 0.
     rows = []
     for count in counts:
         subset = order[:count]

@@ -7,6 +7,7 @@ lacks are drawn by its checkpoint, so that a published or copied model shows its
 from absl import flags
 
 from tf_pivae import cli
+from tf_pivae.arguments import SEEDS
 from tf_pivae.errors import check_output
 
 cli.define_import_flag()
@@ -21,7 +22,7 @@ _OTHER_DATA = flags.DEFINE_string(
     "A gin file whose train.dataset is shown to the models as another data set, such as datasets/photographs.gin; by "
     "default Fashion-MNIST, to those of other data.",
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise but that of the samples.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of all noise but that of the samples.", *SEEDS)
 
 
 _GIN_PARAM = cli.define_data_flag()

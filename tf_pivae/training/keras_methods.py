@@ -21,7 +21,7 @@ def images_and_labels(data: Any) -> tuple[Any, Any]:
       ValueError: images of floats, or a third part.
     """
     images, *labels = data if isinstance(data, tuple) else [data]
-    if len(labels) > 1:
+    if any(part is not None for part in labels[1:]):
         raise ValueError("images have no weights here: give (images,) or (images, labels).")
     dtype = tf.as_dtype(images.dtype)
     if dtype.is_floating:
@@ -88,6 +88,25 @@ class KerasMethods(keras.Model):
         self._check(x)
         self._begin_rows()
         return super().predict(x, **options)
+
+    def train_on_batch(self, x: Any, y: Any = None, **options: Any) -> Any:
+        """`keras.Model.train_on_batch`: one step of `fit`."""
+        self._check(x, y, options)
+        self._compile_once()
+        return super().train_on_batch(x, y, **options)
+
+    def test_on_batch(self, x: Any, y: Any = None, **options: Any) -> Any:
+        """`keras.Model.test_on_batch`: `evaluate` of one batch."""
+        self._check(x, y, options)
+        self._compile_once()
+        self._begin_rows()
+        return super().test_on_batch(x, y, **options)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """`keras.Model.predict_on_batch`: `predict` of one batch."""
+        self._check(x)
+        self._begin_rows()
+        return super().predict_on_batch(x)
 
     def _check(self, x: Any, y: Any = None, options: Mapping[str, Any] = types.MappingProxyType({})) -> None:
         """Raises ValueError for arrays that are no images of the model, labels that are not its classes, or weights."""

@@ -110,6 +110,8 @@ def _train(
     start_step = int(keras.ops.convert_to_numpy(trainer.step))
     if not record.start(start_step, recipe.num_steps, recipe.batch_size):
         return Outcome(start_step, None, None, None)
+    if validation is not None:
+        record.expect_validation()
     with Stopping() as stopping:
         with _graphs_as_traced(strategy):
             step = _Loop(recipe, strategy, workers, trainer, data, record, stopping, validation).run(start_step)

@@ -18,7 +18,7 @@ from tf_pivae.errors import UserError
 from tf_pivae.files import read_records, write_atomically
 from tf_pivae.metrics.bits_per_dim import Estimate, bits_per_dim
 from tf_pivae.models.pivae import PiVAE
-from tf_pivae.runs.changes import Changes, lines
+from tf_pivae.runs.changes import Changes, history, lines
 from tf_pivae.runs.checkpoints import BEST, Checkpoints
 from tf_pivae.runs.directory import RunDirectory, check_same
 from tf_pivae.runs.records import load_environments
@@ -69,6 +69,7 @@ class Recorder:
         self._monitor: Monitor = None
         self._claim: tuple[str, dict] = None
         self._changes = Changes({}, {})
+        self._measured_from = 0
 
     def claim(self, facts: dict) -> None:
         """Compares gin's operative configuration with that of the run that is being continued, where there is one.
@@ -106,6 +107,20 @@ class Recorder:
             self.say("\n".join([f"goes on from step {start_step} with other settings (RUN/changes.json):", *changed]))
         return True
 
+    def expect_validation(self) -> None:
+        """Before the first step: raises UserError where no `JsonlLogger` keeps the scores of `validate`."""
+        if not self._keeps_records:
+            raise UserError("train.validation reads RUN/metrics.jsonl: add @JsonlLogger to train.loggers.")
+        self._measured_from = max(
+            (entry["from_step"] for entry in history(self._path) if any(map(_changes_scores, entry["settings"]))),
+            default=0,
+        )
+        if self._measured_from and self._best.steps():
+            self.say(
+                f"the best checkpoint is now sought among the steps after {self._measured_from}: scores of before were "
+                "taken by other settings of Validation."
+            )
+
     def report(self, step: int, metrics: dict[str, float]) -> bool:
         """Writes the metrics of a step down, and shows them to the callback; returns whether that one wants to stop."""
         self._monitor.report(step, metrics)
@@ -118,21 +133,18 @@ class Recorder:
     def validate(self, step: int, state: dict[str, list], model: PiVAE, validation: Validation) -> None:
         """Takes and writes the scores of a step, and keeps the model where it is the best so far.
 
-        The best score so far is read from the metrics, from which a resumed run has dropped the steps it will repeat.
+        The best score so far is read from the metrics, from which a resumed run has dropped the steps it will repeat;
+        it is that of the steps since the settings of the validation last changed: other scores are not comparable.
 
         Args:
           step: int, that of the weights.
           state: name of a group -> list of variables, for the checkpoint.
           model: `PiVAE`, the one that is scored.
           validation: what scores it.
-
-        Raises:
-          UserError: no `JsonlLogger` is there.
         """
-        if not self._keeps_records:
-            raise UserError("train.validation reads RUN/metrics.jsonl: add @JsonlLogger to train.loggers.")
         key = PREFIX + validation.best
-        earlier = [line[key] for line in read_records(self._path / "metrics.jsonl") if line.get(key) is not None]
+        records = read_records(self._path / "metrics.jsonl")
+        earlier = [r[key] for r in records if r.get(key) is not None and r["step"] > self._measured_from]
         started = time.monotonic()
         scores = validation(model)
         best = not self._best.steps() or scores[validation.best] < min(earlier, default=math.inf)
@@ -211,6 +223,11 @@ class Recorder:
         )
 
 
+def _changes_scores(name: str) -> bool:
+    """Whether another value of a setting gives other scores of the same weights."""
+    return name.startswith("Validation.") and name != "Validation.every"
+
+
 class NoRecorder:
     """The recorder of a worker that is not the chief: it writes nothing."""
 
@@ -226,6 +243,7 @@ class NoRecorder:
     close = _nothing
     draw_samples = _nothing
     draw_final_pictures = _nothing
+    expect_validation = _nothing
     validate = _nothing
 
     def start(self, *_: Any, **__: Any) -> bool:

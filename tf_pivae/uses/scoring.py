@@ -58,7 +58,7 @@ def score(
       images: a folder, read recursively, or an `.npz` file with `images` and, of a class-conditional model, `labels`.
       output: the CSV to write.
       against: other images, which ought to be unusual. They get rows, too (the column `set` says which), and beside the
-        output come NAME.auroc.csv, the areas under the curves of each column, and NAME.png, histograms of both.
+        output come NAME.auroc.csv, the areas under the curves of each column, and NAME.histograms.png, those of both.
       held_out: images that the model was not trained on, for the percentile and the p-value; None is the run's test
         split.
       num_held_out: at most so many of them.
@@ -246,7 +246,7 @@ def _separate(output: Path, table: dict[str, np.ndarray]) -> dict[str, Separatio
 
 def _beside(output: Path) -> tuple[Path, Path]:
     """Where the histograms and the areas go."""
-    return output.with_suffix(".png"), output.with_suffix(".auroc.csv")
+    return output.with_suffix(".histograms.png"), output.with_suffix(".auroc.csv")
 
 
 def _histograms(name: str, usual: np.ndarray, unusual: np.ndarray) -> Image.Image:

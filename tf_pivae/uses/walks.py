@@ -83,11 +83,17 @@ def interpolate(
       The step of the checkpoint.
 
     Raises:
-      UserError: as for `reconstruct`; an odd number of images.
+      UserError: as for `reconstruct`; an odd number of images; a pair of two classes.
     """
 
     def make(model: "PiVAE", batch: np.ndarray, labels: np.ndarray | None, first: int) -> np.ndarray:
         pair_labels = None if labels is None else labels[0::2]
+        if labels is not None and (other := np.flatnonzero(labels[0::2] != labels[1::2])).size:
+            i = 2 * int(other[0])
+            raise UserError(
+                f"images {first + i} and {first + i + 1}, the ends of a walk, are of the classes {labels[i]} and "
+                f"{labels[i + 1]}: a walk stays in one; put pairs of one class side by side."
+            )
         images = model.interpolate(batch[0::2], batch[1::2], steps, seed, pair_labels, first_row=first // 2)
         return images.reshape(-1, *batch.shape[1:])
 
