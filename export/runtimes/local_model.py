@@ -57,9 +57,7 @@ def load(path: str | Path, runtime: str = "tensorflow", precision: str = "f32", 
     Args:
       path: a version's folder, or a folder of versions, of which the newest is taken.
       runtime: "tensorflow" runs every signature. "openvino" (the extra `openvino`) runs `log_prob`, `reconstruct`,
-        `encode` and `decode`, and not `sample` (stateless random numbers) or `image_bytes` (decodes files); what the
-        graph would check itself (pixels beyond the model's levels, labels beyond its classes, latents that are not
-        finite) goes unnoticed there.
+        `encode` and `decode`, and not `sample` (stateless random numbers) or `image_bytes` (decodes files).
       precision: "f32", or, with OpenVINO, "bf16": where the processor has it, products are rounded to bfloat16.
       batch_size: rows of one run.
 

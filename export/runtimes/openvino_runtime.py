@@ -10,7 +10,7 @@ import re
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import openvino
@@ -25,6 +25,8 @@ from tf_pivae.export.requests import (
     RequestError,
     Signature,
     TensorSpec,
+    check_finite,
+    check_rows,
     invalid,
 )
 from tf_pivae.export.versions import MODEL_CARD, SAVED_MODEL, VARIABLES
@@ -70,7 +72,9 @@ class OpenVINORuntime:
     """
 
     def __init__(self, folder: Path, precision: str = "f32") -> None:
-        _check_sums(folder)
+        card = _model_card(folder)
+        _check_sums(folder, card)
+        self._ranges = _ranges(card)
         self._folder = folder.absolute()  # Signatures are read later, perhaps from another current folder.
         self._precision = precision
         self._saved = _read(folder)
@@ -85,15 +89,16 @@ class OpenVINORuntime:
         """Runs a signature.
 
         Raises:
-          RequestError: INVALID_ARGUMENT, no rows; UNIMPLEMENTED, OpenVINO cannot run it; INTERNAL, it failed, or
-            the version was removed before this signature was first run.
+          RequestError: INVALID_ARGUMENT, no rows, or values that the graph would refuse; UNIMPLEMENTED, OpenVINO
+            cannot run it; INTERNAL, it failed, or the version was removed before this signature was first run.
         """
         requests = self._requests.__dict__
         if name not in requests:
             requests[name] = {rows: _infer_requests(model) for rows, model in self._compile(name).items()}
-        count = max(len(value) for value in inputs.values())
+        count = check_rows(inputs)
         if count == 0:
             raise invalid(EMPTY_BATCH)
+        self._ranges.check(inputs)
         whole = count - count % _ROWS
         parts = [(first, _ROWS) for first in range(0, whole, _ROWS)] + [(first, 1) for first in range(whole, count)]
         results = []
@@ -170,11 +175,42 @@ def _infer_requests(model: openvino.CompiledModel) -> list[openvino.InferRequest
     return [model.create_infer_request() for _ in range(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))]
 
 
-def _check_sums(folder: Path) -> None:
-    """Raises ValueError where a file is not what the model card says: OpenVINO looks at no checksum of variables."""
+class _Ranges(NamedTuple):
+    """What a SavedModel's graph asserts of its inputs (`write.signatures`): OpenVINO converts no assertion."""
+
+    num_bins: int = 256
+    num_classes: int = np.iinfo(np.int64).max
+
+    def check(self, inputs: Inputs) -> None:
+        """Raises `RequestError` for pixels beyond the model's levels, labels beyond its classes, NaN and infinity."""
+        for name, value in inputs.items():
+            check_finite(name, value)
+        if "images" in inputs and inputs["images"].max() >= self.num_bins:
+            raise invalid(f"images: pixels must lie in [0, {self.num_bins}).")
+        if "labels" in inputs and not 0 <= inputs["labels"].min() <= inputs["labels"].max() < self.num_classes:
+            raise invalid(f"labels: must lie in [0, {self.num_classes}).")
+
+
+def _model_card(folder: Path) -> dict[str, Any]:
+    """The version's model card; empty where it has none, since something else wrote it.
+
+    Raises:
+      ValueError: it is damaged.
+    """
     path = folder / MODEL_CARD
     card = read_json(path) if path.exists() else {}
-    for name, expected in card.get("sha256", {}).items() if isinstance(card, dict) else ():
+    if not isinstance(card, dict) or not all(isinstance(card.get(part, {}), dict) for part in ("data", "sha256")):
+        raise ValueError(f"{MODEL_CARD} is damaged")
+    return card
+
+
+def _ranges(card: dict[str, Any]) -> _Ranges:
+    return _Ranges(**{name: int(card["data"][name]) for name in _Ranges._fields if name in card.get("data", {})})
+
+
+def _check_sums(folder: Path, card: dict[str, Any]) -> None:
+    """Raises ValueError where a file is not what the model card says: OpenVINO looks at no checksum of variables."""
+    for name, expected in card.get("sha256", {}).items():
         if (name == SAVED_MODEL or name.startswith("variables/")) and file_sha256(folder / name) != expected:
             raise ValueError(f"{name} is damaged")
 

@@ -23,7 +23,7 @@ from tf_pivae.export.requests import (
 )
 from tf_pivae.export.runtimes.opening import newest, open_runtime
 from tf_pivae.export.serve.batching import Batcher
-from tf_pivae.export.serve.json_tensors import arrays_from_json, json_from_arrays, parse_body, unpack
+from tf_pivae.export.serve.json_tensors import arrays_from_json, json_from_arrays, parse_body, too_large, unpack
 from tf_pivae.export.serve.limits import MAX_BYTES, MAX_ROWS, limits_of
 
 
@@ -73,7 +73,7 @@ class ServedModel:
         """A request over HTTP."""
         try:
             encoding = request.headers.get("content-encoding", "")
-            body = await request.body()
+            body = await _body(request, self._limits.json_bytes)
             name, inputs, by_rows = await asyncio.to_thread(self._parse, body, encoding)
             text = await asyncio.to_thread(json_from_arrays, await self.predict(name, inputs), by_rows)
             return Response(text, media_type="application/json")
@@ -84,3 +84,17 @@ class ServedModel:
         message = parse_body(unpack(body, encoding, self._limits.json_bytes), self._limits.json_values)
         name = str(message.get("signature_name") or DEFAULT_SIGNATURE)
         return name, *arrays_from_json(message, self._specs(name), name, self._limits)
+
+
+async def _body(request: Request, max_bytes: int) -> bytes:
+    """The body as it was sent; no more of it is kept than may be.
+
+    Raises:
+      RequestError: RESOURCE_EXHAUSTED.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large(max_bytes)
+    return bytes(body)

@@ -73,6 +73,35 @@ def test_what_the_graph_refuses_is_a_sentence(grey):
         assert re.fullmatch(message, str(error.value))
 
 
+@pytest.mark.parametrize("runtime", ["tensorflow", "openvino"])
+@pytest.mark.parametrize(
+    ("signature", "change", "message"),
+    [
+        ("reconstruct", {"images": lambda images: images + 56}, r"images: pixels must lie in \[0, 200\)\."),
+        ("reconstruct", {"labels": lambda labels: labels + 3}, r"labels: must lie in \[0, 3\)\."),
+        ("reconstruct", {"labels": lambda labels: labels - 3}, r"labels: must lie in \[0, 3\)\."),
+        ("reconstruct", {"labels": lambda labels: labels[:1]}, "same number of rows|as many rows"),
+        ("decode", {"top": lambda z: z * np.nan}, "must be finite; got NaN or infinity."),
+    ],
+)
+def test_ranges(conditional, tmp_path, runtime, signature, change, message):
+    """What the graph asserts, OpenVINO leaves out: it would give numbers for what is no image of the model."""
+    folder = tmp_path / "1"
+    shutil.copytree(conditional.folder, folder)
+    write_model_card(folder, {"data": {"num_bins": 200, "num_classes": 3}})
+    model = open_runtime(folder, runtime)
+    shapes = {name: spec.shape for name, spec in model.signatures[signature].inputs.items()}
+    inputs = {name: np.zeros([2, *shape], np.float32) for name, shape in shapes.items()}
+    inputs["labels"] = np.array([0, 2])
+    if "images" in inputs:
+        inputs["images"] = np.full([2, 4, 4, 3], 199, np.uint8)
+    model.run(signature, inputs)
+    with pytest.raises(RequestError) as error:
+        model.run(signature, {**inputs, **{name: function(inputs[name]) for name, function in change.items()}})
+    assert error.value.code == "INVALID_ARGUMENT"
+    assert re.search(message, str(error.value))
+
+
 def test_bfloat16_is_near(grey):
     """Rounded to 8 bits, or float32 where the processor has no bfloat16."""
     result = load(grey.folder, "openvino", precision="bf16").log_prob(grey.images[:7]).log_prob
